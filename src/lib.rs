@@ -1,8 +1,18 @@
 //! Multi-head Latent Attention served from a 4-bit paged cache.
+//!
+//! - [`geometry`] says what a model is, [`weights`] what a layer holds, [`rope`] which dimensions turn.
+//! - [`cache`] says how bytes lie: int4 or bf16 latents and rotated keys in pages, specified to the bit.
+//! - [`reference`](mod@reference) says what each operation computes, in f64.
+//! - [`layer`] puts one attention layer's step together.
+//! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
+//! - `load` (feature; `gguf` for GGUF files) reads and writes models.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod cache;
 pub mod error;
 pub mod geometry;
+pub mod layer;
+pub mod reference;
 pub mod rope;
 pub mod weights;
 

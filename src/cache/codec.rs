@@ -1,0 +1,131 @@
+//! The affine quantiser and the order of nibbles, specified to the bit.
+
+use half::f16;
+
+/// Largest magnitude that scale and min, both f16, can carry.
+const F16_MAX: f32 = 65504.0;
+
+/// Where value `i` of 8 stands in its 32-bit word: value `NIBBLE_ORDER[n]` occupies bits `4n..4n+4`.
+///
+/// Masking the word with `0x000F000F` after a right shift by `4 s` leaves values `2s` and `2s + 1` in the low and
+/// high halves: the two lanes of a packed 16-bit pair, in natural order.
+pub const NIBBLE_ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+
+/// Packs 8 codes (each below 16) into one word.
+#[must_use]
+pub fn pack_nibbles(codes: [u8; 8]) -> u32 {
+    let nibbles = NIBBLE_ORDER.iter().enumerate();
+    nibbles.fold(0, |word, (n, &value)| word | u32::from(codes[value] & 15) << (4 * n))
+}
+
+/// The inverse of [`pack_nibbles`].
+#[must_use]
+pub fn unpack_nibbles(word: u32) -> [u8; 8] {
+    let mut codes = [0; 8];
+    for (n, &value) in NIBBLE_ORDER.iter().enumerate() {
+        codes[value] = (word >> (4 * n) & 15) as u8;
+    }
+    codes
+}
+
+/// The map from a code to a value: `scale * code + min`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Affine {
+    /// Distance between neighbouring codes, never negative.
+    pub scale: f16,
+    /// Value of code 0.
+    pub min: f16,
+}
+
+impl Affine {
+    /// The value of `code`. Exact: an 11-bit significand times an 8-bit code plus an 11-bit significand, with
+    /// exponents at most 40 apart, fits into f64's 53 bits.
+    #[must_use]
+    pub fn value(self, code: u8) -> f64 {
+        self.scale.to_f64() * f64::from(code) + self.min.to_f64()
+    }
+
+    /// Scale, then min, little-endian.
+    #[must_use]
+    pub fn to_le_bytes(self) -> [u8; 4] {
+        let ([a, b], [c, d]) = (self.scale.to_le_bytes(), self.min.to_le_bytes());
+        [a, b, c, d]
+    }
+
+    /// The inverse of [`Affine::to_le_bytes`].
+    #[must_use]
+    pub fn from_le_bytes([a, b, c, d]: [u8; 4]) -> Self {
+        Self { scale: f16::from_le_bytes([a, b]), min: f16::from_le_bytes([c, d]) }
+    }
+}
+
+/// The outcome of [`quantize`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantized {
+    /// Scale and min of the group.
+    pub affine: Affine,
+    /// How many values were NaN, infinite or beyond f16's range, and were therefore moved into the group's range.
+    pub saturated: usize,
+}
+
+/// Quantises one group to codes `0..=max_code` (15 or 255).
+///
+/// All arithmetic is f32, each operation rounded to nearest even, none contracted:
+///
+/// 1. `lo`, `hi` = smallest and largest finite value, each clamped to +-65504; both 0 if no value is finite.
+/// 2. `min` = `lo + 0` rounded *down* to f16 (the addition turns -0 into +0).
+/// 3. `scale` = `(hi - min) / max_code` rounded *up* to f16.
+/// 4. `inverse` = `1 / scale`, or 0 if `scale` is 0.
+/// 5. A value's code is `(v - min) * inverse` rounded to the nearest integer, ties to even, clamped to
+///    `0..=max_code`, where `v` is the value clamped to `lo..=hi`, and `lo` for NaN.
+///
+/// Rounding scale and min outwards *before* the codes are computed makes the codes cover the whole group, so that
+/// every value that did not saturate comes back within half a step: `|value - x| <= scale/2` up to f32 rounding.
+///
+/// # Panics
+/// If `values` and `codes` differ in length.
+pub fn quantize(values: &[f32], max_code: u8, codes: &mut [u8]) -> Quantized {
+    assert_eq!(values.len(), codes.len(), "one code per value");
+    let finite = || values.iter().copied().filter(|v| v.is_finite());
+    let (lo, hi) = if finite().next().is_some() {
+        let lo = finite().fold(f32::INFINITY, f32::min);
+        let hi = finite().fold(f32::NEG_INFINITY, f32::max);
+        (lo.clamp(-F16_MAX, F16_MAX), hi.clamp(-F16_MAX, F16_MAX))
+    } else {
+        (0.0, 0.0)
+    };
+    let min = f16_down(lo + 0.0);
+    let scale = f16_up((hi - min.to_f32()) / f32::from(max_code));
+    let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+    let mut saturated = 0;
+    for (&value, code) in values.iter().zip(codes) {
+        let inside = if value.is_nan() { lo } else { value.clamp(lo, hi) };
+        saturated += usize::from(inside != value);
+        let steps = ((inside - min.to_f32()) * inverse).round_ties_even();
+        *code = steps.clamp(0.0, f32::from(max_code)) as u8;
+    }
+    Quantized { affine: Affine { scale, min }, saturated }
+}
+
+/// The largest f16 that is not above `x`; `|x| <= 65504`, not -0.
+fn f16_down(x: f32) -> f16 {
+    let nearest = f16::from_f32(x);
+    if nearest.to_f32() <= x {
+        return nearest;
+    }
+    // One step towards minus infinity: away from zero for negative numbers, whose bits count upwards. A negative x
+    // too small for f16 was rounded to -0, whose successor is the smallest negative subnormal.
+    match nearest.is_sign_negative() {
+        true => f16::from_bits(nearest.to_bits() + 1),
+        false => f16::from_bits(nearest.to_bits() - 1),
+    }
+}
+
+/// The smallest f16 that is not below `x`; `0 <= x <= 65504`.
+fn f16_up(x: f32) -> f16 {
+    let nearest = f16::from_f32(x);
+    match nearest.to_f32() < x {
+        true => f16::from_bits(nearest.to_bits() + 1),
+        false => nearest,
+    }
+}

@@ -1,0 +1,187 @@
+//! The cache of one layer in host memory.
+
+use half::bf16;
+
+use super::codec::{Affine, pack_nibbles, quantize, unpack_nibbles};
+use super::format::RowFormat;
+use super::layout::{CacheLayout, Tile};
+use crate::error::{Error, Result, check_len};
+
+/// One layer's paged cache in host memory: the specification of what kernels write and read.
+///
+/// A *slot* is `page * page_size + offset`. New pages are zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagedCache {
+    layout: CacheLayout,
+    bytes: Vec<u8>,
+}
+
+impl PagedCache {
+    /// A cache of `pages` pages.
+    #[must_use]
+    pub fn new(layout: CacheLayout, pages: usize) -> Self {
+        Self { layout, bytes: vec![0; pages * layout.page_bytes()] }
+    }
+
+    /// A cache over existing bytes, for example copied back from a device.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the bytes are not a whole number of pages.
+    pub fn from_bytes(layout: CacheLayout, bytes: Vec<u8>) -> Result<Self> {
+        if !bytes.len().is_multiple_of(layout.page_bytes()) {
+            return Err(Error::Shape {
+                what: "cache bytes",
+                expected: format!("a multiple of {} bytes per page", layout.page_bytes()),
+                got: format!("{} bytes", bytes.len()),
+            });
+        }
+        Ok(Self { layout, bytes })
+    }
+
+    /// How the bytes lie.
+    #[must_use]
+    pub fn layout(&self) -> &CacheLayout {
+        &self.layout
+    }
+
+    /// Number of pages.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.bytes.len() / self.layout.page_bytes()
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.pages() * self.layout.page_size()
+    }
+
+    /// All bytes, page after page.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All bytes, writable: any pattern is a valid cache.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Writes one token's record: `latent` of `[L]` and the rotated key `rope` of `[Gr, R]`. Returns how many values
+    /// were not finite or had to saturate.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such slot, [`Error::Shape`] if a slice has the wrong length.
+    pub fn write(&mut self, slot: usize, latent: &[f32], rope: &[f32]) -> Result<usize> {
+        let layout = self.layout;
+        self.check_slot(slot)?;
+        check_len("latent", latent.len(), &[("latent", layout.latent_rank())])?;
+        check_len("rotated key", rope.len(), &[("rope width", layout.rope_width())])?;
+        let mut affines = Vec::new();
+        let latent_range = self.row(slot, layout.latent_tile());
+        let latent_bad = encode(layout.latent_row(), latent, &mut self.bytes[latent_range], &mut affines);
+        let rope_range = self.row(slot, layout.rope_tile());
+        let rope_bad = encode(layout.rope_row(), rope, &mut self.bytes[rope_range], &mut affines);
+        let affine_range = self.row(slot, layout.affine_tile());
+        for (bytes, affine) in self.bytes[affine_range].chunks_exact_mut(4).zip(affines) {
+            bytes.copy_from_slice(&affine.to_le_bytes());
+        }
+        Ok(latent_bad + rope_bad)
+    }
+
+    /// The latent stored in a slot, `[L]`, exactly.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such slot.
+    pub fn latent(&self, slot: usize) -> Result<Vec<f64>> {
+        self.check_slot(slot)?;
+        let (layout, affines) = (&self.layout, self.affines(slot));
+        let row = &self.bytes[self.row(slot, layout.latent_tile())];
+        Ok(decode(layout.latent_row(), layout.latent_rank(), row, &affines[..layout.latent_groups()]))
+    }
+
+    /// The rotated key stored in a slot, `[Gr, R]`, exactly.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such slot.
+    pub fn rope(&self, slot: usize) -> Result<Vec<f64>> {
+        self.check_slot(slot)?;
+        let (layout, affines) = (&self.layout, self.affines(slot));
+        let row = &self.bytes[self.row(slot, layout.rope_tile())];
+        Ok(decode(layout.rope_row(), layout.rope_width(), row, &affines[layout.latent_groups()..]))
+    }
+
+    fn check_slot(&self, slot: usize) -> Result<()> {
+        if slot < self.slots() {
+            return Ok(());
+        }
+        Err(Error::Index { what: "slot".into(), got: slot as i64, bound: format!("0..{} slots", self.slots()) })
+    }
+
+    fn row(&self, slot: usize, tile: Tile) -> std::ops::Range<usize> {
+        let (page, offset) = (slot / self.layout.page_size(), slot % self.layout.page_size());
+        let start = page * self.layout.page_bytes() + tile.offset + offset * tile.row_bytes;
+        start..start + tile.row_bytes
+    }
+
+    fn affines(&self, slot: usize) -> Vec<Affine> {
+        let row = &self.bytes[self.row(slot, self.layout.affine_tile())];
+        row.chunks_exact(4).map(|b| Affine::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+}
+
+/// Encodes one row, zeroes its padding, appends its scales. Returns how many values saturated.
+fn encode(format: RowFormat, values: &[f32], row: &mut [u8], affines: &mut Vec<Affine>) -> usize {
+    row.fill(0);
+    match format {
+        RowFormat::Bf16 => {
+            for (bytes, &value) in row.chunks_exact_mut(2).zip(values) {
+                // NaN payloads differ between converters; one pattern keeps the bytes comparable.
+                let stored = if value.is_nan() { bf16::from_bits(0x7FFF) } else { bf16::from_f32(value) };
+                bytes.copy_from_slice(&stored.to_le_bytes());
+            }
+            values.iter().filter(|value| !value.is_finite()).count()
+        }
+        RowFormat::Affine { bits, group } => {
+            let max_code = ((1u32 << bits) - 1) as u8;
+            let mut codes = vec![0; values.len()];
+            let mut saturated = 0;
+            for (values, codes) in values.chunks(group).zip(codes.chunks_mut(group)) {
+                let quantized = quantize(values, max_code, codes);
+                affines.push(quantized.affine);
+                saturated += quantized.saturated;
+            }
+            match bits {
+                4 => pack_row(&codes, row),
+                _ => row[..codes.len()].copy_from_slice(&codes),
+            }
+            saturated
+        }
+    }
+}
+
+fn pack_row(codes: &[u8], row: &mut [u8]) {
+    for (codes, bytes) in codes.chunks(8).zip(row.chunks_exact_mut(4)) {
+        let mut word = [0; 8];
+        word[..codes.len()].copy_from_slice(codes);
+        bytes.copy_from_slice(&pack_nibbles(word).to_le_bytes());
+    }
+}
+
+fn decode(format: RowFormat, width: usize, row: &[u8], affines: &[Affine]) -> Vec<f64> {
+    match format {
+        RowFormat::Bf16 => {
+            row.chunks_exact(2).take(width).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f64()).collect()
+        }
+        RowFormat::Affine { bits, group } => {
+            let codes: Vec<u8> = match bits {
+                4 => row
+                    .chunks_exact(4)
+                    .flat_map(|b| unpack_nibbles(u32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+                    .collect(),
+                _ => row.to_vec(),
+            };
+            codes[..width].iter().enumerate().map(|(i, &code)| affines[i / group].value(code)).collect()
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `combine`: merge attention over parts of a sequence into attention over the whole.
+
+use super::decode::Attended;
+use crate::error::{Error, Result, check_len};
+
+/// Merges parts that attended to disjoint sets of tokens (splits of one cache, a shared prefix, other ranks):
+///
+/// ```text
+/// lse      = ln sum_p exp(lse_p)
+/// o_latent = sum_p exp(lse_p - lse) o_latent_p
+/// ```
+///
+/// A part whose lse is minus infinity saw nothing: its `o_latent` is not read, whatever it holds. If all are, the
+/// result is zeros and minus infinity.
+///
+/// # Errors
+/// [`Error::Config`] without parts, [`Error::Shape`] if the parts differ in shape.
+pub fn combine(parts: &[Attended]) -> Result<Attended> {
+    let Some(first) = parts.first() else {
+        return Err(Error::Config { what: "combine".into(), why: "needs at least one part".into() });
+    };
+    let rows = first.lse.len();
+    let width = first.o_latent.len().checked_div(rows).unwrap_or(0);
+    for part in parts {
+        check_len("lse of a part", part.lse.len(), &[("rows", rows)])?;
+        check_len("o_latent of a part", part.o_latent.len(), &[("rows", rows), ("width", width)])?;
+    }
+    let mut merged = Attended { o_latent: vec![0.0; rows * width], lse: vec![f64::NEG_INFINITY; rows] };
+    for row in 0..rows {
+        let max = parts.iter().map(|part| part.lse[row]).fold(f64::NEG_INFINITY, f64::max);
+        let seen = || parts.iter().filter(|part| part.lse[row] > f64::NEG_INFINITY);
+        let sum: f64 = seen().map(|part| (part.lse[row] - max).exp()).sum();
+        if seen().next().is_none() {
+            continue;
+        }
+        merged.lse[row] = max + sum.ln();
+        for part in seen() {
+            let weight = (part.lse[row] - max).exp() / sum;
+            super::vector::add_scaled(
+                &mut merged.o_latent[row * width..][..width],
+                weight,
+                &part.o_latent[row * width..][..width],
+            );
+        }
+    }
+    Ok(merged)
+}

@@ -1,0 +1,20 @@
+//! The f64 reference: what every operation means, one short file each, written to be read.
+//!
+//! Kernels are held against these functions. [`rope_append`] is specified to the bit in f32, because its output is
+//! the cache, which must agree byte for byte; the others take and return f64 and say what the exact result is.
+//! They use the cache as it decodes, so quantisation error is not part of the comparison.
+//!
+//! Letters in shapes are those of [`Geometry`](crate::Geometry); T counts the query tokens of a batch.
+
+mod absorb;
+mod combine;
+mod decode;
+mod rope_append;
+mod up_project;
+mod vector;
+
+pub use absorb::{absorb_query, expand_output};
+pub use combine::combine;
+pub use decode::{Attended, DecodeInputs, decode, decode_split};
+pub use rope_append::{AppendInputs, AppendParams, Appended, rms_norm, rope_append};
+pub use up_project::{Projected, up_project};

@@ -1,0 +1,163 @@
+//! `rope_append`: rotate, normalise, quantise and store the new tokens of a batch.
+
+use crate::cache::PagedCache;
+use crate::error::{Error, Result, check_len};
+use crate::geometry::Geometry;
+use crate::rope::{FrequencyIndex, Pairing, RopeTables, rotate_head};
+use crate::weights::RmsNorm;
+
+/// What stays the same from step to step.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendParams<'a> {
+    /// The layer's sizes.
+    pub geometry: &'a Geometry,
+    /// Which dimensions of a rope head form a pair.
+    pub pairing: Pairing,
+    /// Cosines and sines.
+    pub tables: &'a RopeTables,
+    /// `[Gr, R/2]` columns of the tables. Query head `h` uses those of its rope head.
+    pub frequencies: &'a FrequencyIndex,
+    /// Norm over the latent.
+    pub norm: Option<&'a RmsNorm>,
+    /// `[L]`, added to the latent after the norm.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// One step's projected tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendInputs<'a> {
+    /// `[T, H, R]`, not yet rotated.
+    pub q_rope: &'a [f32],
+    /// `[T, Gr, R]`, not yet rotated.
+    pub k_rope: &'a [f32],
+    /// `[T, L]`: the down-projection's output.
+    pub c_kv: &'a [f32],
+    /// `[T]`: row of the tables.
+    pub positions: &'a [i32],
+    /// `[T]`: where each token goes in the cache; -1 rotates the query but stores nothing.
+    pub slots: &'a [i64],
+}
+
+/// The outcome of [`rope_append`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Appended {
+    /// `[T, H, R]`, rotated.
+    pub q_rope: Vec<f32>,
+    /// How many cached values were not finite or beyond f16's range, and had to be moved into their group's range.
+    pub saturated: usize,
+}
+
+/// Rotates `q_rope` and `k_rope` ([`rotate_head`]), applies norm ([`rms_norm`]) and bias to the latent (one f32
+/// addition), and writes both into the cache ([`quantize`](crate::cache::quantize)).
+///
+/// Everything is f32, rounded to nearest even after each operation, so that the cache agrees byte for byte.
+///
+/// # Errors
+/// [`Error::Shape`] if a slice does not fit the geometry, the token count or the cache's layout; [`Error::Index`]
+/// for a slot, position or frequency that does not exist; [`Error::Config`] if two tokens share a slot. Nothing is
+/// written then.
+pub fn rope_append(params: &AppendParams, inputs: &AppendInputs, cache: &mut PagedCache) -> Result<Appended> {
+    check(params, inputs, cache)?;
+    let g = params.geometry;
+    let mut q_rope = inputs.q_rope.to_vec();
+    let mut saturated = 0;
+    for (t, (&position, &slot)) in inputs.positions.iter().zip(inputs.slots).enumerate() {
+        let rotate = |heads: &mut [f32], rope_head_of: &dyn Fn(usize) -> usize| {
+            for (head, dims) in heads.chunks_exact_mut(g.rope_dim.max(1)).enumerate() {
+                let frequencies = params.frequencies.head(rope_head_of(head));
+                rotate_head(dims, frequencies, params.pairing, params.tables, position as usize);
+            }
+        };
+        rotate(row_mut(&mut q_rope, t, g.query_heads * g.rope_dim), &|head| g.rope_head_of(head));
+        if slot < 0 {
+            continue;
+        }
+        let mut key = row(inputs.k_rope, t, g.rope_width()).to_vec();
+        rotate(&mut key, &|head| head);
+        let mut latent = row(inputs.c_kv, t, g.latent_rank).to_vec();
+        if let Some(norm) = params.norm {
+            rms_norm(&mut latent, norm);
+        }
+        for (value, bias) in latent.iter_mut().zip(params.bias.unwrap_or_default()) {
+            *value += bias;
+        }
+        saturated += cache.write(slot as usize, &latent, &key)?;
+    }
+    Ok(Appended { q_rope, saturated })
+}
+
+/// RMSNorm in place, specified to the bit for a warp of 32 lanes: `x * (1 / sqrt(sum / n + epsilon)) * gain`.
+///
+/// Lane `l` adds the squares of elements `i` with `(i / 8) % 32 == l` in ascending order, beginning with 0 (so that a
+/// lane reads 8 neighbours, 16 bytes of bf16, at a time); then, for a distance of 16, 8, 4, 2, 1, every lane adds the sum of the
+/// lane at that distance (butterfly). All operations are f32, rounded to nearest even, none contracted.
+pub fn rms_norm(values: &mut [f32], norm: &RmsNorm) {
+    let mut lanes = [0.0f32; 32];
+    for (i, value) in values.iter().enumerate() {
+        lanes[i / 8 % 32] += value * value;
+    }
+    for distance in [16, 8, 4, 2, 1] {
+        let before = lanes;
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += before[lane ^ distance];
+        }
+    }
+    let inverse = 1.0 / (lanes[0] / values.len() as f32 + norm.epsilon).sqrt();
+    for (value, gain) in values.iter_mut().zip(&norm.gain) {
+        *value = *value * inverse * gain;
+    }
+}
+
+fn row(values: &[f32], index: usize, len: usize) -> &[f32] {
+    &values[index * len..][..len]
+}
+
+fn row_mut(values: &mut [f32], index: usize, len: usize) -> &mut [f32] {
+    &mut values[index * len..][..len]
+}
+
+fn check(params: &AppendParams, inputs: &AppendInputs, cache: &PagedCache) -> Result<()> {
+    let (g, tokens) = (params.geometry, inputs.slots.len());
+    g.validate()?;
+    cache.layout().check(g)?;
+    let t = ("tokens", tokens);
+    check_len("q_rope", inputs.q_rope.len(), &[t, ("query heads", g.query_heads), ("rope", g.rope_dim)])?;
+    check_len("k_rope", inputs.k_rope.len(), &[t, ("rope heads", g.rope_heads), ("rope", g.rope_dim)])?;
+    check_len("c_kv", inputs.c_kv.len(), &[t, ("latent", g.latent_rank)])?;
+    check_len("positions", inputs.positions.len(), &[t])?;
+    params.frequencies.check(g)?;
+    if let Some(norm) = params.norm {
+        check_len("latent norm", norm.gain.len(), &[("latent", g.latent_rank)])?;
+    }
+    if let Some(bias) = params.bias {
+        check_len("latent bias", bias.len(), &[("latent", g.latent_rank)])?;
+    }
+    let index =
+        |what: &str, i: usize, got: i64, bound: String| Err(Error::Index { what: format!("{what} [{i}]"), got, bound });
+    for (i, &frequency) in params.frequencies.as_slice().iter().enumerate() {
+        if frequency as usize >= params.tables.frequencies() {
+            let bound = format!("0..{} frequencies", params.tables.frequencies());
+            return index("frequency index", i, frequency.into(), bound);
+        }
+    }
+    for (i, &position) in inputs.positions.iter().enumerate() {
+        if usize::try_from(position).map_or(true, |p| p >= params.tables.positions()) {
+            return index("positions", i, position.into(), format!("0..{} positions", params.tables.positions()));
+        }
+    }
+    let mut written: Vec<i64> = Vec::with_capacity(tokens);
+    for (i, &slot) in inputs.slots.iter().enumerate() {
+        if slot < -1 || slot >= cache.slots() as i64 {
+            return index("slots", i, slot, format!("-1 or 0..{} slots", cache.slots()));
+        }
+        written.extend((slot >= 0).then_some(slot));
+    }
+    written.sort_unstable();
+    if let Some(twice) = written.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::Config {
+            what: format!("slot {}", twice[0]),
+            why: "two tokens of one step cannot share a slot".into(),
+        });
+    }
+    Ok(())
+}
