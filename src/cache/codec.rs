@@ -72,8 +72,9 @@ pub struct Quantized {
 ///
 /// All arithmetic is f32, each operation rounded to nearest even, none contracted:
 ///
-/// 1. `lo`, `hi` = smallest and largest finite value, each clamped to +-65504; both 0 if no value is finite.
-/// 2. `min` = `lo + 0` rounded *down* to f16 (the addition turns -0 into +0).
+/// 1. `lo`, `hi` = smallest and largest finite value, each clamped to +-65504, plus 0 (which turns -0 into +0); both
+///    0 if no value is finite.
+/// 2. `min` = `lo` rounded *down* to f16.
 /// 3. `scale` = `(hi - min) / max_code` rounded *up* to f16.
 /// 4. `inverse` = `1 / scale`, or 0 if `scale` is 0.
 /// 5. A value's code is `(v - min) * inverse` rounded to the nearest integer, ties to even, clamped to
@@ -90,11 +91,11 @@ pub fn quantize(values: &[f32], max_code: u8, codes: &mut [u8]) -> Quantized {
     let (lo, hi) = if finite().next().is_some() {
         let lo = finite().fold(f32::INFINITY, f32::min);
         let hi = finite().fold(f32::NEG_INFINITY, f32::max);
-        (lo.clamp(-F16_MAX, F16_MAX), hi.clamp(-F16_MAX, F16_MAX))
+        (lo.clamp(-F16_MAX, F16_MAX) + 0.0, hi.clamp(-F16_MAX, F16_MAX) + 0.0)
     } else {
         (0.0, 0.0)
     };
-    let min = f16_down(lo + 0.0);
+    let min = f16_down(lo);
     let scale = f16_up((hi - min.to_f32()) / f32::from(max_code));
     let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
     let mut saturated = 0;
