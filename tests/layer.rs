@@ -1,0 +1,200 @@
+//! The layer: whole steps over a growing cache.
+
+mod common;
+
+use common::{Batch, assert_close, geometry, page_size, random, rng, widen};
+use latent_attention::cache::{CacheFormat, Group, RopeFormat};
+use latent_attention::layer::{LatentAttentionLayer, StepInputs};
+use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
+use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
+use latent_attention::{Geometry, reference};
+use proptest::prelude::*;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+
+const HIDDEN: usize = 6;
+
+fn matrix(rng: &mut ChaCha8Rng, rows: usize, cols: usize) -> Matrix {
+    Matrix::new(rows, cols, random(rng, rows * cols)).unwrap()
+}
+
+fn layer(rng: &mut ChaCha8Rng, g: Geometry) -> LatentAttentionLayer {
+    let indices = (0..g.rope_heads * g.rope_dim / 2).map(|_| rng.random_range(0..5)).collect();
+    let norm: bool = rng.random();
+    let weights = LatentAttention {
+        geometry: g,
+        query_down: None,
+        query_rope: Linear::new(matrix(rng, g.query_heads * g.rope_dim, HIDDEN)),
+        query_nope: Linear::new(matrix(rng, g.query_heads * g.nope_dim, HIDDEN)),
+        key_rope: Linear::new(matrix(rng, g.rope_width(), HIDDEN)),
+        down: Linear::new(matrix(rng, g.latent_rank, HIDDEN)),
+        latent_norm: norm.then(|| RmsNorm { gain: random(rng, g.latent_rank), epsilon: 1e-6 }),
+        latent_bias: Some(random(rng, g.latent_rank)),
+        up_key: matrix(rng, g.kv_heads * g.nope_dim, g.latent_rank),
+        up_value: matrix(rng, g.kv_heads * g.value_dim, g.latent_rank),
+        value_bias: Some(random(rng, g.kv_heads * g.value_dim)),
+        output: Linear::new(matrix(rng, HIDDEN, g.query_heads * g.value_dim)),
+        frequencies: FrequencyIndex::new(g.rope_heads, indices).unwrap(),
+        pairing: Pairing::Half,
+        scale: g.default_scale(),
+    };
+    LatentAttentionLayer::new(weights).unwrap()
+}
+
+/// Random projected tokens of one sequence, and its batch of `tokens` cached tokens.
+struct Sequence {
+    geometry: Geometry,
+    q_rope: Vec<f32>,
+    q_nope: Vec<f32>,
+    k_rope: Vec<f32>,
+    c_kv: Vec<f32>,
+    positions: Vec<i32>,
+    slots: Vec<i64>,
+    batch: Batch,
+}
+
+impl Sequence {
+    fn new(rng: &mut ChaCha8Rng, g: Geometry, tokens: usize, page_size: usize) -> Self {
+        let batch = Batch::new(rng, &[tokens], &[tokens], page_size);
+        Self {
+            geometry: g,
+            q_rope: random(rng, tokens * g.query_heads * g.rope_dim),
+            q_nope: random(rng, tokens * g.query_heads * g.nope_dim),
+            k_rope: random(rng, tokens * g.rope_width()),
+            c_kv: random(rng, tokens * g.latent_rank),
+            positions: (0..tokens as i32).collect(),
+            slots: (0..tokens).map(|t| batch.slot(0, t) as i64).collect(),
+            batch,
+        }
+    }
+
+    fn rows(&self, t: std::ops::Range<usize>) -> StepInputs<'_> {
+        let g = &self.geometry;
+        let cut = |len: usize| t.start * len..t.end * len;
+        StepInputs {
+            q_rope: &self.q_rope[cut(g.query_heads * g.rope_dim)],
+            q_nope: &self.q_nope[cut(g.query_heads * g.nope_dim)],
+            k_rope: &self.k_rope[cut(g.rope_width())],
+            c_kv: &self.c_kv[cut(g.latent_rank)],
+            positions: &self.positions[t.clone()],
+            slots: &self.slots[t],
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn steps_of_any_size_give_the_same_output_and_cache(g in geometry(), page_size in page_size(), tokens in 1usize..40, seed: u64) {
+        let mut rng = rng(seed);
+        let layer = layer(&mut rng, g);
+        let tables = RopeTables::from_theta(1e4, 10, 64);
+        let sequence = Sequence::new(&mut rng, g, tokens, page_size);
+        for format in [CacheFormat::INT4, CacheFormat::BF16, CacheFormat::int4(Group::G32).with_rope(RopeFormat::Int8)] {
+            let mut prefilled = layer.new_cache(format, page_size, sequence.batch.pages).unwrap();
+            let all = layer.step(&sequence.rows(0..tokens), &sequence.batch.sequences(), &tables, &mut prefilled).unwrap();
+
+            let mut grown = layer.new_cache(format, page_size, sequence.batch.pages).unwrap();
+            let (mut done, mut out) = (0, Vec::new());
+            while done < tokens {
+                let count = rng.random_range(1..=tokens - done);
+                let (starts, len) = ([0, count as i32], [(done + count) as i32]);
+                let mut batch = sequence.batch.sequences();
+                (batch.query_starts, batch.seq_lens) = (&starts, &len);
+                out.extend(layer.step(&sequence.rows(done..done + count), &batch, &tables, &mut grown).unwrap().out);
+                done += count;
+            }
+            prop_assert_eq!(&all.out, &out);
+            prop_assert!(prefilled == grown);
+        }
+    }
+
+    #[test]
+    fn a_step_is_the_formula_of_the_weights(g in geometry(), seed: u64) {
+        let mut rng = rng(seed);
+        let layer = layer(&mut rng, g);
+        let weights = layer.weights();
+        let tables = RopeTables::from_theta(1e4, 10, 64);
+        let sequence = Sequence::new(&mut rng, g, 5, 8);
+        let mut cache = layer.new_cache(CacheFormat::BF16, 8, sequence.batch.pages).unwrap();
+        let out = layer.step(&sequence.rows(0..5), &sequence.batch.sequences(), &tables, &mut cache).unwrap().out;
+
+        // The last token attends to all five: softmax over explicit keys and values.
+        let projected = reference::up_project(&g, weights.up_key.data(), weights.up_value.data(), weights.value_bias.as_deref(), &sequence.batch.sequences(), &cache).unwrap();
+        let key_dim = g.nope_dim + g.rope_dim;
+        for head in 0..g.query_heads {
+            let row = 4 * g.query_heads + head;
+            let mut q_rope = sequence.q_rope[row * g.rope_dim..][..g.rope_dim].to_vec();
+            latent_attention::rope::rotate_head(&mut q_rope, weights.frequencies.head(g.rope_head_of(head)), weights.pairing, &tables, 4);
+            let query = [widen(&sequence.q_nope[row * g.nope_dim..][..g.nope_dim]), widen(&q_rope)].concat();
+            let at = |t: usize| t * g.kv_heads + g.kv_head_of(head);
+            let exps: Vec<f64> = (0..5)
+                .map(|t| (weights.scale * query.iter().zip(&projected.keys[at(t) * key_dim..]).map(|(q, k)| q * k).sum::<f64>()).exp())
+                .collect();
+            let want: Vec<f64> = (0..g.value_dim)
+                .map(|i| (0..5).map(|t| exps[t] * projected.values[at(t) * g.value_dim + i]).sum::<f64>() / exps.iter().sum::<f64>())
+                .collect();
+            assert_close(&widen(&out[row * g.value_dim..][..g.value_dim]), &want, 2f64.powi(-23));
+        }
+    }
+}
+
+#[test]
+fn a_step_that_is_refused_leaves_the_cache_untouched() {
+    let mut rng = rng(1);
+    let g = Geometry::deepseek(2, 8, 2, 3, 2).unwrap();
+    let layer = layer(&mut rng, g);
+    let tables = RopeTables::from_theta(1e4, 10, 64);
+    let sequence = Sequence::new(&mut rng, g, 3, 8);
+    let mut cache = layer.new_cache(CacheFormat::INT4, 8, sequence.batch.pages).unwrap();
+    let before = cache.clone();
+    let mut refused =
+        |inputs: StepInputs, batch| layer.step(&inputs, &batch, &tables, &mut cache).unwrap_err().to_string();
+
+    let inputs = sequence.rows(0..3);
+    let batch = sequence.batch.sequences();
+    let too_few = latent_attention::cache::Sequences { query_starts: &[0, 2], ..batch };
+    assert_eq!(refused(inputs, too_few), "query tokens of the batch: expected [slots 3] = 3 elements, got 2 elements");
+    let too_long = latent_attention::cache::Sequences { seq_lens: &[100], ..batch };
+    assert_eq!(
+        refused(inputs, too_long),
+        "page table: expected 13 pages for the 100 tokens of sequence 0, got 2 pages"
+    );
+    assert!(refused(StepInputs { q_nope: &[], ..inputs }, batch).starts_with("q_nope: expected [tokens 3"));
+    assert!(refused(StepInputs { q_rope: &[], ..inputs }, batch).starts_with("q_rope: expected [tokens 3"));
+    assert!(refused(StepInputs { positions: &[0, 1, 64], ..inputs }, batch).starts_with("positions [2] = 64"));
+    assert!(cache == before);
+}
+
+#[test]
+fn weights_that_do_not_fit_are_named() {
+    let g = Geometry::deepseek(2, 8, 2, 3, 2).unwrap();
+    let good = layer(&mut rng(1), g).weights().clone();
+    let refused = |change: fn(&mut LatentAttention)| {
+        let mut weights = good.clone();
+        change(&mut weights);
+        LatentAttentionLayer::new(weights).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(|w| w.up_key = Matrix::from_fn(1, 1, |_, _| 0.0)),
+        "key up-projection: expected [6, 8], got [1, 1]"
+    );
+    assert_eq!(
+        refused(|w| w.up_value = Matrix::from_fn(4, 7, |_, _| 0.0)),
+        "value up-projection: expected [4, 8], got [4, 7]"
+    );
+    assert_eq!(
+        refused(|w| w.value_bias = Some(vec![])),
+        "value bias: expected [kv heads 2, value 2] = 4 elements, got 0 elements"
+    );
+    assert_eq!(
+        refused(|w| w.latent_bias = Some(vec![])),
+        "latent bias: expected [latent 8] = 8 elements, got 0 elements"
+    );
+    assert!(
+        refused(|w| w.frequencies = FrequencyIndex::all(1, 4))
+            .starts_with("frequency index: expected [rope heads 1, pairs 1]")
+    );
+    assert!(refused(|w| w.geometry.kv_heads = 0).starts_with("geometry: kv_heads must be at least 1"));
+}

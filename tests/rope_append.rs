@@ -1,0 +1,215 @@
+//! `rope_append`: what lands in the cache, and what does not.
+
+mod common;
+
+use common::{formats, geometry, page_size, random, rng};
+use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
+use latent_attention::reference::{AppendInputs, AppendParams, Appended, rms_norm, rope_append};
+use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables, rotate_head};
+use latent_attention::weights::RmsNorm;
+use latent_attention::{Geometry, Result};
+use proptest::prelude::*;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::SliceRandom;
+
+const FREQUENCIES: usize = 9;
+const POSITIONS: usize = 30;
+
+/// Everything one step needs, random.
+struct Step {
+    geometry: Geometry,
+    pairing: Pairing,
+    tables: RopeTables,
+    frequencies: FrequencyIndex,
+    norm: Option<RmsNorm>,
+    bias: Option<Vec<f32>>,
+    q_rope: Vec<f32>,
+    k_rope: Vec<f32>,
+    c_kv: Vec<f32>,
+    positions: Vec<i32>,
+    slots: Vec<i64>,
+}
+
+impl Step {
+    /// `tokens` tokens in distinct random slots, about a quarter of them -1.
+    fn new(rng: &mut ChaCha8Rng, geometry: Geometry, tokens: usize, slots: usize) -> Self {
+        let mut free: Vec<i64> = (0..slots as i64).collect();
+        free.shuffle(rng);
+        let pairs = geometry.rope_heads * geometry.rope_dim / 2;
+        let indices = (0..pairs).map(|_| rng.random_range(0..FREQUENCIES as u32)).collect();
+        let (norm, bias): (bool, bool) = (rng.random(), rng.random());
+        Self {
+            geometry,
+            pairing: if rng.random() { Pairing::Half } else { Pairing::Interleaved },
+            tables: RopeTables::from_theta(1e4, 2 * FREQUENCIES, POSITIONS),
+            frequencies: FrequencyIndex::new(geometry.rope_heads, indices).unwrap(),
+            norm: norm.then(|| RmsNorm { gain: random(rng, geometry.latent_rank), epsilon: 1e-6 }),
+            bias: bias.then(|| random(rng, geometry.latent_rank)),
+            q_rope: random(rng, tokens * geometry.query_heads * geometry.rope_dim),
+            k_rope: random(rng, tokens * geometry.rope_width()),
+            c_kv: random(rng, tokens * geometry.latent_rank),
+            positions: (0..tokens).map(|_| rng.random_range(0..POSITIONS as i32)).collect(),
+            slots: (0..tokens).map(|_| if rng.random_range(0..4) == 0 { -1 } else { free.pop().unwrap() }).collect(),
+        }
+    }
+
+    fn params(&self) -> AppendParams<'_> {
+        AppendParams {
+            geometry: &self.geometry,
+            pairing: self.pairing,
+            tables: &self.tables,
+            frequencies: &self.frequencies,
+            norm: self.norm.as_ref(),
+            bias: self.bias.as_deref(),
+        }
+    }
+
+    fn inputs(&self) -> AppendInputs<'_> {
+        AppendInputs {
+            q_rope: &self.q_rope,
+            k_rope: &self.k_rope,
+            c_kv: &self.c_kv,
+            positions: &self.positions,
+            slots: &self.slots,
+        }
+    }
+
+    fn run(&self, cache: &mut PagedCache) -> Result<Appended> {
+        rope_append(&self.params(), &self.inputs(), cache)
+    }
+}
+
+fn empty_cache(geometry: &Geometry, format: CacheFormat, page_size: usize) -> PagedCache {
+    PagedCache::new(CacheLayout::new(geometry, format, page_size).unwrap(), 4)
+}
+
+proptest! {
+    #[test]
+    fn it_is_rotation_norm_bias_and_a_write_per_token(geometry in geometry(), page_size in page_size(), seed: u64, tokens in 0usize..6) {
+        let mut rng = rng(seed);
+        for format in formats() {
+            let mut cache = empty_cache(&geometry, format, page_size);
+            rng.fill(cache.bytes_mut());
+            let step = Step::new(&mut rng, geometry, tokens, cache.slots());
+            let mut want = cache.clone();
+            let appended = step.run(&mut cache).unwrap();
+
+            let mut q_want = step.q_rope.clone();
+            for t in 0..tokens {
+                let position = step.positions[t] as usize;
+                for head in 0..geometry.query_heads {
+                    let start = (t * geometry.query_heads + head) * geometry.rope_dim;
+                    let frequencies = step.frequencies.head(geometry.rope_head_of(head));
+                    rotate_head(&mut q_want[start..start + geometry.rope_dim], frequencies, step.pairing, &step.tables, position);
+                }
+                let mut key = step.k_rope[t * geometry.rope_width()..][..geometry.rope_width()].to_vec();
+                for head in 0..geometry.rope_heads {
+                    let dims = &mut key[head * geometry.rope_dim..][..geometry.rope_dim];
+                    rotate_head(dims, step.frequencies.head(head), step.pairing, &step.tables, position);
+                }
+                let mut latent = step.c_kv[t * geometry.latent_rank..][..geometry.latent_rank].to_vec();
+                if let Some(norm) = &step.norm {
+                    rms_norm(&mut latent, norm);
+                }
+                if let Some(bias) = &step.bias {
+                    latent.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+                }
+                if step.slots[t] >= 0 {
+                    want.write(step.slots[t] as usize, &latent, &key).unwrap();
+                }
+            }
+            // Skipped tokens have their query rotated but leave no trace in the cache.
+            prop_assert_eq!(appended.q_rope, q_want);
+            prop_assert!(cache == want);
+        }
+    }
+
+    #[test]
+    fn tokens_can_come_in_any_order_and_in_any_number_of_steps(geometry in geometry(), page_size in page_size(), seed: u64, tokens in 2usize..8) {
+        let mut rng = rng(seed);
+        let mut at_once = empty_cache(&geometry, CacheFormat::INT4, page_size);
+        let step = Step::new(&mut rng, geometry, tokens, at_once.slots());
+        let mut one_by_one = at_once.clone();
+        let all = step.run(&mut at_once).unwrap();
+        let mut order: Vec<usize> = (0..tokens).collect();
+        order.shuffle(&mut rng);
+        let mut saturated = 0;
+        for t in order {
+            let row = |values: &[f32], len: usize| values[t * len..][..len].to_vec();
+            let single = AppendInputs {
+                q_rope: &row(&step.q_rope, geometry.query_heads * geometry.rope_dim),
+                k_rope: &row(&step.k_rope, geometry.rope_width()),
+                c_kv: &row(&step.c_kv, geometry.latent_rank),
+                positions: &step.positions[t..=t],
+                slots: &step.slots[t..=t],
+            };
+            saturated += rope_append(&step.params(), &single, &mut one_by_one).unwrap().saturated;
+        }
+        prop_assert!(at_once == one_by_one);
+        prop_assert_eq!(all.saturated, saturated);
+    }
+
+    #[test]
+    fn rms_norm_is_within_f32_rounding_of_the_formula(len in 1usize..600, seed: u64) {
+        let mut rng = rng(seed);
+        let (values, gain) = (random(&mut rng, len), random(&mut rng, len));
+        let mut normed = values.clone();
+        rms_norm(&mut normed, &RmsNorm { gain: gain.clone(), epsilon: 1e-5 });
+        let mean = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / len as f64;
+        for i in 0..len {
+            let want = f64::from(values[i]) / (mean + f64::from(1e-5f32)).sqrt() * f64::from(gain[i]);
+            // At most 3 + 5 additions of a lane and the tree, and 5 further roundings.
+            prop_assert!((f64::from(normed[i]) - want).abs() <= want.abs() * 16.0 * 2f64.powi(-24));
+        }
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_are_counted_over_latent_and_key() {
+    let geometry = Geometry::smollm_135m(32).unwrap();
+    let mut rng = rng(5);
+    let mut cache = empty_cache(&geometry, CacheFormat::INT4, 8);
+    let mut step = Step::new(&mut rng, geometry, 2, cache.slots());
+    (step.norm, step.bias, step.slots) = (None, None, vec![3, -1]);
+    step.c_kv[5] = f32::NAN;
+    step.c_kv[96] = f32::NAN; // The second token is skipped.
+    step.k_rope[1] = f32::INFINITY; // Rotation spreads it over its pair.
+    assert_eq!(step.run(&mut cache).unwrap().saturated, 3);
+}
+
+#[test]
+fn wrong_arguments_are_named_and_leave_the_cache_untouched() {
+    let geometry = Geometry::smollm_135m(32).unwrap();
+    let check = |change: &dyn Fn(&mut Step), expected: &str| {
+        let mut cache = empty_cache(&geometry, CacheFormat::INT4, 8);
+        cache.bytes_mut().fill(0xAB);
+        let before = cache.clone();
+        let mut step = Step::new(&mut rng(1), geometry, 3, cache.slots());
+        step.slots = vec![0, 1, 2];
+        change(&mut step);
+        let message = step.run(&mut cache).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+        assert!(cache == before);
+    };
+    check(&|s| s.slots[2] = 32, "slots [2] = 32 is outside of -1 or 0..32 slots");
+    check(&|s| s.slots[1] = -2, "slots [1] = -2 is outside of -1 or 0..32 slots");
+    check(&|s| s.slots[2] = 1, "slot 1: two tokens of one step cannot share a slot");
+    check(&|s| s.positions[2] = 30, "positions [2] = 30 is outside of 0..30 positions");
+    check(&|s| s.positions[0] = -1, "positions [0] = -1 is outside of 0..30 positions");
+    check(
+        &|s| s.frequencies = FrequencyIndex::new(3, vec![9; 12]).unwrap(),
+        "frequency index [0] = 9 is outside of 0..9",
+    );
+    check(&|s| s.frequencies = FrequencyIndex::all(3, 6), "frequency index: expected [rope heads 3, pairs 4] = 12");
+    check(&|s| s.q_rope.truncate(5), "q_rope: expected [tokens 3, query heads 9, rope 8] = 216 elements, got 5");
+    check(&|s| s.k_rope.truncate(5), "k_rope: expected [tokens 3, rope heads 3, rope 8] = 72 elements, got 5");
+    check(&|s| s.c_kv.truncate(5), "c_kv: expected [tokens 3, latent 96] = 288 elements, got 5");
+    check(&|s| s.positions.truncate(1), "positions: expected [tokens 3] = 3 elements, got 1");
+    check(&|s| s.bias = Some(vec![0.0]), "latent bias: expected [latent 96] = 96 elements, got 1");
+    check(&|s| s.norm = Some(RmsNorm { gain: vec![], epsilon: 0.0 }), "latent norm: expected [latent 96]");
+    check(
+        &|s| s.geometry = Geometry::smollm_135m(16).unwrap(),
+        "cache layout: latent rank: expected 48 from the geometry",
+    );
+}
