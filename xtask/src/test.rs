@@ -1,0 +1,91 @@
+//! Every check, in the order in which failures are cheapest to find.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::process::{cargo, output, run, run_inspected};
+use crate::setup;
+
+/// Feature sets that must build on their own; the tests build all features together.
+const FEATURES: [&str; 4] = ["", "convert", "load", "gguf"];
+
+pub fn everything() -> Result<()> {
+    setup::model()?;
+    step("format");
+    run(&mut cargo(["fmt", "--all", "--check"]))?;
+    step("minimum Rust version of the dependencies");
+    minimum_rust_version()?;
+    step("lints");
+    run(&mut cargo(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
+    for features in FEATURES {
+        let arguments = ["clippy", "--package", "latent-attention", "--features", features, "--", "-D", "warnings"];
+        run(&mut cargo(arguments))?;
+    }
+    step("documentation");
+    let mut doc = cargo(["doc", "--workspace", "--all-features", "--no-deps"]);
+    run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+    step("package");
+    run(&mut cargo(["package", "--package", "latent-attention", "--allow-dirty"]))?;
+    step("tests");
+    tests()
+}
+
+fn step(name: &str) {
+    println!("\n== {name}");
+}
+
+/// Runs all tests and closes with their number.
+fn tests() -> Result<()> {
+    let (mut passed, mut failed) = (0, 0);
+    let mut command = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    let success = run_inspected(&mut command, |line| {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            passed += count(result, "passed");
+            failed += count(result, "failed");
+        }
+    })?;
+    println!("\n{passed} passed, {failed} failed");
+    ensure!(success && passed > 0, "the tests failed");
+    Ok(())
+}
+
+/// The number in front of `word` in a line like `ok. 12 passed; 0 failed; 0 ignored`.
+fn count(line: &str, word: &str) -> usize {
+    let mut words = line.split([' ', ';']).filter(|w| !w.is_empty());
+    let mut previous = "";
+    words
+        .find_map(|w| {
+            if w == word {
+                previous.parse().ok()
+            } else {
+                previous = w;
+                None
+            }
+        })
+        .unwrap_or(0)
+}
+
+/// No dependency of the library may ask for a newer Rust than the library declares. (That the library's own code does
+/// not is clippy's `incompatible_msrv`, which reads the same declaration.)
+fn minimum_rust_version() -> Result<()> {
+    let metadata: Value =
+        serde_json::from_str(&output(&mut cargo(["metadata", "--format-version", "1", "--all-features"]))?)?;
+    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let find = |name: &str| packages.iter().find(|package| package["name"] == name);
+    let ours = find("latent-attention").and_then(|package| version(&package["rust_version"]));
+    let Some(ours) = ours else { anyhow::bail!("latent-attention declares no rust-version") };
+    let newer: Vec<String> = packages
+        .iter()
+        .filter(|package| version(&package["rust_version"]).is_some_and(|theirs| theirs > ours))
+        .map(|package| format!("{} {} needs Rust {}", package["name"], package["version"], package["rust_version"]))
+        .collect();
+    ensure!(newer.is_empty(), "newer than the declared rust-version {ours:?}: {newer:#?}");
+    Ok(())
+}
+
+/// `"1.88.0"` as numbers that compare.
+fn version(value: &Value) -> Option<Vec<u32>> {
+    let mut numbers: Vec<u32> = value.as_str()?.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    numbers.resize(3, 0);
+    Some(numbers)
+}
