@@ -213,3 +213,23 @@ fn wrong_arguments_are_named_and_leave_the_cache_untouched() {
         "cache layout: latent rank: expected 48 from the geometry",
     );
 }
+
+#[test]
+fn rms_norm_adds_in_the_order_of_a_warp() {
+    // 1 + 2^-24 is a tie that rounds to 1, so the order of additions shows: the squares of TINY vanish beside 1 but
+    // not beside each other.
+    const TINY: f32 = 1.0 / 4096.0;
+    let check = |len: usize, tiny: &[usize], sum: f32| {
+        let mut values = vec![0.0; len];
+        tiny.iter().for_each(|&i| values[i] = TINY);
+        values[0] = 1.0;
+        rms_norm(&mut values, &RmsNorm { gain: vec![1.0; len], epsilon: 0.0 });
+        assert_eq!(values[0], 1.0 / (sum / len as f32).sqrt(), "{tiny:?} of {len}");
+    };
+    let ulp = f32::EPSILON;
+    check(8, &[1, 2, 3, 4, 5, 6, 7], 1.0); // All in lane 0.
+    check(264, &[256, 257], 1.0); // Lane 0 again, after one round over the lanes.
+    check(32, &[8, 16, 24], 1.0 + ulp); // Lanes 0+2, 1+3, then both: 1 + 2^-23.
+    check(32, &[8, 16], 1.0); // 1 meets lane 2, then lane 1: twice a tie.
+    check(256, &[128, 136], 1.0); // 1 meets lane 16, then lane 1+17.
+}
