@@ -9,6 +9,8 @@
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod cache;
+#[cfg(feature = "convert")]
+pub mod convert;
 pub mod error;
 pub mod geometry;
 pub mod layer;
