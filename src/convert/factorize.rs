@@ -11,8 +11,8 @@ use super::linalg::{cholesky, product, solve_transposed, thin_qr, thin_svd};
 use super::options::Factorization;
 use crate::error::{Error, Result};
 
-/// Added to the diagonal of the inputs' second moment, relative to its mean diagonal element. It lets fewer tokens
-/// than hidden dimensions do, and at 1e-6 of the mean power it moves no direction that text uses noticeably.
+/// Added to the diagonal of the inputs' second moment, relative to its mean diagonal element. It makes the moment of
+/// fewer tokens than hidden dimensions invertible; only directions with less power than this feel it.
 const RIDGE: f64 = 1e-6;
 
 /// The three matrices between the hidden state and the heads.

@@ -106,7 +106,8 @@ impl RopeChoice {
 /// Whether keys and values share the latent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Factorization {
-    /// One SVD of the stacked key and value projections. Never worse than [`Factorization::Split`] at the same rank.
+    /// One SVD of the stacked key and value projections. At the same rank its error in the weights (on the inputs,
+    /// when whitened) is never larger than that of [`Factorization::Split`].
     Joint,
     /// Keys and values apart, half of the latent each; what one of them cannot use goes to the other.
     Split,

@@ -5,7 +5,7 @@ use latent_attention::weights::{DenseAttention, LatentAttention};
 use proptest::prelude::*;
 
 use crate::oracle::{dense, latent_layer, relative_error, tokens};
-use crate::samples::{BASES, GQA, METHODS, MHA, Shape, calibration, dense_layer, hidden_states};
+use crate::samples::{BASES, GQA, METHODS, MHA, Shape, calibration, dense_layer, fixed_cases, hidden_states};
 
 /// Weights are rounded to f32 once, activations are f64: the error is a few units of f32.
 const F32_ROUNDING: f64 = 2e-6;
@@ -94,7 +94,7 @@ fn whitening_is_exact_at_full_rank_with_fewer_tokens_than_hidden_dimensions() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(fixed_cases(64))]
 
     #[test]
     fn full_rank_equals_partial_rope_on_any_shape(

@@ -1,7 +1,7 @@
 //! Which pairs keep their rotation, and where their rows go.
 
 use latent_attention::Error;
-use latent_attention::convert::{Basis, ConvertOptions, RopeChoice, convert};
+use latent_attention::convert::{Basis, Calibration, ConvertOptions, RopeChoice, convert};
 use latent_attention::rope::{Pairing, PartialRope};
 use latent_attention::weights::{LatentAttention, Linear, Matrix};
 
@@ -105,7 +105,7 @@ fn select_says_what_is_wrong() {
 fn two_norm_scores_equal_their_definition_over_several_observations() {
     let layer = dense_layer(HEAD_16, 5);
     let states = hidden_states(30, 32, 6);
-    let mut calibration = latent_attention::convert::Calibration::new(&layer).unwrap();
+    let mut calibration = Calibration::new(&layer).unwrap();
     for part in [&states[..7 * 32], &[], &states[7 * 32..]] {
         calibration.observe(&layer, part).unwrap();
     }

@@ -2,6 +2,8 @@
 
 use latent_attention::convert::{Basis, Calibration, ConvertOptions, Factorization, RopeChoice};
 use latent_attention::weights::{DenseAttention, Linear, Matrix};
+use proptest::prelude::ProptestConfig;
+use proptest::test_runner::RngSeed;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
@@ -101,3 +103,8 @@ pub const BASES: [Basis; 4] = [
     Basis { rotate: false, centre: true, seed: 3 },
     Basis { rotate: true, centre: true, seed: 3 },
 ];
+
+/// The same cases on every run.
+pub fn fixed_cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() }
+}
