@@ -138,6 +138,26 @@ fn rotating_later_is_rotating_in_the_conversion() {
 }
 
 #[test]
+fn rotations_prefer_no_direction() {
+    // With an identity as down-projection the rotated one is Q itself. Elements of a uniformly distributed 3 x 3
+    // rotation have mean 0 and mean square 1/3.
+    let mut layer = convert(&dense_layer(Shape { hidden: 3, ..GQA }, 1), &plain(4, 3), None).unwrap();
+    layer.down.weight = Matrix::from_fn(3, 3, |row, col| f32::from(u8::from(row == col)));
+    let seeds = 2000;
+    let (mut means, mut squares) = ([0.0; 9], [0.0; 9]);
+    for seed in 0..seeds {
+        let rotated = rotate_latent(&layer, seed).unwrap();
+        for (i, &q) in rotated.down.weight.data().iter().enumerate() {
+            means[i] += f64::from(q) / seeds as f64;
+            squares[i] += f64::from(q * q) / seeds as f64;
+        }
+    }
+    // Four to five standard deviations of the two averages.
+    assert!(means.iter().all(|mean| mean.abs() < 0.06), "{means:?}");
+    assert!(squares.iter().all(|square| (square - 1.0 / 3.0).abs() < 0.03), "{squares:?}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bits_and_another_seed_another_latent_of_the_same_function() {
     let layer = dense_layer(GQA.biased(), 1);
     let calibration = calibration(&layer, 60, 2);
