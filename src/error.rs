@@ -94,7 +94,7 @@ pub enum Error {
 
 /// Returns [`Error::Shape`] unless `got` elements are as many as the product of the named `dims`.
 pub(crate) fn check_len(what: &'static str, got: usize, dims: &[(&str, usize)]) -> Result<()> {
-    let expected: usize = dims.iter().map(|(_, n)| n).product();
+    let expected = dims.iter().fold(1usize, |product, (_, n)| product.saturating_mul(*n));
     if got == expected {
         return Ok(());
     }

@@ -36,6 +36,10 @@ pub struct Geometry {
     pub value_dim: usize,
 }
 
+/// Largest size of any kind. Far beyond real models, and small enough that a product of three sizes fits in 64 bits,
+/// so that sizes read from a damaged file cannot overflow.
+const LARGEST: usize = 1 << 20;
+
 /// A named geometry: the name used by command lines and reports, and its constructor.
 pub type Named = (&'static str, fn() -> Result<Geometry>);
 
@@ -55,7 +59,7 @@ impl Geometry {
         Self {
             query_heads,
             kv_heads,
-            latent_rank: kv_heads * d_kv,
+            latent_rank: kv_heads.saturating_mul(d_kv),
             rope_heads: kv_heads,
             rope_dim,
             nope_dim,
@@ -92,7 +96,7 @@ impl Geometry {
     /// # Errors
     /// [`Error::Geometry`] names the field, the rule and the value: no head count, latent rank or value
     /// dimension may be 0, `kv_heads` divides `query_heads`, `rope_heads` divides `kv_heads`, `rope_dim` is
-    /// even, and a query head has at least one dimension.
+    /// even, a query head has at least one dimension, and no size exceeds 2^20.
     pub fn validate(self) -> Result<Self> {
         let bad = |field, expected: String, got| Err(Error::Geometry { field, expected, got });
         for (field, got) in [
@@ -104,6 +108,14 @@ impl Geometry {
         ] {
             if got == 0 {
                 return bad(field, "at least 1".into(), got);
+            }
+            if got > LARGEST {
+                return bad(field, format!("at most {LARGEST}"), got);
+            }
+        }
+        for (field, got) in [("rope_dim", self.rope_dim), ("nope_dim", self.nope_dim)] {
+            if got > LARGEST {
+                return bad(field, format!("at most {LARGEST}"), got);
             }
         }
         if !self.query_heads.is_multiple_of(self.kv_heads) {

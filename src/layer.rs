@@ -60,9 +60,9 @@ impl LatentAttentionLayer {
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) if the page size is not one of
-    /// [`PAGE_SIZES`](crate::cache::PAGE_SIZES).
+    /// [`PAGE_SIZES`](crate::cache::PAGE_SIZES), or there is not enough memory.
     pub fn new_cache(&self, format: CacheFormat, page_size: usize, pages: usize) -> Result<PagedCache> {
-        Ok(PagedCache::new(CacheLayout::new(&self.weights.geometry, format, page_size)?, pages))
+        PagedCache::new(CacheLayout::new(&self.weights.geometry, format, page_size)?, pages)
     }
 
     /// One step of a batch: rotates and appends the new tokens, then lets them attend to their sequences through the

@@ -107,6 +107,25 @@ impl Linear {
         }
     }
 
+    /// `W x + b` for every row of `x`, `[T, inputs]`; returns `[T, outputs]`. Sums in f64 and rounds once: meant for
+    /// examples and checks, not for speed.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` does not divide into rows of `inputs`, or the bias does not fit the weight.
+    pub fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
+        self.check("linear", self.weight.rows(), self.weight.cols())?;
+        let inputs = self.weight.cols();
+        let tokens = x.len().checked_div(inputs).unwrap_or(0);
+        check_len("linear input", x.len(), &[("tokens", tokens), ("inputs", inputs)])?;
+        let output = |x: &[f32], row: usize| {
+            let products = self.weight.row(row).iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+            let bias = self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
+            (products.sum::<f64>() + bias) as f32
+        };
+        let rows = (0..tokens).map(|t| &x[t * inputs..][..inputs]);
+        Ok(rows.flat_map(|x| (0..self.weight.rows()).map(move |row| output(x, row))).collect())
+    }
+
     fn check(&self, what: &'static str, rows: usize, cols: usize) -> Result<()> {
         self.weight.check(what, rows, cols)?;
         match &self.bias {

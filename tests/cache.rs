@@ -136,7 +136,7 @@ proptest! {
         let mut rng = rng(seed);
         for format in formats() {
             let layout = CacheLayout::new(&geometry, format, page_size).unwrap();
-            let mut cache = PagedCache::new(layout, 3);
+            let mut cache = PagedCache::new(layout, 3).unwrap();
             rng.fill(cache.bytes_mut());
             let before = cache.clone();
             let slot = rng.random_range(0..cache.slots());
@@ -168,7 +168,7 @@ proptest! {
     fn the_order_of_writing_does_not_matter(geometry in geometry(), page_size in page_size(), seed: u64) {
         let mut rng = rng(seed);
         for format in [CacheFormat::INT4, CacheFormat::BF16, CacheFormat::int4(Group::G32).with_rope(RopeFormat::Int8)] {
-            let mut first = PagedCache::new(CacheLayout::new(&geometry, format, page_size).unwrap(), 3);
+            let mut first = PagedCache::new(CacheLayout::new(&geometry, format, page_size).unwrap(), 3).unwrap();
             let mut second = first.clone();
             let tokens: Vec<_> = (0..first.slots())
                 .map(|_| (random(&mut rng, geometry.latent_rank), random(&mut rng, geometry.rope_width())))
@@ -189,7 +189,7 @@ proptest! {
     fn a_page_has_the_same_bytes_wherever_it_lies(geometry in geometry(), page_size in page_size(), seed: u64, target in 0usize..4) {
         let mut rng = rng(seed);
         let layout = CacheLayout::new(&geometry, CacheFormat::INT4, page_size).unwrap();
-        let (mut here, mut there) = (PagedCache::new(layout, 4), PagedCache::new(layout, 4));
+        let (mut here, mut there) = (PagedCache::new(layout, 4).unwrap(), PagedCache::new(layout, 4).unwrap());
         for offset in 0..page_size {
             let (latent, rope) = (random(&mut rng, geometry.latent_rank), random(&mut rng, geometry.rope_width()));
             here.write(offset, &latent, &rope).unwrap();
@@ -203,7 +203,7 @@ proptest! {
     fn reading_returns_what_the_codec_stored(geometry in geometry(), page_size in page_size(), seed: u64) {
         let mut rng = rng(seed);
         for format in formats() {
-            let mut cache = PagedCache::new(CacheLayout::new(&geometry, format, page_size).unwrap(), 2);
+            let mut cache = PagedCache::new(CacheLayout::new(&geometry, format, page_size).unwrap(), 2).unwrap();
             let slot = rng.random_range(0..cache.slots());
             let (latent, rope) = (random(&mut rng, geometry.latent_rank), random(&mut rng, geometry.rope_width()));
             cache.write(slot, &latent, &rope).unwrap();
@@ -232,7 +232,7 @@ proptest! {
 #[test]
 fn a_poisoned_group_does_not_change_its_neighbours() {
     let geometry = Geometry::llama2_7b(16).unwrap();
-    let mut cache = PagedCache::new(CacheLayout::new(&geometry, CacheFormat::int4(Group::G64), 8).unwrap(), 1);
+    let mut cache = PagedCache::new(CacheLayout::new(&geometry, CacheFormat::int4(Group::G64), 8).unwrap(), 1).unwrap();
     let mut rng = rng(7);
     let (mut latent, rope) = (random(&mut rng, 512), random(&mut rng, 512));
     cache.write(0, &latent, &rope).unwrap();
@@ -248,7 +248,7 @@ fn a_poisoned_group_does_not_change_its_neighbours() {
 #[test]
 fn bf16_keeps_nan_in_one_pattern_and_counts_it() {
     let geometry = Geometry::deepseek(1, 4, 2, 1, 1).unwrap();
-    let mut cache = PagedCache::new(CacheLayout::new(&geometry, CacheFormat::BF16, 8).unwrap(), 1);
+    let mut cache = PagedCache::new(CacheLayout::new(&geometry, CacheFormat::BF16, 8).unwrap(), 1).unwrap();
     let latent = [f32::from_bits(0xFFC0_1234), f32::INFINITY, 1.0, -2.0];
     assert_eq!(cache.write(0, &latent, &[0.0; 2]).unwrap(), 2);
     assert_eq!(cache.bytes()[..8], [0xFF, 0x7F, 0x80, 0x7F, 0x80, 0x3F, 0x00, 0xC0]);
@@ -267,7 +267,10 @@ fn wrong_arguments_are_named() {
         message(PagedCache::from_bytes(layout, vec![0; 100]).map(drop)),
         "cache bytes: expected a multiple of 576 bytes per page, got 100 bytes"
     );
-    let mut cache = PagedCache::new(layout, 2);
+    assert!(
+        message(PagedCache::new(layout, usize::MAX).map(drop)).starts_with("18446744073709551615 pages of 576 bytes: ")
+    );
+    let mut cache = PagedCache::new(layout, 2).unwrap();
     assert_eq!(message(cache.write(16, &[0.0; 96], &[0.0; 24]).map(drop)), "slot = 16 is outside of 0..16 slots");
     assert_eq!(
         message(cache.write(0, &[0.0; 95], &[0.0; 24]).map(drop)),

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Batch, assert_close, formats, geometry, page_size, ragged, random, rng, widen};
 use latent_attention::Geometry;
-use latent_attention::cache::{CacheFormat, PagedCache};
+use latent_attention::cache::{CacheFormat, PageTable, PagedCache};
 use latent_attention::reference::{
     DecodeInputs, absorb_query, combine, decode, decode_split, expand_output, up_project,
 };
@@ -221,6 +221,8 @@ fn wrong_arguments_are_named() {
         refusal(&case, |i| i.sequences.query_starts = &[0, 2]),
         "query starts: expected 3 ascending numbers from 0, got [0, 2]"
     );
+    let huge = PageTable::Dense { table: &[0; 8], max_pages: usize::MAX };
+    assert!(refusal(&case, |i| i.sequences.pages = huge).starts_with("page table: expected 3 pages for the 20 tokens"));
     // The second sequence has 2 pages; a third is an unused entry of the table.
     assert_eq!(
         refusal(&case, |i| i.sequences.seq_lens = &[20, 17]),

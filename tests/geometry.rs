@@ -94,6 +94,8 @@ fn inconsistent_sizes_are_named() {
         assert_eq!(message(geometry.validate()), expected);
     };
     check(|g| g.kv_heads = 5, "geometry: kv_heads must be a divisor of query_heads = 32, got 5");
+    check(|g| g.nope_dim = usize::MAX, "geometry: nope_dim must be at most 1048576, got 18446744073709551615");
+    check(|g| g.value_dim = 1 << 21, "geometry: value_dim must be at most 1048576, got 2097152");
     check(|g| g.rope_heads = 3, "geometry: rope_heads must be a divisor of kv_heads = 8, got 3");
     check(|g| g.rope_dim = 15, "geometry: rope_dim must be even, got 15");
     check(|g| g.query_heads = 0, "geometry: query_heads must be at least 1, got 0");

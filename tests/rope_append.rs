@@ -81,7 +81,7 @@ impl Step {
 }
 
 fn empty_cache(geometry: &Geometry, format: CacheFormat, page_size: usize) -> PagedCache {
-    PagedCache::new(CacheLayout::new(geometry, format, page_size).unwrap(), 4)
+    PagedCache::new(CacheLayout::new(geometry, format, page_size).unwrap(), 4).unwrap()
 }
 
 proptest! {

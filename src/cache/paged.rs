@@ -18,9 +18,18 @@ pub struct PagedCache {
 
 impl PagedCache {
     /// A cache of `pages` pages.
-    #[must_use]
-    pub fn new(layout: CacheLayout, pages: usize) -> Self {
-        Self { layout, bytes: vec![0; pages * layout.page_bytes()] }
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is not enough memory for it.
+    pub fn new(layout: CacheLayout, pages: usize) -> Result<Self> {
+        let mut bytes = Vec::new();
+        let size = pages.saturating_mul(layout.page_bytes());
+        bytes.try_reserve_exact(size).map_err(|error| Error::Config {
+            what: format!("{pages} pages of {} bytes", layout.page_bytes()),
+            why: error.to_string(),
+        })?;
+        bytes.resize(size, 0);
+        Ok(Self { layout, bytes })
     }
 
     /// A cache over existing bytes, for example copied back from a device.

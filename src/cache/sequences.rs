@@ -26,7 +26,10 @@ impl<'a> PageTable<'a> {
     /// The list of one sequence; `None` if the table is too short for it.
     fn row(&self, sequence: usize) -> Option<&'a [i32]> {
         match *self {
-            Self::Dense { table, max_pages } => table.get(sequence * max_pages..(sequence + 1) * max_pages),
+            Self::Dense { table, max_pages } => {
+                let start = sequence.checked_mul(max_pages)?;
+                table.get(start..start.checked_add(max_pages)?)
+            }
             Self::Csr { indptr, indices } => {
                 let start = usize::try_from(*indptr.get(sequence)?).ok()?;
                 let end = usize::try_from(*indptr.get(sequence + 1)?).ok()?;

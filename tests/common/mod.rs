@@ -126,7 +126,7 @@ impl Batch {
     /// A cache whose used slots hold random tokens and every other byte is 0xFF: NaN as bf16 and as scale and min.
     pub fn poisoned_cache(&self, rng: &mut ChaCha8Rng, geometry: &Geometry, format: CacheFormat) -> PagedCache {
         let layout = CacheLayout::new(geometry, format, self.page_size).unwrap();
-        let mut cache = PagedCache::new(layout, self.pages);
+        let mut cache = PagedCache::new(layout, self.pages).unwrap();
         cache.bytes_mut().fill(0xFF);
         for (b, &len) in self.seq_lens.iter().enumerate() {
             for t in 0..len as usize {
