@@ -14,6 +14,8 @@ pub mod convert;
 pub mod error;
 pub mod geometry;
 pub mod layer;
+#[cfg(feature = "load")]
+pub mod load;
 pub mod reference;
 pub mod rope;
 pub mod weights;

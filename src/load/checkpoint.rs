@@ -1,0 +1,215 @@
+//! A model on disk: its configuration, and its parts read one by one.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::config::{Architecture, ModelConfig};
+use super::deepseek::deepseek_attention;
+use super::dense::dense_attention;
+use super::fields::Fields;
+use super::kept_pairs::Mha2mlaConfig;
+use super::mha2mla::mha2mla_attention;
+use super::safetensors::SafetensorsSource;
+use super::source::{TensorSource, linear, matrix};
+use super::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::weights::{DenseAttention, LatentAttention, Linear, Matrix, RmsNorm};
+
+/// A model on disk. Opening reads headers only; each part is read when it is asked for, and kept nowhere.
+pub struct Checkpoint {
+    source: Box<dyn TensorSource>,
+    directory: PathBuf,
+    config: ModelConfig,
+    converted: Option<Mha2mlaConfig>,
+    json: Map<String, Value>,
+    tokenizer: Option<Tokenizer>,
+}
+
+/// One attention layer, in the form that the checkpoint stores.
+// One value per layer, a handful of megabytes each: the variants' sizes do not matter.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attention {
+    /// MHA or GQA.
+    Dense(DenseAttention),
+    /// Latent attention: DeepSeek's, or converted by MHA2MLA.
+    Latent(LatentAttention),
+}
+
+/// What a layer has besides attention: `x + down(silu(gate(norm(x))) * up(norm(x)))` and the attention's norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// Norm in front of the attention, over `hidden`.
+    pub attention_norm: RmsNorm,
+    /// Norm in front of the MLP, over `hidden`.
+    pub mlp_norm: RmsNorm,
+    /// `[intermediate, hidden]`.
+    pub gate: Linear,
+    /// `[intermediate, hidden]`.
+    pub up: Linear,
+    /// `[hidden, intermediate]`.
+    pub down: Linear,
+}
+
+/// Opens a model: a directory in Hugging Face's layout, or a `.gguf` file (feature `gguf`).
+///
+/// # Errors
+/// [`Error::Io`] if something cannot be read; [`Error::File`] if a file is cut short or malformed, or lacks a key of
+/// its configuration; [`Error::Config`] if the model needs what this crate does not compute (unknown architectures
+/// and RoPE scalings among others, with those that are known); [`Error::Geometry`] if its sizes contradict each
+/// other; [`Error::Tensor`] if a GGUF tensor lies outside of its file.
+pub fn open(path: &Path) -> Result<Checkpoint> {
+    let metadata = std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    if metadata.is_dir() {
+        return open_directory(path);
+    }
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        return open_gguf(path);
+    }
+    let why = "is neither a directory (with config.json and *.safetensors) nor a .gguf file";
+    Err(Error::File { path: path.to_owned(), why: why.into() })
+}
+
+fn open_directory(path: &Path) -> Result<Checkpoint> {
+    let config_path = path.join("config.json");
+    let text = std::fs::read(&config_path).map_err(|source| Error::Io { path: config_path.clone(), source })?;
+    let json: Map<String, Value> =
+        serde_json::from_slice(&text).map_err(|e| Error::File { path: config_path.clone(), why: e.to_string() })?;
+    let (config, converted) = parse(&config_path, &json)?;
+    let ranks = converted.as_ref().and_then(|converted| converted.ranks_file(path));
+    let source = Box::new(SafetensorsSource::directory(path, ranks.as_deref())?);
+    Ok(Checkpoint { source, directory: path.to_owned(), config, converted, json, tokenizer: None })
+}
+
+#[cfg(feature = "gguf")]
+fn open_gguf(path: &Path) -> Result<Checkpoint> {
+    let super::gguf::Gguf { source, config: json, tokenizer } = super::gguf::open(path)?;
+    let (config, converted) = parse(path, &json)?;
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    Ok(Checkpoint { source: Box::new(source), directory, config, converted, json, tokenizer })
+}
+
+#[cfg(not(feature = "gguf"))]
+fn open_gguf(path: &Path) -> Result<Checkpoint> {
+    Err(Error::Config { what: path.display().to_string(), why: "GGUF files need the crate's feature `gguf`".into() })
+}
+
+fn parse(path: &Path, json: &Map<String, Value>) -> Result<(ModelConfig, Option<Mha2mlaConfig>)> {
+    let fields = Fields { path, map: json };
+    let config = ModelConfig::parse(fields)?;
+    let converted = match config.architecture {
+        Architecture::DeepSeek => None,
+        Architecture::Llama | Architecture::Qwen2 => Mha2mlaConfig::parse(fields, &config)?,
+    };
+    Ok((config, converted))
+}
+
+impl Checkpoint {
+    /// What the checkpoint says about its model.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The tokenizer that a GGUF file carries; `None` for directories, whose `tokenizer.json` is for a tokenizer
+    /// library to read.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// The tensors, under Hugging Face's names.
+    #[must_use]
+    pub fn source(&self) -> &dyn TensorSource {
+        self.source.as_ref()
+    }
+
+    /// The configuration in Hugging Face's keys.
+    pub(crate) fn json(&self) -> &Map<String, Value> {
+        &self.json
+    }
+
+    /// The attention of one layer.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such layer; [`Error::Tensor`] names a tensor that is missing, mis-shaped or of
+    /// an unknown type; [`Error::Config`] if nothing says which pairs a 2-norm checkpoint keeps.
+    pub fn attention(&self, layer: usize) -> Result<Attention> {
+        let module = format!("{}.self_attn", self.layer_module(layer)?);
+        let (source, config) = (self.source(), &self.config);
+        match (&config.deepseek, &self.converted) {
+            (Some(dims), _) => deepseek_attention(source, config, dims, &module).map(Attention::Latent),
+            (None, Some(converted)) => {
+                mha2mla_attention(source, config, converted, &self.directory, layer, &module).map(Attention::Latent)
+            }
+            (None, None) => dense_attention(source, config, &module).map(Attention::Dense),
+        }
+    }
+
+    /// The norms and the MLP of one layer.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`],
+    /// [`Error::Config`] if the layer's MLP is a mixture of experts.
+    pub fn block(&self, layer: usize) -> Result<Block> {
+        let module = self.layer_module(layer)?;
+        let (hidden, intermediate) = (self.config.hidden, self.config.intermediate);
+        if self.source.shape(&format!("{module}.mlp.gate.weight")).is_some() {
+            return Err(Error::Config {
+                what: format!("MLP of layer {layer} in {}", self.source.path().display()),
+                why: "is a mixture of experts, of which only the attention can be read".into(),
+            });
+        }
+        let mlp = |name: &str, rows, cols| linear(self.source(), &format!("{module}.mlp.{name}"), rows, cols);
+        Ok(Block {
+            attention_norm: self.norm(&format!("{module}.input_layernorm.weight"))?,
+            mlp_norm: self.norm(&format!("{module}.post_attention_layernorm.weight"))?,
+            gate: mlp("gate_proj", intermediate, hidden)?,
+            up: mlp("up_proj", intermediate, hidden)?,
+            down: mlp("down_proj", hidden, intermediate)?,
+        })
+    }
+
+    /// The token embedding, `[vocab, hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] as for [`Checkpoint::attention`]; the same holds for the methods below.
+    pub fn embedding(&self) -> Result<Matrix> {
+        matrix(self.source(), "model.embed_tokens.weight", self.config.vocab, self.config.hidden)
+    }
+
+    /// The norm in front of the output head, over `hidden`.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn final_norm(&self) -> Result<RmsNorm> {
+        self.norm("model.norm.weight")
+    }
+
+    /// The output head, `[vocab, hidden]`; `None` if it is the embedding.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn lm_head(&self) -> Result<Option<Matrix>> {
+        if self.config.tied_embeddings {
+            return Ok(None);
+        }
+        matrix(self.source(), "lm_head.weight", self.config.vocab, self.config.hidden).map(Some)
+    }
+
+    fn norm(&self, name: &str) -> Result<RmsNorm> {
+        let gain = self.source.read(name, &[self.config.hidden])?;
+        Ok(RmsNorm { gain, epsilon: self.config.norm_epsilon })
+    }
+
+    fn layer_module(&self, layer: usize) -> Result<String> {
+        if layer < self.config.layers {
+            return Ok(format!("model.layers.{layer}"));
+        }
+        let got = i64::try_from(layer).unwrap_or(i64::MAX);
+        Err(Error::Index { what: "layer".into(), got, bound: format!("0..{}", self.config.layers) })
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint").field("path", &self.source.path()).field("config", &self.config).finish()
+    }
+}

@@ -1,0 +1,207 @@
+//! What a GGUF file says about its model, in the keys of Hugging Face's `config.json`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::Value;
+use serde_json::{Map, json};
+
+use super::GgufSource;
+use crate::error::{Error, Result};
+use crate::load::source::{TensorSource, missing};
+use crate::load::tokenizer::Tokenizer;
+use crate::rope::theta_frequencies;
+
+/// Typed access to the metadata, with errors that name the key.
+pub(super) struct Metadata<'a> {
+    pub path: &'a Path,
+    pub values: &'a HashMap<String, Value>,
+}
+
+impl<'a> Metadata<'a> {
+    fn error(&self, why: String) -> Error {
+        Error::File { path: self.path.to_owned(), why }
+    }
+
+    fn typed<T>(&self, key: &str, kind: &str, convert: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.values.get(key) else { return Ok(None) };
+        let wrong = || self.error(format!("`{key}` must be {kind}, got {:?}", value.value_type()));
+        convert(value).map(Some).ok_or_else(wrong)
+    }
+
+    fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.error(format!("`{key}` is missing")))
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>> {
+        self.typed(key, "a string", text)
+    }
+
+    pub fn required_text(&self, key: &str) -> Result<String> {
+        self.required(key, self.text(key)?)
+    }
+
+    fn integer(&self, key: &str) -> Result<Option<u64>> {
+        self.typed(key, "a whole number", |value| integer(value).and_then(|n| u64::try_from(n).ok()))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        self.typed(key, "a number", number)
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "true or false", |value| value.to_bool().ok())
+    }
+
+    fn array<T>(&self, key: &str, kind: &str, element: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>> {
+        let array = self.typed(key, kind, |value| value.to_vec().ok()?.iter().map(&element).collect())?;
+        Ok(array.unwrap_or_default())
+    }
+
+    /// The configuration as Hugging Face would write it, so that one parser checks both formats.
+    pub fn config(&self, source: &GgufSource) -> Result<Map<String, serde_json::Value>> {
+        let architecture = self.required_text("general.architecture")?;
+        let class = match architecture.as_str() {
+            "llama" => "LlamaForCausalLM",
+            "qwen2" => "Qwen2ForCausalLM",
+            other => {
+                return Err(Error::Config {
+                    what: format!("architecture `{other}` in {}", self.path.display()),
+                    why: "the architectures known in GGUF files are llama and qwen2".into(),
+                });
+            }
+        };
+        let key = |name: &str| format!("{architecture}.{name}");
+        let size = |name: &str| self.required(&key(name), self.integer(&key(name))?);
+        if self.integer(&key("expert_count"))?.unwrap_or(0) > 0 {
+            return Err(Error::Config {
+                what: format!("`{}` in {}", key("expert_count"), self.path.display()),
+                why: "a mixture of experts cannot be read".into(),
+            });
+        }
+        let hidden = size("embedding_length")?;
+        let heads = size("attention.head_count")?;
+        let kv_heads = self.integer(&key("attention.head_count_kv"))?.unwrap_or(heads);
+        let head_dim = match self.integer(&key("attention.key_length"))? {
+            Some(length) => length,
+            None => hidden.checked_div(heads).unwrap_or(0),
+        };
+        for name in ["attention.value_length", "rope.dimension_count"] {
+            if let Some(other) = self.integer(&key(name))?.filter(|&n| n != head_dim) {
+                return Err(Error::Config {
+                    what: format!("`{}` = {other} in {}", key(name), self.path.display()),
+                    why: format!("must be the head dimension, {head_dim}"),
+                });
+            }
+        }
+        let embedding = "model.embed_tokens.weight";
+        let vocab = source.shape(embedding).and_then(|shape| shape.first().copied());
+        let vocab = vocab.ok_or_else(|| missing(source, embedding, "[vocabulary, hidden]"))?;
+        let theta = self.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+        let mut config = Map::new();
+        for (name, value) in [
+            ("architectures", json!([class])),
+            ("model_type", json!(architecture)),
+            ("hidden_act", json!("silu")),
+            ("hidden_size", json!(hidden)),
+            ("intermediate_size", json!(size("feed_forward_length")?)),
+            ("num_hidden_layers", json!(size("block_count")?)),
+            ("num_attention_heads", json!(heads)),
+            ("num_key_value_heads", json!(kv_heads)),
+            ("head_dim", json!(head_dim)),
+            ("vocab_size", json!(vocab)),
+            ("max_position_embeddings", json!(size("context_length")?)),
+            ("rms_norm_eps", json!(self.number(&key("attention.layer_norm_rms_epsilon"))?)),
+            ("rope_theta", json!(theta)),
+            ("rope_scaling", self.rope_scaling(&architecture)?),
+            ("attention_bias", json!(source.shape("model.layers.0.self_attn.q_proj.bias").is_some())),
+            ("tie_word_embeddings", json!(source.shape("lm_head.weight").is_none())),
+            ("bos_token_id", json!(self.token("bos")?)),
+            ("eos_token_id", json!(self.token("eos")?)),
+        ] {
+            config.insert(name.into(), value);
+        }
+        if let Some(frequencies) = self.divided_frequencies(source, theta, head_dim)? {
+            config.insert("latent_attention".into(), json!({ "inverse_frequencies": frequencies }));
+        }
+        Ok(config)
+    }
+
+    fn rope_scaling(&self, architecture: &str) -> Result<serde_json::Value> {
+        let factor = |key: &str| self.number(&format!("{architecture}.rope.{key}"));
+        let kind = self.text(&format!("{architecture}.rope.scaling.type"))?;
+        Ok(match kind.as_deref() {
+            Some("none") => serde_json::Value::Null,
+            Some(kind) => json!({ "rope_type": kind, "factor": factor("scaling.factor")? }),
+            // Older files.
+            None => match factor("scale_linear")? {
+                Some(factor) => json!({ "rope_type": "linear", "factor": factor }),
+                None => serde_json::Value::Null,
+            },
+        })
+    }
+
+    /// llama.cpp stores Llama 3.1's scaling not by its parameters but as a table of divisors, one per pair.
+    fn divided_frequencies(&self, source: &GgufSource, theta: f64, head_dim: u64) -> Result<Option<Vec<f32>>> {
+        let name = "rope_freqs.weight";
+        let Some(info) = source.content.tensor_infos.get(name) else { return Ok(None) };
+        let divisors = source.read_own(name, info)?;
+        if divisors.len() as u64 != head_dim / 2 {
+            let got = format!("{:?}", info.shape.dims());
+            return Err(crate::load::source::unfit(self.path, name, format!("[{}]", head_dim / 2), Some(got)));
+        }
+        let plain = theta_frequencies(theta as f32, 2 * divisors.len());
+        Ok(Some(plain.into_iter().zip(divisors).map(|(f, divisor)| f / divisor).collect()))
+    }
+
+    fn token(&self, name: &str) -> Result<Option<u32>> {
+        let key = format!("tokenizer.ggml.{name}_token_id");
+        self.typed(&key, "a token id", |value| integer(value).and_then(|id| u32::try_from(id).ok()))
+    }
+
+    /// The embedded tokenizer, if there is one.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        let Some(model) = self.text("tokenizer.ggml.model")? else { return Ok(None) };
+        let int = |value: &Value| integer(value).and_then(|n| i32::try_from(n).ok());
+        Ok(Some(Tokenizer {
+            model,
+            pre_tokenizer: self.text("tokenizer.ggml.pre")?,
+            tokens: self.array("tokenizer.ggml.tokens", "an array of strings", text)?,
+            merges: self.array("tokenizer.ggml.merges", "an array of strings", text)?,
+            scores: self.array("tokenizer.ggml.scores", "an array of numbers", |v| number(v).map(|x| x as f32))?,
+            token_types: self.array("tokenizer.ggml.token_type", "an array of whole numbers", int)?,
+            bos: self.token("bos")?,
+            eos: self.token("eos")?,
+            unknown: self.token("unknown")?,
+            add_bos: self.flag("tokenizer.ggml.add_bos_token")?,
+            chat_template: self.text("tokenizer.chat_template")?,
+        }))
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.to_string().ok().cloned()
+}
+
+fn integer(value: &Value) -> Option<i64> {
+    match *value {
+        Value::U8(n) => Some(n.into()),
+        Value::I8(n) => Some(n.into()),
+        Value::U16(n) => Some(n.into()),
+        Value::I16(n) => Some(n.into()),
+        Value::U32(n) => Some(n.into()),
+        Value::I32(n) => Some(n.into()),
+        Value::U64(n) => i64::try_from(n).ok(),
+        Value::I64(n) => Some(n),
+        _ => None,
+    }
+}
+
+/// An f32 becomes the f64 of the same shortest decimal: 1e-5 stays 1e-5 when it is written out as JSON.
+fn number(value: &Value) -> Option<f64> {
+    match *value {
+        Value::F32(x) => x.to_string().parse().ok(),
+        Value::F64(x) => Some(x),
+        _ => None,
+    }
+}

@@ -1,0 +1,38 @@
+//! Reads models from disk, and writes converted ones.
+//!
+//! [`open`] takes a directory in Hugging Face's layout (`config.json` and safetensors) or, with feature `gguf`, a
+//! GGUF file. [`Checkpoint::attention`] yields a layer in the crate's own terms, whatever stands on disk:
+//!
+//! | layout | found by | read as |
+//! |---|---|---|
+//! | Llama, Qwen2: MHA, GQA | `architectures`, GGUF `general.architecture` | [`Attention::Dense`] |
+//! | DeepSeek V2, V3 | `architectures` | [`Attention::Latent`] |
+//! | MHA2MLA, `kv_proj.*` | `mha2mla` in `config.json` | [`Attention::Latent`] |
+//! | MHA2MLA's first release, `W_down_k` and so on | `RoPE` and `SVD` in `config.json` | [`Attention::Latent`] |
+//!
+//! [`save_mha2mla`] writes a converted model in MHA2MLA's own layout.
+//!
+//! Files are untrusted: whatever they hold, the outcome is a value or an [`Error`](crate::Error) that names the
+//! tensor or key, and nothing is allocated that the file's length does not vouch for.
+
+mod checkpoint;
+mod config;
+mod deepseek;
+mod dense;
+mod fields;
+mod frequencies;
+#[cfg(feature = "gguf")]
+mod gguf;
+mod kept_pairs;
+mod mha2mla;
+mod safetensors;
+mod save;
+mod source;
+mod tokenizer;
+
+pub use checkpoint::{Attention, Block, Checkpoint, open};
+pub use config::{Architecture, DeepSeekDims, ModelConfig};
+pub use safetensors::SafetensorsSource;
+pub use save::save_mha2mla;
+pub use source::TensorSource;
+pub use tokenizer::Tokenizer;
