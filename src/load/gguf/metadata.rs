@@ -72,7 +72,10 @@ impl<'a> Metadata<'a> {
             }
         };
         let key = |name: &str| format!("{architecture}.{name}");
-        let size = |name: &str| self.required(&key(name), self.integer(&key(name))?);
+        let size = |name: &str| match self.required(&key(name), self.integer(&key(name))?)? {
+            0 => Err(self.error(format!("`{}` must be at least 1, got 0", key(name)))),
+            size => Ok(size),
+        };
         if self.integer(&key("expert_count"))?.unwrap_or(0) > 0 {
             return Err(Error::Config {
                 what: format!("`{}` in {}", key("expert_count"), self.path.display()),
@@ -84,7 +87,7 @@ impl<'a> Metadata<'a> {
         let kv_heads = self.integer(&key("attention.head_count_kv"))?.unwrap_or(heads);
         let head_dim = match self.integer(&key("attention.key_length"))? {
             Some(length) => length,
-            None => hidden.checked_div(heads).unwrap_or(0),
+            None => hidden / heads,
         };
         for name in ["attention.value_length", "rope.dimension_count"] {
             if let Some(other) = self.integer(&key(name))?.filter(|&n| n != head_dim) {

@@ -91,6 +91,11 @@ fn check_extent(path: &Path, name: &str, info: &TensorInfo, data: u64, file_len:
     Err(unfit(path, name, expected, Some(got)))
 }
 
+/// A tensor as the file has it, under the file's own name.
+fn describe(own: &str, info: &TensorInfo) -> String {
+    format!("{:?} {:?} (`{own}`)", info.shape.dims(), info.ggml_dtype)
+}
+
 impl GgufSource {
     fn info(&self, name: &str) -> Option<(&str, &TensorInfo)> {
         let own = self.names.get(name)?;
@@ -138,8 +143,7 @@ impl TensorSource for GgufSource {
         let expected = || format!("{shape:?}");
         let (own, info) = self.info(name).ok_or_else(|| unfit(&self.path, name, expected(), None))?;
         if info.shape.dims() != shape {
-            let got = format!("{:?} {:?}", info.shape.dims(), info.ggml_dtype);
-            return Err(unfit(&self.path, name, expected(), Some(got)));
+            return Err(unfit(&self.path, name, expected(), Some(describe(own, info))));
         }
         let data = self.read_own(own, info)?;
         match (self.permuted_heads(name), shape.first()) {
@@ -149,7 +153,7 @@ impl TensorSource for GgufSource {
     }
 
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
-        let got = self.info(name).map(|(_, info)| format!("{:?} {:?}", info.shape.dims(), info.ggml_dtype));
+        let got = self.info(name).map(|(own, info)| describe(own, info));
         Err(unfit(&self.path, name, format!("{shape:?} integers"), got))
     }
 }

@@ -1,0 +1,242 @@
+//! GGUF files, written with candle's writer.
+
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::{Value, write};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use latent_attention::load::open;
+use latent_attention::rope::{Pairing, RopeTables, rotate_head};
+
+use super::fixture::*;
+use super::save::{check_round_trip, converted};
+use super::scores::{dot, product};
+
+/// A GGUF file before it is written.
+pub struct Gguf {
+    pub metadata: Vec<(String, Value)>,
+    pub tensors: Vec<(String, QTensor)>,
+}
+
+fn quantized(shape: &[usize], data: &[f32], dtype: GgmlDType) -> QTensor {
+    let tensor = Tensor::from_slice(data, shape, &Device::Cpu).expect("a tensor");
+    QTensor::quantize(&tensor, dtype).expect("quantised")
+}
+
+/// llama.cpp's order of query and key rows: the halves of a head interleaved.
+fn permuted(data: &[f32], cols: usize, heads: usize) -> Vec<f32> {
+    let tensor = Tensor::from_slice(data, (heads, 2, HEAD_DIM / 2, cols), &Device::Cpu).expect("a tensor");
+    let swapped = tensor.transpose(1, 2).and_then(|t| t.contiguous()).and_then(|t| t.flatten_all());
+    swapped.and_then(|t| t.to_vec1()).expect("values")
+}
+
+impl Gguf {
+    /// The model of `tensors` as llama.cpp's converter would write it.
+    pub fn of(architecture: &str, tensors: &Tensors) -> Self {
+        let u32s = [
+            ("embedding_length", HIDDEN),
+            ("feed_forward_length", INTERMEDIATE),
+            ("block_count", LAYERS),
+            ("attention.head_count", HEADS),
+            ("attention.head_count_kv", KV_HEADS),
+            ("rope.dimension_count", HEAD_DIM),
+            ("context_length", 64),
+        ];
+        let key = |name: &str| format!("{architecture}.{name}");
+        let mut metadata: Vec<_> = u32s.map(|(name, size)| (key(name), Value::U32(size as u32))).into();
+        metadata.push((key("attention.layer_norm_rms_epsilon"), Value::F32(1e-5)));
+        metadata.push((key("rope.freq_base"), Value::F32(10_000.0)));
+        metadata.push(("general.architecture".into(), Value::String(architecture.into())));
+        let strings = |strings: &[&str]| Value::Array(strings.iter().map(|s| Value::String((*s).into())).collect());
+        for (name, value) in [
+            ("model", Value::String("gpt2".into())),
+            ("pre", Value::String("smollm".into())),
+            ("tokens", strings(&["<s>", "a", "b", "ab"])),
+            ("merges", strings(&["a b"])),
+            ("token_type", Value::Array([3, 1, 1, 1].map(Value::I32).into())),
+            ("bos_token_id", Value::U32(0)),
+            ("eos_token_id", Value::U32(2)),
+            ("add_bos_token", Value::Bool(false)),
+        ] {
+            metadata.push((format!("tokenizer.ggml.{name}"), value));
+        }
+        let mut own = Vec::new();
+        for (name, (_, shape, _)) in &tensors.0 {
+            let mut data = tensors.floats(name);
+            let cols = if shape.len() == 2 { HIDDEN } else { 1 };
+            if architecture == "llama" && name.contains("q_proj") {
+                data = permuted(&data, cols, HEADS);
+            } else if architecture == "llama" && name.contains("k_proj") {
+                data = permuted(&data, cols, KV_HEADS);
+            }
+            own.push((gguf_name(name), quantized(shape, &data, GgmlDType::F32)));
+        }
+        Self { metadata, tensors: own }
+    }
+
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.metadata.retain(|(known, _)| known != key);
+        self.metadata.push((key.into(), value));
+    }
+
+    pub fn write(&self, path: &Path) {
+        let metadata: Vec<_> = self.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let tensors: Vec<_> = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let mut file = std::fs::File::create(path).expect("a writable file");
+        write(&mut file, &metadata, &tensors).expect("written");
+    }
+}
+
+fn gguf_name(name: &str) -> String {
+    let mut name = name.replace("model.layers.", "blk.");
+    for (ours, theirs) in [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ] {
+        name = name.replace(ours, theirs);
+    }
+    name
+}
+
+/// Writes a file to a new directory and returns both.
+pub fn write_file(gguf: &Gguf) -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("model.gguf");
+    gguf.write(&path);
+    (dir, path)
+}
+
+#[test]
+fn a_gguf_file_and_a_directory_of_one_model_are_the_same_model() {
+    let mut biased = Tensors::default();
+    biased.add_frame(false);
+    (0..LAYERS).for_each(|layer| biased.add_dense(layer, true));
+    for (architecture, class, tensors, tied) in
+        [("llama", "LlamaForCausalLM", llama(), true), ("qwen2", "Qwen2ForCausalLM", biased.clone(), false)]
+    {
+        let (_dir, path) = write_file(&Gguf::of(architecture, &tensors));
+        let gguf = open(&path).expect("a valid file");
+        let changes = serde_json::json!({"architectures": [class], "tie_word_embeddings": tied, "bos_token_id": 0,
+            "eos_token_id": 2});
+        let (_dir, directory) = reopen(&with(llama_config(), changes), &tensors);
+        let directory = directory.expect("a valid model");
+        assert_eq!(gguf.config(), directory.config());
+        for layer in 0..LAYERS {
+            assert_eq!(dense(&gguf, layer), dense(&directory, layer));
+            assert_eq!(gguf.block(layer).expect("read"), directory.block(layer).expect("read"));
+        }
+        assert_eq!(gguf.embedding().expect("read"), directory.embedding().expect("read"));
+        assert_eq!(gguf.final_norm().expect("read"), directory.final_norm().expect("read"));
+        assert_eq!(gguf.lm_head().expect("read"), directory.lm_head().expect("read"));
+    }
+    // Biases of a Llama model are permuted like the rows they belong to.
+    let (_dir, path) = write_file(&Gguf::of("llama", &biased));
+    let read = dense(&open(&path).expect("a valid file"), 0);
+    assert_eq!(read.query.bias, Some(biased.floats(&attention(0, "q_proj.bias"))));
+    assert_eq!(read.key.bias, Some(biased.floats(&attention(0, "k_proj.bias"))));
+}
+
+#[test]
+fn half_split_rotation_of_what_is_read_scores_as_interleaved_rotation_of_the_file() {
+    let (_dir, path) = write_file(&Gguf::of("llama", &llama()));
+    let checkpoint = open(&path).expect("a valid file");
+    let read = dense(&checkpoint, 0);
+    let raw = |part: &str, heads| permuted(&llama().floats(&attention(0, &format!("{part}.weight"))), HIDDEN, heads);
+    let tables = RopeTables::from_frequencies(&checkpoint.config().inverse_frequencies, 20);
+    let score = |query: &[f32], key: &[f32], pairing, head: usize| {
+        let rotated = |weights: &[f32], head: usize, seed, position| {
+            let mut part = product(weights, None, &numbers(seed, HIDDEN))[head * HEAD_DIM..][..HEAD_DIM].to_vec();
+            rotate_head(&mut part, &[0, 1, 2, 3], pairing, &tables, position);
+            part
+        };
+        dot(&rotated(query, head, "q", 17), &rotated(key, head / (HEADS / KV_HEADS), "k", 4))
+    };
+    for head in 0..HEADS {
+        let ours = score(read.query.weight.data(), read.key.weight.data(), Pairing::Half, head);
+        let theirs = score(&raw("q_proj", HEADS), &raw("k_proj", KV_HEADS), Pairing::Interleaved, head);
+        assert!((ours - theirs).abs() < 1e-3 * theirs.abs().max(1.0), "{ours} {theirs}");
+    }
+}
+
+#[test]
+fn quantised_tensors_are_dequantised() {
+    let mut gguf = Gguf::of("llama", &llama());
+    let expected = llama().floats("model.layers.0.mlp.up_proj.weight");
+    for dtype in [GgmlDType::Q8_0, GgmlDType::Q4_1, GgmlDType::F16, GgmlDType::BF16] {
+        for (name, tensor) in &mut gguf.tensors {
+            if name == "blk.0.ffn_up.weight" {
+                *tensor = quantized(&[INTERMEDIATE, HIDDEN], &expected, dtype);
+            }
+        }
+        let (_dir, path) = write_file(&gguf);
+        let read = open(&path).expect("a valid file").block(0).expect("a block").up.weight;
+        let worst = read.data().iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 0.2, "{dtype:?}: {worst}");
+    }
+}
+
+#[test]
+fn the_tokenizer_is_plain_data() {
+    let (_dir, path) = write_file(&Gguf::of("llama", &llama()));
+    let checkpoint = open(&path).expect("a valid file");
+    let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
+    assert_eq!((tokenizer.model.as_str(), tokenizer.pre_tokenizer.as_deref()), ("gpt2", Some("smollm")));
+    assert_eq!(tokenizer.tokens, ["<s>", "a", "b", "ab"]);
+    assert_eq!(tokenizer.merges, ["a b"]);
+    assert_eq!(tokenizer.token_types, [3, 1, 1, 1]);
+    assert_eq!((tokenizer.bos, tokenizer.eos, tokenizer.add_bos), (Some(0), Some(2), Some(false)));
+}
+
+#[test]
+fn a_table_of_frequency_divisors_survives_saving() {
+    let mut gguf = Gguf::of("llama", &llama());
+    gguf.tensors.push(("rope_freqs.weight".into(), quantized(&[4], &[1.0, 1.0, 3.0, 8.0], GgmlDType::F32)));
+    let (_dir, path) = write_file(&gguf);
+    let original = open(&path).expect("a valid file");
+    assert_eq!(original.config().inverse_frequencies, [1.0, 0.1, 0.01 / 3.0, 0.001 / 8.0]);
+    let layers: Vec<_> = (0..LAYERS).map(|layer| converted(layer, 4, 6, &[0, 2, 1, 3], false)).collect();
+    check_round_trip(&original, &layers);
+}
+
+#[test]
+fn files_that_cannot_be_right_are_refused_by_key_or_tensor() {
+    let message = |change: &dyn Fn(&mut Gguf)| {
+        let mut gguf = Gguf::of("llama", &llama());
+        change(&mut gguf);
+        let (_dir, path) = write_file(&gguf);
+        read_everything(&path).expect_err("refused").to_string()
+    };
+    let set = |key: &'static str, value: Value| message(&move |gguf: &mut Gguf| gguf.set(key, value.clone()));
+    for (error, part) in [
+        (set("general.architecture", Value::String("mamba".into())), "llama and qwen2"),
+        (set("general.alignment", Value::U32(0)), "alignment"),
+        (set("general.alignment", Value::U8(0)), "alignment"),
+        (set("llama.attention.head_count_kv", Value::U32(0)), "num_key_value_heads"),
+        (set("llama.attention.head_count", Value::U32(0)), "llama.attention.head_count"),
+        (set("llama.attention.head_count", Value::String("4".into())), "llama.attention.head_count"),
+        (set("llama.expert_count", Value::U32(8)), "experts"),
+        (set("llama.rope.dimension_count", Value::U32(4)), "llama.rope.dimension_count"),
+        (set("llama.rope.scaling.type", Value::String("yarn".into())), "yarn"),
+        (set("tokenizer.ggml.tokens", Value::U32(1)), "tokenizer.ggml.tokens"),
+        (message(&|gguf| gguf.metadata.retain(|(key, _)| key != "llama.block_count")), "llama.block_count"),
+        (message(&|gguf| gguf.tensors.retain(|(name, _)| name != "token_embd.weight")), "embed_tokens"),
+        (message(&|gguf| gguf.tensors.retain(|(name, _)| name != "blk.1.attn_v.weight")), "layers.1.self_attn.v_proj"),
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    let error = message(&|gguf| {
+        let tensor = gguf.tensors.iter_mut().find(|(name, _)| name == "blk.0.attn_k.weight").expect("a key");
+        tensor.1 = quantized(&[15, HIDDEN], &numbers("k", 15 * HIDDEN), GgmlDType::F32);
+    });
+    assert!(error.contains("k_proj.weight") && error.contains("[16, 32]") && error.contains("[15, 32]"), "{error}");
+}

@@ -1,0 +1,13 @@
+//! Properties of `latent_attention::load`: what is written to disk by hand is read back as it was meant, whatever
+//! the layout, and damaged files are errors.
+#![cfg(feature = "load")]
+
+mod damage;
+mod deepseek;
+mod fixture;
+#[cfg(feature = "gguf")]
+mod gguf;
+mod hugging_face;
+mod mha2mla;
+mod save;
+mod scores;
