@@ -10,6 +10,19 @@
 //! | MHA2MLA, `kv_proj.*` | `mha2mla` in `config.json` | [`Attention::Latent`] |
 //! | MHA2MLA's first release, `W_down_k` and so on | `RoPE` and `SVD` in `config.json` | [`Attention::Latent`] |
 //!
+//! ```no_run
+//! use latent_attention::load::{self, Attention};
+//!
+//! let checkpoint = load::open("models/SmolLM2-135M".as_ref())?;
+//! for layer in 0..checkpoint.config().layers {
+//!     match checkpoint.attention(layer)? {
+//!         Attention::Dense(dense) => println!("{} query heads, to be converted", dense.query_heads),
+//!         Attention::Latent(latent) => println!("latent of {} dimensions", latent.geometry.latent_rank),
+//!     }
+//! }
+//! # Ok::<(), latent_attention::Error>(())
+//! ```
+//!
 //! [`save_mha2mla`] writes a converted model in MHA2MLA's own layout.
 //!
 //! Files are untrusted: whatever they hold, the outcome is a value or an [`Error`](crate::Error) that names the

@@ -48,7 +48,7 @@ impl WholeHeads {
         let mut q = product(&self.query, None, &query.hidden())[head * HEAD_DIM..][..HEAD_DIM].to_vec();
         let rotated = product(&self.key_rope, None, &key.hidden());
         let unrotated = product(&self.up_key, None, &product(&self.down, None, &key.hidden()));
-        let mut all = vec![0.0; KV_HEADS * HEAD_DIM];
+        let mut all = [0.0; KV_HEADS * HEAD_DIM];
         let (rope_rows, nope_rows) = scan(&self.kept, KV_HEADS);
         rope_rows.iter().zip(&rotated).for_each(|(&row, &x)| all[row] = x);
         nope_rows.iter().zip(&unrotated).for_each(|(&row, &x)| all[row] = x);

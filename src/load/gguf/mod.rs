@@ -67,6 +67,8 @@ pub(crate) fn open(path: &Path) -> Result<Gguf> {
         let heads = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or_default() as usize;
         source.permuted = Some(Heads { query: heads("num_attention_heads"), kv: heads("num_key_value_heads") });
     }
+    // The vocabulary is in the tokenizer now; the tensors need none of this.
+    source.content.metadata = HashMap::new();
     Ok(Gguf { source, config, tokenizer })
 }
 
