@@ -183,7 +183,10 @@ fn configurations_that_cannot_be_right_are_refused_by_key() {
         (json!({"num_key_value_heads": 3}), "kv_heads"),
         (json!({"num_attention_heads": -4}), "num_attention_heads"),
         (json!({"num_attention_heads": 1u64 << 60}), "num_attention_heads"),
-        (json!({"num_attention_heads": 1 << 20, "num_key_value_heads": 1 << 20, "head_dim": 1 << 20}), "dimensions"),
+        (
+            json!({"num_attention_heads": 1 << 20, "num_key_value_heads": 1 << 20, "head_dim": 1 << 20}),
+            "latent_rank must be at most",
+        ),
         (json!({"head_dim": 7}), "even"),
         (json!({"head_dim": null, "num_attention_heads": 3, "num_key_value_heads": 3}), "does not divide"),
         (json!({"hidden_size": "wide"}), "hidden_size"),
