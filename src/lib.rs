@@ -20,5 +20,10 @@ pub mod reference;
 pub mod rope;
 pub mod weights;
 
+/// The README's example is compiled with the documentation tests.
+#[cfg(all(doctest, feature = "convert"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use error::{Error, Result};
 pub use geometry::Geometry;
