@@ -1,0 +1,149 @@
+//! The original attention of the model: full RoPE, and a cache of K and V in bf16.
+
+use std::ops::Range;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::kv_cache::KvCache;
+use latent_attention::rope::{Pairing, RopeTables, rotate_head};
+use latent_attention::weights::DenseAttention;
+
+use crate::tensors::{Projection, to_tensor, to_vec};
+use crate::transformer::AttentionStep;
+
+/// Room of a layer's cache at first, in tokens; it grows by as much when full.
+const CACHE_TOKENS: usize = 1024;
+
+/// Dense attention for all layers of a model.
+pub struct DenseSteps<'a> {
+    layers: Vec<Layer>,
+    tables: &'a RopeTables,
+}
+
+impl<'a> DenseSteps<'a> {
+    /// Prepares the given layers; `tables` holds the model's own frequencies, one per pair of a head.
+    ///
+    /// # Errors
+    /// If a layer is inconsistent, or its heads do not fit the tables.
+    pub fn new(layers: impl IntoIterator<Item = Result<DenseAttention>>, tables: &'a RopeTables) -> Result<Self> {
+        let layers = layers.into_iter().enumerate().map(|(index, layer)| {
+            layer.and_then(|weights| Layer::new(&weights, tables)).with_context(|| format!("layer {index}"))
+        });
+        Ok(Self { layers: layers.collect::<Result<_>>()?, tables })
+    }
+}
+
+impl AttentionStep for DenseSteps<'_> {
+    fn forward(&mut self, layer: usize, normed: &[f32], positions: Range<usize>) -> Result<Vec<f32>> {
+        ensure!(
+            positions.end <= self.tables.positions(),
+            "the RoPE tables end at position {}",
+            self.tables.positions()
+        );
+        let layer = self.layers.get_mut(layer).context("no such layer")?;
+        layer.forward(normed, positions, self.tables)
+    }
+
+    fn reset(&mut self) {
+        for layer in &mut self.layers {
+            layer.cache.reset();
+        }
+    }
+}
+
+struct Layer {
+    query_heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    hidden: usize,
+    query: Projection,
+    key: Projection,
+    value: Projection,
+    output: Projection,
+    frequencies: Vec<u32>,
+    cache: KvCache,
+}
+
+impl Layer {
+    fn new(weights: &DenseAttention, tables: &RopeTables) -> Result<Self> {
+        weights.validate()?;
+        let pairs = weights.head_dim / 2;
+        ensure!(
+            tables.frequencies() == pairs,
+            "a head of {} dimensions needs {pairs} frequencies, the tables have {}",
+            weights.head_dim,
+            tables.frequencies()
+        );
+        Ok(Self {
+            query_heads: weights.query_heads,
+            kv_heads: weights.kv_heads,
+            head_dim: weights.head_dim,
+            hidden: weights.hidden(),
+            query: Projection::new(&weights.query)?,
+            key: Projection::new(&weights.key)?,
+            value: Projection::new(&weights.value)?,
+            output: Projection::new(&weights.output)?,
+            frequencies: (0..pairs as u32).collect(),
+            cache: KvCache::new(1, CACHE_TOKENS),
+        })
+    }
+
+    fn forward(&mut self, normed: &[f32], positions: Range<usize>, tables: &RopeTables) -> Result<Vec<f32>> {
+        let (tokens, groups, d) = (positions.len(), self.kv_heads, self.head_dim);
+        let per_group = self.query_heads / groups;
+        let known = self.cache.k_cache().current_seq_len();
+        ensure!(known == positions.start, "{known} tokens are cached, the next is said to be {}", positions.start);
+
+        let x = to_tensor(normed, tokens, self.hidden)?;
+        let query = self.rotated(&self.query.apply(&x)?, self.query_heads, positions.start, tables)?;
+        let key = self.rotated(&self.key.apply(&x)?, groups, positions.start, tables)?;
+        let value = heads_first(&self.value.apply(&x)?, groups, d)?;
+        let (keys, values) = self.cache.append(&through_bf16(&key)?, &through_bf16(&value)?)?;
+
+        // The query heads of a group read the same keys, so they are rows of one product per group.
+        let query = (query * (d as f64).powf(-0.5))?.reshape((groups, per_group * tokens, d))?;
+        let mut scores = query.matmul(&keys.t()?)?;
+        if tokens > 1 {
+            let shape = (groups, per_group, tokens, positions.end);
+            scores = scores.reshape(shape)?.broadcast_add(&causal_mask(&positions)?)?.reshape(scores.shape())?;
+        }
+        let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&values)?;
+        let attended = attended.reshape((self.query_heads, tokens, d))?.transpose(0, 1)?;
+        to_vec(&self.output.apply(&attended.reshape((tokens, self.query_heads * d))?)?)
+    }
+
+    /// `[tokens, heads * d]` to `[heads, tokens, d]`, each head rotated at its token's position.
+    fn rotated(&self, x: &Tensor, heads: usize, start: usize, tables: &RopeTables) -> Result<Tensor> {
+        let (tokens, width) = x.dims2()?;
+        let mut data = to_vec(x)?;
+        for (token, row) in data.chunks_exact_mut(width).enumerate() {
+            for head in row.chunks_exact_mut(self.head_dim) {
+                rotate_head(head, &self.frequencies, Pairing::Half, tables, start + token);
+            }
+        }
+        heads_first(&to_tensor(&data, tokens, width)?, heads, self.head_dim)
+    }
+}
+
+/// `[tokens, heads * d]` to `[heads, tokens, d]`.
+fn heads_first(x: &Tensor, heads: usize, head_dim: usize) -> Result<Tensor> {
+    Ok(x.reshape((x.dim(0)?, heads, head_dim))?.transpose(0, 1)?.contiguous()?)
+}
+
+/// Rounds to bf16, as a bf16 cache would. The numbers stay in f32 because candle has no bf16 product on the CPU
+/// that would be faster than widening them each time.
+fn through_bf16(x: &Tensor) -> Result<Tensor> {
+    Ok(x.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)
+}
+
+/// `[tokens, end]`: 0 where a token may look, minus infinity at tokens after it.
+fn causal_mask(positions: &Range<usize>) -> Result<Tensor> {
+    let row =
+        |position: usize| (0..positions.end).map(move |other| if other > position { f32::NEG_INFINITY } else { 0.0 });
+    let mask: Vec<f32> = positions.clone().flat_map(row).collect();
+    Ok(Tensor::from_vec(mask, (positions.len(), positions.end), &Device::Cpu)?)
+}
+
+#[cfg(test)]
+#[path = "dense_tests.rs"]
+mod tests;

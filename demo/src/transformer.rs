@@ -1,0 +1,189 @@
+//! The forward pass of Llama- and Qwen2-like models around an exchangeable attention.
+
+use std::ops::Range;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use latent_attention::weights::{Linear, Matrix, RmsNorm};
+
+use crate::tensors::{Norm, Projection, matrix, to_tensor, to_vec};
+
+/// Logits of this many tokens are held at once: enough to use the weights well, small next to the model itself.
+const LOGIT_ROWS: usize = 64;
+
+/// The attention of all layers, with whatever it remembers of earlier tokens.
+pub trait AttentionStep {
+    /// Runs one layer's attention over new tokens and remembers them.
+    ///
+    /// `normed` is `[tokens, hidden]`, already normalised; `positions` says where these tokens stand, and begins
+    /// where the layer's previous call ended. The result is `[tokens, hidden]`, after the output projection.
+    ///
+    /// # Errors
+    /// If a size does not fit, or there is no room for more tokens.
+    fn forward(&mut self, layer: usize, normed: &[f32], positions: Range<usize>) -> Result<Vec<f32>>;
+
+    /// Forgets all tokens; the next call begins at position 0.
+    fn reset(&mut self);
+}
+
+/// The weights of one block apart from its attention.
+#[derive(Clone, Debug)]
+pub struct BlockWeights {
+    /// Norm in front of the attention.
+    pub attention_norm: RmsNorm,
+    /// Norm in front of the feed-forward part.
+    pub feed_forward_norm: RmsNorm,
+    /// `[inner, hidden]`, passed through SiLU.
+    pub gate: Linear,
+    /// `[inner, hidden]`, multiplied with the gate.
+    pub up: Linear,
+    /// `[hidden, inner]`.
+    pub down: Linear,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    attention_norm: Norm,
+    feed_forward_norm: Norm,
+    gate: Projection,
+    up: Projection,
+    down: Projection,
+}
+
+impl Block {
+    fn new(weights: &BlockWeights) -> Result<Self> {
+        Ok(Self {
+            attention_norm: Norm::new(&weights.attention_norm)?,
+            feed_forward_norm: Norm::new(&weights.feed_forward_norm)?,
+            gate: Projection::new(&weights.gate)?,
+            up: Projection::new(&weights.up)?,
+            down: Projection::new(&weights.down)?,
+        })
+    }
+
+    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
+        let normed = self.feed_forward_norm.apply(x)?;
+        let inner = (self.gate.apply(&normed)?.silu()? * self.up.apply(&normed)?)?;
+        self.down.apply(&inner)
+    }
+}
+
+/// A language model without its attention.
+#[derive(Clone, Debug)]
+pub struct Transformer {
+    embedding: Tensor,
+    blocks: Vec<Block>,
+    final_norm: Norm,
+    head: Projection,
+    hidden: usize,
+}
+
+impl Transformer {
+    /// Builds the model from its embedding `[vocabulary, hidden]`, blocks, final norm and output head
+    /// `[vocabulary, hidden]`. Without a head the embedding serves as one.
+    ///
+    /// # Errors
+    /// If a bias does not match its weight.
+    pub fn new(
+        embedding: &Matrix,
+        blocks: impl IntoIterator<Item = Result<BlockWeights>>,
+        final_norm: &RmsNorm,
+        head: Option<&Matrix>,
+    ) -> Result<Self> {
+        let hidden = embedding.cols();
+        let embedding = matrix(embedding)?;
+        let head = match head {
+            Some(head) => Projection::sharing(&matrix(head)?)?,
+            None => Projection::sharing(&embedding)?,
+        };
+        let blocks = blocks.into_iter().enumerate().map(|(index, block)| {
+            block.and_then(|weights| Block::new(&weights)).with_context(|| format!("block {index}"))
+        });
+        let blocks = blocks.collect::<Result<_>>()?;
+        Ok(Self { embedding, blocks, final_norm: Norm::new(final_norm)?, head, hidden })
+    }
+
+    /// Number of blocks.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Runs `tokens`, the first of them at position `start`, through all blocks; returns the final hidden states
+    /// `[tokens, hidden]`, normalised, from which [`Self::log_likelihood_loss`] and [`Self::greedy`] read.
+    ///
+    /// # Errors
+    /// If a token lies outside of the vocabulary, or the attention fails; the message names the layer.
+    pub fn forward(&self, attention: &mut dyn AttentionStep, tokens: &[u32], start: usize) -> Result<Tensor> {
+        let positions = start..start + tokens.len();
+        let ids = Tensor::new(tokens, &Device::Cpu)?;
+        let mut x = self.embedding.index_select(&ids, 0).context("looking up tokens in the embedding")?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let normed = to_vec(&block.attention_norm.apply(&x)?)?;
+            let attended = attention
+                .forward(layer, &normed, positions.clone())
+                .with_context(|| format!("attention of layer {layer} at positions {positions:?}"))?;
+            x = (x + to_tensor(&attended, tokens.len(), self.hidden)?)?;
+            x = (&x + block.feed_forward(&x)?)?;
+        }
+        self.final_norm.apply(&x)
+    }
+
+    /// The summed negative log-likelihood, in nats, of `targets`: `targets[i]` is the token that follows the one
+    /// whose final hidden state is row `i`.
+    ///
+    /// # Errors
+    /// If there is not one target per row, or a target lies outside of the vocabulary.
+    pub fn log_likelihood_loss(&self, hidden: &Tensor, targets: &[u32]) -> Result<f64> {
+        let rows = hidden.dim(0)?;
+        ensure!(rows == targets.len(), "{rows} hidden states but {} target tokens", targets.len());
+        let mut sum = 0.0;
+        for (chunk, targets) in targets.chunks(LOGIT_ROWS).enumerate() {
+            let logits = self.head.apply(&hidden.narrow(0, chunk * LOGIT_ROWS, targets.len())?)?;
+            let mean = candle_nn::loss::cross_entropy(&logits, &Tensor::new(targets, &Device::Cpu)?)?;
+            sum += f64::from(mean.to_scalar::<f32>()?) * targets.len() as f64;
+        }
+        Ok(sum)
+    }
+
+    /// The most likely token after the last row of `hidden`.
+    ///
+    /// # Errors
+    /// If `hidden` has no rows.
+    pub fn greedy(&self, hidden: &Tensor) -> Result<u32> {
+        let rows = hidden.dim(0)?;
+        ensure!(rows > 0, "no token to continue from");
+        let logits = self.head.apply(&hidden.narrow(0, rows - 1, 1)?)?;
+        Ok(logits.argmax(1)?.get(0)?.to_scalar()?)
+    }
+}
+
+/// An attention whose inputs and outputs are shown to a callback on their way: how calibration captures hidden
+/// states, and how a converted layer is compared with the original.
+pub struct Observed<'a, F> {
+    inner: &'a mut dyn AttentionStep,
+    observe: F,
+}
+
+impl<'a, F: FnMut(usize, &[f32], &[f32]) -> Result<()>> Observed<'a, F> {
+    /// Calls `observe(layer, normed input, output)`, both `[tokens, hidden]`, after every step of `inner`.
+    pub fn new(inner: &'a mut dyn AttentionStep, observe: F) -> Self {
+        Self { inner, observe }
+    }
+}
+
+impl<F: FnMut(usize, &[f32], &[f32]) -> Result<()>> AttentionStep for Observed<'_, F> {
+    fn forward(&mut self, layer: usize, normed: &[f32], positions: Range<usize>) -> Result<Vec<f32>> {
+        let output = self.inner.forward(layer, normed, positions)?;
+        (self.observe)(layer, normed, &output)?;
+        Ok(output)
+    }
+
+    fn reset(&mut self) {
+        self.inner.reset();
+    }
+}
+
+#[cfg(test)]
+#[path = "transformer_tests.rs"]
+mod tests;
