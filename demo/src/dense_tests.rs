@@ -73,11 +73,11 @@ fn naive(layer: &DenseAttention, x: &[f32], theta: f64) -> Vec<f64> {
     let (q, k, v) =
         (per_token(&layer.query, true, false), per_token(&layer.key, true, true), per_token(&layer.value, false, true));
     let mut out = Vec::new();
-    for t in 0..q.len() {
+    for (t, q) in q.iter().enumerate() {
         let mut heads = vec![0.0f32; HEADS * DIM];
         for h in 0..HEADS {
             let group = h / (HEADS / GROUPS);
-            let dot = |s: usize| -> f64 { (0..DIM).map(|i| q[t][h * DIM + i] * k[s][group * DIM + i]).sum() };
+            let dot = |s: usize| -> f64 { (0..DIM).map(|i| q[h * DIM + i] * k[s][group * DIM + i]).sum() };
             let weights: Vec<f64> = (0..=t).map(|s| (dot(s) / (DIM as f64).sqrt()).exp()).collect();
             let total: f64 = weights.iter().sum();
             for i in 0..DIM {

@@ -36,10 +36,11 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// A tokenizer and the token that ends a text.
+/// A tokenizer and the tokens that begin and end a text.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    eos: Option<u32>,
+    bos: Option<u32>,
+    eos: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -72,17 +73,18 @@ impl Tokenizer {
             let token = token.with_context(|| format!("special token {id} lies outside of the vocabulary"))?;
             inner.add_special_tokens(&[AddedToken::from(token.clone(), true)]);
         }
-        Ok(Self { inner, eos: vocabulary.eos })
+        Ok(Self { inner, bos: vocabulary.bos, eos: vocabulary.eos.into_iter().collect() })
     }
 
-    /// Reads `tokenizer.json` from a Hugging Face directory; `eos` is the id its configuration names.
+    /// Reads `tokenizer.json` from a Hugging Face directory; `bos` and `eos` are the ids that the
+    /// model's configuration names.
     ///
     /// # Errors
     /// If there is no such file or it cannot be understood.
-    pub fn from_directory(directory: &Path, eos: Option<u32>) -> Result<Self> {
+    pub fn from_directory(directory: &Path, bos: Option<u32>, eos: &[u32]) -> Result<Self> {
         let path = directory.join("tokenizer.json");
         let inner = tokenizers::Tokenizer::from_file(&path).map_err(|why| anyhow!("{}: {why}", path.display()))?;
-        Ok(Self { inner, eos })
+        Ok(Self { inner, bos, eos: eos.to_vec() })
     }
 
     /// The tokens of `text`, without any that mark its beginning or end.
@@ -102,10 +104,16 @@ impl Tokenizer {
         self.inner.decode(tokens, true).map_err(|why| anyhow!("cannot decode tokens: {why}"))
     }
 
+    /// The token that begins a text, if the model has one.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
     /// Whether `token` ends a text.
     #[must_use]
     pub fn is_end(&self, token: u32) -> bool {
-        self.eos == Some(token)
+        self.eos.contains(&token)
     }
 
     /// Decodes generated tokens one by one: the closure returns the text that became certain with a token, which
@@ -212,7 +220,7 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let tokenizer = Tokenizer::from_gguf(&vocabulary("llama-bpe")).unwrap();
         tokenizer.save(&directory).unwrap();
-        let again = Tokenizer::from_directory(&directory, Some(1)).unwrap();
+        let again = Tokenizer::from_directory(&directory, Some(0), &[1]).unwrap();
         let text = "the year 1841";
         assert_eq!(again.encode(text).unwrap(), tokenizer.encode(text).unwrap());
         std::fs::remove_dir_all(&directory).unwrap();

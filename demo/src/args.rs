@@ -1,0 +1,109 @@
+//! What the command line can say.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use latent_attention::convert::RopeChoice;
+
+/// Convert a model to latent attention, decode it from the 4-bit paged cache, and compare it with the original
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cargo xtask demo")]
+pub struct Arguments {
+    /// A GGUF file, or a directory with config.json, *.safetensors and tokenizer.json; a directory written by --save
+    /// is evaluated as it is. Without this option xtask downloads SmolLM2-135M
+    #[arg(long, value_name = "PATH")]
+    pub model: PathBuf,
+    /// Text to calibrate and evaluate on, instead of the text that comes with the demo. The first two thirds
+    /// calibrate, the rest evaluates
+    #[arg(long, value_name = "PATH")]
+    pub text: Option<PathBuf>,
+    /// Tokens to evaluate on, at most
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least::<2>)]
+    pub tokens: usize,
+    /// Tokens to calibrate on, at most
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least::<1>)]
+    pub calibration_tokens: usize,
+    /// Which pairs of dimensions of a head keep their rotation
+    #[arg(long, value_enum, default_value_t = Strategy::TwoNorm)]
+    pub strategy: Strategy,
+    /// Rotated dimensions per head [default: an eighth of the head]
+    #[arg(long, value_name = "R")]
+    pub rope_dim: Option<usize>,
+    /// Fit the low rank to the inputs seen in calibration instead of to the weights alone
+    #[arg(long)]
+    pub whiten: bool,
+    /// Text that the converted model continues, from its int4 cache
+    #[arg(long, value_name = "TEXT", default_value = "The harbour master looked out over the water and")]
+    pub prompt: String,
+    /// Tokens to generate; 0 generates nothing
+    #[arg(long, value_name = "N", default_value_t = 48)]
+    pub generate: usize,
+    /// Draw error and perplexity against bytes
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+    /// Write the model converted at the largest latent rank, in MHA2MLA's layout
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+}
+
+/// MHA2MLA's names for the choices of rotated pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Strategy {
+    /// The pairs that matter most on the calibration text, for each layer and KV head
+    #[value(name = "2-norm")]
+    TwoNorm,
+    /// The highest frequencies
+    High,
+    /// The lowest frequencies
+    Low,
+    /// Evenly spaced frequencies
+    Uniform,
+}
+
+impl From<Strategy> for RopeChoice {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::TwoNorm => Self::TwoNorm,
+            Strategy::High => Self::High,
+            Strategy::Low => Self::Low,
+            Strategy::Uniform => Self::Uniform { start: 0 },
+        }
+    }
+}
+
+/// Parses a count that must not be smaller than `MIN`.
+fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count >= MIN => Ok(count),
+        Ok(_) => Err(format!("must be at least {MIN}")),
+        Err(why) => Err(format!("{why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strategies_have_the_papers_names() {
+        for (name, strategy) in [
+            ("2-norm", Strategy::TwoNorm),
+            ("high", Strategy::High),
+            ("low", Strategy::Low),
+            ("uniform", Strategy::Uniform),
+        ] {
+            let parsed = Arguments::try_parse_from(["demo", "--model", "m.gguf", "--strategy", name]).unwrap();
+            assert_eq!(parsed.strategy, strategy);
+        }
+    }
+
+    #[test]
+    fn counts_that_make_no_sense_are_refused() {
+        let parse = |args: &[&str]| Arguments::try_parse_from([&["demo", "--model", "m"], args].concat());
+        assert!(parse(&["--tokens", "2", "--calibration-tokens", "1", "--generate", "0"]).is_ok());
+        for bad in [["--tokens", "1"], ["--calibration-tokens", "0"], ["--tokens", "many"]] {
+            assert!(parse(&bad).is_err(), "{bad:?}");
+        }
+        assert!(Arguments::try_parse_from(["demo"]).is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! Latent attention as the transformer calls it: candle's projections around the library's layer and paged cache.
+
+use std::ops::Range;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use latent_attention::cache::{CacheFormat, PageTable, PagedCache, Sequences};
+use latent_attention::layer::{LatentAttentionLayer, StepInputs};
+use latent_attention::rope::RopeTables;
+use latent_attention::weights::{LatentAttention, QueryDown};
+
+use crate::tensors::{Norm, Projection, to_tensor, to_vec};
+use crate::transformer::AttentionStep;
+
+/// Tokens per page of the cache.
+const PAGE_SIZE: usize = 64;
+
+/// Latent attention for all layers of a model, one sequence at a time.
+pub struct LatentSteps<'a> {
+    layers: Vec<Layer>,
+    tables: &'a RopeTables,
+    /// The one sequence's pages, in order.
+    pages: Vec<i32>,
+    saturated: usize,
+}
+
+impl<'a> LatentSteps<'a> {
+    /// Prepares the given layers with an empty cache for `capacity` tokens each.
+    ///
+    /// # Errors
+    /// If a layer is inconsistent or there is not enough memory.
+    pub fn new<'w>(
+        layers: impl IntoIterator<Item = &'w LatentAttention>,
+        tables: &'a RopeTables,
+        format: CacheFormat,
+        capacity: usize,
+    ) -> Result<Self> {
+        let pages = capacity.div_ceil(PAGE_SIZE);
+        let layers = layers.into_iter().enumerate().map(|(index, weights)| {
+            Layer::new(weights, format, pages).with_context(|| format!("latent attention of layer {index}"))
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        let pages = (0..i32::try_from(pages).context("too many pages")?).collect();
+        Ok(Self { layers, tables, pages, saturated: 0 })
+    }
+
+    /// How many cached values were not finite or beyond the format's range, so far.
+    #[must_use]
+    pub fn saturated(&self) -> usize {
+        self.saturated
+    }
+}
+
+impl AttentionStep for LatentSteps<'_> {
+    fn forward(&mut self, layer: usize, normed: &[f32], positions: Range<usize>) -> Result<Vec<f32>> {
+        let capacity = self.pages.len() * PAGE_SIZE;
+        ensure!(positions.end <= capacity, "the cache has room for {capacity} tokens");
+        let layer = self.layers.get_mut(layer).context("no such layer")?;
+        let (out, saturated) = layer.forward(normed, positions, self.tables, &self.pages)?;
+        self.saturated += saturated;
+        Ok(out)
+    }
+
+    fn reset(&mut self) {
+        // What the pages hold past a sequence's length is never read.
+        for layer in &mut self.layers {
+            layer.cached = 0;
+        }
+        self.saturated = 0;
+    }
+}
+
+struct Layer {
+    query_down: Option<(Projection, Norm)>,
+    query_rope: Projection,
+    query_nope: Projection,
+    key_rope: Projection,
+    down: Projection,
+    output: Projection,
+    layer: LatentAttentionLayer,
+    cache: PagedCache,
+    /// Tokens in the cache.
+    cached: usize,
+}
+
+impl Layer {
+    fn new(weights: &LatentAttention, format: CacheFormat, pages: usize) -> Result<Self> {
+        let layer = LatentAttentionLayer::new(weights.clone())?;
+        let query_down = |stage: &QueryDown| anyhow::Ok((Projection::new(&stage.down)?, Norm::new(&stage.norm)?));
+        Ok(Self {
+            query_down: weights.query_down.as_ref().map(query_down).transpose()?,
+            query_rope: Projection::new(&weights.query_rope)?,
+            query_nope: Projection::new(&weights.query_nope)?,
+            key_rope: Projection::new(&weights.key_rope)?,
+            down: Projection::new(&weights.down)?,
+            output: Projection::new(&weights.output)?,
+            cache: layer.new_cache(format, PAGE_SIZE, pages)?,
+            layer,
+            cached: 0,
+        })
+    }
+
+    /// The attention's output and how many cached values saturated.
+    fn forward(
+        &mut self,
+        normed: &[f32],
+        positions: Range<usize>,
+        tables: &RopeTables,
+        pages: &[i32],
+    ) -> Result<(Vec<f32>, usize)> {
+        let weights = self.layer.weights();
+        let (tokens, geometry) = (positions.len(), weights.geometry);
+        ensure!(self.cached == positions.start, "{} tokens are cached, the next is {}", self.cached, positions.start);
+        let x = to_tensor(normed, tokens, weights.hidden())?;
+        let query_input = self.query_input(&x)?;
+        let table_rows: Vec<i32> = positions.clone().map(i32::try_from).collect::<Result<_, _>>()?;
+        // Pages are used in order, so a token's slot is its position.
+        let slots: Vec<i64> = positions.clone().map(i64::try_from).collect::<Result<_, _>>()?;
+        let inputs = StepInputs {
+            q_rope: &to_vec(&self.query_rope.apply(&query_input)?)?,
+            q_nope: &to_vec(&self.query_nope.apply(&query_input)?)?,
+            k_rope: &to_vec(&self.key_rope.apply(&x)?)?,
+            c_kv: &to_vec(&self.down.apply(&x)?)?,
+            positions: &table_rows,
+            slots: &slots,
+        };
+        let sequences = Sequences {
+            query_starts: &[0, i32::try_from(tokens)?],
+            seq_lens: &[i32::try_from(positions.end)?],
+            pages: PageTable::Dense { table: pages, max_pages: pages.len() },
+        };
+        let step = self.layer.step(&inputs, &sequences, tables, &mut self.cache)?;
+        self.cached = positions.end;
+        let heads = to_tensor(&step.out, tokens, geometry.query_heads * geometry.value_dim)?;
+        Ok((to_vec(&self.output.apply(&heads)?)?, step.saturated))
+    }
+
+    /// What the query projections read: the hidden state, or what DeepSeek's low-rank stage makes of it.
+    fn query_input(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.query_down {
+            Some((down, norm)) => norm.apply(&down.apply(x)?),
+            None => Ok(x.clone()),
+        }
+    }
+}
