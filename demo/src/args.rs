@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
 use latent_attention::convert::RopeChoice;
 
 /// Convert a model to latent attention, decode it from the 4-bit paged cache, and compare it with the original
@@ -29,8 +29,10 @@ pub struct Arguments {
     /// Rotated dimensions per head [default: an eighth of the head]
     #[arg(long, value_name = "R")]
     pub rope_dim: Option<usize>,
-    /// Fit the low rank to the inputs seen in calibration instead of to the weights alone
-    #[arg(long)]
+    /// Fit the low rank to the inputs seen in calibration; with `false` to the weights alone, as MHA2MLA does before
+    /// it trains the model further
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
     pub whiten: bool,
     /// Text that the converted model continues, from its int4 cache
     #[arg(long, value_name = "TEXT", default_value = "The harbour master looked out over the water and")]
@@ -95,6 +97,16 @@ mod tests {
             let parsed = Arguments::try_parse_from(["demo", "--model", "m.gguf", "--strategy", name]).unwrap();
             assert_eq!(parsed.strategy, strategy);
         }
+    }
+
+    #[test]
+    fn whitening_can_be_named_or_refused() {
+        let whiten = |args: &[&str]| {
+            Arguments::try_parse_from([&["demo", "--model", "m"], args].concat()).map(|parsed| parsed.whiten)
+        };
+        assert!(whiten(&[]).unwrap());
+        assert!(whiten(&["--whiten", "--generate", "3"]).unwrap());
+        assert!(!whiten(&["--whiten=false"]).unwrap());
     }
 
     #[test]

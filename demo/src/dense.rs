@@ -25,10 +25,11 @@ impl<'a> DenseSteps<'a> {
     ///
     /// # Errors
     /// If a layer is inconsistent, or its heads do not fit the tables.
-    pub fn new(layers: impl IntoIterator<Item = Result<DenseAttention>>, tables: &'a RopeTables) -> Result<Self> {
-        let layers = layers.into_iter().enumerate().map(|(index, layer)| {
-            layer.and_then(|weights| Layer::new(&weights, tables)).with_context(|| format!("layer {index}"))
-        });
+    pub fn new(layers: &[DenseAttention], tables: &'a RopeTables) -> Result<Self> {
+        let layers = layers
+            .iter()
+            .enumerate()
+            .map(|(index, weights)| Layer::new(weights, tables).with_context(|| format!("attention of layer {index}")));
         Ok(Self { layers: layers.collect::<Result<_>>()?, tables })
     }
 }

@@ -104,7 +104,7 @@ fn equals_attention_written_out() {
     for bias in [false, true] {
         let (layer, x) = (layer(bias), input(11));
         let tables = RopeTables::from_theta(100.0, DIM, 16);
-        let mut steps = DenseSteps::new([Ok(layer.clone())], &tables).unwrap();
+        let mut steps = DenseSteps::new(std::slice::from_ref(&layer), &tables).unwrap();
         let got = steps.forward(0, &x, 0..11).unwrap();
         let expected = naive(&layer, &x, 100.0);
         let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
@@ -121,7 +121,7 @@ fn equals_attention_written_out() {
 fn prefill_equals_token_by_token_and_reset_forgets() {
     let x = input(9);
     let tables = RopeTables::from_theta(100.0, DIM, 16);
-    let mut steps = DenseSteps::new([Ok(layer(true))], &tables).unwrap();
+    let mut steps = DenseSteps::new(&[layer(true)], &tables).unwrap();
     let whole = steps.forward(0, &x, 0..9).unwrap();
     for cut in [1, 4, 8] {
         steps.reset();
@@ -138,10 +138,10 @@ fn prefill_equals_token_by_token_and_reset_forgets() {
 #[test]
 fn gaps_and_the_end_of_the_tables_are_errors() {
     let tables = RopeTables::from_theta(100.0, DIM, 4);
-    let mut steps = DenseSteps::new([Ok(layer(false))], &tables).unwrap();
+    let mut steps = DenseSteps::new(&[layer(false)], &tables).unwrap();
     assert!(steps.forward(0, &input(1), 1..2).is_err());
     assert!(steps.forward(0, &input(5), 0..5).is_err());
     assert!(steps.forward(1, &input(1), 0..1).is_err());
     let short = RopeTables::from_theta(100.0, DIM - 2, 4);
-    assert!(DenseSteps::new([Ok(layer(false))], &short).is_err());
+    assert!(DenseSteps::new(&[layer(false)], &short).is_err());
 }

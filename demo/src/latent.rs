@@ -29,14 +29,14 @@ impl<'a> LatentSteps<'a> {
     ///
     /// # Errors
     /// If a layer is inconsistent or there is not enough memory.
-    pub fn new<'w>(
-        layers: impl IntoIterator<Item = &'w LatentAttention>,
+    pub fn new(
+        layers: &[LatentAttention],
         tables: &'a RopeTables,
         format: CacheFormat,
         capacity: usize,
     ) -> Result<Self> {
         let pages = capacity.div_ceil(PAGE_SIZE);
-        let layers = layers.into_iter().enumerate().map(|(index, weights)| {
+        let layers = layers.iter().enumerate().map(|(index, weights)| {
             Layer::new(weights, format, pages).with_context(|| format!("latent attention of layer {index}"))
         });
         let layers = layers.collect::<Result<_>>()?;

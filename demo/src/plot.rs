@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use plotters::coord::Shift;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::table::{Row, Table};
 
@@ -30,61 +31,64 @@ struct Panel<'a> {
     legend: bool,
 }
 
+/// A row in a panel.
+struct Point<'t> {
+    at: (f64, f64),
+    row: &'t Row,
+}
+
 /// Draws the table's rows into `path`.
 ///
 /// # Errors
 /// If there is nothing to draw, or the file cannot be written.
 pub fn draw(table: &Table, path: &Path) -> Result<()> {
+    let error = Panel {
+        title: "Error of the attention's output",
+        unit: "relative error, mean over layers",
+        value: |row| row.error,
+        original: None,
+        legend: true,
+    };
+    let original = table.rows.iter().find(|row| row.all_in_bytes == table.original_bytes && row.error.is_none());
+    let perplexity = Panel {
+        title: "Perplexity of the model",
+        unit: "perplexity",
+        // The original is a line, not a mark.
+        value: |row| row.error.map(|_| row.perplexity),
+        original: original.map(|row| row.perplexity),
+        legend: false,
+    };
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        root.fill(&WHITE).map_err(|why| anyhow!("{why}"))?;
+        root.fill(&WHITE).map_err(failed)?;
         let (left, right) = root.split_horizontally(SIZE.0 / 2);
-        let original = table.rows.iter().find(|row| row.error.is_none()).map(|row| row.perplexity);
-        let error = Panel {
-            title: "Error of the attention's output",
-            unit: "relative error, mean over layers",
-            value: |row| row.error,
-            original: None,
-            legend: true,
-        };
-        let perplexity = Panel {
-            title: "Perplexity of the model",
-            unit: "perplexity",
-            value: |row| Some(row.perplexity),
-            original,
-            legend: false,
-        };
-        for (panel, area) in [(error, left), (perplexity, right)] {
-            panel.draw(table, &area).with_context(|| format!("drawing `{}`", panel.title))?;
-        }
-        root.present().map_err(|why| anyhow!("{why}"))?;
+        error.draw(table, &left)?;
+        perplexity.draw(table, &right)?;
+        root.present().map_err(failed)?;
     }
     std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Panel<'_> {
-    fn points<'t>(&self, table: &'t Table, cache: &str) -> Vec<(f64, f64, &'t str)> {
+    fn points<'t>(&self, table: &'t Table, cache: &str) -> Vec<Point<'t>> {
         let rows = table.rows.iter().filter(|row| row.cache == cache);
-        let mut points: Vec<_> =
-            rows.filter_map(|row| Some((row.all_in_bytes, (self.value)(row)?, row.attention.as_str()))).collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        points
+        rows.filter_map(|row| Some(Point { at: (row.all_in_bytes, (self.value)(row)?), row })).collect()
     }
 
     fn draw(&self, table: &Table, area: &Area) -> Result<()> {
         let series = [("bf16", BF16), ("int4", INT4)].map(|(cache, colour)| (cache, colour, self.points(table, cache)));
-        let all = || series.iter().flat_map(|(_, _, points)| points);
-        let bytes = padded(all().map(|p| p.0), 1.25).context("no rows to draw")?;
-        let values = padded(all().map(|p| p.1).chain(self.original), 1.5).context("no rows to draw")?;
+        let all = || series.iter().flat_map(|(_, _, points)| points.iter().map(|point| point.at));
+        let bytes = padded(all().map(|at| at.0), 1.4).context("no converted rows to draw")?;
+        let values = padded(all().map(|at| at.1).chain(self.original), 1.5).context("no converted rows to draw")?;
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, (FONT, 19).into_font().color(&BLACK))
             .margin(12)
             .margin_right(24)
             .x_label_area_size(48)
             .y_label_area_size(66)
-            .build_cartesian_2d(bytes.clone().log_scale().base(2.0), values.clone().log_scale())
-            .map_err(|why| anyhow!("{why}"))?;
+            .build_cartesian_2d(bytes.clone().log_scale().base(2.0), values.log_scale())
+            .map_err(failed)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -97,39 +101,49 @@ impl Panel<'_> {
             .x_label_formatter(&|x| format!("{x:.0}"))
             .y_label_formatter(&|y| format!("{y}"))
             .draw()
-            .map_err(|why| anyhow!("{why}"))?;
+            .map_err(failed)?;
         if let Some(original) = self.original {
-            let line = DashedLineSeries::new([(bytes.start, original), (bytes.end, original)], 5, 4, GREY.into());
-            chart.draw_series(line).map_err(|why| anyhow!("{why}"))?;
-            let shifted = EmptyElement::at((bytes.start, original))
-                + Text::new("original", (6, 4), (FONT, 13).into_font().color(&GREY));
-            chart.draw_series([shifted]).map_err(|why| anyhow!("{why}"))?;
+            let ends = [(bytes.start, original), (bytes.end, original)];
+            chart.draw_series(DashedLineSeries::new(ends, 5, 4, GREY.into())).map_err(failed)?;
+            let label = Text::new("original", (6, 5), (FONT, 13).into_font().color(&GREY));
+            chart.draw_series([EmptyElement::at(ends[0]) + label]).map_err(failed)?;
         }
         for (cache, colour, points) in &series {
-            let line = points.iter().map(|&(x, y, _)| (x, y));
-            let drawn = chart
-                .draw_series(LineSeries::new(line.clone(), colour.stroke_width(2)))
-                .map_err(|why| anyhow!("{why}"))?;
-            drawn.label(format!("{cache} cache")).legend(move |(x, y)| Circle::new((x + 10, y), 5, colour.filled()));
-            let marks = line.map(|point| Circle::new(point, 5, colour.filled()));
-            chart.draw_series(marks).map_err(|why| anyhow!("{why}"))?;
-            let labels = points.iter().map(|&(x, y, name)| {
-                EmptyElement::at((x, y)) + Text::new(name.to_owned(), (8, -14), (FONT, 12).into_font().color(colour))
+            let shrinking = points.iter().filter(|point| point.row.d_kv.is_some());
+            let line = LineSeries::new(shrinking.map(|point| point.at), colour.stroke_width(2));
+            let drawn = chart.draw_series(line).map_err(failed)?;
+            drawn
+                .label(format!("{cache} cache (numbers: d_kv)"))
+                .legend(move |(x, y)| Circle::new((x + 10, y), 5, colour.filled()));
+            chart.draw_series(points.iter().map(|point| mark(point, *colour))).map_err(failed)?;
+            let labels = points.iter().map(|point| {
+                let (text, anchor, offset) = match point.row.d_kv {
+                    Some(d_kv) => (d_kv.to_string(), HPos::Center, (0, -9)),
+                    None => (point.row.attention.clone(), HPos::Right, (6, -9)),
+                };
+                let style = (FONT, 12).into_font().color(colour).pos(Pos::new(anchor, VPos::Bottom));
+                EmptyElement::at(point.at) + Text::new(text, offset, style)
             });
-            chart.draw_series(labels).map_err(|why| anyhow!("{why}"))?;
+            chart.draw_series(labels).map_err(failed)?;
         }
         if self.legend {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperRight)
+                .position(SeriesLabelPosition::LowerLeft)
                 .border_style(GRID)
                 .background_style(WHITE)
                 .label_font((FONT, 14))
                 .draw()
-                .map_err(|why| anyhow!("{why}"))?;
+                .map_err(failed)?;
         }
         Ok(())
     }
+}
+
+/// Rows of the series are filled, the others are rings.
+fn mark(point: &Point, colour: RGBColor) -> Circle<(f64, f64), i32> {
+    let style = if point.row.d_kv.is_some() { colour.filled() } else { colour.stroke_width(2) };
+    Circle::new(point.at, 5, style)
 }
 
 /// The range of the positive `values`, widened by `factor` on both sides; `None` without any.
@@ -137,4 +151,9 @@ fn padded(values: impl Iterator<Item = f64>, factor: f64) -> Option<Range<f64>> 
     let positive = values.filter(|value| value.is_finite() && *value > 0.0);
     let (low, high) = positive.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
     (high > 0.0).then_some(low / factor..high * factor)
+}
+
+/// Plotters' errors borrow from what is drawn.
+fn failed(why: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("cannot draw: {why}")
 }

@@ -7,6 +7,8 @@ use std::fmt::{Display, Formatter, Result};
 pub struct Row {
     /// Which attention.
     pub attention: String,
+    /// Latent dimensions per KV head, where they are what the row varies.
+    pub d_kv: Option<usize>,
     /// Number format of the cache, `bf16` or `int4`.
     pub cache: &'static str,
     /// Bytes of the cached values alone, per token and layer.
@@ -107,6 +109,7 @@ mod tests {
     fn row(attention: &str, bytes: f64, error: Option<f64>, perplexity: f64) -> Row {
         Row {
             attention: attention.into(),
+            d_kv: None,
             cache: "bf16",
             code_bytes: bytes,
             all_in_bytes: bytes + 4.0,
@@ -126,7 +129,7 @@ mod tests {
         assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{text}");
         let bars = |line: &str| line.match_indices('|').map(|(i, _)| i).collect::<Vec<_>>();
         assert!(lines.iter().all(|line| bars(line) == bars(lines[0])), "{text}");
-        assert!(lines[2].contains("| 768 ") && lines[2].contains(" 10.62 "), "{text}");
+        assert!(lines[2].contains(" 768 |") && lines[2].contains(" 10.62 "), "{text}");
         assert!(lines[3].contains(" 92.19 % |") && lines[3].contains(" 91.67 % |"), "{text}");
         assert!(lines[3].contains(" 0.0346 |") && lines[3].contains(" 123457 |"), "{text}");
     }

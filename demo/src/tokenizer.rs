@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use latent_attention::load;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -11,22 +12,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-/// What a GGUF file says about its tokenizer (keys `tokenizer.ggml.*`).
-#[derive(Clone, Debug, Default)]
-pub struct GgufVocabulary {
-    /// `tokenizer.ggml.model`; `gpt2` means byte-level BPE.
-    pub model: String,
-    /// `tokenizer.ggml.pre`: how text is split before merging.
-    pub pre: String,
-    /// `tokenizer.ggml.tokens`, by token id.
-    pub tokens: Vec<String>,
-    /// `tokenizer.ggml.merges`, most important first, two symbols separated by a blank.
-    pub merges: Vec<String>,
-    /// `tokenizer.ggml.bos_token_id`.
-    pub bos: Option<u32>,
-    /// `tokenizer.ggml.eos_token_id`.
-    pub eos: Option<u32>,
-}
+/// GGUF's type of tokens that control the model and are no text.
+const CONTROL: i32 = 3;
 
 /// Splits at contractions, runs of letters, up to three digits, punctuation with a following line break, and white
 /// space: Llama 3's published pattern.
@@ -48,14 +35,15 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the kind of tokenizer or its way of splitting text is not known here, or a merge is malformed.
-    pub fn from_gguf(vocabulary: &GgufVocabulary) -> Result<Self> {
+    pub fn from_gguf(vocabulary: &load::Tokenizer) -> Result<Self> {
         ensure!(
             vocabulary.model == "gpt2",
             "the GGUF file has a `{}` tokenizer, and only byte-level BPE (`gpt2`) is read from GGUF; \
              give a Hugging Face directory with a tokenizer.json instead",
             vocabulary.model
         );
-        let splitter = splitter(&vocabulary.pre)?;
+        let pre = vocabulary.pre_tokenizer.as_deref().unwrap_or("default");
+        let splitter = splitter(pre)?;
         let ids = 0u32..;
         let vocab: Vocab = vocabulary.tokens.iter().cloned().zip(ids).collect();
         let merges = vocabulary.merges.iter().map(|merge| {
@@ -64,15 +52,14 @@ impl Tokenizer {
         });
         let merges = merges.collect::<Result<Merges>>()?;
         // Llama 3 takes a word that is a token as it is, even where the merges would not arrive at it.
-        let ignore_merges = vocabulary.pre == "llama-bpe";
+        let ignore_merges = pre == "llama-bpe";
         let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(ignore_merges).build();
         let mut inner = tokenizers::Tokenizer::new(bpe.map_err(|why| anyhow!("vocabulary of the GGUF file: {why}"))?);
         inner.with_pre_tokenizer(Some(splitter)).with_decoder(Some(ByteLevel::default()));
-        for id in [vocabulary.bos, vocabulary.eos].into_iter().flatten() {
-            let token = vocabulary.tokens.get(id as usize);
-            let token = token.with_context(|| format!("special token {id} lies outside of the vocabulary"))?;
-            inner.add_special_tokens(&[AddedToken::from(token.clone(), true)]);
-        }
+        let typed = vocabulary.tokens.iter().zip(&vocabulary.token_types);
+        let control: Vec<_> =
+            typed.filter(|(_, kind)| **kind == CONTROL).map(|(token, _)| AddedToken::from(token, true)).collect();
+        inner.add_special_tokens(&control);
         Ok(Self { inner, bos: vocabulary.bos, eos: vocabulary.eos.into_iter().collect() })
     }
 
@@ -162,15 +149,21 @@ mod tests {
     use super::*;
 
     /// Every byte as a token (in the byte-level alphabet's order by code point), and a few merges.
-    fn vocabulary(pre: &str) -> GgufVocabulary {
+    fn vocabulary(pre: &str) -> load::Tokenizer {
         let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
         alphabet.sort_unstable();
-        let mut tokens = vec!["<|begin|>".to_owned(), "<|end|>".to_owned()];
-        tokens.extend(alphabet.into_iter().map(String::from));
         let merges = ["t h", "th e", "Ġ the", "1 8", "18 4", "\u{c3} \u{a9}"];
-        tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
-        let merges = merges.map(str::to_owned).to_vec();
-        GgufVocabulary { model: "gpt2".into(), pre: pre.into(), tokens, merges, bos: Some(0), eos: Some(1) }
+        let mut vocabulary = load::Tokenizer::default();
+        vocabulary.model = "gpt2".into();
+        vocabulary.pre_tokenizer = Some(pre.into());
+        vocabulary.tokens = vec!["<|begin|>".to_owned(), "<|end|>".to_owned()];
+        vocabulary.tokens.extend(alphabet.into_iter().map(String::from));
+        vocabulary.tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
+        vocabulary.merges = merges.map(str::to_owned).to_vec();
+        vocabulary.token_types = vec![1; vocabulary.tokens.len()];
+        vocabulary.token_types[..2].fill(CONTROL);
+        (vocabulary.bos, vocabulary.eos) = (Some(0), Some(1));
+        vocabulary
     }
 
     fn pieces(pre: &str, text: &str) -> Vec<String> {
@@ -229,11 +222,14 @@ mod tests {
     #[test]
     fn unknown_kinds_say_what_to_do() {
         let message = |vocabulary| Tokenizer::from_gguf(&vocabulary).err().unwrap().to_string();
-        let spm = message(GgufVocabulary { model: "llama".into(), ..vocabulary("default") });
-        assert!(spm.contains("`llama`") && spm.contains("tokenizer.json"), "{spm}");
+        let mut sentence_piece = vocabulary("default");
+        sentence_piece.model = "llama".into();
+        let kind = message(sentence_piece);
+        assert!(kind.contains("`llama`") && kind.contains("tokenizer.json"), "{kind}");
         let pre = message(vocabulary("tekken"));
         assert!(pre.contains("`tekken`") && pre.contains("tokenizer.json"), "{pre}");
-        let outside = message(GgufVocabulary { eos: Some(9999), ..vocabulary("smollm") });
-        assert!(outside.contains("9999"), "{outside}");
+        let mut broken = vocabulary("smollm");
+        broken.merges.push("nothing-to-split".into());
+        assert!(message(broken).contains("nothing-to-split"));
     }
 }

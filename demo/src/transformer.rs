@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use latent_attention::weights::{Linear, Matrix, RmsNorm};
+use latent_attention::load::Block;
+use latent_attention::weights::{Matrix, RmsNorm};
 
 use crate::tensors::{Norm, Projection, matrix, to_tensor, to_vec};
 
@@ -26,43 +27,28 @@ pub trait AttentionStep {
     fn reset(&mut self);
 }
 
-/// The weights of one block apart from its attention.
 #[derive(Clone, Debug)]
-pub struct BlockWeights {
-    /// Norm in front of the attention.
-    pub attention_norm: RmsNorm,
-    /// Norm in front of the feed-forward part.
-    pub feed_forward_norm: RmsNorm,
-    /// `[inner, hidden]`, passed through SiLU.
-    pub gate: Linear,
-    /// `[inner, hidden]`, multiplied with the gate.
-    pub up: Linear,
-    /// `[hidden, inner]`.
-    pub down: Linear,
-}
-
-#[derive(Clone, Debug)]
-struct Block {
+struct BlockStep {
     attention_norm: Norm,
-    feed_forward_norm: Norm,
+    mlp_norm: Norm,
     gate: Projection,
     up: Projection,
     down: Projection,
 }
 
-impl Block {
-    fn new(weights: &BlockWeights) -> Result<Self> {
+impl BlockStep {
+    fn new(weights: &Block) -> Result<Self> {
         Ok(Self {
             attention_norm: Norm::new(&weights.attention_norm)?,
-            feed_forward_norm: Norm::new(&weights.feed_forward_norm)?,
+            mlp_norm: Norm::new(&weights.mlp_norm)?,
             gate: Projection::new(&weights.gate)?,
             up: Projection::new(&weights.up)?,
             down: Projection::new(&weights.down)?,
         })
     }
 
-    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
-        let normed = self.feed_forward_norm.apply(x)?;
+    fn mlp(&self, x: &Tensor) -> Result<Tensor> {
+        let normed = self.mlp_norm.apply(x)?;
         let inner = (self.gate.apply(&normed)?.silu()? * self.up.apply(&normed)?)?;
         self.down.apply(&inner)
     }
@@ -72,7 +58,7 @@ impl Block {
 #[derive(Clone, Debug)]
 pub struct Transformer {
     embedding: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<BlockStep>,
     final_norm: Norm,
     head: Projection,
     hidden: usize,
@@ -86,7 +72,7 @@ impl Transformer {
     /// If a bias does not match its weight.
     pub fn new(
         embedding: &Matrix,
-        blocks: impl IntoIterator<Item = Result<BlockWeights>>,
+        blocks: impl IntoIterator<Item = Result<Block>>,
         final_norm: &RmsNorm,
         head: Option<&Matrix>,
     ) -> Result<Self> {
@@ -97,7 +83,7 @@ impl Transformer {
             None => Projection::sharing(&embedding)?,
         };
         let blocks = blocks.into_iter().enumerate().map(|(index, block)| {
-            block.and_then(|weights| Block::new(&weights)).with_context(|| format!("block {index}"))
+            block.and_then(|weights| BlockStep::new(&weights)).with_context(|| format!("block {index}"))
         });
         let blocks = blocks.collect::<Result<_>>()?;
         Ok(Self { embedding, blocks, final_norm: Norm::new(final_norm)?, head, hidden })
@@ -124,7 +110,7 @@ impl Transformer {
                 .forward(layer, &normed, positions.clone())
                 .with_context(|| format!("attention of layer {layer} at positions {positions:?}"))?;
             x = (x + to_tensor(&attended, tokens.len(), self.hidden)?)?;
-            x = (&x + block.feed_forward(&x)?)?;
+            x = (&x + block.mlp(&x)?)?;
         }
         self.final_norm.apply(&x)
     }

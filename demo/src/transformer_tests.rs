@@ -1,4 +1,5 @@
 use super::*;
+use latent_attention::weights::Linear;
 
 const HIDDEN: usize = 8;
 const VOCABULARY: usize = 20;
@@ -33,13 +34,13 @@ fn norm() -> RmsNorm {
     RmsNorm { gain: vec![1.5; HIDDEN], epsilon: 1e-5 }
 }
 
-fn block(seed: usize) -> Result<BlockWeights> {
+fn block(seed: usize) -> Result<Block> {
     let weight = |rows, cols, salt: usize| {
         Linear::new(Matrix::from_fn(rows, cols, |r, c| ((r * 7 + c * 13 + seed * 5 + salt) as f32).sin()))
     };
-    Ok(BlockWeights {
+    Ok(Block {
         attention_norm: norm(),
-        feed_forward_norm: norm(),
+        mlp_norm: norm(),
         gate: weight(12, HIDDEN, 1),
         up: weight(12, HIDDEN, 2),
         down: weight(HIDDEN, 12, 3),

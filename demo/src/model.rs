@@ -1,0 +1,84 @@
+//! A model from disk, ready to run.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use latent_attention::load::{self, Attention, Checkpoint};
+use latent_attention::rope::RopeTables;
+use latent_attention::weights::{DenseAttention, LatentAttention};
+
+use crate::progress::bar;
+use crate::tokenizer::Tokenizer;
+use crate::transformer::Transformer;
+
+/// A model, its attention kept apart.
+pub struct Model {
+    /// Where it comes from.
+    pub checkpoint: Checkpoint,
+    /// Everything but attention.
+    pub transformer: Transformer,
+    /// Attention of all layers.
+    pub attention: Layers,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+}
+
+/// The attention of all layers, by kind.
+pub enum Layers {
+    /// MHA or GQA, to be converted.
+    Dense(Vec<DenseAttention>),
+    /// Latent already.
+    Latent(Vec<LatentAttention>),
+}
+
+impl Model {
+    /// Reads a GGUF file or a Hugging Face directory.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, or holds a model that is not known here.
+    pub fn open(path: &Path) -> Result<Self> {
+        let checkpoint = load::open(path)?;
+        let config = checkpoint.config();
+        let tokenizer = match checkpoint.tokenizer() {
+            Some(vocabulary) => Tokenizer::from_gguf(vocabulary)?,
+            None if path.is_dir() => Tokenizer::from_directory(path, config.bos, &config.eos)?,
+            None => bail!("{} carries no tokenizer", path.display()),
+        };
+        let progress = bar("Reading the model", 2 * config.layers, "parts");
+        let blocks = progress.wrap_iter(0..config.layers).map(|layer| Ok(checkpoint.block(layer)?));
+        let head = checkpoint.lm_head()?;
+        let transformer = Transformer::new(&checkpoint.embedding()?, blocks, &checkpoint.final_norm()?, head.as_ref())?;
+        let attention = read_attention(&checkpoint, || progress.inc(1))?;
+        progress.finish_and_clear();
+        Ok(Self { checkpoint, transformer, attention, tokenizer })
+    }
+
+    /// Cosines and sines of the model's own frequencies for so many positions.
+    #[must_use]
+    pub fn rope_tables(&self, positions: usize) -> RopeTables {
+        RopeTables::from_frequencies(&self.checkpoint.config().inverse_frequencies, positions)
+    }
+
+    /// `tokens` behind the token that begins a text, if the model has one. Without it the first word takes its place
+    /// as the one that all heads look at when nothing else fits, and predictions suffer.
+    #[must_use]
+    pub fn begun(&self, tokens: &[u32]) -> Vec<u32> {
+        self.tokenizer.bos().into_iter().chain(tokens.iter().copied()).collect()
+    }
+}
+
+fn read_attention(checkpoint: &Checkpoint, done: impl Fn()) -> Result<Layers> {
+    let (mut dense, mut latent) = (Vec::new(), Vec::new());
+    for layer in 0..checkpoint.config().layers {
+        match checkpoint.attention(layer).with_context(|| format!("attention of layer {layer}"))? {
+            Attention::Dense(weights) => dense.push(weights),
+            Attention::Latent(weights) => latent.push(weights),
+        }
+        done();
+    }
+    match (dense.is_empty(), latent.is_empty()) {
+        (false, true) => Ok(Layers::Dense(dense)),
+        (true, false) => Ok(Layers::Latent(latent)),
+        _ => bail!("the model must have layers, all of them dense or all of them latent"),
+    }
+}
