@@ -143,3 +143,7 @@ impl Layer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "latent_tests.rs"]
+mod tests;

@@ -157,3 +157,47 @@ fn padded(values: impl Iterator<Item = f64>, factor: f64) -> Option<Range<f64>> 
 fn failed(why: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("cannot draw: {why}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(attention: &str, d_kv: Option<usize>, cache: &'static str, bytes: f64, error: Option<f64>) -> Row {
+        Row {
+            attention: attention.into(),
+            d_kv,
+            cache,
+            code_bytes: bytes,
+            all_in_bytes: bytes,
+            error,
+            perplexity: 35.0 + 1e4 / bytes,
+            tokens_per_second: 20.0,
+        }
+    }
+
+    #[test]
+    fn a_drawing_names_its_axes_and_rows() {
+        let rows = vec![
+            row("original", None, "bf16", 768.0, None),
+            row("full rank", None, "bf16", 768.0, Some(0.002)),
+            row("d_kv 32", Some(32), "bf16", 240.0, Some(0.5)),
+            row("d_kv 32", Some(32), "int4", 72.0, Some(0.6)),
+            row("d_kv 16", Some(16), "int4", 56.0, Some(0.7)),
+        ];
+        let path = std::env::temp_dir().join(format!("latent-attention-plot-{}.svg", std::process::id()));
+        draw(&Table { original_bytes: 768.0, rows }, &path).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for text in ["perplexity", "relative error", "bytes per token", "int4 cache", "original", "full rank"] {
+            assert!(svg.contains(text), "{text} is missing");
+        }
+    }
+
+    #[test]
+    fn nothing_to_draw_is_an_error() {
+        let rows = vec![row("latent", None, "int4", 72.0, None)];
+        let path = std::env::temp_dir().join("latent-attention-never-written.svg");
+        assert!(draw(&Table { original_bytes: 768.0, rows }, &path).is_err());
+        assert!(!path.exists());
+    }
+}
