@@ -18,7 +18,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH")]
     pub text: Option<PathBuf>,
     /// Tokens to evaluate on, at most
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least::<2>)]
+    #[arg(long, value_name = "N", default_value_t = 768, value_parser = at_least::<2>)]
     pub tokens: usize,
     /// Tokens to calibrate on, at most
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least::<1>)]

@@ -66,6 +66,11 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// A model whose attention is dense: the original against its conversions.
     fn convert_and_compare(&self, layers: &[DenseAttention]) -> Result<()> {
+        // What can be refused is refused before the long work begins.
+        let variants = self.variants()?;
+        if let Some(directory) = &self.arguments.save {
+            ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
+        }
         let calibrations = calibrate(self.model, layers, &self.tables, &self.text.calibration)?;
         let mut original = DenseSteps::new(layers, &self.tables)?;
         let recording = Recording::new(&self.model.transformer, &mut original, &self.text.evaluation)?;
@@ -84,7 +89,7 @@ impl Bench<'_> {
             tokens_per_second: measured.tokens_per_second,
         });
         let mut kept = Vec::new();
-        for variant in self.variants()? {
+        for variant in variants {
             let converted = self.convert(layers, &calibrations, &variant)?;
             for &cache in variant.caches {
                 table.rows.push(self.row(&variant, &converted, cache, Some(&recording))?);
