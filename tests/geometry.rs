@@ -63,16 +63,20 @@ fn saved_memory_is_what_the_paper_says() {
 
 #[test]
 fn all_in_bytes_count_every_scale_and_all_padding() {
-    for (name, whole, group64) in [
-        ("llama2-7b-d64", 1300, 1440),
-        ("llama2-7b-d16", 520, 576),
-        ("llama3-8b-d64", 328, 360),
-        ("deepseek-v3", 296, 324),
-        ("smollm-135m-d32", 72, 76), // 12 rope bytes are padded to 16.
+    for (name, default, whole, group64) in [
+        ("llama2-7b-d64", 1360, 1300, 1440),
+        ("llama2-7b-d32", 840, 780, 864),
+        ("llama2-7b-d16", 580, 520, 576),
+        ("llama3-8b-d64", 340, 328, 360),
+        ("deepseek-v3", 300, 296, 324),
+        ("smollm-135m-d32", 72, 72, 76), // 12 rope bytes are padded to 16.
+        ("smollm-135m-d16", 56, 56, 56), // 24 and 12 are.
+        ("smollm-135m-d8", 40, 40, 40),
     ] {
         let geometry = Geometry::named(name).unwrap();
-        assert_eq!(CacheFormat::INT4.bytes_per_token(&geometry).unwrap(), whole, "{name}");
-        assert_eq!(CacheFormat::int4(Group::G64).bytes_per_token(&geometry).unwrap(), group64, "{name}");
+        let bytes = |format: CacheFormat| format.bytes_per_token(&geometry).unwrap();
+        let got = [CacheFormat::INT4, CacheFormat::int4(Group::Whole), CacheFormat::int4(Group::G64)].map(bytes);
+        assert_eq!(got, [default, whole, group64], "{name}");
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Arguments {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
           default_missing_value = "true", require_equals = true)]
     pub whiten: bool,
+    /// Subtract the latent's mean over the calibration text before it is cached
+    #[arg(long)]
+    pub centre: bool,
     /// Text that the converted model continues, from its int4 cache
     #[arg(long, value_name = "TEXT", default_value = "The harbour master looked out over the water and")]
     pub prompt: String,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use latent_attention::cache::CacheFormat;
-use latent_attention::convert::{Calibration, ConvertOptions};
+use latent_attention::convert::{Basis, Calibration, ConvertOptions};
 use latent_attention::load::save_mha2mla;
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
@@ -168,7 +168,8 @@ impl Bench<'_> {
     ) -> Result<Vec<LatentAttention>> {
         let options = ConvertOptions::new(variant.rope_dim, variant.latent_rank)
             .with_rope(self.arguments.strategy.into())
-            .with_whiten(self.arguments.whiten);
+            .with_whiten(self.arguments.whiten)
+            .with_basis(Basis { centre: self.arguments.centre, ..Basis::default() });
         convert_all(layers, calibrations, &options, &variant.name)
     }
 

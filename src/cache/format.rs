@@ -115,7 +115,7 @@ impl From<RopeFormat> for RowFormat {
 /// let geometry = Geometry::llama2_7b(64)?;
 /// let saved = 1.0 - CacheFormat::INT4.code_bytes_per_token(&geometry) / geometry.uncompressed_bytes_per_token() as f64;
 /// assert_eq!(format!("{:.2} %", 100.0 * saved), "92.19 %"); // the paper's figure
-/// assert_eq!(CacheFormat::INT4.bytes_per_token(&geometry)?, 1300); // with every scale counted
+/// assert_eq!(CacheFormat::INT4.bytes_per_token(&geometry)?, 1360); // with every scale counted
 /// # Ok::<(), latent_attention::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,9 +130,10 @@ impl CacheFormat {
     /// Both parts in bf16.
     pub const BF16: Self = Self { latent: LatentFormat::Bf16, rope: RopeFormat::Bf16 };
 
-    /// Both parts in int4 with one scale for each run of up to 512 values: the smallest and fastest format. The
-    /// latent should be rotated and centred for it (feature `convert`).
-    pub const INT4: Self = Self::int4(Group::Whole);
+    /// Both parts in int4: one scale for each run of up to 512 latents, which a rotated latent needs no more than
+    /// (feature `convert`), and one for 32 values of the rotated key, whose heads cannot be mixed and differ in range
+    /// (`docs/measurements.md`).
+    pub const INT4: Self = Self::int4(Group::Whole).with_rope(RopeFormat::Int4 { group: Group::G32 });
 
     /// Both parts in int4 with the given group.
     #[must_use]

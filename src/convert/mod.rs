@@ -4,7 +4,7 @@
 //!    are no longer rotated. This is the step that changes the model, and that fine-tuning repairs.
 //! 2. **Low rank.** The unrotated key rows and the value rows become `up down` ([`Factorization`]), and
 //!    `c = down x` is what is cached. At full rank this step is exact.
-//! 3. **Basis.** The latent is rotated and centred ([`Basis`]), which changes nothing but its quantisation error.
+//! 3. **Basis.** The latent is rotated, or centred too ([`Basis`]), which changes nothing but its quantisation error.
 //!
 //! Arithmetic is f64, and every weight is rounded to f32 once, at the end.
 //!

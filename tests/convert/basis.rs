@@ -162,7 +162,7 @@ fn the_same_seed_gives_the_same_bits_and_another_seed_another_latent_of_the_same
     let layer = dense_layer(GQA.biased(), 1);
     let calibration = calibration(&layer, 60, 2);
     let with_seed = |seed| {
-        let basis = Basis { seed, ..Basis::default() };
+        let basis = Basis { seed, ..Basis::default().centred() };
         convert(&layer, &ConvertOptions::new(4, 10).with_basis(basis), Some(&calibration)).unwrap()
     };
     assert_eq!(with_seed(1), with_seed(1));
@@ -205,6 +205,6 @@ fn a_rotated_and_centred_latent_quantises_better() {
         let cached: Tokens = x.iter().map(|x| quantised(&latent(&converted, x))).collect();
         relative_error(&latent_layer_on(&converted, &x, &cached), &latent_layer(&converted, &x))
     };
-    let (own, rotated, both) = (error(Basis::plain()), error(Basis::rotated(0)), error(Basis::default()));
+    let (own, rotated, both) = (error(Basis::plain()), error(Basis::rotated(0)), error(Basis::default().centred()));
     assert!(rotated < own && both < rotated, "plain {own}, rotated {rotated}, rotated and centred {both}");
 }

@@ -56,7 +56,7 @@ fn an_option_that_needs_a_calibration_says_so() {
     for (options, name) in [
         (plain(4, 8).with_rope(RopeChoice::TwoNorm), "RopeChoice::TwoNorm: "),
         (plain(4, 8).with_whiten(true), "ConvertOptions::whiten: "),
-        (plain(4, 8).with_basis(Basis::default()), "Basis::centre: "),
+        (plain(4, 8).with_basis(Basis::default().centred()), "Basis::centre: "),
     ] {
         let (none, unused) = (error(&layer, &options, None), error(&layer, &options, Some(&empty)));
         assert!(matches!((&none, &unused), (Error::Config { .. }, Error::Config { .. })));

@@ -1,0 +1,49 @@
+//! The demo as a command: a short run over the real model, saved, and evaluated again from what it saved.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+
+fn demo(model: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latent-attention-demo"));
+    command.arg("--model").arg(model).args(arguments).output().expect("the demo starts")
+}
+
+/// The cells of the table's row whose first cells are `attention` and `cache`.
+fn row<'a>(output: &'a str, attention: &str, cache: &str) -> Vec<&'a str> {
+    let rows = output.lines().map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    let found = rows.into_iter().find(|cells| cells.len() > 2 && cells[0] == attention && cells[1] == cache);
+    found.unwrap_or_else(|| panic!("no row {attention}, {cache} in:\n{output}"))
+}
+
+#[test]
+fn a_saved_conversion_is_evaluated_as_it_was() {
+    let model = std::env::var_os("LATENT_ATTENTION_MODEL").unwrap_or(MODEL.into());
+    let folder = tempfile::tempdir().unwrap();
+    let (saved, plot) = (folder.path().join("converted"), folder.path().join("plot.svg"));
+    let short = ["--tokens", "48", "--generate", "4"];
+    let paths = ["--save", saved.to_str().unwrap(), "--plot", plot.to_str().unwrap(), "--calibration-tokens", "256"];
+    let first = demo(Path::new(&model), &[&short[..], &paths].concat());
+    let first_text = String::from_utf8(first.stdout).unwrap();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(std::fs::read_to_string(plot).unwrap().contains("</svg>"));
+
+    let again = demo(&saved, &short);
+    let again_text = String::from_utf8(again.stdout).unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    // Codes, saved, all-in, saved; then the perplexity, behind the error that a converted model alone does not know.
+    for cache in ["bf16", "int4"] {
+        let (before, after) = (row(&first_text, "d_kv 32", cache), row(&again_text, "latent, rank 96", cache));
+        assert_eq!(before[2..6], after[2..6]);
+        assert_eq!(before[7], after[7], "perplexity of {cache}");
+    }
+}
+
+#[test]
+fn a_model_that_is_not_there_is_named() {
+    let output = demo(Path::new("no/such/model.gguf"), &[]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && message.contains("no/such/model.gguf"), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+}
