@@ -63,12 +63,12 @@ pub enum Error {
         why: String,
     },
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
+        /// What the operating system said; part of the message, so not repeated as its source.
+        cause: std::io::Error,
     },
     /// A file is not what its name says, is cut short, or misses a key.
     #[error("{path}: {why}")]

@@ -7,7 +7,8 @@ use anyhow::Result;
 use crate::model::Model;
 use crate::transformer::AttentionStep;
 
-/// Writes the prompt and up to `count` greedily chosen tokens to `out` as they come.
+/// Writes the prompt and up to `count` greedily chosen tokens to `out` as they come, blank lines at most once in a row:
+/// a damaged model may have little else to say.
 ///
 /// # Errors
 /// If the attention does not fit the model, or `out` cannot be written.
@@ -23,6 +24,7 @@ pub fn continue_text(
     let mut decode = model.tokenizer.stream();
     attention.reset();
     write!(out, "{prompt}")?;
+    let mut blank = false;
     for _ in 0..count {
         let hidden = model.transformer.forward(attention, &new, position)?;
         position += new.len();
@@ -30,8 +32,13 @@ pub fn continue_text(
         if model.tokenizer.is_end(next) {
             break;
         }
-        write!(out, "{}", decode(next)?)?;
-        out.flush()?;
+        let piece = decode(next)?;
+        let repeated = blank && piece.trim().is_empty();
+        blank = piece.contains('\n') && piece.trim().is_empty() || repeated;
+        if !repeated {
+            write!(out, "{piece}")?;
+            out.flush()?;
+        }
         new = vec![next];
     }
     Ok(writeln!(out)?)

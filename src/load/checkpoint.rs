@@ -60,7 +60,7 @@ pub struct Block {
 /// and RoPE scalings among others, with those that are known); [`Error::Geometry`] if its sizes contradict each
 /// other; [`Error::Tensor`] if a GGUF tensor lies outside of its file.
 pub fn open(path: &Path) -> Result<Checkpoint> {
-    let metadata = std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let metadata = std::fs::metadata(path).map_err(|cause| Error::Io { path: path.to_owned(), cause })?;
     if metadata.is_dir() {
         return open_directory(path);
     }
@@ -73,7 +73,7 @@ pub fn open(path: &Path) -> Result<Checkpoint> {
 
 fn open_directory(path: &Path) -> Result<Checkpoint> {
     let config_path = path.join("config.json");
-    let text = std::fs::read(&config_path).map_err(|source| Error::Io { path: config_path.clone(), source })?;
+    let text = std::fs::read(&config_path).map_err(|cause| Error::Io { path: config_path.clone(), cause })?;
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|e| Error::File { path: config_path.clone(), why: e.to_string() })?;
     let (config, converted) = parse(&config_path, &json)?;

@@ -40,7 +40,7 @@ impl Located {
     }
 
     fn read(&self) -> Result<Vec<u8>> {
-        let io = |source| Error::Io { path: self.file.clone(), source };
+        let io = |cause| Error::Io { path: self.file.clone(), cause };
         let mut file = File::open(&self.file).map_err(io)?;
         // Checked when the file was opened; another check keeps a file that shrank since from a huge allocation.
         let end = self.offset.saturating_add(self.bytes as u64);
@@ -152,7 +152,7 @@ fn decode<const N: usize, T>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec
 /// Reads and checks one file's header: afterwards every tensor's byte range lies inside the file and has the
 /// length that its shape and type ask for.
 fn read_header(path: &Path) -> Result<Vec<(String, Located)>> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
+    let io = |cause| Error::Io { path: path.to_owned(), cause };
     let malformed = |why: String| Error::File { path: path.to_owned(), why };
     let mut file = File::open(path).map_err(io)?;
     let file_len = file.metadata().map_err(io)?.len();
@@ -203,7 +203,7 @@ fn read_index(directory: &Path) -> Result<Option<HashMap<String, String>>> {
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::Io { path, source }),
+        Err(cause) => return Err(Error::Io { path, cause }),
     };
     let index: Index = match serde_json::from_slice(&text) {
         Ok(index) => index,
@@ -222,7 +222,7 @@ fn find_shards(directory: &Path, not_a_shard: Option<&Path>) -> Result<Vec<PathB
     if single.exists() {
         return Ok(vec![single]);
     }
-    let io = |source| Error::Io { path: directory.to_owned(), source };
+    let io = |cause| Error::Io { path: directory.to_owned(), cause };
     let mut shards = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(io)? {
         let path = entry.map_err(io)?.path();

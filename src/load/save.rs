@@ -278,7 +278,7 @@ struct Output {
 
 impl Output {
     fn create(dir: &Path) -> Result<Self> {
-        let io = |source| Error::Io { path: dir.to_owned(), source };
+        let io = |cause| Error::Io { path: dir.to_owned(), cause };
         let made = !dir.exists();
         std::fs::create_dir_all(dir).map_err(io)?;
         for entry in std::fs::read_dir(dir).map_err(io)? {
@@ -310,7 +310,7 @@ impl Output {
         // Transformers looks for this entry.
         let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
         safetensors::serialize_to_file(shard.0, metadata, &path).map_err(|e| match e {
-            safetensors::SafeTensorError::IoError(source) => Error::Io { path, source },
+            safetensors::SafeTensorError::IoError(cause) => Error::Io { path, cause },
             other => Error::File { path, why: other.to_string() },
         })
     }
@@ -326,13 +326,13 @@ impl Output {
             Ok(text) => text,
             Err(e) => return Err(Error::File { path, why: e.to_string() }),
         };
-        std::fs::write(&path, text).map_err(|source| Error::Io { path, source })
+        std::fs::write(&path, text).map_err(|cause| Error::Io { path, cause })
     }
 
     fn publish(mut self) -> Result<()> {
         for name in &self.written {
             let path = self.dir.join(name);
-            std::fs::rename(self.temporary(name), &path).map_err(|source| Error::Io { path, source })?;
+            std::fs::rename(self.temporary(name), &path).map_err(|cause| Error::Io { path, cause })?;
         }
         self.published = true;
         Ok(())

@@ -44,7 +44,7 @@ pub(crate) struct Gguf {
 
 /// Reads the header of a GGUF file and checks that every tensor lies inside the file.
 pub(crate) fn open(path: &Path) -> Result<Gguf> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
+    let io = |cause| Error::Io { path: path.to_owned(), cause };
     let file = File::open(path).map_err(io)?;
     let file_len = file.metadata().map_err(io)?.len();
     let mut reader = HeaderGuard::new(BufReader::new(file));
@@ -106,7 +106,7 @@ impl GgufSource {
 
     /// Reads a tensor by the file's own name.
     fn read_own(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>> {
-        let io = |source| Error::Io { path: self.path.clone(), source };
+        let io = |cause| Error::Io { path: self.path.clone(), cause };
         let mut file = File::open(&self.path).map_err(io)?;
         // candle allocates before it looks at the file's length; the file may have shrunk since `open`.
         let file_len = file.metadata().map_err(io)?.len();
