@@ -1,0 +1,46 @@
+//! A block: its shared memory and its barriers.
+
+use std::collections::HashMap;
+
+use crate::shared::SharedMemory;
+
+/// A named barrier of a block (PTX ISA section 9.7.13.1).
+#[derive(Debug, Default)]
+pub(crate) struct Barrier {
+    /// Completed phases.
+    pub generation: u64,
+    /// Warps that have arrived in the current phase, as often as they did.
+    pub arrived: Vec<usize>,
+    /// Those of them that wait.
+    pub waiting: Vec<usize>,
+    /// Warps that complete the phase, as the first arrival says; `None` for the whole block.
+    pub expected: Option<usize>,
+    /// Where the first warp arrived.
+    pub line: u32,
+    /// What was known to the warps when they arrived, for the order of memory accesses.
+    pub clock: Vec<u32>,
+    /// Reduction in the current phase: popc, and, or.
+    pub reduction: (u32, bool, bool),
+    /// Reduction of the completed phase.
+    pub result: (u32, bool, bool),
+}
+
+/// One block of a launch.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// `%ctaid`.
+    pub index: [u32; 3],
+    pub shared: SharedMemory,
+    /// Bytes of static shared memory.
+    pub static_shared: usize,
+    pub barriers: HashMap<u32, Barrier>,
+    /// Lanes that have not exited, of each warp.
+    pub live: Vec<u32>,
+}
+
+impl Block {
+    /// Offset of dynamic shared memory for a variable of the given alignment.
+    pub fn dynamic_shared(&self, align: usize) -> usize {
+        self.static_shared.next_multiple_of(align.max(1))
+    }
+}

@@ -1,0 +1,266 @@
+//! A launch: blocks on all cores, findings and meters collected in the order of blocks.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use super::block::Block;
+use super::context::LANES;
+use super::warp::{Failure, Stop, Warp};
+use crate::families::barrier::divergence;
+use crate::fault::{Fault, Finding};
+use crate::memory::Memory;
+use crate::meter::Meter;
+use crate::program::Program;
+use crate::shared::SharedMemory;
+
+/// Instructions a warp may issue before the next one has its turn. Small enough that a warp polling another makes
+/// progress, large enough that turns cost nothing.
+const TURN: u64 = 4096;
+
+/// Everything that is the same for all blocks of a launch.
+pub(crate) struct Grid<'a> {
+    pub program: &'a Program,
+    /// Index of the kernel.
+    pub kernel: usize,
+    pub memory: &'a Memory,
+    /// The parameter block.
+    pub params: &'a [u8],
+    /// `%nctaid`.
+    pub grid: [u32; 3],
+    /// `%ntid`.
+    pub block: [u32; 3],
+    /// Blocks per cluster.
+    pub cluster: [u32; 3],
+    pub dynamic_shared: usize,
+    pub step_limit: u64,
+    pub checked: bool,
+    pub multiprocessors: u32,
+    /// Serialises atomics wider than a word.
+    pub wide_atomics: &'a Mutex<()>,
+}
+
+/// What one cluster did.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub meter: Meter,
+    found: HashMap<(usize, usize, &'static str), Found>,
+    pub printed: String,
+}
+
+#[derive(Debug)]
+struct Found {
+    fault: Fault,
+    block: [u32; 3],
+    thread: usize,
+    count: u64,
+}
+
+impl Ledger {
+    /// Notes a fault; the first of a kind at an instruction is kept, the others are counted.
+    pub fn find(&mut self, fault: Fault, block: [u32; 3], thread: usize, at: (usize, usize)) {
+        let kind = match fault {
+            Fault::Uninitialised { .. } => "uninitialised",
+            Fault::Race { .. } => "race",
+            Fault::CopyInFlight { .. } => "copy",
+            Fault::DivergentBarrier(_) => "barrier",
+            _ => "other",
+        };
+        let entry = self.found.entry((at.0, at.1, kind)).or_insert(Found { fault, block, thread, count: 0 });
+        entry.count += 1;
+    }
+}
+
+/// What a whole launch did.
+#[derive(Debug, Default)]
+pub(crate) struct Ran {
+    pub meter: Meter,
+    pub findings: Vec<Finding>,
+    /// The fault that ended the launch.
+    pub fatal: Option<Finding>,
+    /// What `printf` printed, block after block.
+    pub printed: String,
+}
+
+impl Grid<'_> {
+    /// Threads per block.
+    pub fn threads(&self) -> usize {
+        self.block.iter().map(|&n| n as usize).product()
+    }
+
+    /// `%tid` of a thread.
+    pub fn thread_index(&self, thread: usize) -> [u32; 3] {
+        let [x, y, _] = self.block.map(|n| n as usize);
+        [thread % x, thread / x % y, thread / (x * y)].map(|i| i as u32)
+    }
+
+    /// Index of a block in the order x, y, z.
+    pub fn linear_block(&self, [x, y, z]: [u32; 3]) -> u64 {
+        let [gx, gy, _] = self.grid.map(u64::from);
+        u64::from(x) + gx * (u64::from(y) + gy * u64::from(z))
+    }
+
+    fn clusters(&self) -> u64 {
+        (0..3).map(|axis| u64::from(self.grid[axis] / self.cluster[axis])).product()
+    }
+
+    /// `%ctaid` of the blocks of a cluster, by rank.
+    fn blocks_of(&self, cluster: u64) -> Vec<[u32; 3]> {
+        let per_axis: [u64; 3] = std::array::from_fn(|axis| u64::from(self.grid[axis] / self.cluster[axis]));
+        let origin =
+            [cluster % per_axis[0], cluster / per_axis[0] % per_axis[1], cluster / (per_axis[0] * per_axis[1])];
+        let origin: [u32; 3] = std::array::from_fn(|axis| origin[axis] as u32 * self.cluster[axis]);
+        let [cx, cy, cz] = self.cluster;
+        let all = (0..cz).flat_map(|z| (0..cy).flat_map(move |y| (0..cx).map(move |x| [x, y, z])));
+        all.map(|[x, y, z]| [origin[0] + x, origin[1] + y, origin[2] + z]).collect()
+    }
+
+    fn finding(&self, fault: Fault, block: [u32; 3], thread: usize, at: (usize, usize), count: u64) -> Finding {
+        let code = &self.program.functions[at.0];
+        let step = &code.steps[at.1];
+        let source = step.location.and_then(|place| Some((self.program.files.get(&place.file)?.clone(), place.line)));
+        Finding {
+            fault,
+            kernel: self.program.functions[self.kernel].name.clone(),
+            block,
+            thread: self.thread_index(thread),
+            ptx_line: step.line,
+            instruction: step.text.clone(),
+            source,
+            count,
+        }
+    }
+}
+
+/// Runs all blocks. Clusters are spread over the cores; the outcome does not depend on how, as long as the kernel's
+/// own result does not.
+pub(crate) fn run(grid: &Grid, cores: usize) -> Ran {
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let outcomes = Mutex::new(Vec::new());
+    let work = || {
+        while !stop.load(Relaxed) {
+            let cluster = next.fetch_add(1, Relaxed);
+            if cluster >= grid.clusters() {
+                return;
+            }
+            let mut ledger = Ledger::default();
+            let fatal = run_cluster(grid, cluster, &mut ledger).err().map(|finding| *finding);
+            stop.fetch_or(fatal.is_some(), Relaxed);
+            outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((cluster, ledger, fatal));
+        }
+    };
+    match cores {
+        0 | 1 => work(),
+        _ => std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work)))),
+    }
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    outcomes.sort_by_key(|(cluster, ..)| *cluster);
+    collect(grid, outcomes)
+}
+
+fn collect(grid: &Grid, outcomes: Vec<(u64, Ledger, Option<Finding>)>) -> Ran {
+    let mut ran = Ran::default();
+    let mut found: HashMap<_, Found> = HashMap::new();
+    for (_, ledger, fatal) in outcomes {
+        ran.meter.add(&ledger.meter);
+        ran.printed.push_str(&ledger.printed);
+        ran.fatal = ran.fatal.or(fatal);
+        for (key, new) in ledger.found {
+            match found.get_mut(&key) {
+                Some(known) => known.count += new.count,
+                None => drop(found.insert(key, new)),
+            }
+        }
+    }
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort_by_key(|((function, step, kind), _)| (*function, *step, *kind));
+    let findings = found
+        .into_iter()
+        .map(|((function, step, _), f)| grid.finding(f.fault, f.block, f.thread, (function, step), f.count));
+    ran.findings = findings.collect();
+    ran
+}
+
+/// The lanes that a warp of a block of `threads` begins with.
+pub(crate) fn lanes_of(threads: usize, warp: usize) -> u32 {
+    match (threads - warp * LANES).min(LANES) {
+        LANES => u32::MAX,
+        lanes => (1 << lanes) - 1,
+    }
+}
+
+fn run_cluster(grid: &Grid, cluster: u64, ledger: &mut Ledger) -> Result<(), Box<Finding>> {
+    let code = &grid.program.functions[grid.kernel];
+    let (threads, warps) = (grid.threads(), grid.threads().div_ceil(LANES));
+    let mut blocks: Vec<Block> = (grid.blocks_of(cluster).into_iter())
+        .map(|index| Block {
+            index,
+            shared: SharedMemory::new(code.shared_bytes + grid.dynamic_shared, warps, grid.checked),
+            static_shared: code.shared_bytes,
+            barriers: HashMap::new(),
+            live: (0..warps).map(|warp| lanes_of(threads, warp)).collect(),
+        })
+        .collect();
+    let mut all: Vec<(usize, Warp)> = Vec::new();
+    for rank in 0..blocks.len() {
+        for index in 0..warps {
+            let mut warp = Warp::new(index, lanes_of(threads, index), grid.kernel);
+            warp.enter(grid.program, 0, grid.kernel);
+            all.push((rank, warp));
+        }
+    }
+    let mut idle_rounds = 0;
+    loop {
+        let mut progress = false;
+        let mut running = false;
+        for (rank, warp) in &mut all {
+            if warp.live == 0 {
+                continue;
+            }
+            let before = warp.steps;
+            let stop = warp.run(grid, &mut blocks, *rank, ledger, TURN);
+            let stop = stop.map_err(|Failure { fault, lane, at }| {
+                Box::new(grid.finding(fault, blocks[*rank].index, warp.index * LANES + lane, at, 1))
+            })?;
+            blocks[*rank].live[warp.index] = warp.live;
+            running |= warp.live != 0;
+            progress |= stop != Stop::Waiting || warp.steps > before;
+        }
+        if !running {
+            return Ok(());
+        }
+        // The first arrivals of a round change what others wait for, so one round without progress proves nothing.
+        idle_rounds = if progress { 0 } else { idle_rounds + 1 };
+        if idle_rounds == 2 {
+            return Err(Box::new(deadlock(grid, &blocks, &all)));
+        }
+    }
+}
+
+/// Every warp that is left waits, and none of them can go on.
+fn deadlock(grid: &Grid, blocks: &[Block], warps: &[(usize, Warp)]) -> Finding {
+    let waiting: Vec<_> = warps.iter().filter(|(_, warp)| warp.live != 0).collect();
+    let report = |(rank, warp): &(usize, Warp), fault: Fault, at: (usize, usize), lane: usize| {
+        grid.finding(fault, blocks[*rank].index, warp.index * LANES + lane, at, 1)
+    };
+    for entry in &waiting {
+        if let Some((fault, at, lane)) = divergence(&entry.1.meetings, entry.1.live) {
+            return report(entry, fault, at, lane);
+        }
+    }
+    let places: BTreeSet<_> = waiting.iter().map(|(_, warp)| warp.position().0).collect();
+    let places = places.iter().map(|(function, step)| {
+        let step = &grid.program.functions[*function].steps[*step];
+        format!("`{}` of PTX line {}", step.text, step.line)
+    });
+    let places = places.collect::<Vec<_>>().join(", ");
+    let done = warps.len() - waiting.len();
+    let why = format!("{} of {} warps wait at {places}; {done} have exited", waiting.len(), warps.len());
+    match waiting.first() {
+        Some(entry) => {
+            let (at, lane) = entry.1.position();
+            report(entry, Fault::Deadlock(why), at, lane)
+        }
+        None => grid.finding(Fault::Deadlock(why), [0; 3], 0, (grid.kernel, 0), 1),
+    }
+}

@@ -1,0 +1,119 @@
+//! What an access of a warp costs, for the meter.
+
+use crate::ast::Space;
+use crate::exec::{Context, LANES, Lanes};
+use crate::meter::{Path, Traffic};
+
+/// Bytes of a sector of global memory.
+const SECTOR: u64 = 32;
+
+/// Banks of shared memory, 4 bytes wide each.
+const BANKS: usize = 32;
+
+/// What lanes do with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read,
+    Write,
+    Atomic,
+}
+
+/// The path of an access; parameters are free, as they are constants to the hardware.
+fn path(space: Space, kind: Kind) -> Option<Path> {
+    Some(match (space, kind) {
+        (Space::Global, Kind::Read) => Path::GlobalRead,
+        (Space::Global, Kind::Write) => Path::GlobalWrite,
+        (Space::Global, Kind::Atomic) => Path::GlobalAtomic,
+        (Space::Shared, Kind::Read) => Path::SharedRead,
+        (Space::Shared, Kind::Write) => Path::SharedWrite,
+        (Space::Shared, Kind::Atomic) => Path::SharedAtomic,
+        (Space::Local, Kind::Read) => Path::LocalRead,
+        (Space::Local, _) => Path::LocalWrite,
+        (Space::Const, _) => Path::ConstRead,
+        (Space::Param | Space::Reg, _) => return None,
+    })
+}
+
+/// Counts an instruction whose active lanes access `size` bytes each. Lanes with generic addresses in several spaces
+/// count as one access to each space.
+pub(super) fn count(context: &mut Context, kind: Kind, targets: &[(Space, u64); LANES], size: usize) {
+    let mut left = context.mask;
+    while left != 0 {
+        let (space, _) = targets[left.trailing_zeros() as usize];
+        let mask = (0..LANES).filter(|&l| left >> l & 1 == 1 && targets[l].0 == space).fold(0, |m, l| m | 1 << l);
+        left &= !mask;
+        let Some(path) = path(space, kind) else { continue };
+        let addresses = targets.map(|(_, address)| address);
+        match space {
+            Space::Shared => count_shared(context, path, &addresses, mask, size),
+            // Word `w` of lane `l` lies beside word `w` of lane `l + 1`, so that equal addresses coalesce.
+            Space::Local => {
+                let physical = std::array::from_fn(|lane| addresses[lane] / 4 * 128 + 4 * lane as u64);
+                count_sectors(context, path, &physical, mask, size, 128);
+            }
+            Space::Global => count_sectors(context, path, &addresses, mask, size, 4),
+            _ => {
+                let traffic = context.ledger.meter.traffic(path);
+                traffic.accesses += 1;
+                traffic.bytes += u64::from(mask.count_ones()) * size as u64;
+            }
+        }
+    }
+}
+
+/// Counts an access in sectors; a lane's words lie `stride` bytes apart.
+pub(super) fn count_sectors(context: &mut Context, path: Path, addresses: &Lanes, mask: u32, size: usize, stride: u64) {
+    let words = size.div_ceil(4);
+    let mut sectors = Vec::with_capacity(LANES * words);
+    for lane in (0..LANES).filter(|lane| mask >> lane & 1 == 1) {
+        for word in 0..words as u64 {
+            let sector = (addresses[lane] + word * stride) / SECTOR;
+            if sectors.last() != Some(&sector) {
+                sectors.push(sector);
+            }
+        }
+    }
+    sectors.sort_unstable();
+    sectors.dedup();
+    let traffic = context.ledger.meter.traffic(path);
+    traffic.accesses += 1;
+    traffic.bytes += u64::from(mask.count_ones()) * size as u64;
+    traffic.sectors += sectors.len() as u64;
+}
+
+/// Counts an access of shared memory. Lanes with more than 4 bytes each take turns: 16 lanes with 8 bytes, 8 with 16.
+/// In each turn the banks work side by side, and a bank that must deliver several words needs a wavefront for each;
+/// several lanes may have the same word.
+pub(super) fn count_shared(context: &mut Context, path: Path, addresses: &Lanes, mask: u32, size: usize) {
+    let words = size.div_ceil(4);
+    let lanes_per_turn = LANES / words.clamp(1, LANES);
+    let mut sum = Traffic { accesses: 1, bytes: u64::from(mask.count_ones()) * size as u64, ..Traffic::default() };
+    for first in (0..LANES).step_by(lanes_per_turn) {
+        let mut wanted = [0; LANES];
+        let mut used = 0;
+        for lane in (first..first + lanes_per_turn).filter(|lane| mask >> lane & 1 == 1) {
+            for word in 0..words as u64 {
+                wanted[used] = addresses[lane] / 4 + word;
+                used += 1;
+            }
+        }
+        let wanted = &mut wanted[..used];
+        wanted.sort_unstable();
+        let mut per_bank = [0u64; BANKS];
+        let mut distinct = 0;
+        for (i, word) in wanted.iter().enumerate() {
+            if i == 0 || wanted[i - 1] != *word {
+                per_bank[*word as usize % BANKS] += 1;
+                distinct += 1;
+            }
+        }
+        let wavefronts = per_bank.into_iter().max().unwrap_or(0);
+        sum.wavefronts += wavefronts;
+        sum.conflicts += wavefronts - u64::div_ceil(distinct, BANKS as u64);
+    }
+    let traffic = context.ledger.meter.traffic(path);
+    traffic.accesses += sum.accesses;
+    traffic.bytes += sum.bytes;
+    traffic.wavefronts += sum.wavefronts;
+    traffic.conflicts += sum.conflicts;
+}

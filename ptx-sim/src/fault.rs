@@ -1,0 +1,144 @@
+//! What can go wrong, and where.
+
+use std::fmt;
+
+use crate::ast::Space;
+
+/// One kind of fault.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// An address outside of every allocation, or across the end of one.
+    #[error("{action} of {size} bytes at {space} address {address:#x}: {why}")]
+    OutOfBounds {
+        /// `read`, `write`, `atomic`, ...
+        action: &'static str,
+        /// The state space.
+        space: SpaceName,
+        /// The address.
+        address: u64,
+        /// Bytes accessed.
+        size: usize,
+        /// What lies nearest.
+        why: String,
+    },
+    /// An address that is not a multiple of the access size.
+    #[error("{action} of {size} bytes at {space} address {address:#x} is not aligned to {alignment} bytes")]
+    Misaligned {
+        /// `read`, `write`, `atomic`, ...
+        action: &'static str,
+        /// The state space.
+        space: SpaceName,
+        /// The address.
+        address: u64,
+        /// Bytes accessed.
+        size: usize,
+        /// Required alignment.
+        alignment: usize,
+    },
+    /// A read of memory that nothing has written.
+    #[error("read of {size} bytes at {space} address {address:#x}, which nothing has written")]
+    Uninitialised {
+        /// The state space.
+        space: SpaceName,
+        /// The address.
+        address: u64,
+        /// Bytes accessed.
+        size: usize,
+    },
+    /// Two threads touch the same shared memory without a barrier between, and one of them writes.
+    #[error(
+        "{action} at shared address {address:#x} races with thread {other}'s {other_action} (PTX line {other_line})"
+    )]
+    Race {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The address.
+        address: u64,
+        /// Linear index of the other thread.
+        other: u32,
+        /// `read` or `write`.
+        other_action: &'static str,
+        /// Where the other access stands.
+        other_line: u32,
+    },
+    /// Data of an asynchronous copy used before it was waited for.
+    #[error(
+        "{action} at {space} address {address:#x} while the asynchronous copy of PTX line {copy_line} is in flight"
+    )]
+    CopyInFlight {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The state space.
+        space: SpaceName,
+        /// The address.
+        address: u64,
+        /// Where the copy was issued.
+        copy_line: u32,
+    },
+    /// A barrier that only a part of a warp or block reaches.
+    #[error("divergent barrier: {0}")]
+    DivergentBarrier(String),
+    /// No thread of the block can go on.
+    #[error("deadlock: {0}")]
+    Deadlock(String),
+    /// The launch's limit of instructions is used up.
+    #[error("a warp has executed {0} instructions: the kernel does not seem to finish")]
+    StepLimit(u64),
+    /// `trap`, a failed `assert`, or a wrong use of an instruction that the ISA leaves undefined.
+    #[error("{0}")]
+    Trap(String),
+}
+
+/// A state space as messages name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SpaceName(pub Space);
+
+impl fmt::Display for SpaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Space::Reg => "register",
+            Space::Const => "constant",
+            Space::Global => "global",
+            Space::Local => "local",
+            Space::Param => "parameter",
+            Space::Shared => "shared",
+        })
+    }
+}
+
+/// A fault and where it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What happened.
+    pub fault: Fault,
+    /// The kernel.
+    pub kernel: String,
+    /// `%ctaid`.
+    pub block: [u32; 3],
+    /// `%tid`.
+    pub thread: [u32; 3],
+    /// Line in the PTX.
+    pub ptx_line: u32,
+    /// The instruction.
+    pub instruction: String,
+    /// File and line in the CUDA source, if the PTX has line information.
+    pub source: Option<(String, u32)>,
+    /// How often it was found at this instruction; the rest of the fields describe the first time.
+    pub count: u64,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ([bx, by, bz], [tx, ty, tz]) = (self.block, self.thread);
+        write!(f, "{}\n  in {} block ({bx},{by},{bz}) thread ({tx},{ty},{tz})", self.fault, self.kernel)?;
+        write!(f, "\n  at PTX line {}: {}", self.ptx_line, self.instruction)?;
+        if let Some((file, line)) = &self.source {
+            write!(f, "\n  from {file}:{line}")?;
+        }
+        if self.count > 1 {
+            write!(f, "\n  ({} times)", self.count)?;
+        }
+        Ok(())
+    }
+}

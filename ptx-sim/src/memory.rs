@@ -1,0 +1,184 @@
+//! Global memory: a set of allocations that blocks on all cores share.
+//!
+//! Bytes live in atomic words with relaxed ordering, because blocks run at the same time and a kernel may race.
+//! Allocations lie at least [`GAP`] bytes apart, so that running off one of them is always noticed.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::ast::Space;
+use crate::fault::{Fault, SpaceName};
+
+/// Address of the first allocation.
+const FIRST: u64 = 0x7000_0000_0000;
+
+/// Least distance between allocations, in bytes.
+const GAP: u64 = 1 << 16;
+
+/// Alignment of allocations, as `cudaMalloc`'s.
+const ALIGNMENT: u64 = 256;
+
+/// Global memory of a [`Machine`](crate::Machine).
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// In ascending order of address.
+    allocations: Vec<Allocation>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Allocation {
+    base: u64,
+    len: usize,
+    words: Box<[AtomicU32]>,
+    /// One bit per byte: whether it was ever written.
+    written: Box<[AtomicU32]>,
+}
+
+/// A place found in memory: an allocation and a byte offset in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    allocation: &'a Allocation,
+    offset: usize,
+}
+
+fn words(bytes: usize) -> Box<[AtomicU32]> {
+    (0..bytes.div_ceil(4)).map(|_| AtomicU32::new(0)).collect()
+}
+
+impl Memory {
+    /// Reserves `len` bytes, unwritten, and returns their address.
+    pub fn allocate(&mut self, len: usize) -> u64 {
+        let base = self.next.max(FIRST);
+        self.next = (base + len as u64 + GAP).next_multiple_of(ALIGNMENT);
+        let written = words(len.div_ceil(8));
+        self.allocations.push(Allocation { base, len, words: words(len), written });
+        base
+    }
+
+    /// Gives an allocation back. Returns whether `address` was the beginning of one.
+    pub fn free(&mut self, address: u64) -> bool {
+        let found = self.allocations.binary_search_by_key(&address, |a| a.base);
+        found.map(|index| self.allocations.remove(index)).is_ok()
+    }
+
+    /// Copies `bytes` to `address`.
+    ///
+    /// # Errors
+    /// [`Fault::OutOfBounds`].
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.find("write", address, bytes.len())?.write(bytes);
+        Ok(())
+    }
+
+    /// Fills `bytes` from `address`, whether written before or not.
+    ///
+    /// # Errors
+    /// [`Fault::OutOfBounds`].
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        self.find("read", address, bytes.len())?.read(bytes);
+        Ok(())
+    }
+
+    /// Marks an allocation's bytes as never written, as fresh memory is.
+    ///
+    /// # Errors
+    /// [`Fault::OutOfBounds`].
+    pub fn forget(&self, address: u64, len: usize) -> Result<(), Fault> {
+        self.find("write", address, len)?.mark(len, false);
+        Ok(())
+    }
+
+    pub(crate) fn find(&self, action: &'static str, address: u64, size: usize) -> Result<Place<'_>, Fault> {
+        let index = self.allocations.partition_point(|a| a.base <= address);
+        let before = index.checked_sub(1).map(|i| &self.allocations[i]);
+        if let Some(allocation) = before {
+            let offset = (address - allocation.base) as usize;
+            if offset.checked_add(size).is_some_and(|end| end <= allocation.len) {
+                return Ok(Place { allocation, offset });
+            }
+        }
+        let why = match before {
+            Some(a) => {
+                let past = (address - a.base) as i64 - a.len as i64;
+                let len = a.len;
+                match past < 0 {
+                    true => format!("runs over the end of the allocation of {len} bytes at {:#x}", a.base),
+                    false => format!("{past} bytes past the end of the allocation of {len} bytes at {:#x}", a.base),
+                }
+            }
+            None => "not in any allocation".into(),
+        };
+        Err(Fault::OutOfBounds { action, space: SpaceName(Space::Global), address, size, why })
+    }
+}
+
+impl Place<'_> {
+    pub(crate) fn read(self, bytes: &mut [u8]) {
+        let words = &self.allocation.words;
+        if self.offset.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
+            for (i, chunk) in bytes.chunks_exact_mut(4).enumerate() {
+                chunk.copy_from_slice(&words[self.offset / 4 + i].load(Relaxed).to_le_bytes());
+            }
+            return;
+        }
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            let at = self.offset + i;
+            *byte = words[at / 4].load(Relaxed).to_le_bytes()[at % 4];
+        }
+    }
+
+    pub(crate) fn write(self, bytes: &[u8]) {
+        let words = &self.allocation.words;
+        if self.offset.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
+            for (i, chunk) in bytes.chunks_exact(4).enumerate() {
+                let word = u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
+                words[self.offset / 4 + i].store(word, Relaxed);
+            }
+        } else {
+            for (i, &byte) in bytes.iter().enumerate() {
+                let (at, shift) = (self.offset + i, 8 * ((self.offset + i) % 4));
+                // The word's other bytes may belong to other blocks, so they must not be written back stale.
+                let _ = words[at / 4]
+                    .fetch_update(Relaxed, Relaxed, |word| Some(word & !(0xFF << shift) | u32::from(byte) << shift));
+            }
+        }
+        self.mark(bytes.len(), true);
+    }
+
+    /// Replaces the 4-byte word here by `f` of it, atomically; returns the old word.
+    pub(crate) fn update_word(self, f: impl FnMut(u32) -> u32) -> u32 {
+        let mut f = f;
+        self.mark(4, true);
+        let word = &self.allocation.words[self.offset / 4];
+        word.fetch_update(Relaxed, Relaxed, |old| Some(f(old))).unwrap_or_else(|old| old)
+    }
+
+    /// Whether every one of `len` bytes was written at some time.
+    pub(crate) fn is_written(self, len: usize) -> bool {
+        let bits = &self.allocation.written;
+        self.bit_words(len).all(|(word, mask)| bits[word].load(Relaxed) & mask == mask)
+    }
+
+    fn mark(self, len: usize, written: bool) {
+        for (word, mask) in self.bit_words(len) {
+            let bits = &self.allocation.written[word];
+            match written {
+                // Reading first keeps the cache line shared in the common case of a second write.
+                true if bits.load(Relaxed) & mask == mask => {}
+                true => drop(bits.fetch_or(mask, Relaxed)),
+                false => drop(bits.fetch_and(!mask, Relaxed)),
+            }
+        }
+    }
+
+    /// The words of the `written` bits of `len` bytes, with a mask for each.
+    fn bit_words(self, len: usize) -> impl Iterator<Item = (usize, u32)> {
+        let (start, end) = (self.offset, self.offset + len);
+        (start / 32..end.div_ceil(32)).map(move |word| {
+            let from = start.max(word * 32) - word * 32;
+            let to = end.min(word * 32 + 32) - word * 32;
+            let ones = |n: usize| if n == 32 { u32::MAX } else { (1u32 << n) - 1 };
+            (word, ones(to) & !ones(from))
+        })
+    }
+}

@@ -1,0 +1,278 @@
+//! Counts of what a launch did: deterministic, so that tests can hold budgets on them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Classes of instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// Integer arithmetic, logic, shifts, comparisons and selections.
+    Integer,
+    /// f32 and f64 arithmetic and comparisons.
+    Float,
+    /// f16 and bf16 arithmetic and comparisons, packed or not.
+    Half,
+    /// Approximations on the special function unit.
+    Special,
+    /// Conversions between types.
+    Convert,
+    /// Moves between registers.
+    Move,
+    /// Loads and stores of every space, `cvta`, prefetches.
+    Memory,
+    /// Atomics and reductions in memory.
+    Atomic,
+    /// Asynchronous copies and their groups and barriers.
+    Copy,
+    /// `ldmatrix`, `stmatrix`, `movmatrix`.
+    Matrix,
+    /// Tensor-core products.
+    Mma,
+    /// Shuffles, votes, matches, warp reductions.
+    Warp,
+    /// Barriers and fences.
+    Barrier,
+    /// Branches, calls, returns.
+    Control,
+}
+
+impl Class {
+    /// Every class, in the order of reports.
+    pub const ALL: [Self; 14] = [
+        Self::Integer,
+        Self::Float,
+        Self::Half,
+        Self::Special,
+        Self::Convert,
+        Self::Move,
+        Self::Memory,
+        Self::Atomic,
+        Self::Copy,
+        Self::Matrix,
+        Self::Mma,
+        Self::Warp,
+        Self::Barrier,
+        Self::Control,
+    ];
+
+    /// The name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Float => "float",
+            Self::Half => "half",
+            Self::Special => "special",
+            Self::Convert => "convert",
+            Self::Move => "move",
+            Self::Memory => "memory",
+            Self::Atomic => "atomic",
+            Self::Copy => "copy",
+            Self::Matrix => "matrix",
+            Self::Mma => "mma",
+            Self::Warp => "warp",
+            Self::Barrier => "barrier",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// Instructions of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instructions {
+    /// Issued, once per warp.
+    pub warp: u64,
+    /// Executed, once per active lane.
+    pub lane: u64,
+}
+
+/// Traffic of one state space in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Warp-wide accesses.
+    pub accesses: u64,
+    /// Bytes that lanes asked for.
+    pub bytes: u64,
+    /// Distinct 32-byte sectors per access, summed (global and local memory).
+    pub sectors: u64,
+    /// Passes over shared memory's banks, summed: 1 per access of up to 128 bytes without conflicts.
+    pub wavefronts: u64,
+    /// Wavefronts beyond those that the bytes need: bank conflicts.
+    pub conflicts: u64,
+}
+
+/// Memory traffic by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Path {
+    /// Loads from global memory.
+    GlobalRead,
+    /// Stores to global memory.
+    GlobalWrite,
+    /// Loads from shared memory, `ldmatrix` included.
+    SharedRead,
+    /// Stores to shared memory, `stmatrix` included.
+    SharedWrite,
+    /// Loads from local memory (spills).
+    LocalRead,
+    /// Stores to local memory (spills).
+    LocalWrite,
+    /// Loads from the constant bank.
+    ConstRead,
+    /// Global memory read by asynchronous copies into shared memory.
+    CopyGlobalRead,
+    /// Shared memory written by asynchronous copies.
+    CopySharedWrite,
+    /// Shared memory read by asynchronous copies to global memory.
+    CopySharedRead,
+    /// Global memory written by asynchronous copies.
+    CopyGlobalWrite,
+    /// Atomics on global memory.
+    GlobalAtomic,
+    /// Atomics on shared memory.
+    SharedAtomic,
+}
+
+impl Path {
+    /// The name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GlobalRead => "global read",
+            Self::GlobalWrite => "global write",
+            Self::SharedRead => "shared read",
+            Self::SharedWrite => "shared write",
+            Self::LocalRead => "local read",
+            Self::LocalWrite => "local write",
+            Self::ConstRead => "const read",
+            Self::CopyGlobalRead => "copy: global read",
+            Self::CopySharedWrite => "copy: shared write",
+            Self::CopySharedRead => "copy: shared read",
+            Self::CopyGlobalWrite => "copy: global write",
+            Self::GlobalAtomic => "global atomic",
+            Self::SharedAtomic => "shared atomic",
+        }
+    }
+}
+
+/// What a launch did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meter {
+    instructions: [Instructions; Class::ALL.len()],
+    /// Memory traffic.
+    pub traffic: BTreeMap<Path, Traffic>,
+    /// Tensor-core instructions by shape and types, for example `m16n8k16.f32.bf16.bf16.f32`, once per warp.
+    pub mma: BTreeMap<String, u64>,
+}
+
+impl Meter {
+    pub(crate) fn issue(&mut self, class: Class, mask: u32) {
+        let count = &mut self.instructions[class as usize];
+        count.warp += 1;
+        count.lane += u64::from(mask.count_ones());
+    }
+
+    pub(crate) fn traffic(&mut self, path: Path) -> &mut Traffic {
+        self.traffic.entry(path).or_default()
+    }
+
+    pub(crate) fn mma(&mut self, shape: &str) {
+        match self.mma.get_mut(shape) {
+            Some(count) => *count += 1,
+            None => drop(self.mma.insert(shape.into(), 1)),
+        }
+    }
+
+    /// Instructions of one class.
+    #[must_use]
+    pub fn instructions(&self, class: Class) -> Instructions {
+        self.instructions[class as usize]
+    }
+
+    /// Instructions of all classes.
+    #[must_use]
+    pub fn total(&self) -> Instructions {
+        self.instructions.iter().fold(Instructions::default(), |sum, count| Instructions {
+            warp: sum.warp + count.warp,
+            lane: sum.lane + count.lane,
+        })
+    }
+
+    /// Adds another meter's counts.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.instructions.iter_mut().zip(&other.instructions) {
+            sum.warp += count.warp;
+            sum.lane += count.lane;
+        }
+        for (path, traffic) in &other.traffic {
+            let sum = self.traffic(*path);
+            sum.accesses += traffic.accesses;
+            sum.bytes += traffic.bytes;
+            sum.sectors += traffic.sectors;
+            sum.wavefronts += traffic.wavefronts;
+            sum.conflicts += traffic.conflicts;
+        }
+        for (shape, count) in &other.mma {
+            *self.mma.entry(shape.clone()).or_default() += count;
+        }
+    }
+
+    /// One JSON object, keys sorted.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let instructions = Class::ALL.iter().map(|class| {
+            let count = self.instructions(*class);
+            format!("\"{}\":{{\"warp\":{},\"lane\":{}}}", class.name(), count.warp, count.lane)
+        });
+        let traffic = self.traffic.iter().map(|(path, t)| {
+            format!(
+                "\"{}\":{{\"accesses\":{},\"bytes\":{},\"sectors\":{},\"wavefronts\":{},\"conflicts\":{}}}",
+                path.name(),
+                t.accesses,
+                t.bytes,
+                t.sectors,
+                t.wavefronts,
+                t.conflicts
+            )
+        });
+        let mma = self.mma.iter().map(|(shape, count)| format!("\"{shape}\":{count}"));
+        let join = |parts: &mut dyn Iterator<Item = String>| parts.collect::<Vec<_>>().join(",");
+        format!(
+            "{{\"instructions\":{{{}}},\"traffic\":{{{}}},\"mma\":{{{}}}}}",
+            join(&mut instructions.into_iter()),
+            join(&mut traffic.into_iter()),
+            join(&mut mma.into_iter())
+        )
+    }
+}
+
+impl fmt::Display for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<20} {:>14} {:>16}", "instructions", "per warp", "per lane")?;
+        for class in Class::ALL {
+            let count = self.instructions(class);
+            if count.warp > 0 {
+                writeln!(f, "{:<20} {:>14} {:>16}", class.name(), count.warp, count.lane)?;
+            }
+        }
+        let total = self.total();
+        writeln!(f, "{:<20} {:>14} {:>16}", "total", total.warp, total.lane)?;
+        if !self.traffic.is_empty() {
+            let heads = ["accesses", "bytes", "sectors", "wavefronts", "conflicts"];
+            write!(f, "\n{:<20}", "traffic")?;
+            heads.iter().try_for_each(|head| write!(f, " {head:>12}"))?;
+            writeln!(f)?;
+        }
+        for (path, t) in &self.traffic {
+            write!(f, "{:<20}", path.name())?;
+            let counts = [t.accesses, t.bytes, t.sectors, t.wavefronts, t.conflicts];
+            counts.iter().try_for_each(|count| write!(f, " {count:>12}"))?;
+            writeln!(f)?;
+        }
+        if !self.mma.is_empty() {
+            writeln!(f, "\n{:<40} {:>10}", "tensor-core product", "per warp")?;
+        }
+        self.mma.iter().try_for_each(|(shape, count)| writeln!(f, "{shape:<40} {count:>10}"))
+    }
+}
