@@ -177,55 +177,46 @@ impl Geometry {
     }
 
     /// Llama2-13B: 40 heads of 128, 16 rotated.
-    #[allow(missing_docs, clippy::missing_errors_doc)]
     pub fn llama2_13b(d_kv: usize) -> Result<Self> {
         Self::mha2mla(40, 40, 128, 16, d_kv)
     }
 
     /// Llama3-8B: 32 query heads, 8 KV heads of 128, 16 rotated. `d_kv` 64 gives a latent of 512.
-    #[allow(clippy::missing_errors_doc)]
     pub fn llama3_8b(d_kv: usize) -> Result<Self> {
         Self::mha2mla(32, 8, 128, 16, d_kv)
     }
 
     /// SmolLM-135M and SmolLM2-135M: 9 query heads, 3 KV heads of 64, 8 rotated. `d_kv` 32, 16 or 8.
-    #[allow(clippy::missing_errors_doc)]
     pub fn smollm_135m(d_kv: usize) -> Result<Self> {
         Self::mha2mla(9, 3, 64, 8, d_kv)
     }
 
     /// SmolLM-360M: 15 query heads, 5 KV heads of 64, 8 rotated. `d_kv` 32, 16 or 8.
-    #[allow(clippy::missing_errors_doc)]
     pub fn smollm_360m(d_kv: usize) -> Result<Self> {
         Self::mha2mla(15, 5, 64, 8, d_kv)
     }
 
     /// SmolLM-1.7B: 32 heads of 64, 8 rotated. `d_kv` 32, 16 or 8 (latent 1024, 512, 256).
-    #[allow(clippy::missing_errors_doc)]
     pub fn smollm_1_7b(d_kv: usize) -> Result<Self> {
         Self::mha2mla(32, 32, 64, 8, d_kv)
     }
 
     /// DeepSeek-V2-Lite: 16 heads, latent 512, shared rope key of 64.
-    #[allow(clippy::missing_errors_doc)]
     pub fn deepseek_v2_lite() -> Result<Self> {
         Self::deepseek(16, 512, 64, 128, 128)
     }
 
     /// DeepSeek-V3 and R1: 128 heads, latent 512, shared rope key of 64.
-    #[allow(clippy::missing_errors_doc)]
     pub fn deepseek_v3() -> Result<Self> {
         Self::deepseek(128, 512, 64, 128, 128)
     }
 
     /// MiniCPM3-4B: 40 heads, latent 256, shared rope key of 32.
-    #[allow(clippy::missing_errors_doc)]
     pub fn minicpm3_4b() -> Result<Self> {
         Self::deepseek(40, 256, 32, 64, 64)
     }
 
     /// Mistral-Small-4: 32 heads, latent 256, shared rope key of 64.
-    #[allow(clippy::missing_errors_doc)]
     pub fn mistral_small_4() -> Result<Self> {
         Self::deepseek(32, 256, 64, 64, 128)
     }

@@ -180,13 +180,11 @@ impl Checkpoint {
     }
 
     /// The norm in front of the output head, over `hidden`.
-    #[allow(clippy::missing_errors_doc)]
     pub fn final_norm(&self) -> Result<RmsNorm> {
         self.norm("model.norm.weight")
     }
 
     /// The output head, `[vocab, hidden]`; `None` if it is the embedding.
-    #[allow(clippy::missing_errors_doc)]
     pub fn lm_head(&self) -> Result<Option<Matrix>> {
         if self.config.tied_embeddings {
             return Ok(None);
