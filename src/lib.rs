@@ -3,6 +3,7 @@
 //! - [`geometry`] says what a model is, [`weights`] what a layer holds, [`rope`] which dimensions turn.
 //! - [`cache`] says how bytes lie: int4 or bf16 latents and rotated keys in pages, specified to the bit.
 //! - [`reference`](mod@reference) says what each operation computes, in f64.
+//! - [`image`] holds the CUDA kernels that this build compiled, if any.
 //! - [`layer`] puts one attention layer's step together.
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
@@ -13,6 +14,7 @@ pub mod cache;
 pub mod convert;
 pub mod error;
 pub mod geometry;
+pub mod image;
 pub mod layer;
 #[cfg(feature = "load")]
 pub mod load;

@@ -1,0 +1,90 @@
+//! Running nvcc.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::arch::Arch;
+use crate::select::{capability, suits};
+
+/// What nvcc is told in every case. Line numbers cost nothing at run time and are what profilers and the simulator
+/// point with.
+const OPTIONS: [&str; 5] = ["-std=c++17", "-O3", "-lineinfo", "-Werror", "all-warnings"];
+
+/// One file to compile for one architecture.
+pub struct Job {
+    pub source: PathBuf,
+    pub arch: Arch,
+}
+
+impl Job {
+    /// The file's name without its ending.
+    pub fn kernel_file(&self) -> Cow<'_, str> {
+        self.source.file_stem().unwrap_or_default().to_string_lossy()
+    }
+
+    /// The name of the image.
+    pub fn image(&self) -> String {
+        let ending = if self.arch.is_virtual() { "ptx" } else { "cubin" };
+        format!("{}.{}.{ending}", self.kernel_file(), self.arch.name())
+    }
+
+    fn command(&self, nvcc: &Path, out: &Path) -> Command {
+        let mut command = Command::new(nvcc);
+        command
+            .args(OPTIONS)
+            .arg(if self.arch.is_virtual() { "-ptx" } else { "-cubin" })
+            .arg(format!("-gencode=arch=compute_{},code={}", capability(self.arch), self.arch.name()))
+            .arg("-o")
+            .arg(out.join(self.image()))
+            .arg(&self.source);
+        command
+    }
+
+    fn run(&self, nvcc: &Path, out: &Path) -> Result<(), String> {
+        let mut command = self.command(nvcc, out);
+        let output = command.output().map_err(|error| format!("cannot start {command:?}: {error}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let [printed, complaints] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        Err(format!(
+            "{command:?}: {}\n{printed}{complaints}\n\
+             If this nvcc is too old for {}, let CUDA_COMPUTE_CAP list what it knows and you need (as `80,90a`), or \
+             let NVCC name a newer one; `cargo xtask setup` installs the one that the kernels are tested with.",
+            output.status,
+            self.arch.name()
+        ))
+    }
+}
+
+/// All jobs of the kernel files in a folder, by file and then by architecture.
+pub fn jobs(sources: &Path, architectures: &[Arch]) -> Result<Vec<Job>, String> {
+    let entries = sources.read_dir().map_err(|error| format!("cannot list {}: {error}", sources.display()))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
+    // Folders list in any order, but equal sources should make equal builds.
+    files.sort();
+    let jobs = files.iter().flat_map(|source| architectures.iter().map(|&arch| Job { source: source.clone(), arch }));
+    Ok(jobs.filter(|job| suits(&job.kernel_file(), job.arch)).collect())
+}
+
+/// Does all jobs, some at a time. The first failure is the result, and no further job starts after one.
+pub fn run(jobs: &[Job], nvcc: &Path, out: &Path, at_a_time: usize) -> Result<(), String> {
+    let waiting = Mutex::new(jobs.iter());
+    let next = || waiting.lock().ok()?.next();
+    let work = || {
+        while let Some(job) = next() {
+            if let Err(failure) = job.run(nvcc, out) {
+                while next().is_some() {}
+                return Err(failure);
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_a_time.clamp(1, jobs.len().max(1))).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err("a worker panicked".into())))
+    })
+}

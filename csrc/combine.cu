@@ -1,0 +1,109 @@
+// `combine`: merges attention over parts of a sequence, `src/reference/combine.rs` on the device.
+//
+//     lse      = ln sum_p exp(lse_p)
+//     o_latent = sum_p exp(lse_p - lse) o_latent_p
+//
+// Tile: a block merges one row, all of its latents.
+// Accumulators: thread t owns latents 4 t .. 4 t + 3, and those 4 * blockDim.x further on (one at a time where 16-byte
+//     accesses are not possible), in f32, over all parts in ascending order. No result depends on other rows.
+// Shared memory: scratch of both reductions, 2 * 128 bytes; dynamic, one f32 per part: its weight, relative to the
+//     largest. Thread p writes those of parts p, p + blockDim.x, ...; every thread reads all of them.
+// Per row, with s of the S parts not empty and latents of L numbers: reads 4 S + 4 s L bytes, each of them once; writes
+//     2 L + 4 bytes; 2 s L + L FLOPs. Half a FLOP per byte: memory decides.
+//
+// Empty parts (lse = -inf) have weight 0, and what has weight 0 is not read, whatever bytes lie there.
+
+#include <math_constants.h>
+
+#include "common/reduce.cuh"
+#include "params.h"
+#include "ptx/convert.cuh"
+
+namespace {
+
+__device__ void add_scaled(float &sum, float weight, float x) { sum = fmaf(weight, x, sum); }
+
+__device__ void add_scaled(float4 &sum, float weight, float4 x) {
+    add_scaled(sum.x, weight, x.x);
+    add_scaled(sum.y, weight, x.y);
+    add_scaled(sum.z, weight, x.z);
+    add_scaled(sum.w, weight, x.w);
+}
+
+__device__ uint16_t scaled_bf16(float x, float factor) { return bf16_from_f32(x * factor); }
+
+__device__ uint2 scaled_bf16(float4 x, float factor) {
+    return {bf16x2_from_f32(x.x * factor, x.y * factor), bf16x2_from_f32(x.z * factor, x.w * factor)};
+}
+
+// Parts whose loads may overlap.
+constexpr unsigned BATCH = 4;
+
+// One row of the output, `Values` (and the `Rounded` of them) at a time. `parts` is the row in the first part,
+// `part_stride` the distance to the next part's; both count `Values`, as does `width`.
+template <typename Values, typename Rounded>
+__device__ void merge_row(const Values *parts, size_t part_stride, unsigned splits, unsigned width,
+                          const float *weights, float normaliser, Rounded *out) {
+    for (unsigned column = threadIdx.x; column < width; column += blockDim.x) {
+        Values sum{};
+        for (unsigned first = 0; first < splits; first += BATCH) {
+            // All loads before all sums, so that a weight of 0 makes a predicated load and not a branch around one.
+            float weight[BATCH];
+            Values value[BATCH];
+#pragma unroll
+            for (unsigned i = 0; i < BATCH; ++i) {
+                const unsigned p = first + i;
+                weight[i] = p < splits ? weights[p] : 0.0f;
+                value[i] = weight[i] > 0.0f ? __ldg(parts + p * part_stride + column) : Values{};
+            }
+#pragma unroll
+            for (unsigned i = 0; i < BATCH; ++i) {
+                add_scaled(sum, weight[i], value[i]);
+            }
+        }
+        out[column] = scaled_bf16(sum, normaliser);
+    }
+}
+
+__device__ bool is_aligned(uint64_t address, unsigned bytes) { return address % bytes == 0; }
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS) combine(const __grid_constant__ CombineParams params) {
+    extern __shared__ float weights[];
+    __shared__ float scratch_max[WARP], scratch_sum[WARP];
+    const unsigned row = blockIdx.x;
+    const size_t rows = params.rows, width = params.latent_rank;
+
+    // Each part's lse waits in the place of its weight; the thread that put it there is the one that reads it back.
+    const float *lse_partial = reinterpret_cast<const float *>(params.lse_partial) + row;
+    float largest = -CUDART_INF_F;
+    for (unsigned p = threadIdx.x; p < params.splits; p += blockDim.x) {
+        weights[p] = __ldg(lse_partial + p * rows);
+        largest = fmaxf(largest, weights[p]);
+    }
+    largest = reduce_block(largest, -CUDART_INF_F, Maximum(), scratch_max);
+
+    // Without any part the exponents would be inf - inf.
+    const bool empty = largest == -CUDART_INF_F;
+    float sum = 0.0f;
+    for (unsigned p = threadIdx.x; p < params.splits; p += blockDim.x) {
+        weights[p] = empty ? 0.0f : expf(weights[p] - largest);
+        sum += weights[p];
+    }
+    // Its barrier also shows every thread all weights.
+    sum = reduce_block(sum, 0.0f, Sum(), scratch_sum);
+    if (threadIdx.x == 0) {
+        reinterpret_cast<float *>(params.lse)[row] = empty ? -CUDART_INF_F : largest + logf(sum);
+    }
+
+    const float normaliser = empty ? 0.0f : 1.0f / sum;
+    const float *o_partial = reinterpret_cast<const float *>(params.o_partial) + row * width;
+    uint16_t *o_latent = reinterpret_cast<uint16_t *>(params.o_latent) + row * width;
+    if (width % 4 == 0 && is_aligned(params.o_partial, 16) && is_aligned(params.o_latent, 8)) {
+        merge_row(reinterpret_cast<const float4 *>(o_partial), rows * width / 4, params.splits, width / 4, weights,
+                  normaliser, reinterpret_cast<uint2 *>(o_latent));
+    } else {
+        merge_row(o_partial, rows * width, params.splits, width, weights, normaliser, o_latent);
+    }
+}

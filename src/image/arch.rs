@@ -1,0 +1,50 @@
+//! The architectures that kernels are compiled for. The build script includes this file too.
+
+/// An architecture that nvcc compiles for: a real one (`sm_80`: machine code) or a virtual one (`compute_80`: PTX).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Arch {
+    /// Machine code for A100.
+    Sm80,
+    /// Machine code for A10, A40 and the GeForce RTX 30 series.
+    Sm86,
+    /// Machine code for L4, L40 and the GeForce RTX 40 series.
+    Sm89,
+    /// Machine code for H100 and H200, their own instructions included.
+    Sm90a,
+    /// Machine code for B200, its own instructions included.
+    Sm100a,
+    /// Machine code for the GeForce RTX 50 series and RTX PRO Blackwell.
+    Sm120,
+    /// PTX for every GPU from Ampere on, also those that are not built yet.
+    Compute80,
+    /// PTX with Hopper's own instructions, which only compute capability 9.0 runs.
+    Compute90a,
+}
+
+impl Arch {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Sm80, Self::Sm86, Self::Sm89, Self::Sm90a, Self::Sm100a, Self::Sm120, Self::Compute80, Self::Compute90a];
+
+    /// nvcc's name of it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sm80 => "sm_80",
+            Self::Sm86 => "sm_86",
+            Self::Sm89 => "sm_89",
+            Self::Sm90a => "sm_90a",
+            Self::Sm100a => "sm_100a",
+            Self::Sm120 => "sm_120",
+            Self::Compute80 => "compute_80",
+            Self::Compute90a => "compute_90a",
+        }
+    }
+
+    /// Whether code for it is PTX, which drivers compile when they load it.
+    #[must_use]
+    pub const fn is_virtual(self) -> bool {
+        matches!(self, Self::Compute80 | Self::Compute90a)
+    }
+}
