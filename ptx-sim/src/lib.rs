@@ -9,9 +9,11 @@ pub mod fault;
 mod machine;
 pub mod memory;
 pub mod meter;
+mod params;
 pub mod parse;
 mod program;
 mod shared;
 
 pub use decode::DecodeError;
-pub use machine::{Launch, LaunchError, Limits, LoadError, Machine, Module, Report};
+pub use machine::{Launch, LaunchError, Limits, LoadError, Machine, Module, Report, check};
+pub use params::Params;

@@ -8,7 +8,7 @@ use crate::fault::{Fault, Finding};
 use crate::memory::Memory;
 use crate::meter::Meter;
 use crate::parse::{ParseError, parse};
-use crate::program::Program;
+use crate::program::{Code, Program};
 
 /// Why a module could not be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,30 @@ pub enum LaunchError {
     /// A fault ended it.
     #[error("{0}")]
     Fault(Box<Finding>),
+}
+
+/// Most blocks of a grid and most threads of a block along each axis, as CUDA has them.
+const GRID: [u32; 3] = [i32::MAX as u32, 65535, 65535];
+const BLOCK: [u32; 3] = [1024, 1024, 64];
+
+/// Why a module cannot be loaded, completely: the place where it is no PTX, or every instruction and variable that
+/// the simulator does not know. Empty if it can be.
+///
+/// ```
+/// let ptx = ".version 9.0\n.target sm_80\n.address_size 64\n.entry k() {\nfoo.u32 1;\nret;\nbar.baz;\n}";
+/// let errors: Vec<_> = ptx_sim::check(ptx).iter().map(ToString::to_string).collect();
+/// assert_eq!(errors[0], "line 5: `foo.u32`: unknown instruction");
+/// assert_eq!(errors.len(), 2);
+/// ```
+#[must_use]
+pub fn check(ptx: &str) -> Vec<LoadError> {
+    match parse(ptx) {
+        Err(error) => vec![error.into()],
+        Ok(syntax) => match decode(&syntax, &mut Memory::default()) {
+            Ok(_) => Vec::new(),
+            Err(errors) => errors.into_iter().map(LoadError::from).collect(),
+        },
+    }
 }
 
 /// Limits of the machine that kernels run on.
@@ -71,15 +95,26 @@ impl Module {
     /// The names of its kernels.
     #[must_use]
     pub fn kernels(&self) -> Vec<&str> {
-        self.program.functions.iter().filter(|code| code.entry).map(|code| code.name.as_str()).collect()
+        self.program.functions.iter().filter(|code| code.is_kernel()).map(|code| code.name.as_str()).collect()
     }
 
     /// Bytes of a kernel's parameter block, and offset and size of each parameter in it.
     #[must_use]
     pub fn parameters(&self, kernel: &str) -> Option<(usize, Vec<(usize, usize)>)> {
-        let code = &self.program.functions[*self.program.by_name.get(kernel)?];
+        let code = self.kernel(kernel)?;
         let list = code.params.iter().map(|slot| (slot.offset, slot.size)).collect();
-        code.entry.then_some((code.params.last().map_or(0, |slot| slot.offset + slot.size), list))
+        Some((code.params.last().map_or(0, |slot| slot.offset + slot.size), list))
+    }
+
+    /// Bytes of a kernel's static shared memory.
+    #[must_use]
+    pub fn shared_bytes(&self, kernel: &str) -> Option<usize> {
+        self.kernel(kernel).map(|code| code.shared_bytes)
+    }
+
+    fn kernel(&self, name: &str) -> Option<&Code> {
+        let code = &self.program.functions[*self.program.by_name.get(name)?];
+        code.is_kernel().then_some(code)
     }
 }
 
@@ -91,8 +126,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads per block: x, y, z.
     pub block: [u32; 3],
-    /// Blocks per cluster: x, y, z.
-    pub cluster: [u32; 3],
+    /// Blocks per cluster: x, y, z. `None` leaves it to the kernel's `.reqnctapercluster`, and is one block without.
+    pub cluster: Option<[u32; 3]>,
     /// Bytes of dynamic shared memory.
     pub dynamic_shared: usize,
     /// Whether the checker looks at every access to shared memory and at what memory was ever written.
@@ -103,7 +138,7 @@ impl Launch {
     /// A launch of `grid` blocks of `block` threads, checked, without dynamic shared memory.
     #[must_use]
     pub fn new(grid: [u32; 3], block: [u32; 3]) -> Self {
-        Self { grid, block, cluster: [1; 3], dynamic_shared: 0, checked: true }
+        Self { grid, block, cluster: None, dynamic_shared: 0, checked: true }
     }
 
     /// The same with dynamic shared memory.
@@ -115,7 +150,7 @@ impl Launch {
     /// The same with clusters of blocks.
     #[must_use]
     pub fn with_cluster(self, cluster: [u32; 3]) -> Self {
-        Self { cluster, ..self }
+        Self { cluster: Some(cluster), ..self }
     }
 
     /// The same with or without the checker.
@@ -159,7 +194,14 @@ impl Machine {
     /// [`LoadError`] names line and reason.
     pub fn load(&mut self, ptx: &str) -> Result<Module, LoadError> {
         let syntax = parse(ptx)?;
-        Ok(Module { program: Arc::new(decode(&syntax, &mut self.memory)?) })
+        let allocations = self.memory.allocations();
+        match decode(&syntax, &mut self.memory) {
+            Ok(program) => Ok(Module { program: Arc::new(program) }),
+            Err(mut errors) => {
+                self.memory.truncate(allocations);
+                Err(errors.swap_remove(0).into())
+            }
+        }
     }
 
     /// Runs a kernel to its end. `params` is its parameter block, laid out as C would lay out a struct of them.
@@ -168,11 +210,12 @@ impl Machine {
     /// [`LaunchError`]; memory keeps what was written until then.
     pub fn launch(&self, module: &Module, kernel: &str, launch: &Launch, params: &[u8]) -> Result<Report, LaunchError> {
         let program = &module.program;
-        let found = program.by_name.get(kernel).copied().filter(|&index| program.functions[index].entry);
+        let found = program.by_name.get(kernel).copied().filter(|&index| program.functions[index].is_kernel());
         let Some(index) = found else {
             let known = module.kernels().into_iter().map(String::from).collect();
             return Err(LaunchError::NoKernel { name: kernel.into(), known });
         };
+        let cluster = launch.cluster.or(program.functions[index].required("reqnctapercluster"));
         let grid = Grid {
             program,
             kernel: index,
@@ -180,7 +223,8 @@ impl Machine {
             params,
             grid: launch.grid,
             block: launch.block,
-            cluster: launch.cluster,
+            cluster: cluster.unwrap_or([1; 3]),
+            explicit_cluster: cluster.is_some(),
             dynamic_shared: launch.dynamic_shared,
             step_limit: self.limits.steps,
             checked: launch.checked,
@@ -203,29 +247,23 @@ impl Machine {
     fn check(&self, grid: &Grid) -> Result<(), LaunchError> {
         let code = &grid.program.functions[grid.kernel];
         let refuse = |why: String| Err(LaunchError::Configuration(format!("kernel `{}`: {why}", code.name)));
-        let product = |dims: [u32; 3]| dims.iter().map(|&n| u64::from(n)).product::<u64>();
-        if product(grid.grid) == 0 || product(grid.cluster) == 0 || !(1..=1024).contains(&product(grid.block)) {
+        let within = |dims: [u32; 3], most: [u32; 3]| (0..3).all(|axis| (1..=most[axis]).contains(&dims[axis]));
+        if !within(grid.grid, GRID) || !within(grid.block, BLOCK) || grid.threads() > 1024 {
             return refuse(format!("cannot launch {:?} blocks of {:?} threads", grid.grid, grid.block));
         }
-        if (0..3).any(|axis| !grid.grid[axis].is_multiple_of(grid.cluster[axis])) || product(grid.cluster) > 16 {
+        let fits = within(grid.cluster, [16; 3]) && grid.cluster.iter().product::<u32>() <= 16;
+        if !fits || (0..3).any(|axis| !grid.grid[axis].is_multiple_of(grid.cluster[axis])) {
             return refuse(format!("{:?} blocks do not divide into clusters of {:?}", grid.grid, grid.cluster));
         }
         let expected = code.params.last().map_or(0, |slot| slot.offset + slot.size);
         if grid.params.len() != expected {
             return refuse(format!("expected {expected} bytes of parameters, got {}", grid.params.len()));
         }
-        let shared = code.shared_bytes + grid.dynamic_shared;
+        let shared = code.shared_bytes.saturating_add(grid.dynamic_shared);
         if shared > self.limits.shared_bytes {
             return refuse(format!("needs {shared} bytes of shared memory of {}", self.limits.shared_bytes));
         }
-        for (name, numbers) in &code.directives {
-            let limit: u64 = numbers.iter().map(|&n| u64::from(n)).product();
-            let threads = product(grid.block);
-            if name == "maxntid" && threads > limit || name == "reqntid" && threads != limit {
-                return refuse(format!("`.{name} {numbers:?}` does not allow {threads} threads"));
-            }
-        }
-        Ok(())
+        code.check_directives(grid).or_else(refuse)
     }
 
     /// The fault of a launch, if it was one: shorthand for tests.

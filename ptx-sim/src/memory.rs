@@ -42,7 +42,8 @@ pub(crate) struct Place<'a> {
 }
 
 fn words(bytes: usize) -> Box<[AtomicU32]> {
-    (0..bytes.div_ceil(4)).map(|_| AtomicU32::new(0)).collect()
+    // A vector of zeros costs no memory until it is used, which the conversion in place keeps so.
+    vec![0; bytes.div_ceil(4)].into_iter().map(AtomicU32::new).collect()
 }
 
 impl Memory {
@@ -88,6 +89,22 @@ impl Memory {
         Ok(())
     }
 
+    /// Marks an allocation's bytes as written.
+    pub(crate) fn remember(&self, address: u64, len: usize) -> Result<(), Fault> {
+        self.find("write", address, len)?.mark(len, true);
+        Ok(())
+    }
+
+    /// Number of allocations.
+    pub(crate) fn allocations(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// Gives back all allocations but the `count` oldest ones.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.allocations.truncate(count);
+    }
+
     pub(crate) fn find(&self, action: &'static str, address: u64, size: usize) -> Result<Place<'_>, Fault> {
         let index = self.allocations.partition_point(|a| a.base <= address);
         let before = index.checked_sub(1).map(|i| &self.allocations[i]);
@@ -99,11 +116,10 @@ impl Memory {
         }
         let why = match before {
             Some(a) => {
-                let past = (address - a.base) as i64 - a.len as i64;
-                let len = a.len;
-                match past < 0 {
-                    true => format!("runs over the end of the allocation of {len} bytes at {:#x}", a.base),
-                    false => format!("{past} bytes past the end of the allocation of {len} bytes at {:#x}", a.base),
+                let Allocation { base, len, .. } = a;
+                match (address - base).checked_sub(*len as u64) {
+                    None => format!("runs over the end of the allocation of {len} bytes at {base:#x}"),
+                    Some(past) => format!("{past} bytes past the end of the allocation of {len} bytes at {base:#x}"),
                 }
             }
             None => "not in any allocation".into(),

@@ -135,6 +135,23 @@ pub enum Path {
 }
 
 impl Path {
+    /// Every path, in the order of reports.
+    pub const ALL: [Self; 13] = [
+        Self::GlobalRead,
+        Self::GlobalWrite,
+        Self::SharedRead,
+        Self::SharedWrite,
+        Self::LocalRead,
+        Self::LocalWrite,
+        Self::ConstRead,
+        Self::CopyGlobalRead,
+        Self::CopySharedWrite,
+        Self::CopySharedRead,
+        Self::CopyGlobalWrite,
+        Self::GlobalAtomic,
+        Self::SharedAtomic,
+    ];
+
     /// The name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -166,24 +183,39 @@ pub struct Meter {
     pub mma: BTreeMap<String, u64>,
 }
 
-impl Meter {
-    pub(crate) fn issue(&mut self, class: Class, mask: u32) {
+/// Counts while a launch runs: each count has a fixed place.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    instructions: [Instructions; Class::ALL.len()],
+    traffic: [Traffic; Path::ALL.len()],
+    mma: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    pub fn issue(&mut self, class: Class, mask: u32) {
         let count = &mut self.instructions[class as usize];
         count.warp += 1;
         count.lane += u64::from(mask.count_ones());
     }
 
-    pub(crate) fn traffic(&mut self, path: Path) -> &mut Traffic {
-        self.traffic.entry(path).or_default()
+    pub fn traffic(&mut self, path: Path) -> &mut Traffic {
+        &mut self.traffic[path as usize]
     }
 
-    pub(crate) fn mma(&mut self, shape: &str) {
+    pub fn mma(&mut self, shape: &str) {
         match self.mma.get_mut(shape) {
             Some(count) => *count += 1,
             None => drop(self.mma.insert(shape.into(), 1)),
         }
     }
 
+    pub fn meter(self) -> Meter {
+        let traffic = Path::ALL.into_iter().zip(self.traffic).filter(|(_, traffic)| traffic.accesses > 0);
+        Meter { instructions: self.instructions, traffic: traffic.collect(), mma: self.mma }
+    }
+}
+
+impl Meter {
     /// Instructions of one class.
     #[must_use]
     pub fn instructions(&self, class: Class) -> Instructions {
@@ -206,7 +238,7 @@ impl Meter {
             sum.lane += count.lane;
         }
         for (path, traffic) in &other.traffic {
-            let sum = self.traffic(*path);
+            let sum = self.traffic.entry(*path).or_default();
             sum.accesses += traffic.accesses;
             sum.bytes += traffic.bytes;
             sum.sectors += traffic.sectors;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::ast::Location;
-use crate::exec::{Context, Outcome};
+use crate::exec::{Context, Grid, Outcome};
 use crate::fault::Fault;
 use crate::meter::Class;
 
@@ -40,6 +40,43 @@ pub(crate) struct Code {
     pub shared_bytes: usize,
     /// `.reqntid`, `.maxntid`, cluster directives: name and numbers.
     pub directives: Vec<(String, Vec<u32>)>,
+}
+
+impl Code {
+    /// Whether it can be launched.
+    pub fn is_kernel(&self) -> bool {
+        self.entry && !self.steps.is_empty()
+    }
+
+    /// The three dimensions that a directive asks for.
+    pub fn required(&self, directive: &str) -> Option<[u32; 3]> {
+        let (_, numbers) = self.directives.iter().find(|(name, _)| name == directive)?;
+        Some(std::array::from_fn(|axis| numbers.get(axis).copied().unwrap_or(1)))
+    }
+
+    /// What performance directives say against a launch (PTX ISA sections 11.4 and 11.5).
+    pub fn check_directives(&self, grid: &Grid) -> Result<(), String> {
+        for (name, numbers) in &self.directives {
+            let limit = numbers.iter().fold(1, |product: u64, n| product.saturating_mul(u64::from(*n)));
+            let blocks = grid.cluster.iter().product::<u32>();
+            let (what, fits) = match name.as_str() {
+                "maxntid" => (format!("{} threads", grid.threads()), grid.threads() as u64 <= limit),
+                "reqntid" => (format!("{:?} threads", grid.block), self.required(name) == Some(grid.block)),
+                "reqnctapercluster" => {
+                    (format!("clusters of {:?} blocks", grid.cluster), self.required(name) == Some(grid.cluster))
+                }
+                "maxclusterrank" => (format!("clusters of {blocks} blocks"), u64::from(blocks) <= limit),
+                "explicitcluster" => ("a launch without clusters".into(), grid.explicit_cluster),
+                "blocksareclusters" => ("a launch: it counts blocks, not clusters".into(), false),
+                _ => continue,
+            };
+            if !fits {
+                let numbers = numbers.iter().map(|n| format!(" {n}")).collect::<Vec<_>>().join(",");
+                return Err(format!("`.{name}{numbers}` does not allow {what}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where a parameter lies.

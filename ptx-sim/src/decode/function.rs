@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::names::{Entity, Names};
 use super::operands::Operands;
-use super::{DecodeError, advance, size_of};
+use super::{DecodeError, LOCAL_BYTES, PARAM_BYTES, REGISTERS, SHARED_BYTES, reserve, size_of};
 use crate::ast::{Function, Instruction, Operand, Space, Statement, Type, Variable};
 use crate::families;
 use crate::meter::Class;
@@ -26,12 +26,22 @@ struct Decoder<'a> {
     scopes: Vec<usize>,
     opened: usize,
     code: Code,
+    /// Where the function begins.
+    line: u32,
     /// Functions of the module, for calls.
     module: &'a Names,
+    /// Instructions that cannot be decoded.
+    errors: &'a mut Vec<DecodeError>,
 }
 
-/// Decodes one function. `shared` bytes of static shared memory are taken already.
-pub(super) fn decode(function: &Function, module: &Names, shared: usize) -> Result<Code> {
+/// Decodes one function. `shared` bytes of static shared memory are taken already. Instructions that cannot be decoded
+/// become `errors`, and are missing in the result.
+pub(super) fn decode(
+    function: &Function,
+    module: &Names,
+    shared: usize,
+    errors: &mut Vec<DecodeError>,
+) -> Result<Code> {
     let code = Code {
         name: function.name.clone(),
         entry: function.entry,
@@ -45,8 +55,8 @@ pub(super) fn decode(function: &Function, module: &Names, shared: usize) -> Resu
         shared_bytes: shared,
         directives: function.directives.clone(),
     };
-    let mut decoder =
-        Decoder { names: module.clone(), labels: Labels::default(), scopes: vec![0], opened: 0, code, module };
+    let (names, labels, line) = (module.clone(), Labels::default(), function.line);
+    let mut decoder = Decoder { names, labels, scopes: vec![0], opened: 0, code, line, module, errors };
     decoder.names.open();
     decoder.parameters(function)?;
     if let Some(body) = &function.body {
@@ -73,8 +83,9 @@ impl Decoder<'_> {
             let message = format!("parameter `{}` is not in .param space", variable.name);
             return Err(DecodeError::new(variable.line, message));
         }
-        let size = size_of(variable, variable.count.unwrap_or(1));
-        let offset = advance(&mut self.code.param_bytes, variable.align, size);
+        let count = variable.count.unwrap_or(1);
+        let size = size_of(variable, count);
+        let offset = reserve(&mut self.code.param_bytes, variable, count, PARAM_BYTES)?;
         let entity = if entry { Entity::KernelParam(offset) } else { Entity::FrameParam { offset, size } };
         self.names.define(&variable.name, entity);
         Ok(Slot { offset, size })
@@ -115,14 +126,18 @@ impl Decoder<'_> {
                     self.scopes.pop();
                     self.names.close();
                 }
-                Statement::Registers { ty, vector, names } => self.registers(*ty, *vector, names),
+                Statement::Registers { ty, vector, names } => self.registers(*ty, *vector, names)?,
                 Statement::Variable(variable) => self.variable(variable)?,
                 Statement::Location(place) => location = Some(*place),
                 Statement::Instruction(instruction) => {
-                    let (class, action) = self.instruction(instruction)?;
-                    let guard = self.guard(instruction)?;
+                    let decoded = self.guard(instruction).and_then(|guard| Ok((guard, self.instruction(instruction)?)));
                     let (line, text) = (instruction.line, instruction.name());
-                    self.code.steps.push(Step { guard, action, class, line, text, location });
+                    match decoded {
+                        Ok((guard, (class, action))) => {
+                            self.code.steps.push(Step { guard, action, class, line, text, location });
+                        }
+                        Err(error) => self.errors.push(error),
+                    }
                 }
                 Statement::Label(_) | Statement::BranchTargets { .. } | Statement::CallPrototype(_) => {}
             }
@@ -134,12 +149,17 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    fn registers(&mut self, ty: Type, vector: usize, names: &[(String, Option<u32>)]) {
+    fn registers(&mut self, ty: Type, vector: usize, names: &[(String, Option<u32>)]) -> Result<()> {
         for (name, count) in names {
-            let slots = if ty == Type::Pred { &mut self.code.predicates } else { &mut self.code.registers };
-            let first = *slots;
             // A 128-bit register takes two places.
             let width = if ty == Type::B128 { 2 } else { 1 };
+            let wanted = width * vector * count.unwrap_or(1) as usize;
+            if self.code.registers + self.code.predicates + wanted > REGISTERS {
+                let message = format!("registers `{name}` of `{}`: more than {REGISTERS} in all", self.code.name);
+                return Err(DecodeError::new(self.line, message));
+            }
+            let slots = if ty == Type::Pred { &mut self.code.predicates } else { &mut self.code.registers };
+            let first = *slots;
             match count {
                 Some(count) if width == 1 => {
                     *slots += *count as usize;
@@ -166,18 +186,20 @@ impl Decoder<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     fn variable(&mut self, variable: &Variable) -> Result<()> {
-        let size = size_of(variable, variable.count.unwrap_or(0));
+        let count = variable.count.unwrap_or(0);
         let entity = match variable.space {
-            Space::Local => Entity::FrameLocal(advance(&mut self.code.local_bytes, variable.align, size)),
+            Space::Local => Entity::FrameLocal(reserve(&mut self.code.local_bytes, variable, count, LOCAL_BYTES)?),
             Space::Param => {
-                Entity::FrameParam { offset: advance(&mut self.code.param_bytes, variable.align, size), size }
+                let offset = reserve(&mut self.code.param_bytes, variable, count, PARAM_BYTES)?;
+                Entity::FrameParam { offset, size: size_of(variable, count) }
             }
             Space::Shared if variable.count.is_none() => Entity::DynamicShared { align: variable.align },
             Space::Shared => {
-                let at = advance(&mut self.code.shared_bytes, variable.align, size);
+                let at = reserve(&mut self.code.shared_bytes, variable, count, SHARED_BYTES)?;
                 Entity::Memory(Space::Shared, at as u64)
             }
             space => {

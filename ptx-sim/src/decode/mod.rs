@@ -9,6 +9,7 @@ use std::collections::HashMap;
 pub(crate) use operands::Operands;
 
 use crate::ast::{Initializer, Module, Space, Variable};
+use crate::exec::{FRAME_LOCAL, FRAME_PARAMS};
 use crate::memory::Memory;
 use crate::program::{Program, function_address};
 use names::{Entity, Names};
@@ -29,8 +30,32 @@ impl DecodeError {
     }
 }
 
-/// Decodes a module and places its global variables in memory.
-pub(crate) fn decode(module: &Module, memory: &mut Memory) -> Result<Program, DecodeError> {
+/// Most bytes of a module's variables in each space, so that a few bytes of PTX cannot ask for all of a computer's
+/// memory. Shared and local memory are limited far above what a block or a thread can have: a launch says what fits.
+const GLOBAL_BYTES: usize = 1 << 30;
+const CONSTANT_BYTES: usize = 11 << 16;
+const SHARED_BYTES: usize = 1 << 20;
+const LOCAL_BYTES: usize = FRAME_LOCAL / 2;
+const PARAM_BYTES: usize = FRAME_PARAMS / 2;
+
+/// Most registers of a function.
+const REGISTERS: usize = 1 << 16;
+
+/// Decodes a module and places its global variables in memory. All instructions that cannot be decoded are reported,
+/// in the order of lines.
+pub(crate) fn decode(module: &Module, memory: &mut Memory) -> Result<Program, Vec<DecodeError>> {
+    let mut errors = Vec::new();
+    match decode_all(module, memory, &mut errors) {
+        Ok(program) if errors.is_empty() => return Ok(program),
+        Ok(_) => {}
+        Err(error) => errors.push(error),
+    }
+    errors.sort_by_key(|error| error.line);
+    Err(errors)
+}
+
+/// The program; it is complete only if there are no `errors` of instructions.
+fn decode_all(module: &Module, memory: &mut Memory, errors: &mut Vec<DecodeError>) -> Result<Program, DecodeError> {
     let mut names = Names::default();
     let by_name: HashMap<String, usize> =
         module.functions.iter().enumerate().map(|(index, function)| (function.name.clone(), index)).collect();
@@ -42,13 +67,20 @@ pub(crate) fn decode(module: &Module, memory: &mut Memory) -> Result<Program, De
         names.define(name, Entity::Function(index));
     }
     let mut constants = Vec::new();
-    let mut shared = 0;
+    let (mut global, mut constant, mut shared) = (0, 0, 0);
     for variable in &module.variables {
         let entity = match (variable.space, variable.count) {
-            (Space::Global, Some(count)) => Entity::Memory(Space::Global, memory.allocate(size_of(variable, count))),
-            (Space::Const, Some(count)) => Entity::Memory(Space::Const, place(&mut constants, variable, count) as u64),
+            (Space::Global, Some(count)) => {
+                reserve(&mut global, variable, count, GLOBAL_BYTES)?;
+                Entity::Memory(Space::Global, memory.allocate(size_of(variable, count)))
+            }
+            (Space::Const, Some(count)) => {
+                let at = reserve(&mut constant, variable, count, CONSTANT_BYTES)?;
+                constants.resize(constant, 0);
+                Entity::Memory(Space::Const, at as u64)
+            }
             (Space::Shared, Some(count)) => {
-                Entity::Memory(Space::Shared, advance(&mut shared, variable.align, size_of(variable, count)) as u64)
+                Entity::Memory(Space::Shared, reserve(&mut shared, variable, count, SHARED_BYTES)? as u64)
             }
             (Space::Shared, None) => Entity::DynamicShared { align: variable.align },
             _ => {
@@ -66,7 +98,7 @@ pub(crate) fn decode(module: &Module, memory: &mut Memory) -> Result<Program, De
     for pass_entry in [false, true] {
         for (index, function) in module.functions.iter().enumerate() {
             if function.entry == pass_entry {
-                let mut code = function::decode(function, &names, shared)?;
+                let mut code = function::decode(function, &names, shared, errors)?;
                 if !function.entry {
                     shared = code.shared_bytes;
                 }
@@ -88,25 +120,27 @@ fn size_of(variable: &Variable, count: usize) -> usize {
     variable.ty.size() * variable.vector * count
 }
 
-/// Rounds `end` up to `align`, adds `size`, and returns where the new piece begins.
-fn advance(end: &mut usize, align: usize, size: usize) -> usize {
-    let start = end.next_multiple_of(align.max(1));
-    *end = start + size;
-    start
-}
-
-fn place(bank: &mut Vec<u8>, variable: &Variable, count: usize) -> usize {
-    let mut end = bank.len();
-    let start = advance(&mut end, variable.align, size_of(variable, count));
-    bank.resize(end, 0);
-    start
+/// Takes room for a variable of `count` elements behind `end`, and returns where it begins.
+fn reserve(end: &mut usize, variable: &Variable, count: usize, limit: usize) -> Result<usize, DecodeError> {
+    let size = size_of(variable, count);
+    let start = end.checked_next_multiple_of(variable.align.max(1));
+    match start.and_then(|start| Some((start, start.checked_add(size)?))) {
+        Some((start, behind)) if behind <= limit => {
+            *end = behind;
+            Ok(start)
+        }
+        _ => {
+            let what = format!("variable `{}` of {size} bytes in {:?} memory", variable.name, variable.space);
+            Err(DecodeError::new(variable.line, format!("{what}: more than {limit} bytes in all")))
+        }
+    }
 }
 
 /// Writes a variable's initial value. Module variables without one are zero (PTX ISA section 5.4.4).
 fn initialise(variable: &Variable, names: &Names, memory: &Memory, constants: &mut [u8]) -> Result<(), DecodeError> {
     let Some(Entity::Memory(space, address)) = names.find(&variable.name) else { return Ok(()) };
-    let mut bytes = vec![0; size_of(variable, variable.count.unwrap_or(0))];
-    let size = variable.ty.size().max(1);
+    let (len, size) = (size_of(variable, variable.count.unwrap_or(0)), variable.ty.size().max(1));
+    let mut bytes = vec![0; len.min(size * variable.init.len())];
     for (initial, target) in variable.init.iter().zip(bytes.chunks_exact_mut(size)) {
         let bits = match initial {
             Initializer::Bits(bits) => *bits,
@@ -120,7 +154,10 @@ fn initialise(variable: &Variable, names: &Names, memory: &Memory, constants: &m
         target.copy_from_slice(&bits.to_le_bytes()[..size.min(8)]);
     }
     match space {
-        Space::Global => memory.write(address, &bytes).map_err(|f| DecodeError::new(variable.line, f.to_string())),
+        Space::Global => {
+            let written = memory.remember(address, len).and_then(|()| memory.write(address, &bytes));
+            written.map_err(|fault| DecodeError::new(variable.line, fault.to_string()))
+        }
         Space::Const => {
             constants[address as usize..address as usize + bytes.len()].copy_from_slice(&bytes);
             Ok(())

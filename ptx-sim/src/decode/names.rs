@@ -38,6 +38,9 @@ struct Range {
     ty: Type,
 }
 
+/// Most digits of a register's number.
+const LONGEST: usize = 10;
+
 /// Nested scopes of names, innermost last.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -83,6 +86,7 @@ impl Names {
 
     pub fn find(&self, name: &str) -> Option<Entity> {
         let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        let digits = digits.min(LONGEST);
         self.scopes.iter().rev().find_map(|scope| {
             let single = scope.single.get(name).copied();
             single.or_else(|| (1..=digits).find_map(|n| scope.numbered(name.split_at(name.len() - n))))

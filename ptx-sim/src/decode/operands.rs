@@ -184,6 +184,14 @@ impl Operands<'_> {
         }
     }
 
+    /// Returns an error if the operand is a register of less than 128 bits: the second half would be another register.
+    pub fn only_wide(&self, operand: &Operand) -> Result<()> {
+        match self.register_type(operand) {
+            Some(ty) if ty != Type::B128 => self.error(format!("expected a 128-bit register, found `.{ty:?}`")),
+            _ => Ok(()),
+        }
+    }
+
     /// The declared type of a register operand.
     pub fn register_type(&self, operand: &Operand) -> Option<Type> {
         let Operand::Name(name) = operand else { return None };

@@ -65,8 +65,8 @@ impl Context<'_> {
             }
             Source::Special(special) => std::array::from_fn(|lane| self.special(special, lane)),
             Source::DynamicShared { align } => [self.cluster[self.rank].dynamic_shared(align) as u64; LANES],
-            Source::FrameLocal(offset) => [self.warp.frames[self.depth].local_base as u64 + offset as u64; LANES],
-            Source::FrameParam(offset) => [self.warp.frames[self.depth].param_base as u64 + offset as u64; LANES],
+            Source::FrameLocal(offset) => [self.warp.frames[self.depth].local_base.wrapping_add(offset) as u64; LANES],
+            Source::FrameParam(offset) => [self.warp.frames[self.depth].param_base.wrapping_add(offset) as u64; LANES],
         }
     }
 
@@ -130,7 +130,7 @@ impl Context<'_> {
             Special::ClusterNctaid(axis) => of(grid.cluster, axis),
             Special::ClusterCtarank => self.rank as u64,
             Special::ClusterNctarank => self.cluster.len() as u64,
-            Special::IsExplicitCluster => u64::from(self.cluster.len() > 1),
+            Special::IsExplicitCluster => u64::from(grid.explicit_cluster),
             Special::Laneid => lane as u64,
             Special::Warpid => self.warp.index as u64,
             Special::Nwarpid => grid.threads().div_ceil(LANES) as u64,

@@ -1,6 +1,6 @@
 //! A launch: blocks on all cores, findings and meters collected in the order of blocks.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -10,7 +10,7 @@ use super::warp::{Failure, Stop, Warp};
 use crate::families::barrier::divergence;
 use crate::fault::{Fault, Finding};
 use crate::memory::Memory;
-use crate::meter::Meter;
+use crate::meter::{Meter, Tally};
 use crate::program::Program;
 use crate::shared::SharedMemory;
 
@@ -32,6 +32,8 @@ pub(crate) struct Grid<'a> {
     pub block: [u32; 3],
     /// Blocks per cluster.
     pub cluster: [u32; 3],
+    /// Whether the launch or the kernel says how many they are.
+    pub explicit_cluster: bool,
     pub dynamic_shared: usize,
     pub step_limit: u64,
     pub checked: bool,
@@ -40,17 +42,28 @@ pub(crate) struct Grid<'a> {
     pub wide_atomics: &'a Mutex<()>,
 }
 
-/// What one cluster did.
+/// Most bytes that registers, local memory and call parameters of a cluster may take: far more than kernels need, and
+/// little enough that an endless recursion ends before this computer's memory does.
+const FRAME_BYTES: usize = 2 << 30;
+
+/// What the clusters of one core did.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    pub meter: Meter,
+    pub meter: Tally,
     found: HashMap<(usize, usize, &'static str), Found>,
+    /// What `printf` printed in this cluster.
     pub printed: String,
+    /// The cluster at work.
+    cluster: u64,
+    /// What earlier clusters printed.
+    pages: Vec<(u64, String)>,
+    frame_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Found {
     fault: Fault,
+    cluster: u64,
     block: [u32; 3],
     thread: usize,
     count: u64,
@@ -66,13 +79,32 @@ impl Ledger {
             Fault::DivergentBarrier(_) => "barrier",
             _ => "other",
         };
-        let entry = self.found.entry((at.0, at.1, kind)).or_insert(Found { fault, block, thread, count: 0 });
-        entry.count += 1;
+        let found = Found { fault, cluster: self.cluster, block, thread, count: 0 };
+        self.found.entry((at.0, at.1, kind)).or_insert(found).count += 1;
+    }
+
+    /// Accounts for memory of the cluster's calls.
+    pub fn take(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.frame_bytes += bytes;
+        match self.frame_bytes <= FRAME_BYTES {
+            true => Ok(()),
+            false => Err(Fault::Trap(format!("registers and local memory of the calls exceed {FRAME_BYTES} bytes"))),
+        }
+    }
+
+    fn begin(&mut self, cluster: u64) {
+        (self.cluster, self.frame_bytes) = (cluster, 0);
+    }
+
+    fn end(&mut self) {
+        if !self.printed.is_empty() {
+            self.pages.push((self.cluster, std::mem::take(&mut self.printed)));
+        }
     }
 }
 
 /// What a whole launch did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ran {
     pub meter: Meter,
     pub findings: Vec<Finding>,
@@ -85,7 +117,7 @@ pub(crate) struct Ran {
 impl Grid<'_> {
     /// Threads per block.
     pub fn threads(&self) -> usize {
-        self.block.iter().map(|&n| n as usize).product()
+        self.block.iter().fold(1, |product: usize, &n| product.saturating_mul(n as usize))
     }
 
     /// `%tid` of a thread.
@@ -137,48 +169,60 @@ impl Grid<'_> {
 pub(crate) fn run(grid: &Grid, cores: usize) -> Ran {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let outcomes = Mutex::new(Vec::new());
+    let clusters = grid.clusters();
     let work = || {
+        let (mut ledger, mut fatal) = (Ledger::default(), None);
         while !stop.load(Relaxed) {
             let cluster = next.fetch_add(1, Relaxed);
-            if cluster >= grid.clusters() {
-                return;
+            if cluster >= clusters {
+                break;
             }
-            let mut ledger = Ledger::default();
-            let fatal = run_cluster(grid, cluster, &mut ledger).err().map(|finding| *finding);
+            ledger.begin(cluster);
+            fatal = run_cluster(grid, cluster, &mut ledger).err().map(|finding| (cluster, *finding));
+            ledger.end();
             stop.fetch_or(fatal.is_some(), Relaxed);
-            outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((cluster, ledger, fatal));
+            // Clusters begin in order, so the first one that fails has begun, and it ends in any case.
+            if fatal.is_some() {
+                break;
+            }
         }
+        outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((ledger, fatal));
     };
-    match cores {
+    match u64::try_from(cores).unwrap_or(u64::MAX).min(clusters) {
         0 | 1 => work(),
-        _ => std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work)))),
+        cores => std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work)))),
     }
-    let mut outcomes = outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    outcomes.sort_by_key(|(cluster, ..)| *cluster);
-    collect(grid, outcomes)
+    collect(grid, outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
-fn collect(grid: &Grid, outcomes: Vec<(u64, Ledger, Option<Finding>)>) -> Ran {
-    let mut ran = Ran::default();
-    let mut found: HashMap<_, Found> = HashMap::new();
-    for (_, ledger, fatal) in outcomes {
-        ran.meter.add(&ledger.meter);
-        ran.printed.push_str(&ledger.printed);
-        ran.fatal = ran.fatal.or(fatal);
-        for (key, new) in ledger.found {
-            match found.get_mut(&key) {
-                Some(known) => known.count += new.count,
-                None => drop(found.insert(key, new)),
+/// Joins what the cores did: of each finding the one of the first cluster, whichever core ran it.
+fn collect(grid: &Grid, outcomes: Vec<(Ledger, Option<(u64, Finding)>)>) -> Ran {
+    let mut meter = Meter::default();
+    let mut found: BTreeMap<_, Found> = BTreeMap::new();
+    let (mut pages, mut fatal) = (Vec::new(), None);
+    for (ledger, failed) in outcomes {
+        meter.add(&ledger.meter.meter());
+        pages.extend(ledger.pages);
+        fatal = [fatal, failed].into_iter().flatten().min_by_key(|(cluster, _)| *cluster);
+        for (key, mut new) in ledger.found {
+            if let Some(known) = found.remove(&key) {
+                let count = known.count + new.count;
+                new = if known.cluster < new.cluster { known } else { new };
+                new.count = count;
             }
+            found.insert(key, new);
         }
     }
-    let mut found: Vec<_> = found.into_iter().collect();
-    found.sort_by_key(|((function, step, kind), _)| (*function, *step, *kind));
+    pages.sort_by_key(|(cluster, _)| *cluster);
     let findings = found
         .into_iter()
         .map(|((function, step, _), f)| grid.finding(f.fault, f.block, f.thread, (function, step), f.count));
-    ran.findings = findings.collect();
-    ran
+    Ran {
+        meter,
+        findings: findings.collect(),
+        fatal: fatal.map(|(_, finding)| finding),
+        printed: pages.into_iter().map(|(_, text)| text).collect(),
+    }
 }
 
 /// The lanes that a warp of a block of `threads` begins with.
@@ -202,10 +246,11 @@ fn run_cluster(grid: &Grid, cluster: u64, ledger: &mut Ledger) -> Result<(), Box
         })
         .collect();
     let mut all: Vec<(usize, Warp)> = Vec::new();
-    for rank in 0..blocks.len() {
+    for (rank, block) in blocks.iter().enumerate() {
         for index in 0..warps {
             let mut warp = Warp::new(index, lanes_of(threads, index), grid.kernel);
-            warp.enter(grid.program, 0, grid.kernel);
+            let entered = warp.enter(grid.program, 0, grid.kernel, ledger);
+            entered.map_err(|fault| Box::new(grid.finding(fault, block.index, index * LANES, (grid.kernel, 0), 1)))?;
             all.push((rank, warp));
         }
     }

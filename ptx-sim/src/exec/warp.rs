@@ -173,7 +173,13 @@ impl Warp {
     }
 
     /// Makes room for a call of `function` at `depth`, above the frames below it.
-    pub fn enter(&mut self, program: &Program, depth: usize, function: usize) {
+    pub fn enter(
+        &mut self,
+        program: &Program,
+        depth: usize,
+        function: usize,
+        ledger: &mut Ledger,
+    ) -> Result<(), Fault> {
         let code = &program.functions[function];
         if self.frames.len() <= depth {
             self.frames.push(Frame {
@@ -186,15 +192,19 @@ impl Warp {
             });
         }
         let frame = &mut self.frames[depth];
-        let grow = |len: usize, wanted: usize| wanted.max(len);
-        frame.registers.resize(grow(frame.registers.len(), code.registers), [0; LANES]);
-        frame.predicates.resize(grow(frame.predicates.len(), code.predicates), 0);
+        let more = |len: usize, wanted: usize| wanted.saturating_sub(len);
+        let bytes = LANES * more(frame.local[0].len(), code.local_bytes)
+            + LANES * more(frame.params[0].len(), code.param_bytes)
+            + size_of::<Lanes>() * more(frame.registers.len(), code.registers);
+        ledger.take(bytes)?;
+        frame.registers.resize(frame.registers.len().max(code.registers), [0; LANES]);
+        frame.predicates.resize(frame.predicates.len().max(code.predicates), 0);
         for lane in 0..LANES {
-            let params = &mut frame.params[lane];
-            params.resize(grow(params.len(), code.param_bytes), 0);
-            let local = &mut frame.local[lane];
-            local.resize(grow(local.len(), code.local_bytes), 0);
+            let (params, local) = (&mut frame.params[lane], &mut frame.local[lane]);
+            params.resize(params.len().max(code.param_bytes), 0);
+            local.resize(local.len().max(code.local_bytes), 0);
         }
+        Ok(())
     }
 
     /// Runs up to `budget` instructions.
@@ -252,7 +262,11 @@ impl Warp {
                 }
                 Next::Jump(target) => self.jump(current, mask, target),
                 Next::JumpIndexed { indices, targets } => self.jump_indexed(current, mask, &indices, targets),
-                Next::Call { call, target } => self.call(grid.program, current, mask, call, target),
+                Next::Call { call, target } => {
+                    let lane = mask.trailing_zeros() as usize;
+                    let called = self.call(grid.program, current, mask, call, target, ledger);
+                    called.map_err(|fault| Failure { fault, lane, at })?;
+                }
                 Next::Leave if depth > 0 => self.leave(grid.program, current, mask),
                 Next::Leave | Next::Exit => self.exit(current, mask),
             }
@@ -262,9 +276,10 @@ impl Warp {
 
     /// The group to run next; groups at the same place become one.
     fn next_group(&mut self) -> Option<usize> {
-        if self.groups.len() > 1 {
-            self.merge();
+        if let [group] = self.groups.as_slice() {
+            return (!group.waiting).then_some(0);
         }
+        self.merge();
         let ready = self.groups.iter().enumerate().filter(|(_, group)| !group.waiting);
         let first = ready.min_by_key(|(_, group)| (usize::MAX - group.callers.len(), group.function, group.step));
         first.map(|(index, _)| index)
@@ -323,15 +338,24 @@ impl Warp {
         }
     }
 
-    fn call(&mut self, program: &Program, index: usize, mask: u32, call: &Call, target: usize) {
+    fn call(
+        &mut self,
+        program: &Program,
+        index: usize,
+        mask: u32,
+        call: &Call,
+        target: usize,
+        ledger: &mut Ledger,
+    ) -> Result<(), Fault> {
         let group = self.split(index, mask);
         let depth = self.groups[group].callers.len();
-        self.enter(program, depth + 1, target);
+        self.enter(program, depth + 1, target, ledger)?;
         let code = &program.functions[target];
         self.copy_params(depth, depth + 1, mask, &call.arguments, &code.params);
         let group = &mut self.groups[group];
         group.callers.push((group.function, group.step + 1));
         (group.function, group.step) = (target, 0);
+        Ok(())
     }
 
     fn leave(&mut self, program: &Program, index: usize, mask: u32) {

@@ -200,6 +200,7 @@ fn sources(operands: &Operands, index: usize, ty: Type, vector: usize) -> Result
         return operands.error(format!("expected {vector} values, found {}", elements.len()));
     }
     if ty == Type::B128 {
+        operands.only_wide(&elements[0])?;
         return match operands.source(index, ty)? {
             Source::Register(register) => Ok(vec![Source::Register(register), Source::Register(register + 1)]),
             _ => operands.error("expected a 128-bit register"),
@@ -217,6 +218,9 @@ fn targets(operands: &Operands, ty: Type, vector: usize) -> Result<Vec<Option<(u
     for element in elements {
         let width = operands.register_type(element).map_or(8, Type::size);
         let register = operands.register(element)?;
+        if ty == Type::B128 {
+            operands.only_wide(element)?;
+        }
         targets.push(register.map(|register| (register, width)));
         if ty == Type::B128 {
             targets.push(register.map(|register| (register + 1, width)));

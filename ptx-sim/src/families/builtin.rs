@@ -8,6 +8,9 @@ use crate::program::Call;
 /// Longest string that is read from memory.
 const LONGEST: usize = 1 << 16;
 
+/// Largest width and precision of a conversion.
+const WIDEST: usize = 1 << 12;
+
 /// Calls a function that the module declares and does not define.
 pub(crate) fn call(context: &mut Context, name: &str, call: &Call) -> Result<(), Fault> {
     for lane in context.lanes() {
@@ -55,7 +58,7 @@ fn read(context: &mut Context, lane: usize, address: u64, size: usize) -> Result
 fn string(context: &mut Context, lane: usize, address: u64) -> Result<String, Fault> {
     let mut bytes = Vec::new();
     while bytes.len() < LONGEST {
-        match read(context, lane, address + bytes.len() as u64, 1)? {
+        match read(context, lane, address.wrapping_add(bytes.len() as u64), 1)? {
             0 => break,
             byte => bytes.push(byte as u8),
         }
@@ -107,11 +110,11 @@ fn format_c(context: &mut Context, lane: usize, format: u64, arguments: u64) -> 
                 Some('.') => form.precision = Some(0),
                 Some('*') => {
                     let value = next(context, 4)? as u32 as usize;
-                    *form.precision.as_mut().unwrap_or(&mut form.width) = value;
+                    *form.precision.as_mut().unwrap_or(&mut form.width) = value.min(WIDEST);
                 }
                 Some(digit) if digit.is_ascii_digit() => {
                     let number = form.precision.as_mut().unwrap_or(&mut form.width);
-                    *number = *number * 10 + digit as usize - '0' as usize;
+                    *number = (*number * 10 + digit as usize - '0' as usize).min(WIDEST);
                 }
                 Some('l') => form.long += 1,
                 Some('z' | 'j' | 't') => form.long += 2,

@@ -95,6 +95,15 @@ impl Form {
         if !declared && elements.len() != self.vector {
             return operands.error(format!("expected {} registers, found {}", self.vector, elements.len()));
         }
+        if let (true, Operand::Name(name)) = (declared, &elements[0]) {
+            let last = ["x", "y", "z", "w"].get(self.vector - 1);
+            if last.is_none_or(|last| operands.names.find(&format!("{name}.{last}")).is_none()) {
+                return operands.error(format!("`{name}` has less than {} elements", self.vector));
+            }
+        }
+        if self.ty == Type::B128 {
+            elements.iter().try_for_each(|element| operands.only_wide(element))?;
+        }
         let register = |i: usize| {
             let element = &elements[if declared { 0 } else { i }];
             let first = operands.register(element)?;

@@ -48,7 +48,8 @@ pub(super) fn count(context: &mut Context, kind: Kind, targets: &[(Space, u64); 
             Space::Shared => count_shared(context, path, &addresses, mask, size),
             // Word `w` of lane `l` lies beside word `w` of lane `l + 1`, so that equal addresses coalesce.
             Space::Local => {
-                let physical = std::array::from_fn(|lane| addresses[lane] / 4 * 128 + 4 * lane as u64);
+                let physical =
+                    std::array::from_fn(|lane| (addresses[lane] / 4).wrapping_mul(128).wrapping_add(4 * lane as u64));
                 count_sectors(context, path, &physical, mask, size, 128);
             }
             Space::Global => count_sectors(context, path, &addresses, mask, size, 4),
@@ -63,22 +64,26 @@ pub(super) fn count(context: &mut Context, kind: Kind, targets: &[(Space, u64); 
 
 /// Counts an access in sectors; a lane's words lie `stride` bytes apart.
 pub(super) fn count_sectors(context: &mut Context, path: Path, addresses: &Lanes, mask: u32, size: usize, stride: u64) {
-    let words = size.div_ceil(4);
-    let mut sectors = Vec::with_capacity(LANES * words);
-    for lane in (0..LANES).filter(|lane| mask >> lane & 1 == 1) {
-        for word in 0..words as u64 {
-            let sector = (addresses[lane] + word * stride) / SECTOR;
-            if sectors.last() != Some(&sector) {
-                sectors.push(sector);
-            }
-        }
+    let words = size.div_ceil(4) as u64;
+    let all = (0..LANES)
+        .filter(|lane| mask >> lane & 1 == 1)
+        .flat_map(|lane| (0..words).map(move |word| addresses[lane].wrapping_add(word * stride) / SECTOR));
+    // Most accesses ascend from lane to lane, and then a sector seen before is the last one.
+    let (mut last, mut sectors) = (None, 0);
+    let ascending = all.clone().all(|sector| {
+        sectors += u64::from(last != Some(sector));
+        last.replace(sector) <= Some(sector)
+    });
+    if !ascending {
+        let mut all: Vec<u64> = all.collect();
+        all.sort_unstable();
+        all.dedup();
+        sectors = all.len() as u64;
     }
-    sectors.sort_unstable();
-    sectors.dedup();
     let traffic = context.ledger.meter.traffic(path);
     traffic.accesses += 1;
     traffic.bytes += u64::from(mask.count_ones()) * size as u64;
-    traffic.sectors += sectors.len() as u64;
+    traffic.sectors += sectors;
 }
 
 /// Counts an access of shared memory. Lanes with more than 4 bytes each take turns: 16 lanes with 8 bytes, 8 with 16.

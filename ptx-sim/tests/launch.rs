@@ -1,0 +1,116 @@
+//! What a launch may look like: dimensions, clusters, the kernel's own directives.
+
+use ptx_sim::{Launch, LaunchError, Machine, Params, Report};
+
+const HEADER: &str = ".version 9.0\n.target sm_90a\n.address_size 64\n";
+
+/// Launches a kernel with these directives that has one parameter, a buffer of 16 words per block: each block writes
+/// its rank, ID and number of clusters.
+fn clusters(directives: &str, launch: &Launch) -> Result<(Vec<[u32; 16]>, Report), LaunchError> {
+    let registers = [
+        "%cluster_ctarank",
+        "%cluster_nctarank",
+        "%is_explicit_cluster",
+        "%clusterid.x",
+        "%clusterid.y",
+        "%nclusterid.x",
+        "%nclusterid.y",
+        "%cluster_ctaid.x",
+        "%cluster_ctaid.y",
+        "%cluster_nctaid.x",
+        "%cluster_nctaid.y",
+        "%ctaid.x",
+        "%ctaid.y",
+    ];
+    let mut text = format!(
+        "{HEADER}.visible .entry k(.param .u64 out) {directives}\n{{\n.reg .pred %p;\n.reg .b32 %r<4>;\n.reg .b64 %d<4>;\n\
+         ld.param.u64 %d0, [out];\nmov.u32 %r0, %ctaid.y;\nmov.u32 %r1, %nctaid.x;\nmov.u32 %r2, %ctaid.x;\n\
+         mad.lo.u32 %r0, %r0, %r1, %r2;\nmad.wide.u32 %d0, %r0, 64, %d0;\n"
+    );
+    for (i, register) in registers.iter().enumerate() {
+        match *register {
+            "%is_explicit_cluster" => text += "mov.pred %p, %is_explicit_cluster;\nselp.u32 %r3, 1, 0, %p;\n",
+            register => text += &format!("mov.u32 %r3, {register};\n"),
+        }
+        text += &format!("st.global.u32 [%d0+{}], %r3;\n", 4 * i);
+    }
+    let mut machine = Machine::default();
+    let module = machine.load(&(text + "ret;\n}\n")).unwrap();
+    let blocks = launch.grid.iter().fold(1, |blocks: usize, &n| blocks.saturating_mul(n as usize)).min(64);
+    let out = machine.memory.allocate(64 * blocks);
+    let report = machine.launch(&module, "k", launch, Params::new().pointer(out).bytes())?;
+    let mut bytes = vec![0; 64 * blocks];
+    machine.memory.read(out, &mut bytes).unwrap();
+    let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>();
+    Ok((words.chunks_exact(16).map(|words| words.try_into().unwrap()).collect(), report))
+}
+
+fn launch(grid: [u32; 3]) -> Launch {
+    Launch::new(grid, [1, 1, 1])
+}
+
+fn refusal(directives: &str, launch: &Launch) -> String {
+    match clusters(directives, launch) {
+        Err(LaunchError::Configuration(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn blocks_know_their_place_in_their_cluster() {
+    let (blocks, _) = clusters("", &launch([4, 4, 1]).with_cluster([2, 4, 1])).unwrap();
+    for (i, block) in blocks.iter().enumerate() {
+        let (x, y) = (i as u32 % 4, i as u32 / 4);
+        let wanted = [y * 2 + x % 2, 8, 1, x / 2, 0, 2, 1, x % 2, y, 2, 4, x, y];
+        assert_eq!(block[..13], wanted, "block ({x},{y})");
+    }
+}
+
+#[test]
+fn a_kernel_may_say_how_large_its_clusters_are() {
+    let (blocks, _) = clusters(".explicitcluster .reqnctapercluster 2, 1, 1", &launch([4, 1, 1])).unwrap();
+    assert_eq!(blocks.iter().map(|block| block[0]).collect::<Vec<_>>(), [0, 1, 0, 1]);
+    assert!(blocks.iter().all(|block| block[1] == 2 && block[2] == 1));
+    let (blocks, _) = clusters("", &launch([2, 1, 1])).unwrap();
+    assert!(blocks.iter().all(|block| block[..3] == [0, 1, 0]));
+    let (blocks, _) = clusters(".explicitcluster", &launch([2, 1, 1]).with_cluster([1, 1, 1])).unwrap();
+    assert!(blocks.iter().all(|block| block[..3] == [0, 1, 1]));
+}
+
+#[test]
+fn a_launch_against_a_directive_is_refused() {
+    let cases = [
+        (".reqnctapercluster 2", launch([4, 1, 1]).with_cluster([4, 1, 1]), "clusters of [4, 1, 1] blocks"),
+        (".reqnctapercluster 2", launch([3, 1, 1]), "do not divide into clusters"),
+        (".explicitcluster", launch([4, 1, 1]), "`.explicitcluster` does not allow a launch without clusters"),
+        (".maxclusterrank 4", launch([8, 1, 1]).with_cluster([8, 1, 1]), "clusters of 8 blocks"),
+        (".maxntid 16, 2", Launch::new([1; 3], [33, 1, 1]), "`.maxntid 16, 2` does not allow 33 threads"),
+        (".reqntid 32", Launch::new([1; 3], [16, 2, 1]), "`.reqntid 32` does not allow [16, 2, 1] threads"),
+        (".blocksareclusters", launch([1; 3]), "counts blocks, not clusters"),
+    ];
+    for (directives, launch, wanted) in cases {
+        let why = refusal(directives, &launch);
+        assert!(why.contains(wanted), "{directives}: {why}");
+    }
+}
+
+#[test]
+fn dimensions_beyond_a_device_are_refused() {
+    let cases = [
+        launch([0, 1, 1]),
+        launch([1, 65536, 1]),
+        launch([u32::MAX; 3]),
+        Launch::new([1; 3], [1025, 1, 1]),
+        Launch::new([1; 3], [u32::MAX; 3]),
+        Launch::new([1; 3], [1, 1, 65]),
+        Launch::new([1; 3], [0, 1, 1]),
+        launch([32, 1, 1]).with_cluster([32, 1, 1]),
+        launch([4, 4, 2]).with_cluster([4, 4, 2]),
+        launch([1; 3]).with_cluster([0, 1, 1]),
+        launch([1; 3]).with_cluster([u32::MAX; 3]),
+        launch([1; 3]).with_dynamic_shared(usize::MAX),
+    ];
+    for launch in cases {
+        refusal("", &launch);
+    }
+}
