@@ -1,0 +1,56 @@
+//! How fast kernels run: `cargo bench -p ptx-sim`. The kernels are `kernels.cu`, compiled by `nvcc -ptx -lineinfo
+//! -arch=compute_80`.
+
+use std::time::{Duration, Instant};
+
+use ptx_sim::{Launch, Limits, Machine, Params, Report};
+
+const PTX: &str = include_str!("kernels.ptx");
+
+/// Threads of a block, and how long a measurement runs at least.
+const THREADS: u32 = 256;
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Runs `blocks` blocks of a kernel again and again, and returns the report of a launch and its best time in seconds.
+fn measure(kernel: &str, blocks: u32, rounds: i32, cores: usize, checked: bool) -> (Report, f64) {
+    let mut limits = Limits::default();
+    limits.cores = cores;
+    let mut machine = Machine::new(limits);
+    let module = machine.load(PTX).unwrap_or_else(|error| panic!("{error}"));
+    let out = machine.memory.allocate((4 * THREADS * blocks) as usize);
+    let params = Params::new().pointer(out).i32(rounds);
+    let launch = Launch::new([blocks, 1, 1], [THREADS, 1, 1]).with_checked(checked);
+    let run = || {
+        let started = Instant::now();
+        let report = machine.launch(&module, kernel, &launch, params.bytes()).unwrap_or_else(|error| panic!("{error}"));
+        (started.elapsed().as_secs_f64(), report)
+    };
+    let (mut best, report) = run();
+    let started = Instant::now();
+    while started.elapsed() < LEAST {
+        best = run().0.min(best);
+    }
+    assert!(report.findings.is_empty());
+    (report, best)
+}
+
+fn lanes(kernel: &str, what: &str, cores: usize, checked: bool) {
+    let (report, seconds) = measure(kernel, 2 * cores as u32, 1000, cores, checked);
+    let rate = report.meter.total().lane as f64 / seconds / 1e6;
+    println!("{what:<40} {rate:>9.1} million lane-instructions/s");
+}
+
+fn main() {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    lanes("alu", "arithmetic, 1 core", 1, true);
+    let (report, seconds) = measure("tensor", 2, 1000, 1, true);
+    let products: u64 = report.meter.mma.values().sum();
+    let rate = (products * 2 * 16 * 8 * 16) as f64 / seconds / 1e9;
+    println!("{:<40} {rate:>9.2} GFLOP/s", "mma.sync m16n8k16 bf16, 1 core");
+    lanes("shared", "shared memory, 1 core, checked", 1, true);
+    lanes("shared", "shared memory, 1 core, unchecked", 1, false);
+    for cores in (1..=all.ilog2()).map(|power| 1 << power) {
+        lanes("alu", &format!("arithmetic, {cores} cores"), cores, true);
+        lanes("shared", &format!("shared memory, {cores} cores, checked"), cores, true);
+    }
+}
