@@ -1,4 +1,10 @@
 //! Runs PTX on the CPU, with a checker and a meter.
+//!
+//! A [`Machine`] has [memory](memory::Memory) and loads [modules](Module) of PTX. [`Machine::launch`] runs a kernel of
+//! one with a block of [parameters](Params), and returns a [`Report`]: what the [meter](meter::Meter) counted, and what
+//! the checker [found](fault::Finding). [`check`] tells whether a file can be run; [`parse::parse`] reads PTX alone.
+//!
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
 pub mod ast;

@@ -1,7 +1,7 @@
 //! Global memory: a set of allocations that blocks on all cores share.
 //!
 //! Bytes live in atomic words with relaxed ordering, because blocks run at the same time and a kernel may race.
-//! Allocations lie at least [`GAP`] bytes apart, so that running off one of them is always noticed.
+//! Allocations lie at least 64 KiB apart, so that running off one of them is always noticed.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

@@ -3,6 +3,13 @@
 //! A family offers `decode`: it returns `None` if the instruction is not its own, and otherwise the instruction's
 //! class and closure, or an error that says what about it is unknown. Everything is checked at decoding: a closure
 //! meets only what was understood.
+//!
+//! A new family is a file and a line in [`ALL`]. What it needs of the executor is there: `Context::cluster` has all
+//! blocks of the cluster with their shared memory, for distributed shared memory and `barrier.cluster`;
+//! `Outcome::Wait` and `Outcome::Part` execute an instruction again after other warps have run, for the waits of
+//! `mbarrier` and of `wgmma`; a warp's pending work lives beside `Warp::copies`, a block's (the `mbarrier`s, by
+//! address) beside `Block::barriers`; and `SharedMemory::begin_copy`/`finish_copy` tell the checker of bulk and tensor
+//! copies in flight. Several families may share a root such as `cp`: each returns `None` for what is not its own.
 
 mod access;
 mod approximate;
