@@ -111,17 +111,18 @@ impl SharedMemory {
             return Ok(None);
         }
         let mut found = None;
+        let mark = self.mark(access);
         for at in start..start + out.len() {
-            let shadow = self.shadow[at];
+            let shadow = &self.shadow[at];
             if shadow.copy_line != 0 {
                 found = found.or(Some(self.in_flight("read", at)));
             } else if !shadow.written {
                 found =
                     found.or(Some(Fault::Uninitialised { space: SpaceName(Space::Shared), address, size: out.len() }));
-            } else if self.races(access, shadow.write) {
+            } else if self.races(access, &shadow.write) {
                 found = found.or(Some(Self::race(access, "read", at, "write", shadow.write)));
             }
-            self.remember_read(access, at);
+            self.remember_read(mark, at);
         }
         Ok(found)
     }
@@ -178,10 +179,10 @@ impl SharedMemory {
         let mut found = None;
         let mark = self.mark(access);
         for at in start..start + len {
-            let shadow = self.shadow[at];
+            let shadow = &self.shadow[at];
             if shadow.copy_line != 0 {
                 found = found.or(Some(self.in_flight("write", at)));
-            } else if self.races(access, shadow.write) {
+            } else if self.races(access, &shadow.write) {
                 found = found.or(Some(Self::race(access, "write", at, "write", shadow.write)));
             } else if let Some(reader) = self.racing_reader(access, shadow) {
                 found = found.or(Some(Self::race(access, "write", at, "read", reader)));
@@ -192,19 +193,18 @@ impl SharedMemory {
         found
     }
 
-    fn racing_reader(&self, access: Access, shadow: Shadow) -> Option<Mark> {
+    fn racing_reader(&self, access: Access, shadow: &Shadow) -> Option<Mark> {
         let several = shadow.readers.checked_sub(1).map(|row| self.readers[row as usize].as_slice());
         let mut readers = several.unwrap_or_default().iter().chain([&shadow.read]);
-        readers.find(|reader| self.races(access, **reader)).copied()
+        readers.find(|reader| self.races(access, reader)).copied()
     }
 
-    fn remember_read(&mut self, access: Access, at: usize) {
-        let mut mark = self.mark(access);
+    fn remember_read(&mut self, mut mark: Mark, at: usize) {
         let last = self.shadow[at].read;
-        if last.clock != 0 && last.thread / 32 == access.thread / 32 && last.epoch == mark.epoch {
-            mark.other = if last.thread == access.thread { last.other } else { last.thread + 1 };
+        if last.clock != 0 && last.thread / 32 == mark.thread / 32 && last.epoch == mark.epoch {
+            mark.other = if last.thread == mark.thread { last.other } else { last.thread + 1 };
         }
-        let other_warp = last.clock != 0 && last.thread / 32 != access.thread / 32;
+        let other_warp = last.clock != 0 && last.thread / 32 != mark.thread / 32;
         if other_warp && self.shadow[at].readers == 0 {
             self.shadow[at].readers = self.spare_readers.pop().unwrap_or_else(|| {
                 self.readers.push(Vec::new());
@@ -217,7 +217,7 @@ impl SharedMemory {
         if let Some(row) = self.shadow[at].readers.checked_sub(1) {
             let row = &mut self.readers[row as usize];
             row[last.thread as usize / 32] = last;
-            row[access.warp()] = mark;
+            row[mark.thread as usize / 32] = mark;
         }
         self.shadow[at].read = mark;
     }
@@ -243,7 +243,8 @@ impl SharedMemory {
     }
 
     /// Whether `access` may happen at the same time as the remembered one.
-    fn races(&self, access: Access, earlier: Mark) -> bool {
+    #[inline]
+    fn races(&self, access: Access, earlier: &Mark) -> bool {
         let own = earlier.thread == access.thread && earlier.other == 0;
         if earlier.clock == 0 || own || earlier.strong && access.strong {
             return false;

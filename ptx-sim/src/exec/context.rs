@@ -1,5 +1,7 @@
 //! What an instruction sees.
 
+use std::mem::MaybeUninit;
+
 use super::block::Block;
 use super::grid::{Grid, Ledger};
 use super::warp::Warp;
@@ -67,6 +69,15 @@ impl Context<'_> {
             Source::DynamicShared { align } => [self.cluster[self.rank].dynamic_shared(align) as u64; LANES],
             Source::FrameLocal(offset) => [self.warp.frames[self.depth].local_base.wrapping_add(offset) as u64; LANES],
             Source::FrameParam(offset) => [self.warp.frames[self.depth].param_base.wrapping_add(offset) as u64; LANES],
+        }
+    }
+
+    /// The values of an operand where they are: registers are not copied, other operands are made in `room`.
+    #[inline]
+    pub fn view<'a>(&'a self, source: Source, room: &'a mut MaybeUninit<Lanes>) -> &'a Lanes {
+        match source {
+            Source::Register(index) => &self.warp.frames[self.depth].registers[index],
+            other => room.write(self.read(other)),
         }
     }
 

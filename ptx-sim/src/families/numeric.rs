@@ -1,6 +1,7 @@
 //! What the arithmetic families share: lanes as typed values, and closures made of functions on them.
 
 use std::array::from_fn;
+use std::mem::MaybeUninit;
 
 use super::Decoded;
 use crate::ast::Type;
@@ -98,8 +99,10 @@ pub(super) fn map1<A: Element, R: Element>(
     Ok(Some((
         class,
         Box::new(move |context| {
-            let a = context.read(a);
-            write(context, target, from_fn(|i| f(A::of(a[i])).bits()))
+            let mut room = MaybeUninit::uninit();
+            let a = context.view(a, &mut room);
+            let result = from_fn(|i| f(A::of(a[i])).bits());
+            write(context, target, result)
         }),
     )))
 }
@@ -115,8 +118,11 @@ pub(super) fn map2<A: Element, B: Element, R: Element>(
     Ok(Some((
         class,
         Box::new(move |context| {
-            let (a, b) = (context.read(a), context.read(b));
-            write(context, target, from_fn(|i| f(A::of(a[i]), B::of(b[i])).bits()))
+            let mut room = [const { MaybeUninit::uninit() }; 2];
+            let [room_a, room_b] = &mut room;
+            let (a, b) = (context.view(a, room_a), context.view(b, room_b));
+            let result = from_fn(|i| f(A::of(a[i]), B::of(b[i])).bits());
+            write(context, target, result)
         }),
     )))
 }
@@ -134,8 +140,11 @@ pub(super) fn map3<A: Element, B: Element, C: Element, R: Element>(
     Ok(Some((
         class,
         Box::new(move |context| {
-            let (a, b, c) = (context.read(a), context.read(b), context.read(c));
-            write(context, target, from_fn(|i| f(A::of(a[i]), B::of(b[i]), C::of(c[i])).bits()))
+            let mut room = [const { MaybeUninit::uninit() }; 3];
+            let [room_a, room_b, room_c] = &mut room;
+            let (a, b, c) = (context.view(a, room_a), context.view(b, room_b), context.view(c, room_c));
+            let result = from_fn(|i| f(A::of(a[i]), B::of(b[i]), C::of(c[i])).bits());
+            write(context, target, result)
         }),
     )))
 }
@@ -155,7 +164,11 @@ pub(super) fn map<T: Element, const N: usize>(
     Ok(Some((
         class,
         Box::new(move |context| {
-            let values = sources.map(|source| context.read(source));
+            let mut room = [const { MaybeUninit::uninit() }; N];
+            let mut values = [&[0; LANES]; N];
+            for ((value, source), room) in values.iter_mut().zip(sources).zip(&mut room) {
+                *value = context.view(source, room);
+            }
             // Plain loops: the compiler turns them into vector instructions more often than nested `from_fn`.
             let mut result = [0; LANES];
             for (lane, result) in result.iter_mut().enumerate() {
