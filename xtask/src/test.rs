@@ -43,9 +43,9 @@ fn step(name: &str) {
     println!("\n== {name}");
 }
 
-/// Packs the library and builds what was packed.
+/// Packs what is published and builds what was packed.
 fn package() -> Result<()> {
-    let mut command = cargo(["package", "--package", "latent-attention", "--allow-dirty"]);
+    let mut command = cargo(["package", "--package", "latent-attention", "--package", "ptx-sim", "--allow-dirty"]);
     // Cargo takes what it built of the package for builds of the workspace, and then sees no edits of the latter. The
     // folder of its own that avoids this has no compiler.
     command.arg("--target-dir").arg(setup::target()?.join("package-check"));
