@@ -79,9 +79,11 @@ enum Next<'a> {
         indices: Box<Lanes>,
         targets: &'a [usize],
     },
+    /// The lanes of `lanes` enter the function, the others come to the call again: they call another one.
     Call {
         call: &'a Call,
         target: usize,
+        lanes: u32,
     },
     Leave,
     Exit,
@@ -110,27 +112,28 @@ fn evaluate<'a>(context: &mut Context, action: &'a Action) -> Result<Next<'a>, F
             if context.depth == DEEPEST {
                 return Err(Fault::Trap(format!("more than {DEEPEST} nested calls")));
             }
-            let target = match call.target {
-                Target::Direct(target) => target,
+            // Without `.uni` lanes may call different functions (PTX ISA 9.7.12.5): one after the other.
+            let (target, lanes) = match call.target {
+                Target::Direct(target) => (target, context.mask),
                 Target::Indirect(source) => {
                     let addresses = context.read(source);
                     let first = addresses[context.lane];
-                    let same = context.lanes().all(|lane| addresses[lane] == first);
+                    let same =
+                        context.lanes().filter(|&lane| addresses[lane] == first).fold(0, |m, lane| m | 1 << lane);
                     match function_index(first) {
-                        Some(index) if same && index < context.grid.program.functions.len() => index,
-                        _ => {
-                            let why = "which is no function or differs between lanes";
-                            return Err(Fault::Trap(format!("indirect call of {first:#x}, {why}")));
-                        }
+                        Some(index) if index < context.grid.program.functions.len() => (index, same),
+                        _ => return Err(Fault::Trap(format!("indirect call of {first:#x}, which is no function"))),
                     }
                 }
             };
             let code = &context.grid.program.functions[target];
             if code.steps.is_empty() {
+                let all = context.mask;
+                context.mask = lanes;
                 builtin::call(context, &code.name, call)?;
-                Next::Step
+                if lanes == all { Next::Step } else { Next::Wait { done: lanes } }
             } else {
-                Next::Call { call, target }
+                Next::Call { call, target, lanes }
             }
         }
         Action::Return => Next::Leave,
@@ -262,9 +265,10 @@ impl Warp {
                 }
                 Next::Jump(target) => self.jump(current, mask, target),
                 Next::JumpIndexed { indices, targets } => self.jump_indexed(current, mask, &indices, targets),
-                Next::Call { call, target } => {
-                    let lane = mask.trailing_zeros() as usize;
-                    let called = self.call(grid.program, current, mask, call, target, ledger);
+                Next::Call { call, target, lanes } => {
+                    self.set_aside(current, mask & !lanes);
+                    let lane = lanes.trailing_zeros() as usize;
+                    let called = self.call(grid.program, current, lanes, call, target, ledger);
                     called.map_err(|fault| Failure { fault, lane, at })?;
                 }
                 Next::Leave if depth > 0 => self.leave(grid.program, current, mask),
@@ -315,6 +319,15 @@ impl Warp {
         self.groups[index].step += 1;
         self.groups.push(taken);
         self.groups.len() - 1
+    }
+
+    /// Takes `mask` out of a group as a group that comes to the same instruction again.
+    fn set_aside(&mut self, index: usize, mask: u32) {
+        if mask != 0 {
+            let group = Group { mask, ..self.groups[index].clone() };
+            self.groups[index].mask &= !mask;
+            self.groups.push(group);
+        }
     }
 
     fn jump(&mut self, index: usize, mask: u32, target: usize) {

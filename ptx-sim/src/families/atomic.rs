@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use super::Decoded;
 use super::access::{Address, Target, extend, space_of};
 use super::memory::is_hint;
+use super::numeric::NAN32;
 use super::traffic::{Kind, count};
 use crate::ast::{Space, Type};
 use crate::decode::{DecodeError, Operands};
@@ -123,7 +124,10 @@ impl Operation {
 
 fn add(ty: Type, old: u64, a: u64) -> u64 {
     match ty {
-        Type::F32 => (f32::from_bits(old as u32) + f32::from_bits(a as u32)).to_bits().into(),
+        Type::F32 => {
+            let sum = f32::from_bits(old as u32) + f32::from_bits(a as u32);
+            if sum.is_nan() { NAN32.to_bits() } else { sum.to_bits() }.into()
+        }
         Type::F64 => (f64::from_bits(old) + f64::from_bits(a)).to_bits(),
         Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2 => halves(ty, old, a, |x, y| x + y),
         Type::U32 | Type::S32 => u64::from((old as u32).wrapping_add(a as u32)),
@@ -131,11 +135,16 @@ fn add(ty: Type, old: u64, a: u64) -> u64 {
     }
 }
 
-/// Combines 16-bit floating-point values, rounding to nearest even: a sum of two of them is exact in f64.
+/// Combines 16-bit floating-point values, rounding to nearest even: a sum of two of them is exact in f64, or so close to
+/// it that the rest decides nothing. NaN becomes the canonical one.
 fn halves(ty: Type, old: u64, a: u64, f: impl Fn(f64, f64) -> f64) -> u64 {
     let brain = matches!(ty, Type::Bf16 | Type::Bf16x2);
     let widen = |bits: u16| if brain { bf16::from_bits(bits).to_f64() } else { f16::from_bits(bits).to_f64() };
-    let narrow = |value: f64| if brain { bf16::from_f64(value).to_bits() } else { f16::from_f64(value).to_bits() };
+    let narrow = |value: f64| match brain {
+        _ if value.is_nan() => 0x7FFF,
+        true => bf16::from_f64(value).to_bits(),
+        false => f16::from_f64(value).to_bits(),
+    };
     let element = |i: u32| u64::from(narrow(f(widen((old >> (16 * i)) as u16), widen((a >> (16 * i)) as u16))));
     if ty.size() == 4 { element(0) | element(1) << 16 } else { element(0) }
 }

@@ -34,6 +34,9 @@ fn mov(operands: &Operands) -> Decoded {
             }),
         )));
     }
+    if ty == Type::B128 {
+        return wide(operands);
+    }
     match (operands.operand(0)?, operands.operand(1)?) {
         (Operand::Vector(targets), _) => {
             let Some(width) = part_bits(ty, targets.len()) else { return operands.error("cannot be unpacked so") };
@@ -91,6 +94,44 @@ fn mov(operands: &Operands) -> Decoded {
             )))
         }
     }
+}
+
+/// `mov.b128`, whole or to and from two halves: a 128-bit register takes two places, the low half first.
+fn wide(operands: &Operands) -> Decoded {
+    let targets = match operands.operand(0)? {
+        Operand::Vector(parts) => parts.iter().map(|part| operands.register(part)).collect::<Result<Vec<_>, _>>()?,
+        _ => {
+            let low = operands.destination(0)?;
+            vec![low, low.map(|low| low + 1)]
+        }
+    };
+    let sources = match operands.operand(1)? {
+        Operand::Vector(parts) => {
+            parts.iter().map(|part| operands.value(part, Type::B64)).collect::<Result<Vec<_>, _>>()?
+        }
+        _ => match operands.source(1, Type::B128)? {
+            Source::Register(low) => vec![Source::Register(low), Source::Register(low + 1)],
+            _ => return operands.error("expected a 128-bit register"),
+        },
+    };
+    let is_wide = |index| Ok(operands.register_type(operands.operand(index)?) == Some(Type::B128));
+    let halves = |index| Ok(matches!(operands.operand(index)?, Operand::Vector(parts) if parts.len() == 2));
+    if !(is_wide(0)? && (is_wide(1)? || halves(1)?) || is_wide(1)? && halves(0)?) {
+        return operands.error("expected a 128-bit register, and another or two of 64 bits");
+    }
+    Ok(Some((
+        Class::Move,
+        Box::new(move |context| {
+            // A source may be a target: both are read first.
+            let values = [context.read(sources[0]), context.read(sources[1])];
+            for (target, values) in targets.iter().zip(&values) {
+                if let Some(target) = *target {
+                    context.write(target, values);
+                }
+            }
+            Ok(Outcome::Next)
+        }),
+    )))
 }
 
 /// Bits of each part if a value of `ty` is cut into `parts`.
