@@ -1,0 +1,125 @@
+//! What the suite has to cover: every instruction that the simulator knows, every kernel by a case.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::all;
+use crate::run::{folder, ptx};
+
+/// Roots of the ISA's instructions (PTX ISA 9.7).
+const ISA: &str =
+    "abs activemask add addc alloca and applypriority atom bar barrier bfe bfi bfind bmsk bra brev brkpt brx
+    call clusterlaunchcontrol clz cnot copysign cos cp createpolicy cvt cvta discard div dp2a dp4a elect ex2 exit fence
+    fma fns getctarank griddepcontrol isspacep istypep ld ldmatrix ldu lg2 lop3 mad mad24 madc mapa match max mbarrier
+    membar min mma mov movmatrix mul mul24 multimem nanosleep neg not or pmevent popc prefetch prefetchu prmt rcp red
+    redux rem ret rsqrt sad selp set setmaxnreg setp shf shfl shl shr sin slct sqrt st stackrestore stacksave stmatrix
+    sub subc suld suq sured sust szext tanh tcgen05 tensormap testp tex tld4 trap txq vabsdiff vabsdiff2 vabsdiff4 vadd
+    vadd2 vadd4 vavrg2 vavrg4 vmad vmax vmax2 vmax4 vmin vmin2 vmin4 vote vset vset2 vset4 vshl vshr vsub vsub2 vsub4
+    wgmma wmma xor";
+
+/// What kernels compiled for Ampere and later are made of: the suite has all of it, whatever the families say.
+const REQUIRED: &str = "mov ld st add sub mul mad fma div rem min max abs neg shl shr shf bfe bfi prmt lop3 and
+    or xor not cnot popc clz brev bfind cvt cvta setp selp set slct sad dp4a ex2 lg2 rcp sqrt rsqrt sin cos tanh
+    atom red membar fence bar barrier shfl vote match redux activemask ldmatrix stmatrix movmatrix mma cp bra
+    brx call ret exit nanosleep trap griddepcontrol elect addc subc madc testp copysign dp2a bmsk szext fns
+    isspacep prefetch";
+
+/// Beginnings of forms that differ from their root's others by more than a type.
+const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat mul.wide mul.hi mad.wide
+    mad.hi.sat fma.rn.relu fma.rn.sat fma.rn.bf16x2 fma.rn.f16x2 div.approx div.full min.NaN max.xorsign.abs
+    min.relu shf.l.wrap shf.r.clamp bfind.shiftamt prmt.b32.f4e cvt.rni cvt.rzi.ftz cvt.sat cvt.pack.sat
+    cvt.rna.tf32 cvt.rn.satfinite cvt.rn.relu setp.lt.and setp.geu setp.nan slct.ftz ld.global.nc ld.global.v4
+    ld.acquire ld.volatile ld.shared ld.local ld.const ld.param st.local st.param st.shared st.global.v2
+    st.release cvta.to.shared atom.global.cas atom.global.exch.b128 atom.global.v2 atom.shared
+    red.global.add.noftz red.release bar.arrive bar.red.popc bar.warp barrier.cta.sync shfl.sync.bfly
+    vote.sync.ballot match.all redux.sync.xor ldmatrix.sync.aligned.m8n8.x4.trans
+    stmatrix.sync.aligned.m8n8.x4.trans mma.sync.aligned.m16n8k16.row.col.f32.bf16
+    mma.sync.aligned.m16n8k8.row.col.f32.tf32 mma.sync.aligned.m16n8k64.row.col.s32.s4
+    mma.sync.aligned.m16n8k32.row.col.satfinite mma.sync.aligned.m16n8k32.row.col.f32.e4m3
+    mma.sync.aligned.m8n8k4.row.col.f64 cp.async.ca cp.async.cg cp.async.wait_group cp.async.wait_all brx.idx
+    bra.uni call.uni";
+
+/// Roots that a family knows and the suite leaves out, with the reason.
+const ELSEWHERE: &[(&str, &str)] =
+    &[("tensormap", "here a kind of proxy that `membar` and `fence` name, not the instruction")];
+
+/// Names of the suite's files, without the ending.
+fn files() -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let sources = entries.filter(|path| path.extension().is_some_and(|ending| ending == "cu"));
+    sources.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+}
+
+/// The kernels of a file, with their text.
+fn kernels(file: &str) -> BTreeMap<String, String> {
+    let text = ptx(file);
+    let bodies = text.split(".entry ").skip(1);
+    bodies.map(|body| (body.split('(').next().unwrap().trim().to_string(), body.to_string())).collect()
+}
+
+/// Instructions of a text: the first word of each statement, behind labels and guards.
+fn instructions(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for statement in text.lines().filter(|line| !line.trim().starts_with("//")).flat_map(|line| line.split([';', '{']))
+    {
+        let mut words = statement.split_whitespace();
+        let word = words.find(|word| !word.starts_with('@') && !word.ends_with(':')).unwrap_or_default();
+        let root = word.split('.').next().unwrap_or_default();
+        if ISA.split_whitespace().any(|known| known == root) {
+            found.insert(word.trim_end_matches(',').to_string());
+        }
+    }
+    found
+}
+
+fn roots() -> BTreeSet<String> {
+    let instructions = files().iter().flat_map(|file| instructions(&ptx(file))).collect::<Vec<_>>();
+    instructions.iter().map(|word| word.split('.').next().unwrap().to_string()).collect()
+}
+
+/// Roots that stand in quotes in the families' sources: those that they decode.
+fn known() -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    let families = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/families")).unwrap();
+    for family in families {
+        let text = std::fs::read_to_string(family.unwrap().path()).unwrap();
+        known.extend(ISA.split_whitespace().filter(|root| text.contains(&format!("\"{root}\""))).map(String::from));
+    }
+    known
+}
+
+#[test]
+fn every_instruction_that_the_simulator_knows_is_in_the_suite() {
+    let covered = roots();
+    let wanted = REQUIRED.split_whitespace().map(String::from).chain(known());
+    let excused = |root: &String| ELSEWHERE.iter().any(|(name, _)| name == root);
+    let missing: BTreeSet<_> = wanted.filter(|root| !covered.contains(root) && !excused(root)).collect();
+    assert!(missing.is_empty(), "no kernel of the suite has {missing:?}");
+}
+
+#[test]
+fn every_kind_of_form_is_in_the_suite() {
+    let covered: BTreeSet<String> = files().iter().flat_map(|file| instructions(&ptx(file))).collect();
+    let begins = |form: &&str| !covered.iter().any(|word| word.starts_with(form));
+    let missing: Vec<_> = FORMS.split_whitespace().filter(begins).collect();
+    assert!(missing.is_empty(), "no kernel of the suite has {missing:?}");
+}
+
+#[test]
+fn every_kernel_has_a_case_and_every_case_its_instruction() {
+    let mut kernels: BTreeMap<(String, String), String> = BTreeMap::new();
+    for file in files() {
+        kernels.extend(self::kernels(&file).into_iter().map(|(name, body)| ((file.clone(), name), body)));
+    }
+    let mut forms = BTreeSet::new();
+    let mut tested = BTreeSet::new();
+    for case in all() {
+        let key = (case.file.to_string(), case.kernel.clone());
+        let body = kernels.get(&key).unwrap_or_else(|| panic!("{}.ptx has no kernel {}", case.file, case.kernel));
+        assert!(body.contains(&case.instruction), "{} of {} has no {}", case.kernel, case.file, case.instruction);
+        forms.extend(instructions(body));
+        assert!(tested.insert(key), "{} of {} is tested twice", case.kernel, case.file);
+    }
+    let untested: Vec<_> = kernels.keys().filter(|key| !tested.contains(*key)).collect();
+    assert!(untested.is_empty(), "kernels without a case: {untested:?}");
+    println!("{} kernels, {} forms, {} roots", tested.len(), forms.len(), roots().len());
+}

@@ -1,0 +1,88 @@
+//! The suite: kernels of `suite/*.cu`, as nvcc compiled them, against values computed here from the ISA's definitions.
+//!
+//! Cases are data. [`Backend`] is what runs them: here the simulator; with a GPU at hand, the driver.
+
+#[path = "../common/exact.rs"]
+mod exact;
+
+mod cases;
+mod coverage;
+mod exactly;
+mod expected_approximate;
+mod expected_bits;
+mod expected_compare;
+mod expected_control;
+mod expected_convert;
+mod expected_float;
+mod expected_half;
+mod expected_integer;
+mod expected_memory;
+mod expected_mma;
+mod expected_narrow;
+mod expected_warp;
+mod inputs;
+mod recompile;
+mod run;
+
+use cases::Case;
+use run::{Backend, Simulator};
+
+/// Runs the cases of one family.
+fn family(cases: Vec<Case>) {
+    let mut simulator = Simulator::default();
+    assert!(!cases.is_empty());
+    for case in &cases {
+        run::check(&mut simulator, case);
+    }
+}
+
+macro_rules! families {
+    ($($name:ident),*) => {
+        /// Every case of the suite.
+        fn all() -> Vec<Case> {
+            let mut cases = Vec::new();
+            $(cases.extend($name::cases());)*
+            cases
+        }
+
+        mod families {
+            $(
+                #[test]
+                fn $name() {
+                    super::family(super::$name::cases());
+                }
+            )*
+        }
+    };
+}
+
+families!(
+    expected_approximate,
+    expected_bits,
+    expected_compare,
+    expected_control,
+    expected_convert,
+    expected_float,
+    expected_half,
+    expected_integer,
+    expected_memory,
+    expected_mma,
+    expected_narrow,
+    expected_warp
+);
+
+#[test]
+fn a_wrong_result_is_reported_with_its_operands() {
+    let mut case = expected_integer::cases().into_iter().find(|case| case.kernel == "add_u32").unwrap();
+    case.expected = Box::new(|rows| rows.iter().map(|row| vec![row[0] ^ row[1]]).collect());
+    let result = std::panic::catch_unwind(|| run::check(&mut Simulator::default(), &case));
+    let message = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("add_u32") && message.contains("expected") && message.contains("row"), "{message}");
+}
+
+/// A back end can be put behind a pointer, as one chosen at run time is.
+#[test]
+fn back_ends_are_interchangeable() {
+    let mut backend: Box<dyn Backend> = Box::new(Simulator::default());
+    run::check(backend.as_mut(), &expected_integer::cases()[0]);
+}

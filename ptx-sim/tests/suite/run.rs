@@ -1,0 +1,86 @@
+//! Runs a case on a back end and compares.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use ptx_sim::{Launch, LaunchError, Machine, Module, Report};
+
+use crate::cases::Case;
+
+/// The folder of the suite.
+pub fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/suite"))
+}
+
+/// The PTX of a file of the suite.
+pub fn ptx(file: &str) -> String {
+    let path = folder().join(format!("{file}.ptx"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Something that runs PTX: kernels of `(const u64 *in, u64 *out, int n)`.
+pub trait Backend {
+    /// Runs the case's kernel with one thread per row of `input`; returns the words of `out`, which began as zeros.
+    fn run(&mut self, case: &Case, input: &[u64], words: usize) -> Vec<u64>;
+}
+
+/// The simulator.
+#[derive(Default)]
+pub struct Simulator {
+    machine: Machine,
+    modules: HashMap<&'static str, Module>,
+}
+
+impl Simulator {
+    /// Runs a case; returns also what the launch reports.
+    pub fn launch(&mut self, case: &Case, input: &[u64], words: usize) -> Result<(Report, Vec<u64>), LaunchError> {
+        let load = || self.machine.load(&ptx(case.file)).unwrap_or_else(|error| panic!("{}.ptx: {error}", case.file));
+        let module = self.modules.entry(case.file).or_insert_with(load);
+        let bytes: Vec<u8> = input.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let (from, to) = (self.machine.memory.allocate(bytes.len()), self.machine.memory.allocate(8 * words));
+        self.machine.memory.write(from, &bytes).unwrap();
+        self.machine.memory.write(to, &vec![0; 8 * words]).unwrap();
+        let n = case.rows.len() as u32;
+        let mut params: Vec<u8> = [from, to].iter().flat_map(|pointer| pointer.to_le_bytes()).collect();
+        params.extend(n.to_le_bytes());
+        params.extend(&case.extra);
+        let launch = Launch::new([n.div_ceil(case.threads), 1, 1], [case.threads, 1, 1])
+            .with_dynamic_shared(case.dynamic_shared);
+        let report = self.machine.launch(module, &case.kernel, &launch, &params)?;
+        let mut result = vec![0; 8 * words];
+        self.machine.memory.read(to, &mut result).unwrap();
+        self.machine.memory.free(from);
+        self.machine.memory.free(to);
+        let words = result.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+        Ok((report, words))
+    }
+}
+
+impl Backend for Simulator {
+    fn run(&mut self, case: &Case, input: &[u64], words: usize) -> Vec<u64> {
+        let (report, result) =
+            self.launch(case, input, words).unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+        assert!(report.findings.is_empty(), "{}: {:?}", case.kernel, report.findings);
+        result
+    }
+}
+
+/// Compares all results of a case; the message names the first that is wrong.
+pub fn check(backend: &mut dyn Backend, case: &Case) {
+    let input: Vec<u64> = case.rows.iter().flatten().copied().collect();
+    let result = backend.run(case, &input, case.outputs * case.rows.len());
+    let expected = (case.expected)(&case.rows);
+    assert_eq!(expected.len(), case.rows.len(), "{}", case.kernel);
+    for (index, (row, want)) in case.rows.iter().zip(&expected).enumerate() {
+        assert_eq!(want.len(), case.outputs, "{}", case.kernel);
+        let got = &result[index * case.outputs..][..case.outputs];
+        for (word, (got, want)) in got.iter().zip(want).enumerate() {
+            let close = case.tolerance.accepts(*got, *want);
+            assert!(
+                close,
+                "{} of {}: row {index} {row:#x?}, result {word}: got {got:#x}, expected {want:#x} ({:?})",
+                case.kernel, case.file, case.tolerance
+            );
+        }
+    }
+}
