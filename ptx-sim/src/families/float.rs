@@ -1,5 +1,7 @@
 //! f32 and f64 arithmetic (PTX ISA 9.7.3). Results of f32 that are NaN are 0x7FFFFFFF.
 
+use std::ops::{Add, Div, Mul};
+
 use super::Decoded;
 use super::numeric::{Float, last, map, map1};
 use super::rounding::{Exact, Round, sum_to_odd};
@@ -19,28 +21,13 @@ pub(super) fn decode(operands: &Operands) -> Decoded {
 }
 
 /// What the two types do differently.
-trait Real: Float {
-    fn add(a: Self, b: Self) -> Self;
-    fn mul(a: Self, b: Self) -> Self;
-    fn div(a: Self, b: Self) -> Self;
+trait Real: Float + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
     fn root(a: Self) -> Self;
     /// `a * b + c`, rounded once.
     fn fused(a: Self, b: Self, c: Self) -> Self;
 }
 
 impl Real for f32 {
-    #[inline]
-    fn add(a: Self, b: Self) -> Self {
-        a + b
-    }
-    #[inline]
-    fn mul(a: Self, b: Self) -> Self {
-        a * b
-    }
-    #[inline]
-    fn div(a: Self, b: Self) -> Self {
-        a / b
-    }
     #[inline]
     fn root(a: Self) -> Self {
         a.sqrt()
@@ -54,18 +41,6 @@ impl Real for f32 {
 
 impl Real for f64 {
     #[inline]
-    fn add(a: Self, b: Self) -> Self {
-        a + b
-    }
-    #[inline]
-    fn mul(a: Self, b: Self) -> Self {
-        a * b
-    }
-    #[inline]
-    fn div(a: Self, b: Self) -> Self {
-        a / b
-    }
-    #[inline]
     fn root(a: Self) -> Self {
         a.sqrt()
     }
@@ -77,17 +52,17 @@ impl Real for f64 {
 
 fn typed<T: Real>(operands: &Operands) -> Decoded {
     match operands.root() {
-        "add" => rounded(operands, |[a, b]| T::add(a, b), |[a, b], mode| Exact::of(a).sum(Exact::of(b), mode)),
-        "sub" => rounded(operands, |[a, b]| T::add(a, b.neg()), |[a, b], mode| Exact::of(a).sum(Exact::of(-b), mode)),
-        "mul" => rounded(operands, |[a, b]| T::mul(a, b), |[a, b], _| Exact::product(a, b)),
+        "add" => rounded(operands, |[a, b]: [T; 2]| a + b, |[a, b], mode| Exact::of(a).sum(Exact::of(b), mode)),
+        "sub" => rounded(operands, |[a, b]: [T; 2]| a + b.neg(), |[a, b], mode| Exact::of(a).sum(Exact::of(-b), mode)),
+        "mul" => rounded(operands, |[a, b]: [T; 2]| a * b, |[a, b], _| Exact::product(a, b)),
         // On sm_20 and later `mad` is `fma` (PTX ISA 9.7.3.7).
         "fma" | "mad" => rounded(
             operands,
             |[a, b, c]| T::fused(a, b, c),
             |[a, b, c], mode| Exact::product(a, b).sum(Exact::of(c), mode),
         ),
-        "div" => rounded(operands, |[a, b]| T::div(a, b), |[a, b], _| Exact::quotient(a, b)),
-        "rcp" => rounded(operands, |[a]| T::div(T::narrow(1.0), a), |[a], _| Exact::quotient(1.0, a)),
+        "div" => rounded(operands, |[a, b]: [T; 2]| a / b, |[a, b], _| Exact::quotient(a, b)),
+        "rcp" => rounded(operands, |[a]: [T; 1]| T::narrow(1.0) / a, |[a], _| Exact::quotient(1.0, a)),
         "sqrt" => rounded(operands, |[a]| T::root(a), |[a], _| Exact::root(a)),
         "abs" | "neg" => sign::<T>(operands),
         "min" | "max" => extreme::<T>(operands),
