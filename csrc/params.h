@@ -14,6 +14,58 @@
 #define LATENT_ATTENTION_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " is not " #bytes " bytes")
 #endif
 
+/* How a row of values is stored: `cache::LatentFormat` and `cache::RopeFormat`. */
+#define ROW_BF16 0
+#define ROW_INT4 1
+#define ROW_INT8 2
+
+/* The sizes of a layer: `Geometry`. Letters are those of its documentation. */
+struct GeometryParams {
+    uint32_t query_heads; /* H */
+    uint32_t kv_heads;    /* G */
+    uint32_t latent_rank; /* L */
+    uint32_t rope_heads;  /* Gr */
+    uint32_t rope_dim;    /* R */
+    uint32_t nope_dim;    /* Dn */
+    uint32_t value_dim;   /* Dv */
+    uint32_t reserved;    /* 0 */
+};
+LATENT_ATTENTION_SIZE(struct GeometryParams, 32);
+
+/* One layer's paged cache: `cache::CacheLayout`. A page has three tiles of `page_size` rows: latents at offset 0, rotated
+ * keys, and (scale, min) pairs of f16, the latent's groups first. */
+struct CacheParams {
+    uint64_t pages;            /* u8 [page_count, page_bytes], 16-byte aligned */
+    uint64_t page_bytes;       /* a multiple of 16 */
+    uint32_t page_count;
+    uint32_t page_size;        /* tokens: 8, 16, 32 or 64 */
+    uint32_t latent_row_bytes; /* a multiple of 16, as are the next two */
+    uint32_t rope_offset;      /* bytes from the start of a page to its rotated keys */
+    uint32_t rope_row_bytes;
+    uint32_t affine_offset;    /* bytes from the start of a page to its scales */
+    uint32_t affine_row_bytes; /* a multiple of 4; 0 if nothing is quantised */
+    uint32_t latent_groups;    /* (scale, min) pairs of a latent; the rotated key's follow */
+    uint32_t latent_kind;      /* ROW_BF16 or ROW_INT4 */
+    uint32_t latent_group;     /* values per scale: 32, 64, 128 or 512; 0 in bf16 */
+    uint32_t rope_kind;        /* ROW_BF16, ROW_INT4 or ROW_INT8 */
+    uint32_t rope_group;       /* values per scale: 32, 64, 128 or 512; 0 in bf16 */
+};
+LATENT_ATTENTION_SIZE(struct CacheParams, 64);
+
+/* A batch: `cache::Sequences`. Sequence b has the query tokens query_starts[b] .. query_starts[b + 1] - 1 and seq_lens[b]
+ * tokens in the cache, the query tokens last; of n query tokens in a sequence of length s, number j sees tokens
+ * 0 ..= s - n + j. Its token t lies in page row[t / page_size], where row is page_table + b * max_pages (dense) or
+ * page_table + page_starts[b] (CSR). Entries of a row past the sequence's end may hold anything. */
+struct BatchParams {
+    uint64_t query_starts; /* i32 [sequences + 1], ascending from 0 */
+    uint64_t seq_lens;     /* i32 [sequences] */
+    uint64_t page_table;   /* i32 [sequences, max_pages] or [page_starts[sequences]] */
+    uint64_t page_starts;  /* i32 [sequences + 1]; 0: the table is dense */
+    uint32_t sequences;
+    uint32_t max_pages;    /* of a dense table's row, else 0 */
+};
+LATENT_ATTENTION_SIZE(struct BatchParams, 40);
+
 /* Most threads in a block of `combine`. */
 #define COMBINE_MAX_THREADS 512
 
