@@ -62,6 +62,83 @@ pub enum Error {
         /// What the factorisation reported.
         why: String,
     },
+    /// Memory does not begin where a kernel needs it to.
+    #[error("{what}: expected {expected}, got address {got:#x}")]
+    Alignment {
+        /// The argument, by its name in the API.
+        what: &'static str,
+        /// The rule, for example `a multiple of 16 bytes`.
+        expected: String,
+        /// The address that was given.
+        got: u64,
+    },
+    /// The caller's workspace is smaller than the operation's `workspace_bytes` says.
+    #[error("workspace: expected at least {needed} bytes, got {got}")]
+    WorkspaceTooSmall {
+        /// Bytes that are needed.
+        needed: usize,
+        /// Bytes that were given.
+        got: usize,
+    },
+    /// There is no NVIDIA driver on this machine.
+    #[error("no NVIDIA driver: {why}")]
+    NoDriver {
+        /// What loading its library said.
+        why: String,
+    },
+    /// The driver is older than the kernels' compiler.
+    #[error("the NVIDIA driver supports CUDA {found}, the kernels need {needed}: install a newer driver")]
+    DriverTooOld {
+        /// CUDA version of the driver.
+        found: String,
+        /// Oldest version that will do.
+        needed: String,
+    },
+    /// There is no such GPU.
+    #[error("no GPU {ordinal}: the driver shows {count}")]
+    NoDevice {
+        /// The number asked for.
+        ordinal: usize,
+        /// Number of GPUs; they count from 0.
+        count: usize,
+    },
+    /// The GPU is older than Ampere.
+    #[error("{device} has compute capability {}.{}, the kernels need 8.0 (Ampere) or newer", capability.0, capability.1)]
+    UnsupportedArch {
+        /// The GPU's name.
+        device: String,
+        /// Its compute capability.
+        capability: (i32, i32),
+    },
+    /// This build has no kernels that the device can run.
+    #[error(
+        "no image of csrc/{kernel_file}.cu for {device}; this build has {built:?}. Build with nvcc (`cargo xtask setup` \
+         installs it) and without a CUDA_COMPUTE_CAP that leaves the device out"
+    )]
+    NoKernelImage {
+        /// The file's name without its ending.
+        kernel_file: &'static str,
+        /// The device.
+        device: String,
+        /// Architectures that the build has it for.
+        built: Vec<&'static str>,
+    },
+    /// The driver refused a call.
+    #[error("{call}: {why}")]
+    Driver {
+        /// The driver's function.
+        call: &'static str,
+        /// Its error.
+        why: String,
+    },
+    /// A kernel could not be loaded, or the simulator found it doing something wrong.
+    #[error("kernel `{name}`: {why}")]
+    Kernel {
+        /// The kernel, or the file it is in.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {cause}")]
     Io {

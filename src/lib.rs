@@ -4,6 +4,8 @@
 //! - [`cache`] says how bytes lie: int4 or bf16 latents and rotated keys in pages, specified to the bit.
 //! - [`reference`](mod@reference) says what each operation computes, in f64.
 //! - [`image`] holds the CUDA kernels that this build compiled, if any.
+//! - [`device`] is where kernels run: a GPU, or the simulator.
+//! - [`ops`] checks an operation's arguments and launches its kernel.
 //! - [`layer`] puts one attention layer's step together.
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
@@ -12,14 +14,17 @@
 pub mod cache;
 #[cfg(feature = "convert")]
 pub mod convert;
+pub mod device;
 pub mod error;
 pub mod geometry;
 pub mod image;
 pub mod layer;
 #[cfg(feature = "load")]
 pub mod load;
+pub mod ops;
 pub mod reference;
 pub mod rope;
+pub mod sys;
 pub mod weights;
 
 /// The README's example is compiled with the documentation tests.

@@ -89,8 +89,12 @@ impl Sequences<'_> {
         self.query_starts.last().map_or(0, |&end| usize::try_from(end).unwrap_or(0))
     }
 
-    /// Checks the batch against a cache and resolves every token to its slot.
-    pub(crate) fn resolve(&self, cache: &PagedCache) -> Result<Vec<Sequence>> {
+    /// Checks the batch against pages of `page_size` tokens, of which there are `pages`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `query_starts` does not ascend from 0 or the page table is too short, [`Error::Index`] for a
+    /// negative length or a page that does not exist.
+    pub fn check(&self, page_size: usize, pages: usize) -> Result<()> {
         let starts = self.query_starts;
         let ascending = starts.first() == Some(&0) && starts.is_sorted();
         if starts.len() != self.len() + 1 || !ascending {
@@ -100,12 +104,25 @@ impl Sequences<'_> {
                 got: format!("{starts:?}"),
             });
         }
-        let queries = starts.windows(2).map(|w| w[0] as usize..w[1] as usize);
-        queries.enumerate().map(|(b, queries)| Ok(Sequence { queries, slots: self.slots(b, cache)? })).collect()
+        (0..self.len()).try_for_each(|sequence| self.used_pages(sequence, page_size, pages).map(drop))
     }
 
-    fn slots(&self, sequence: usize, cache: &PagedCache) -> Result<Vec<usize>> {
-        let (length, page_size) = (self.seq_lens[sequence], cache.layout().page_size());
+    /// Checks the batch against a cache and resolves every token to its slot.
+    pub(crate) fn resolve(&self, cache: &PagedCache) -> Result<Vec<Sequence>> {
+        let page_size = cache.layout().page_size();
+        self.check(page_size, cache.pages())?;
+        let queries = self.query_starts.windows(2).map(|w| w[0] as usize..w[1] as usize);
+        let sequence = |(b, queries)| {
+            let (length, row) = self.used_pages(b, page_size, cache.pages())?;
+            let slots = (0..length).map(|t| row[t / page_size] as usize * page_size + t % page_size).collect();
+            Ok(Sequence { queries, slots })
+        };
+        queries.enumerate().map(sequence).collect()
+    }
+
+    /// The length of a sequence and the ids of its pages, as many as that length reaches.
+    fn used_pages(&self, sequence: usize, page_size: usize, pages: usize) -> Result<(usize, &[i32])> {
+        let length = self.seq_lens[sequence];
         let length = usize::try_from(length).map_err(|_| Error::Index {
             what: format!("seq_lens [{sequence}]"),
             got: length.into(),
@@ -118,14 +135,14 @@ impl Sequences<'_> {
             got: format!("{} pages", self.pages.row(sequence).map_or(0, <[i32]>::len)),
         })?;
         for (i, &page) in row[..used].iter().enumerate() {
-            if usize::try_from(page).map_or(true, |page| page >= cache.pages()) {
+            if usize::try_from(page).map_or(true, |page| page >= pages) {
                 return Err(Error::Index {
                     what: format!("page table [sequence {sequence}, page {i}]"),
                     got: page.into(),
-                    bound: format!("0..{} pages", cache.pages()),
+                    bound: format!("0..{pages} pages"),
                 });
             }
         }
-        Ok((0..length).map(|t| row[t / page_size] as usize * page_size + t % page_size).collect())
+        Ok((length, &row[..used]))
     }
 }

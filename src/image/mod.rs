@@ -4,6 +4,8 @@
 
 mod arch;
 
+use crate::error::Error;
+
 pub use arch::Arch;
 
 /// One kernel file, compiled for one architecture.
@@ -31,6 +33,17 @@ pub fn images() -> &'static [Image] {
 /// The PTX of the kernel file `name` for a virtual architecture, if this build has it.
 #[must_use]
 pub fn ptx(name: &str, arch: Arch) -> Option<&'static str> {
-    let image = IMAGES.iter().find(|image| arch.is_virtual() && image.kernel_file == name && image.arch == arch)?;
+    let image = find(name, arch).filter(|_| arch.is_virtual())?;
     std::str::from_utf8(image.bytes).ok()
+}
+
+/// The image of the kernel file `name` for an architecture, if this build has it.
+pub(crate) fn find(name: &str, arch: Arch) -> Option<&'static Image> {
+    IMAGES.iter().find(|image| image.kernel_file == name && image.arch == arch)
+}
+
+/// The error of a device for which [`find`] found nothing.
+pub(crate) fn missing(name: &'static str, device: String) -> Error {
+    let built = IMAGES.iter().filter(|image| image.kernel_file == name).map(|image| image.arch.name());
+    Error::NoKernelImage { kernel_file: name, device, built: built.collect() }
 }

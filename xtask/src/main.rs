@@ -1,5 +1,6 @@
 //! The workspace's tasks, run as `cargo xtask TASK`. Each sets up what it needs.
 
+mod bindings;
 mod process;
 mod setup;
 mod test;
@@ -28,6 +29,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Make src/sys.rs of csrc/params.h anew
+    Bindings,
     /// Run every check: format, lints, tests, documentation, package, minimum Rust version
     Test,
 }
@@ -36,6 +39,7 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Setup => setup::everything(),
         Task::Demo { arguments } => demo(&arguments),
+        Task::Bindings => bindings::write(),
         Task::Test => test::everything(),
     }
 }

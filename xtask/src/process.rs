@@ -1,6 +1,6 @@
 //! Running other programs.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -30,6 +30,19 @@ pub fn run_inspected(command: &mut Command, mut inspect: impl FnMut(&str)) -> Re
         }
     }
     Ok(child.wait()?.success())
+}
+
+/// Formats Rust source as `cargo fmt` does.
+pub fn format(source: &str) -> Result<String> {
+    let mut command = Command::new("rustfmt");
+    command.args(["--edition", "2024", "--config-path"]).arg(crate::root().join("rustfmt.toml"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start rustfmt")?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(source.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "rustfmt failed: {}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Runs a program and returns what it prints.

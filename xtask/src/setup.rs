@@ -12,8 +12,8 @@ use crate::process;
 /// The model's file name inside the package.
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/// The systems for which `cuda-requirements.txt` has hashes.
-const HAS_CUDA_WHEELS: bool =
+/// The systems for which the requirements of compilers have hashes.
+const HAS_WHEELS: bool =
     cfg!(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")));
 
 /// Everything that the tasks need.
@@ -55,28 +55,46 @@ pub fn model() -> Result<PathBuf> {
 /// The folder of the CUDA compiler, installed anew if it is not there or its pins have changed; `None` on systems that
 /// have none to download. The build script looks for it in this place.
 pub fn cuda() -> Result<Option<PathBuf>> {
-    if !HAS_CUDA_WHEELS {
+    if !HAS_WHEELS {
         return Ok(None);
     }
-    let folder = target()?.join("cuda");
-    let requirements = crate::root().join("xtask/cuda-requirements.txt");
+    let (folder, is_new) = install("cuda", "the CUDA compiler (105 MB to download)")?;
+    if is_new {
+        // Cargo cannot watch for a file to appear without rebuilding every time, so the build script has to look new.
+        let build_script = File::options().append(true).open(crate::root().join("build.rs"))?;
+        build_script.set_modified(SystemTime::now())?;
+    }
+    Ok(Some(folder))
+}
+
+/// The folder of libclang's library, installed like the compiler; `None` on systems that have none to download, where
+/// bindgen looks for an installed one.
+pub fn libclang() -> Result<Option<PathBuf>> {
+    match HAS_WHEELS {
+        true => Ok(Some(install("libclang", "libclang (25 MB to download)")?.0.join("clang/native"))),
+        false => Ok(None),
+    }
+}
+
+/// Installs what `xtask/NAME-requirements.txt` pins into target/NAME, unless it is there. Returns the folder and
+/// whether it is new.
+fn install(name: &str, what: &str) -> Result<(PathBuf, bool)> {
+    let folder = target()?.join(name);
+    let requirements = crate::root().join(format!("xtask/{name}-requirements.txt"));
     let pins = fs::read(&requirements)?;
     // What an installation was made from lies in it, and a renamed folder is a whole one.
     let stamp = "requirements.txt";
     if fs::read(folder.join(stamp)).is_ok_and(|installed| installed == pins) {
-        return Ok(Some(folder));
+        return Ok((folder, false));
     }
-    println!("Installing the CUDA compiler (105 MB to download) into {}", folder.display());
-    let partial = target()?.join("cuda-partial");
+    println!("Installing {what} into {}", folder.display());
+    let partial = target()?.join(format!("{name}-partial"));
     remove(&partial)?;
     process::run(pip("install", &requirements)?.arg("--target").arg(&partial))?;
     fs::write(partial.join(stamp), pins)?;
     remove(&folder)?;
     fs::rename(&partial, &folder)?;
-    // Cargo cannot watch for a file to appear without rebuilding every time, so the build script has to look new.
-    let build_script = File::options().append(true).open(crate::root().join("build.rs"))?;
-    build_script.set_modified(SystemTime::now())?;
-    Ok(Some(folder))
+    Ok((folder, true))
 }
 
 /// Where downloads go: not Cargo's own target folder if that lies elsewhere, so that all of them share one.

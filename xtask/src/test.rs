@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
+use crate::bindings;
 use crate::process::{self, output, run, run_inspected};
 use crate::setup;
 
@@ -15,6 +16,8 @@ pub fn everything() -> Result<()> {
     setup::everything()?;
     step("format");
     run(&mut cargo(["fmt", "--all", "--check"]))?;
+    step("bindings");
+    bindings::check()?;
     step("minimum Rust version of the dependencies");
     minimum_rust_version()?;
     step("lints");

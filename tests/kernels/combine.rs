@@ -1,18 +1,16 @@
-//! The kernel `combine`, run on the simulator and held against the reference.
+//! `combine` equals the reference.
 
-mod common;
-
-use common::{random, rng, widen};
 use half::bf16;
-use latent_attention::image::{self, Arch};
+use latent_attention::device::{Buffer, Device, Element, Simulation};
+use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
 use latent_attention::reference::{Attended, combine};
+use latent_attention::sys::{COMBINE_MAX_SPLITS, CombineParams};
 use proptest::prelude::*;
 use ptx_sim::meter::Path;
-use ptx_sim::{Launch, Machine, Report};
 use rand::RngExt;
 
-/// As in `csrc/params.h`.
-const MAX_THREADS: usize = 512;
+use crate::common::{random, rng, widen};
+use crate::{PTX, device, simulate, wide};
 
 /// What a part without tokens may hold: a NaN.
 const POISON: u32 = 0x7FC0_DEAD;
@@ -50,58 +48,37 @@ impl Parts {
 }
 
 /// What a launch left.
+#[derive(PartialEq)]
 struct Ran {
     o_latent: Vec<f64>,
     lse: Vec<f64>,
-    report: Report,
 }
 
-/// The PTX that the build script made of `csrc/combine.cu`.
-fn ptx(arch: Arch) -> &'static str {
-    image::ptx("combine", arch).expect(
-        "this build has no kernels, because there was no nvcc: run `cargo xtask setup`, which installs one, and build \
-         again",
-    )
+/// Memory whose contents begin `shift` elements behind an aligned address.
+fn shifted<T: Element>(device: &Device, values: &[T], shift: usize) -> Buffer<T> {
+    device.upload(&[vec![T::default(); shift], values.to_vec()].concat()).unwrap()
 }
 
-/// Merges the parts with `threads` threads per row. The tensors begin `shift` elements behind an aligned address.
-fn run(arch: Arch, parts: &Parts, threads: usize, shift: usize) -> Ran {
-    let mut machine = Machine::default();
-    let module = machine.load(ptx(arch)).unwrap();
-    let [o, lse] = [&parts.o, &parts.lse].map(|values| {
-        let address = machine.memory.allocate(4 * (shift + values.len())) + 4 * shift as u64;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        machine.memory.write(address, &bytes).unwrap();
-        address
-    });
-    let mut out_o = vec![0; 2 * parts.rows * parts.rank];
-    let mut out_lse = vec![0; 4 * parts.rows];
-    let out_o_address = machine.memory.allocate(2 * shift + out_o.len()) + 2 * shift as u64;
-    let out_lse_address = machine.memory.allocate(out_lse.len());
-    let words = [parts.rows, parts.splits, parts.rank, 0].map(|n| u32::try_from(n).unwrap());
-    let params: Vec<u8> = [o, lse, out_o_address, out_lse_address]
-        .iter()
-        .flat_map(|address| address.to_le_bytes())
-        .chain(words.iter().flat_map(|word| word.to_le_bytes()))
-        .collect();
-    let launch =
-        Launch::new([words[0], 1, 1], [u32::try_from(threads).unwrap(), 1, 1]).with_dynamic_shared(4 * parts.splits);
-    let report = machine.launch(&module, "combine", &launch, &params).unwrap();
-    machine.memory.read(out_o_address, &mut out_o).unwrap();
-    machine.memory.read(out_lse_address, &mut out_lse).unwrap();
-    let bf16s = out_o.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f64());
-    let f32s = out_lse.chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap()));
-    Ran { o_latent: bf16s.collect(), lse: f32s.map(f64::from).collect(), report }
-}
-
-/// As many threads as the vectorised path has work for.
-fn usual_threads(rank: usize) -> usize {
-    rank.div_ceil(4).next_multiple_of(32).min(MAX_THREADS)
+/// Merges the parts. The tensors begin `shift` elements behind an aligned address.
+fn run(device: &Device, parts: &Parts, shift: usize) -> Ran {
+    let combine = Combine::new(device, CombineConfig::new(parts.rank, parts.splits)).unwrap();
+    let (o, lse) = (shifted(device, &parts.o, shift), shifted(device, &parts.lse, shift));
+    let mut out_o = shifted(device, &vec![bf16::NAN; parts.rows * parts.rank], shift);
+    let mut out_lse = device.upload(&vec![f32::NAN; parts.rows]).unwrap();
+    let args = CombineArgs {
+        rows: parts.rows,
+        splits: parts.splits,
+        o_partial: o.view().slice(shift..).unwrap(),
+        lse_partial: lse.view().slice(shift..).unwrap(),
+        o_latent: out_o.view_mut().slice(shift..).unwrap(),
+        lse: out_lse.view_mut(),
+    };
+    combine.run(&device.stream().unwrap(), args).unwrap();
+    Ran { o_latent: wide(&out_o.to_vec().unwrap()[shift..]), lse: widen(&out_lse.to_vec().unwrap()) }
 }
 
 #[track_caller]
 fn check(parts: &Parts, ran: &Ran) {
-    assert!(ran.report.findings.is_empty(), "{:#?}", ran.report.findings);
     let want = parts.reference();
     for (row, (&got, &want)) in ran.lse.iter().zip(&want.lse).enumerate() {
         let close = got == want || (got - want).abs() <= 1e-6 * want.abs().max(1.0);
@@ -122,19 +99,18 @@ proptest! {
         seed: u64,
         splits in 1usize..=70,
         rows in 1usize..=5,
-        rank in prop_oneof![1usize..=70, Just(128), Just(512), Just(516)],
-        warps in 1usize..=16,
+        rank in prop_oneof![1usize..=70, Just(128), Just(512), Just(516), Just(2560)],
         empty in prop_oneof![Just(0.0), Just(0.5), Just(0.97)],
-        arch in prop_oneof![Just(Arch::Compute80), Just(Arch::Compute90a)],
+        arch in 0usize..2,
     ) {
         let parts = Parts::random(seed, [splits, rows, rank], empty);
-        check(&parts, &run(arch, &parts, 32 * warps, 0));
+        check(&parts, &run(&simulate(Simulation::default().with_arch(PTX[arch])), &parts, 0));
     }
 
     #[test]
     fn needs_no_alignment(seed: u64, splits in 1usize..=9, rank in 1usize..=40, shift in 1usize..=3) {
         let parts = Parts::random(seed, [splits, 3, rank], 0.3);
-        check(&parts, &run(Arch::Compute80, &parts, usual_threads(rank), shift));
+        check(&parts, &run(&device(), &parts, shift));
     }
 }
 
@@ -142,7 +118,7 @@ proptest! {
 fn a_row_that_saw_nothing_is_zeros_and_minus_infinity() {
     for rank in [7, 8] {
         let parts = Parts::random(1, [3, 2, rank], 1.0);
-        let ran = run(Arch::Compute80, &parts, 32, 0);
+        let ran = run(&device(), &parts, 0);
         check(&parts, &ran);
         assert_eq!((ran.o_latent, ran.lse), (vec![0.0; 2 * rank], vec![f64::NEG_INFINITY; 2]));
     }
@@ -151,7 +127,7 @@ fn a_row_that_saw_nothing_is_zeros_and_minus_infinity() {
 #[test]
 fn one_part_is_rounded_and_nothing_else() {
     let parts = Parts::random(2, [1, 4, 96], 0.0);
-    let ran = run(Arch::Compute80, &parts, 32, 0);
+    let ran = run(&device(), &parts, 0);
     let rounded: Vec<f64> = parts.o.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
     assert_eq!((ran.o_latent, ran.lse), (rounded, widen(&parts.lse)));
 }
@@ -159,12 +135,12 @@ fn one_part_is_rounded_and_nothing_else() {
 #[test]
 fn rows_do_not_depend_on_their_neighbours() {
     let all = Parts::random(3, [5, 6, 64], 0.2);
-    let together = run(Arch::Compute80, &all, 32, 0);
+    let together = run(&device(), &all, 0);
     for row in 0..all.rows {
         let each = all.o.chunks_exact(all.rank).skip(row).step_by(all.rows).flatten().copied();
         let lse = all.lse.iter().skip(row).step_by(all.rows).copied();
         let alone = Parts { rows: 1, o: each.collect(), lse: lse.collect(), ..all };
-        let alone = run(Arch::Compute80, &alone, 32, 0);
+        let alone = run(&device(), &alone, 0);
         assert_eq!(alone.o_latent, together.o_latent[row * all.rank..][..all.rank]);
         assert_eq!(alone.lse, together.lse[row..=row]);
     }
@@ -173,8 +149,14 @@ fn rows_do_not_depend_on_their_neighbours() {
 #[test]
 fn the_weights_of_as_many_parts_as_are_allowed_fit() {
     let parts = Parts::random(4, [8192, 1, 1], 0.1);
-    let ran = run(Arch::Compute80, &parts, 32, 0);
-    check(&parts, &ran);
+    check(&parts, &run(&device(), &parts, 0));
+}
+
+#[test]
+fn repeated_runs_agree_to_the_bit() {
+    let (device, parts) = (device(), Parts::random(6, [40, 3, 96], 0.2));
+    let first = run(&device, &parts, 0);
+    assert!((0..3).all(|_| run(&device, &parts, 0) == first));
 }
 
 #[test]
@@ -183,18 +165,55 @@ fn every_byte_that_counts_is_read_once() {
     for (rank, shift, sectors) in [(512, 0, true), (512, 1, false), (509, 0, false), (24, 0, false)] {
         let mut parts = Parts::random(5, [33, 4, rank], 0.0);
         parts.lse.iter_mut().skip(1).step_by(4).for_each(|lse| *lse = f32::NEG_INFINITY);
-        let Ran { report, .. } = run(Arch::Compute80, &parts, usual_threads(rank), shift);
-        let traffic = |path| report.meter.traffic.get(&path).copied().unwrap_or_default();
-        let counted = 33 * 3 * rank as u64;
-        assert_eq!(traffic(Path::GlobalRead).bytes, 4 * 33 * 4 + 4 * counted, "rank {rank}, shift {shift}");
+        let device = device();
+        run(&device, &parts, shift);
+        let Some(counted) = device.take_counts().remove("combine") else { return };
+        let traffic = |path| counted.meter.traffic.get(&path).copied().unwrap_or_default();
+        let latents = 33 * 3 * rank as u64;
+        assert_eq!(traffic(Path::GlobalRead).bytes, 4 * 33 * 4 + 4 * latents, "rank {rank}, shift {shift}");
         assert_eq!(traffic(Path::GlobalWrite).bytes, 4 * 4 + 2 * 4 * rank as u64, "rank {rank}, shift {shift}");
         if sectors {
             // A row's lse lie 16 bytes apart, two to a sector, the 33rd in a second warp; latents fill whole sectors.
-            assert_eq!(traffic(Path::GlobalRead).sectors, 4 * (32 / 2 + 1) + 4 * counted / 32);
+            assert_eq!(traffic(Path::GlobalRead).sectors, 4 * (32 / 2 + 1) + 4 * latents / 32);
             assert_eq!(traffic(Path::GlobalWrite).sectors, 4 + 2 * 4 * 512 / 32);
         }
         assert_eq!(traffic(Path::LocalRead).bytes + traffic(Path::LocalWrite).bytes, 0);
         assert_eq!(traffic(Path::SharedRead).conflicts + traffic(Path::SharedWrite).conflicts, 0);
-        assert!(report.findings.is_empty(), "{:#?}", report.findings);
     }
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    let device = device();
+    for max_splits in [0, COMBINE_MAX_SPLITS as usize + 1] {
+        let message = Combine::new(&device, CombineConfig::new(8, max_splits)).unwrap_err().to_string();
+        assert_eq!(message, format!("combine of {max_splits} parts: must be 1..=8192"));
+    }
+    let combine = Combine::new(&device, CombineConfig::new(8, 4)).unwrap();
+    // Sizes of splits, o_partial, lse_partial, o_latent and lse; three rows.
+    let check = |[splits, o, lse, out_o, out_lse]: [usize; 5], elsewhere: bool, expected: &str| {
+        let (o, lse) = (device.zeros::<f32>(o).unwrap(), device.zeros::<f32>(lse).unwrap());
+        let mut out_o = device.zeros::<bf16>(out_o).unwrap();
+        let mut out_lse = if elsewhere { Device::simulated() } else { device.clone() }.zeros::<f32>(out_lse).unwrap();
+        let args = CombineArgs {
+            rows: 3,
+            splits,
+            o_partial: o.view(),
+            lse_partial: lse.view(),
+            o_latent: out_o.view_mut(),
+            lse: out_lse.view_mut(),
+        };
+        let message = combine.run(&device.stream().unwrap(), args).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    };
+    check([0, 0, 0, 24, 3], false, "combine of 0 parts: this operation was made for 1..=4");
+    check([5, 120, 15, 24, 3], false, "combine of 5 parts: this operation was made for 1..=4");
+    check([2, 47, 6, 24, 3], false, "o_partial: expected [splits 2, rows 3, latent 8] = 48 elements, got 47");
+    check([2, 48, 5, 24, 3], false, "lse_partial: expected [splits 2, rows 3] = 6 elements, got 5");
+    check([2, 48, 6, 23, 3], false, "o_latent: expected [rows 3, latent 8] = 24 elements, got 23");
+    check([2, 48, 6, 24, 4], false, "lse: expected [rows 3] = 3 elements, got 4");
+    check([2, 48, 6, 24, 3], true, "lse: is on device `ptx-sim`");
+    let params = CombineParams { rows: 0, ..Default::default() };
+    // SAFETY: without rows there is nothing to launch.
+    unsafe { combine.launch(&device.stream().unwrap(), &params) }.unwrap();
 }

@@ -1,0 +1,347 @@
+//! GPUs, through the driver API.
+//!
+//! cudarc's safe layer has no clusters, no programmatic launch, and tracks memory by events that do not suit graph
+//! capture, so this goes to the driver's functions as cudarc declares them, with its context.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::{CudaContext, sys};
+
+use super::{LaunchConfig, Limits, probe};
+use crate::error::{Error, Result};
+use crate::image::{self, Arch, Image};
+
+pub(super) struct Cuda {
+    context: Arc<CudaContext>,
+    name: String,
+    capability: (i32, i32),
+    limits: Limits,
+    modules: Mutex<HashMap<&'static str, Module>>,
+}
+
+macro_rules! handle {
+    ($($(#[$doc:meta])* $name:ident($raw:ty);)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub(super) struct $name($raw);
+
+        // SAFETY: a handle is a name that the driver looks up; its functions may be called from any thread.
+        unsafe impl Send for $name {}
+        // SAFETY: as above.
+        unsafe impl Sync for $name {}
+    )*};
+}
+
+handle! {
+    /// A kernel.
+    Function(sys::CUfunction);
+    Module(sys::CUmodule);
+    RawStream(sys::CUstream);
+    RawGraph(sys::CUgraphExec);
+    RawEvent(sys::CUevent);
+}
+
+impl RawStream {
+    pub(super) fn null() -> Self {
+        Self(std::ptr::null_mut())
+    }
+
+    pub(super) fn from_raw(raw: usize) -> Self {
+        Self(std::ptr::with_exposed_provenance_mut(raw))
+    }
+}
+
+impl Cuda {
+    pub(super) fn new(ordinal: usize) -> Result<Self> {
+        let count = probe::devices()?;
+        if ordinal >= count {
+            return Err(Error::NoDevice { ordinal, count });
+        }
+        Self::share(CudaContext::new(ordinal).map_err(failed("cuDevicePrimaryCtxRetain"))?)
+    }
+
+    pub(super) fn share(context: Arc<CudaContext>) -> Result<Self> {
+        use sys::CUdevice_attribute_enum as Attribute;
+        let device = context.cu_device();
+        let attribute = |attribute| {
+            // SAFETY: the device is that of a context, which exists.
+            let value = unsafe { result::device::get_attribute(device, attribute) };
+            value.map_err(failed("cuDeviceGetAttribute"))
+        };
+        let size = |which| Ok(usize::try_from(attribute(which)?).unwrap_or(0));
+        let capability = (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        let name = result::device::get_name(device).map_err(failed("cuDeviceGetName"))?;
+        if capability < (8, 0) {
+            return Err(Error::UnsupportedArch { device: name, capability });
+        }
+        let limits = Limits {
+            shared_bytes: size(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            shared_bytes_per_multiprocessor: size(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+            multiprocessors: size(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        };
+        Ok(Self { context, name, capability, limits, modules: Mutex::default() })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn capability(&self) -> (i32, i32) {
+        self.capability
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.bind()?;
+        // SAFETY: the memory is only reached through addresses handed to kernels and copies.
+        unsafe { result::malloc_sync(bytes) }.map_err(failed("cuMemAlloc"))
+    }
+
+    /// A failure is that of an earlier kernel, which the next call reports again.
+    pub(super) fn free(&self, address: u64) {
+        if self.bind().is_ok() {
+            // SAFETY: buffers free what they allocated, once.
+            let _ = unsafe { result::free_sync(address) };
+        }
+    }
+
+    pub(super) fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.synchronize()?;
+        // SAFETY: views reach over memory of this device only, and the copy is done on return.
+        unsafe { result::memcpy_htod_sync(address, bytes) }.map_err(failed("cuMemcpyHtoD"))
+    }
+
+    pub(super) fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.synchronize()?;
+        // SAFETY: as for writing.
+        unsafe { result::memcpy_dtoh_sync(bytes, address) }.map_err(failed("cuMemcpyDtoH"))
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        self.bind()?;
+        result::ctx::synchronize().map_err(failed("cuCtxSynchronize"))
+    }
+
+    /// The kernel `name` of a file, allowed that much dynamic shared memory.
+    pub(super) fn function(&self, file: &'static str, name: &'static str, shared_bytes: usize) -> Result<Function> {
+        let module = self.module(file)?;
+        let symbol = CString::new(name).map_err(|error| Error::Kernel { name: name.into(), why: error.to_string() })?;
+        // SAFETY: the module is loaded and is never unloaded before its context ends.
+        let function =
+            unsafe { result::module::get_function(module.0, symbol) }.map_err(failed("cuModuleGetFunction"))?;
+        let (attribute, bytes) = (
+            sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+            i32::try_from(shared_bytes).unwrap_or(i32::MAX),
+        );
+        // SAFETY: the function belongs to a loaded module. Several users of a kernel each need their amount, so it only
+        // ever grows; asking for more costs nothing.
+        unsafe {
+            let granted =
+                result::function::get_function_attribute(function, attribute).map_err(failed("cuFuncGetAttribute"))?;
+            if bytes > granted {
+                result::function::set_function_attribute(function, attribute, bytes)
+                    .map_err(failed("cuFuncSetAttribute"))?;
+            }
+        }
+        Ok(Function(function))
+    }
+
+    fn module(&self, file: &'static str) -> Result<Module> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&module) = modules.get(file) {
+            return Ok(module);
+        }
+        self.bind()?;
+        let (major, minor) = self.capability;
+        let image = choose(file, self.capability)
+            .ok_or_else(|| image::missing(file, format!("{} (compute capability {major}.{minor})", self.name)))?;
+        // PTX must end with a zero, and machine code should begin on an aligned address.
+        let mut words = vec![0u64; image.bytes.len() / 8 + 1];
+        super::memory::as_bytes_mut(&mut words)[..image.bytes.len()].copy_from_slice(image.bytes);
+        // SAFETY: the driver copies the image, which is an ELF file or ends with a zero.
+        let loaded = unsafe { result::module::load_data(words.as_ptr().cast()) };
+        let module = Module(loaded.map_err(failed("cuModuleLoadData"))?);
+        modules.insert(file, module);
+        Ok(module)
+    }
+
+    /// # Safety
+    /// As [`Kernel::launch`](super::Kernel::launch).
+    pub(super) unsafe fn launch<P: Copy>(
+        &self,
+        function: Function,
+        stream: RawStream,
+        config: &LaunchConfig,
+        params: &P,
+    ) -> Result<()> {
+        self.bind()?;
+        // SAFETY: an attribute is plain data, and zeros are valid for each of its members.
+        let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut count = 0;
+        if let Some([x, y, z]) = config.cluster {
+            attributes[count].id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+            attributes[count].value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
+            count += 1;
+        }
+        if config.programmatic && self.capability >= (9, 0) {
+            attributes[count].id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+            attributes[count].value.programmaticStreamSerializationAllowed = 1;
+            count += 1;
+        }
+        let launch = sys::CUlaunchConfig {
+            gridDimX: config.grid[0],
+            gridDimY: config.grid[1],
+            gridDimZ: config.grid[2],
+            blockDimX: config.block[0],
+            blockDimY: config.block[1],
+            blockDimZ: config.block[2],
+            sharedMemBytes: u32::try_from(config.shared_bytes).unwrap_or(u32::MAX),
+            hStream: stream.0,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: count as u32,
+        };
+        let mut argument: *mut c_void = std::ptr::from_ref(params).cast_mut().cast();
+        // SAFETY: the driver copies the parameter block before it returns; the rest is promised by the caller.
+        let code = unsafe { sys::cuLaunchKernelEx(&launch, function.0, &mut argument, std::ptr::null_mut()) };
+        code.result().map_err(failed("cuLaunchKernelEx"))
+    }
+
+    /// Ordered with the default stream, as copies are.
+    pub(super) fn new_stream(&self) -> Result<RawStream> {
+        self.bind()?;
+        result::stream::create(result::stream::StreamKind::Default).map(RawStream).map_err(failed("cuStreamCreate"))
+    }
+
+    pub(super) fn synchronize_stream(&self, stream: RawStream) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the stream exists, as its owner does.
+        unsafe { result::stream::synchronize(stream.0) }.map_err(failed("cuStreamSynchronize"))
+    }
+
+    pub(super) fn destroy_stream(&self, stream: RawStream) {
+        if self.bind().is_ok() {
+            // SAFETY: streams are destroyed by their owner, once.
+            let _ = unsafe { result::stream::destroy(stream.0) };
+        }
+    }
+
+    pub(super) fn capture(&self, stream: RawStream, work: impl FnOnce() -> Result<()>) -> Result<RawGraph> {
+        self.bind()?;
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream exists, as its owner does.
+        unsafe { result::stream::begin_capture(stream.0, mode) }.map_err(failed("cuStreamBeginCapture"))?;
+        let outcome = work();
+        // SAFETY: as above; the capture ends whatever became of the work.
+        let graph = unsafe { result::stream::end_capture(stream.0) }.map_err(failed("cuStreamEndCapture"));
+        outcome?;
+        let graph = graph?;
+        // SAFETY: the graph was just captured, and is no longer needed once it is instantiated.
+        unsafe {
+            let instance = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let destroyed = result::graph::destroy(graph);
+            let instance = instance.map_err(failed("cuGraphInstantiate"))?;
+            destroyed.map_err(failed("cuGraphDestroy"))?;
+            Ok(RawGraph(instance))
+        }
+    }
+
+    pub(super) fn launch_graph(&self, graph: RawGraph, stream: RawStream) -> Result<()> {
+        self.bind()?;
+        // SAFETY: both exist, as their owners do.
+        unsafe { result::graph::launch(graph.0, stream.0) }.map_err(failed("cuGraphLaunch"))
+    }
+
+    pub(super) fn destroy_graph(&self, graph: RawGraph) {
+        if self.bind().is_ok() {
+            // SAFETY: graphs are destroyed by their owner, once.
+            let _ = unsafe { result::graph::exec_destroy(graph.0) };
+        }
+    }
+
+    pub(super) fn new_event(&self) -> Result<RawEvent> {
+        self.bind()?;
+        let created = result::event::create(sys::CUevent_flags_enum::CU_EVENT_DEFAULT);
+        created.map(RawEvent).map_err(failed("cuEventCreate"))
+    }
+
+    pub(super) fn record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        self.bind()?;
+        // SAFETY: both exist, as their owners do.
+        unsafe { result::event::record(event.0, stream.0) }.map_err(failed("cuEventRecord"))
+    }
+
+    pub(super) fn elapsed(&self, from: RawEvent, to: RawEvent) -> Result<f32> {
+        self.bind()?;
+        // SAFETY: both exist, as their owners do.
+        unsafe {
+            result::event::synchronize(to.0).map_err(failed("cuEventSynchronize"))?;
+            result::event::elapsed(from.0, to.0).map_err(failed("cuEventElapsedTime"))
+        }
+    }
+
+    pub(super) fn destroy_event(&self, event: RawEvent) {
+        if self.bind().is_ok() {
+            // SAFETY: events are destroyed by their owner, once.
+            let _ = unsafe { result::event::destroy(event.0) };
+        }
+    }
+
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(failed("cuCtxSetCurrent"))
+    }
+}
+
+/// The best image of a file for a compute capability: machine code for it, then for an older one of the same
+/// generation (which newer ones of it run), then PTX, which the driver compiles.
+fn choose(file: &str, capability: (i32, i32)) -> Option<&'static Image> {
+    use Arch::*;
+    let order: &[Arch] = match capability {
+        (8, 0) | (8, 7) => &[Sm80, Compute80],
+        (8, 6) => &[Sm86, Sm80, Compute80],
+        (8, 9) => &[Sm89, Sm86, Sm80, Compute80],
+        (9, 0) => &[Sm90a, Compute90a, Compute80],
+        (10, 0) => &[Sm100a, Compute80],
+        (12, _) => &[Sm120, Compute80],
+        _ => &[Compute80],
+    };
+    order.iter().find_map(|&arch| image::find(file, arch))
+}
+
+fn failed(call: &'static str) -> impl Fn(DriverError) -> Error {
+    move |error| Error::Driver { call, why: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_code_is_preferred_and_ptx_is_the_last_resort() {
+        let arch = |capability| choose("combine", capability).map(|image| image.arch);
+        if let Some(sm_80) = image::find("combine", Arch::Sm80) {
+            assert_eq!(arch((8, 0)), Some(sm_80.arch));
+            assert_eq!(arch((8, 7)), Some(Arch::Sm80));
+        }
+        if image::find("combine", Arch::Compute80).is_some() {
+            assert_eq!(arch((10, 3)), Some(Arch::Compute80));
+            assert_eq!(arch((13, 0)), Some(Arch::Compute80));
+        }
+        assert_eq!(choose("no such file", (9, 0)), None);
+    }
+}

@@ -1,0 +1,132 @@
+//! Kernels and their launches.
+
+use super::{Backend, Device, Stream, cuda};
+use crate::error::{Error, Result};
+
+/// How a kernel is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaunchConfig {
+    /// Blocks: x, y, z.
+    pub grid: [u32; 3],
+    /// Threads per block: x, y, z.
+    pub block: [u32; 3],
+    /// Dynamic shared memory per block, in bytes; at most what the kernel was loaded with.
+    pub shared_bytes: usize,
+    /// Blocks per cluster: x, y, z (Hopper and later).
+    pub cluster: Option<[u32; 3]>,
+    /// Whether it may begin before the kernel in front of it has ended (programmatic dependent launch, Hopper and
+    /// later); the kernel must wait itself (`griddepcontrol.wait`) before it reads what that one writes.
+    pub programmatic: bool,
+}
+
+impl LaunchConfig {
+    /// `grid` blocks of `block` threads, without shared memory, clusters and early start.
+    #[must_use]
+    pub fn new(grid: [u32; 3], block: [u32; 3]) -> Self {
+        Self { grid, block, shared_bytes: 0, cluster: None, programmatic: false }
+    }
+
+    /// The same with dynamic shared memory.
+    #[must_use]
+    pub fn with_shared(self, shared_bytes: usize) -> Self {
+        Self { shared_bytes, ..self }
+    }
+
+    /// The same with clusters.
+    #[must_use]
+    pub fn with_cluster(self, cluster: [u32; 3]) -> Self {
+        Self { cluster: Some(cluster), ..self }
+    }
+
+    /// The same with early start.
+    #[must_use]
+    pub fn with_programmatic(self) -> Self {
+        Self { programmatic: true, ..self }
+    }
+}
+
+/// A kernel that is loaded and ready to be launched.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    device: Device,
+    name: &'static str,
+    shared_bytes: usize,
+    loaded: Loaded,
+}
+
+#[derive(Clone)]
+enum Loaded {
+    Cuda(cuda::Function),
+    #[cfg(feature = "simulator")]
+    Simulated(ptx_sim::Module),
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Loaded")
+    }
+}
+
+impl Kernel {
+    pub(super) fn load(device: &Device, file: &'static str, name: &'static str, shared_bytes: usize) -> Result<Self> {
+        let most = device.limits().shared_bytes;
+        if shared_bytes > most {
+            return Err(Error::Config {
+                what: format!("kernel `{name}`"),
+                why: format!("needs {shared_bytes} bytes of shared memory per block; {device:?} has {most}"),
+            });
+        }
+        let loaded = match device.backend() {
+            Backend::Cuda(cuda) => Loaded::Cuda(cuda.function(file, name, shared_bytes)?),
+            #[cfg(feature = "simulator")]
+            Backend::Simulated(simulated) => Loaded::Simulated(simulated.module(file, name)?),
+        };
+        Ok(Self { device: device.clone(), name, shared_bytes, loaded })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The device it is loaded on.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Launches it. The simulator runs it to its end; a GPU runs it when the stream gets there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if stream or shared memory do not fit; [`Error::Driver`] for what the driver refuses;
+    /// [`Error::Kernel`] for what the simulator found.
+    ///
+    /// # Safety
+    /// `params` must be the kernel's parameter block as `csrc/params.h` declares it, every address in it must point
+    /// to memory of the device of the size and alignment stated there, which outlives the launch on its stream.
+    pub unsafe fn launch<P: Copy>(&self, stream: &Stream, config: &LaunchConfig, params: &P) -> Result<()> {
+        self.device.check_same("stream", stream.device())?;
+        if config.shared_bytes > self.shared_bytes {
+            return Err(Error::Config {
+                what: format!("kernel `{}`", self.name),
+                why: format!("loaded for {} bytes of shared memory, not {}", self.shared_bytes, config.shared_bytes),
+            });
+        }
+        match (&self.loaded, self.device.backend()) {
+            (Loaded::Cuda(function), Backend::Cuda(cuda)) => {
+                // SAFETY: promised by the caller.
+                unsafe { cuda.launch(*function, stream.raw(), config, params) }
+            }
+            #[cfg(feature = "simulator")]
+            (Loaded::Simulated(module), Backend::Simulated(simulated)) => {
+                // SAFETY: parameter blocks end without padding and have none inside (static assertions in params.h).
+                let bytes = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
+                simulated.launch(module, self.name, config, bytes)
+            }
+            #[cfg(feature = "simulator")]
+            _ => unreachable!("a kernel is launched on the device that loaded it"),
+        }
+    }
+}

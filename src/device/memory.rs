@@ -1,0 +1,245 @@
+//! Device memory: owned, and borrowed from whoever owns it.
+
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+
+use half::bf16;
+
+use super::Device;
+use crate::error::{Error, Result, check_len};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A type that device memory can hold: a number, every bit pattern of which is valid.
+pub trait Element: Copy + Default + Send + Sync + 'static + sealed::Sealed {
+    /// Its name in CUDA's terms, for messages.
+    const NAME: &'static str;
+}
+
+macro_rules! element {
+    ($($ty:ty, $name:literal;)*) => {$(
+        impl sealed::Sealed for $ty {}
+        impl Element for $ty {
+            const NAME: &'static str = $name;
+        }
+    )*};
+}
+
+element! { u8, "u8"; i32, "i32"; u32, "u32"; i64, "i64"; u64, "u64"; f32, "f32"; bf16, "bf16"; }
+
+/// The bytes of elements.
+pub(super) fn as_bytes<T: Element>(values: &[T]) -> &[u8] {
+    // SAFETY: elements are plain numbers without padding, and every byte of them may be read.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// The bytes of elements, writable.
+pub(super) fn as_bytes_mut<T: Element>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above, and every bit pattern is an element.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+/// Device memory of its own, freed when dropped. It begins on a multiple of 256 bytes.
+#[derive(Debug)]
+pub struct Buffer<T: Element> {
+    device: Device,
+    address: u64,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Buffer<T> {
+    pub(super) fn allocate(device: &Device, len: usize) -> Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| Error::Config {
+            what: format!("{len} elements of {}", T::NAME),
+            why: "more bytes than there are addresses".into(),
+        })?;
+        // Empty allocations are refused by drivers, and two buffers should not share an address.
+        let address = device.backend().allocate(bytes.max(1))?;
+        Ok(Self { device: device.clone(), address, len, element: PhantomData })
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no elements.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The whole buffer, to read.
+    #[must_use]
+    pub fn view(&self) -> View<'_, T> {
+        View { device: self.device.clone(), address: self.address, len: self.len, owner: PhantomData }
+    }
+
+    /// The whole buffer, to write.
+    #[must_use]
+    pub fn view_mut(&mut self) -> ViewMut<'_, T> {
+        ViewMut(self.view_unchecked())
+    }
+
+    fn view_unchecked(&mut self) -> View<'_, T> {
+        View { device: self.device.clone(), address: self.address, len: self.len, owner: PhantomData }
+    }
+
+    /// Copies `values` to the device, after all work given to it before. Waits for the copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are more or fewer values than elements; [`Error::Driver`].
+    pub fn write(&mut self, values: &[T]) -> Result<()> {
+        check_len("buffer", values.len(), &[("elements", self.len)])?;
+        self.device.backend().write(self.address, as_bytes(values))
+    }
+
+    /// Copies the elements to the host, after all work given to the device before. Waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], which may be that of an earlier kernel.
+    pub fn to_vec(&self) -> Result<Vec<T>> {
+        self.view().to_vec()
+    }
+}
+
+impl<T: Element> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        self.device.backend().free(self.address);
+    }
+}
+
+/// Device memory to read, owned elsewhere.
+#[derive(Clone, Debug)]
+pub struct View<'a, T: Element> {
+    device: Device,
+    address: u64,
+    len: usize,
+    owner: PhantomData<&'a [T]>,
+}
+
+impl<'a, T: Element> View<'a, T> {
+    /// Borrows `len` elements at `address` from `owner`, any value whose lifetime keeps the memory alive: another
+    /// framework's tensor, or `&()` for memory that is never freed.
+    ///
+    /// # Safety
+    /// The memory must belong to `device`, stay allocated while the view lives, and not be written by work that is not
+    /// ordered behind the launches that read it.
+    pub unsafe fn borrow<O: ?Sized>(device: &Device, address: u64, len: usize, owner: &'a O) -> Self {
+        let _ = owner;
+        Self { device: device.clone(), address, len, owner: PhantomData }
+    }
+
+    /// The device that the memory is on.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Where it begins, as the driver counts.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no elements.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A part of it.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if the range ends behind the memory, or before it begins.
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Result<Self> {
+        let (start, len) = bounds(range, self.len)?;
+        Ok(Self { address: self.address + (start * size_of::<T>()) as u64, len, ..self.clone() })
+    }
+
+    /// Copies the elements to the host, after all work given to the device before. Waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], which may be that of an earlier kernel.
+    pub fn to_vec(&self) -> Result<Vec<T>> {
+        let mut values = vec![T::default(); self.len];
+        self.device.backend().read(self.address, as_bytes_mut(&mut values))?;
+        Ok(values)
+    }
+}
+
+/// Device memory to write, owned elsewhere. Nothing else may borrow it meanwhile.
+#[derive(Debug)]
+pub struct ViewMut<'a, T: Element>(View<'a, T>);
+
+impl<'a, T: Element> ViewMut<'a, T> {
+    /// As [`View::borrow`], to write.
+    ///
+    /// # Safety
+    /// As [`View::borrow`]; moreover no other view of the memory may be used while this one lives.
+    pub unsafe fn borrow<O: ?Sized>(device: &Device, address: u64, len: usize, owner: &'a mut O) -> Self {
+        // SAFETY: promised by the caller.
+        Self(unsafe { View::borrow(device, address, len, owner) })
+    }
+
+    /// The same memory, to read.
+    #[must_use]
+    pub fn view(&self) -> View<'_, T> {
+        self.0.clone()
+    }
+
+    /// The same memory, for a shorter time.
+    #[must_use]
+    pub fn reborrow(&mut self) -> ViewMut<'_, T> {
+        ViewMut(self.0.clone())
+    }
+
+    /// A part of it.
+    ///
+    /// # Errors
+    /// As [`View::slice`].
+    pub fn slice(self, range: impl RangeBounds<usize>) -> Result<Self> {
+        self.0.slice(range).map(Self)
+    }
+
+    /// Copies `values` to the device, after all work given to it before. Waits for the copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are more or fewer values than elements; [`Error::Driver`].
+    pub fn write(&mut self, values: &[T]) -> Result<()> {
+        check_len("view", values.len(), &[("elements", self.0.len)])?;
+        self.0.device.backend().write(self.0.address, as_bytes(values))
+    }
+}
+
+/// Start and length of a range of `len` elements.
+fn bounds(range: impl RangeBounds<usize>, len: usize) -> Result<(usize, usize)> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&end) => end.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => len,
+    };
+    match start <= end && end <= len {
+        true => Ok((start, end - start)),
+        false => Err(Error::Index {
+            what: format!("range {start}..{end}: its end"),
+            got: i64::try_from(end).unwrap_or(i64::MAX),
+            bound: format!("{start}..={len} elements"),
+        }),
+    }
+}

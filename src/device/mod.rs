@@ -1,0 +1,262 @@
+//! Where kernels run: an NVIDIA GPU, or the simulator.
+//!
+//! A [`Device`] has memory ([`Buffer`], [`View`], [`Tensor`]), queues of work ([`Stream`]) and kernels ([`Kernel`]).
+//! It knows nothing about attention. Both kinds take the same calls in the same order:
+//!
+//! ```
+//! # #[cfg(feature = "simulator")] {
+//! use latent_attention::device::Device;
+//!
+//! let device = Device::simulated(); // or Device::cuda(0)?
+//! let mut numbers = device.zeros::<f32>(3)?;
+//! numbers.write(&[1.0, 2.0, 3.0])?;
+//! assert_eq!(numbers.to_vec()?, [1.0, 2.0, 3.0]);
+//! # }
+//! # Ok::<(), latent_attention::Error>(())
+//! ```
+//!
+//! Loading a kernel and asking for shared memory happen when an operation is made; a launch allocates nothing, waits
+//! for nothing and sets nothing, so it can be captured in a CUDA graph ([`Stream::capture`]).
+
+mod cuda;
+mod graph;
+mod kernel;
+mod memory;
+mod probe;
+#[cfg(feature = "simulator")]
+mod simulated;
+mod stream;
+mod tensor;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use graph::{Event, Graph};
+pub use kernel::{Kernel, LaunchConfig};
+pub use memory::{Buffer, Element, View, ViewMut};
+#[cfg(feature = "simulator")]
+pub use simulated::{Counted, Simulation};
+pub use stream::Stream;
+pub use tensor::{Shape, Tensor, TensorMut};
+
+use crate::error::{Error, Result};
+
+/// A device. Cheap to clone; clones are the same device.
+#[derive(Clone)]
+pub struct Device(Arc<Backend>);
+
+/// The two kinds of device.
+enum Backend {
+    Cuda(cuda::Cuda),
+    #[cfg(feature = "simulator")]
+    Simulated(simulated::Simulated),
+}
+
+/// What kernels choose their tiles and grids by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most shared memory of a block, in bytes, that a kernel can ask for.
+    pub shared_bytes: usize,
+    /// Shared memory of a multiprocessor, in bytes.
+    pub shared_bytes_per_multiprocessor: usize,
+    /// Number of multiprocessors.
+    pub multiprocessors: usize,
+}
+
+impl Device {
+    /// The `ordinal`-th NVIDIA GPU that the driver shows (`CUDA_VISIBLE_DEVICES` chooses), with its primary context,
+    /// which other CUDA code in the process shares.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`], [`Error::DriverTooOld`], [`Error::NoDevice`], [`Error::UnsupportedArch`] for GPUs older than
+    /// Ampere, [`Error::Driver`] for everything else that the driver refuses.
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Ok(Self(Arc::new(Backend::Cuda(cuda::Cuda::new(ordinal)?))))
+    }
+
+    /// The device of an existing context of cudarc, to share it with code that uses cudarc itself.
+    ///
+    /// # Errors
+    /// As [`Device::cuda`].
+    pub fn from_cudarc(context: Arc<cudarc::driver::CudaContext>) -> Result<Self> {
+        Ok(Self(Arc::new(Backend::Cuda(cuda::Cuda::share(context)?))))
+    }
+
+    /// A simulated device: runs the same kernels on the CPU, slowly, and checks every memory access, barrier and
+    /// asynchronous copy. A launch that does something wrong is an error ([`Error::Kernel`]).
+    #[cfg(feature = "simulator")]
+    #[must_use]
+    pub fn simulated() -> Self {
+        Self::simulate(Simulation::default())
+    }
+
+    /// A simulated device with properties of your choice.
+    #[cfg(feature = "simulator")]
+    #[must_use]
+    pub fn simulate(simulation: Simulation) -> Self {
+        Self(Arc::new(Backend::Simulated(simulated::Simulated::new(simulation))))
+    }
+
+    /// What the launches since the last call counted, by kernel. Empty on a GPU.
+    #[cfg(feature = "simulator")]
+    #[must_use]
+    pub fn take_counts(&self) -> std::collections::BTreeMap<String, Counted> {
+        match &*self.0 {
+            Backend::Cuda(_) => Default::default(),
+            Backend::Simulated(simulated) => simulated.take_counts(),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match &*self.0 {
+            Backend::Cuda(cuda) => cuda.name(),
+            #[cfg(feature = "simulator")]
+            Backend::Simulated(_) => "ptx-sim",
+        }
+    }
+
+    /// Whether this is a GPU.
+    #[must_use]
+    pub fn is_cuda(&self) -> bool {
+        matches!(&*self.0, Backend::Cuda(_))
+    }
+
+    /// Sizes that kernels are fitted to.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        match &*self.0 {
+            Backend::Cuda(cuda) => cuda.limits(),
+            #[cfg(feature = "simulator")]
+            Backend::Simulated(simulated) => simulated.limits(),
+        }
+    }
+
+    /// Compute capability of a GPU, as (9, 0).
+    #[must_use]
+    pub fn compute_capability(&self) -> Option<(i32, i32)> {
+        match &*self.0 {
+            Backend::Cuda(cuda) => Some(cuda.capability()),
+            #[cfg(feature = "simulator")]
+            Backend::Simulated(_) => None,
+        }
+    }
+
+    /// Memory for `len` elements, which may hold anything. (The simulator reports reads of what was not written.)
+    ///
+    /// # Errors
+    /// [`Error::Driver`] if there is not enough.
+    pub fn allocate<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        Buffer::allocate(self, len)
+    }
+
+    /// Memory for `len` zeros.
+    ///
+    /// # Errors
+    /// As [`Device::allocate`].
+    pub fn zeros<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        self.upload(&vec![T::default(); len])
+    }
+
+    /// A copy of `values`.
+    ///
+    /// # Errors
+    /// As [`Device::allocate`].
+    pub fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.allocate(values.len())?;
+        buffer.write(values)?;
+        Ok(buffer)
+    }
+
+    /// Loads the kernel `name` of `csrc/FILE.cu`, once per device, and lets its blocks have `shared_bytes` of dynamic
+    /// shared memory.
+    ///
+    /// # Errors
+    /// [`Error::NoKernelImage`] if this build has no image that the device runs, [`Error::Config`] if it has less
+    /// shared memory, [`Error::Driver`] or [`Error::Kernel`] if it does not load.
+    pub fn kernel(&self, file: &'static str, name: &'static str, shared_bytes: usize) -> Result<Kernel> {
+        Kernel::load(self, file, name, shared_bytes)
+    }
+
+    /// A new stream.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn stream(&self) -> Result<Stream> {
+        Stream::new(self)
+    }
+
+    /// Waits until everything given to the device is done.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], which may be that of an earlier kernel.
+    pub fn synchronize(&self) -> Result<()> {
+        match &*self.0 {
+            Backend::Cuda(cuda) => cuda.synchronize(),
+            #[cfg(feature = "simulator")]
+            Backend::Simulated(_) => Ok(()),
+        }
+    }
+
+    fn backend(&self) -> &Backend {
+        &self.0
+    }
+
+    /// Returns [`Error::Config`] unless `other` is this device.
+    pub(crate) fn check_same(&self, what: &str, other: &Self) -> Result<()> {
+        match self == other {
+            true => Ok(()),
+            false => Err(Error::Config { what: what.into(), why: format!("is on {other:?}, not on {self:?}") }),
+        }
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "device `{}` at {:p}", self.name(), Arc::as_ptr(&self.0))
+    }
+}
+
+impl Backend {
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        match self {
+            Self::Cuda(cuda) => cuda.allocate(bytes),
+            #[cfg(feature = "simulator")]
+            Self::Simulated(simulated) => Ok(simulated.allocate(bytes)),
+        }
+    }
+
+    fn free(&self, address: u64) {
+        match self {
+            Self::Cuda(cuda) => cuda.free(address),
+            #[cfg(feature = "simulator")]
+            Self::Simulated(simulated) => simulated.free(address),
+        }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Cuda(cuda) => cuda.write(address, bytes),
+            #[cfg(feature = "simulator")]
+            Self::Simulated(simulated) => simulated.write(address, bytes),
+        }
+    }
+
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Cuda(cuda) => cuda.read(address, bytes),
+            #[cfg(feature = "simulator")]
+            Self::Simulated(simulated) => simulated.read(address, bytes),
+        }
+    }
+}

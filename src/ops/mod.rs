@@ -1,0 +1,19 @@
+//! The operations on a device: arguments checked, then one kernel launched.
+//!
+//! Each operation is made once for a device and a configuration, which loads its kernel, and then run any number of
+//! times. Running checks every argument against the configuration first and returns an [`Error`](crate::Error) before
+//! anything is launched; it allocates nothing, so outputs and workspace are the caller's. The raw tier beside it,
+//! `launch`, takes the parameter block of `csrc/params.h` as it is.
+//!
+//! Letters in shapes are those of [`Geometry`](crate::Geometry); T counts the query tokens of a batch.
+
+#![allow(dead_code)] // The operations that use the helpers follow.
+
+mod batch;
+mod cache;
+mod check;
+mod combine;
+
+pub use batch::{Batch, BatchBuffers, Pages};
+pub use cache::{CacheView, CacheViewMut, DeviceCache};
+pub use combine::{Combine, CombineArgs, CombineConfig};

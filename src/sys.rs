@@ -1,0 +1,119 @@
+//! Parameter blocks and constants of the kernels. Made from `csrc/params.h`, which explains each field, by
+//! `cargo xtask bindings`; do not edit.
+#![allow(missing_docs, non_upper_case_globals)]
+
+pub const ROW_BF16: u32 = 0;
+pub const ROW_INT4: u32 = 1;
+pub const ROW_INT8: u32 = 2;
+pub const COMBINE_MAX_THREADS: u32 = 512;
+pub const COMBINE_MAX_SPLITS: u32 = 8192;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct GeometryParams {
+    pub query_heads: u32,
+    pub kv_heads: u32,
+    pub latent_rank: u32,
+    pub rope_heads: u32,
+    pub rope_dim: u32,
+    pub nope_dim: u32,
+    pub value_dim: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GeometryParams"][::core::mem::size_of::<GeometryParams>() - 32usize];
+    ["Alignment of GeometryParams"][::core::mem::align_of::<GeometryParams>() - 4usize];
+    ["Offset of field: GeometryParams::query_heads"][::core::mem::offset_of!(GeometryParams, query_heads) - 0usize];
+    ["Offset of field: GeometryParams::kv_heads"][::core::mem::offset_of!(GeometryParams, kv_heads) - 4usize];
+    ["Offset of field: GeometryParams::latent_rank"][::core::mem::offset_of!(GeometryParams, latent_rank) - 8usize];
+    ["Offset of field: GeometryParams::rope_heads"][::core::mem::offset_of!(GeometryParams, rope_heads) - 12usize];
+    ["Offset of field: GeometryParams::rope_dim"][::core::mem::offset_of!(GeometryParams, rope_dim) - 16usize];
+    ["Offset of field: GeometryParams::nope_dim"][::core::mem::offset_of!(GeometryParams, nope_dim) - 20usize];
+    ["Offset of field: GeometryParams::value_dim"][::core::mem::offset_of!(GeometryParams, value_dim) - 24usize];
+    ["Offset of field: GeometryParams::reserved"][::core::mem::offset_of!(GeometryParams, reserved) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CacheParams {
+    pub pages: u64,
+    pub page_bytes: u64,
+    pub page_count: u32,
+    pub page_size: u32,
+    pub latent_row_bytes: u32,
+    pub rope_offset: u32,
+    pub rope_row_bytes: u32,
+    pub affine_offset: u32,
+    pub affine_row_bytes: u32,
+    pub latent_groups: u32,
+    pub latent_kind: u32,
+    pub latent_group: u32,
+    pub rope_kind: u32,
+    pub rope_group: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CacheParams"][::core::mem::size_of::<CacheParams>() - 64usize];
+    ["Alignment of CacheParams"][::core::mem::align_of::<CacheParams>() - 8usize];
+    ["Offset of field: CacheParams::pages"][::core::mem::offset_of!(CacheParams, pages) - 0usize];
+    ["Offset of field: CacheParams::page_bytes"][::core::mem::offset_of!(CacheParams, page_bytes) - 8usize];
+    ["Offset of field: CacheParams::page_count"][::core::mem::offset_of!(CacheParams, page_count) - 16usize];
+    ["Offset of field: CacheParams::page_size"][::core::mem::offset_of!(CacheParams, page_size) - 20usize];
+    ["Offset of field: CacheParams::latent_row_bytes"]
+        [::core::mem::offset_of!(CacheParams, latent_row_bytes) - 24usize];
+    ["Offset of field: CacheParams::rope_offset"][::core::mem::offset_of!(CacheParams, rope_offset) - 28usize];
+    ["Offset of field: CacheParams::rope_row_bytes"][::core::mem::offset_of!(CacheParams, rope_row_bytes) - 32usize];
+    ["Offset of field: CacheParams::affine_offset"][::core::mem::offset_of!(CacheParams, affine_offset) - 36usize];
+    ["Offset of field: CacheParams::affine_row_bytes"]
+        [::core::mem::offset_of!(CacheParams, affine_row_bytes) - 40usize];
+    ["Offset of field: CacheParams::latent_groups"][::core::mem::offset_of!(CacheParams, latent_groups) - 44usize];
+    ["Offset of field: CacheParams::latent_kind"][::core::mem::offset_of!(CacheParams, latent_kind) - 48usize];
+    ["Offset of field: CacheParams::latent_group"][::core::mem::offset_of!(CacheParams, latent_group) - 52usize];
+    ["Offset of field: CacheParams::rope_kind"][::core::mem::offset_of!(CacheParams, rope_kind) - 56usize];
+    ["Offset of field: CacheParams::rope_group"][::core::mem::offset_of!(CacheParams, rope_group) - 60usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct BatchParams {
+    pub query_starts: u64,
+    pub seq_lens: u64,
+    pub page_table: u64,
+    pub page_starts: u64,
+    pub sequences: u32,
+    pub max_pages: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BatchParams"][::core::mem::size_of::<BatchParams>() - 40usize];
+    ["Alignment of BatchParams"][::core::mem::align_of::<BatchParams>() - 8usize];
+    ["Offset of field: BatchParams::query_starts"][::core::mem::offset_of!(BatchParams, query_starts) - 0usize];
+    ["Offset of field: BatchParams::seq_lens"][::core::mem::offset_of!(BatchParams, seq_lens) - 8usize];
+    ["Offset of field: BatchParams::page_table"][::core::mem::offset_of!(BatchParams, page_table) - 16usize];
+    ["Offset of field: BatchParams::page_starts"][::core::mem::offset_of!(BatchParams, page_starts) - 24usize];
+    ["Offset of field: BatchParams::sequences"][::core::mem::offset_of!(BatchParams, sequences) - 32usize];
+    ["Offset of field: BatchParams::max_pages"][::core::mem::offset_of!(BatchParams, max_pages) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CombineParams {
+    pub o_partial: u64,
+    pub lse_partial: u64,
+    pub o_latent: u64,
+    pub lse: u64,
+    pub rows: u32,
+    pub splits: u32,
+    pub latent_rank: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CombineParams"][::core::mem::size_of::<CombineParams>() - 48usize];
+    ["Alignment of CombineParams"][::core::mem::align_of::<CombineParams>() - 8usize];
+    ["Offset of field: CombineParams::o_partial"][::core::mem::offset_of!(CombineParams, o_partial) - 0usize];
+    ["Offset of field: CombineParams::lse_partial"][::core::mem::offset_of!(CombineParams, lse_partial) - 8usize];
+    ["Offset of field: CombineParams::o_latent"][::core::mem::offset_of!(CombineParams, o_latent) - 16usize];
+    ["Offset of field: CombineParams::lse"][::core::mem::offset_of!(CombineParams, lse) - 24usize];
+    ["Offset of field: CombineParams::rows"][::core::mem::offset_of!(CombineParams, rows) - 32usize];
+    ["Offset of field: CombineParams::splits"][::core::mem::offset_of!(CombineParams, splits) - 36usize];
+    ["Offset of field: CombineParams::latent_rank"][::core::mem::offset_of!(CombineParams, latent_rank) - 40usize];
+    ["Offset of field: CombineParams::reserved"][::core::mem::offset_of!(CombineParams, reserved) - 44usize];
+};

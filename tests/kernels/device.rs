@@ -1,0 +1,144 @@
+//! The device itself: memory, tensors and what it refuses.
+
+use half::bf16;
+use latent_attention::Error;
+use latent_attention::device::{Device, LaunchConfig, Shape, Stream, Tensor, TensorMut, View};
+use latent_attention::ops::{Combine, CombineConfig};
+use latent_attention::sys::CombineParams;
+
+use crate::device;
+
+#[test]
+fn what_is_written_is_read_back() {
+    let device = device();
+    let mut buffer = device.upload(&[1i64, -2, 3]).unwrap();
+    assert_eq!(buffer.to_vec().unwrap(), [1, -2, 3]);
+    assert_eq!(buffer.view().slice(1..).unwrap().to_vec().unwrap(), [-2, 3]);
+    buffer.view_mut().slice(..2).unwrap().write(&[7, 8]).unwrap();
+    assert_eq!(buffer.to_vec().unwrap(), [7, 8, 3]);
+    assert_eq!(device.zeros::<bf16>(2).unwrap().to_vec().unwrap(), [bf16::ZERO; 2]);
+    assert!(device.upload::<u8>(&[]).unwrap().to_vec().unwrap().is_empty());
+}
+
+#[test]
+fn borrowed_memory_stays_its_owners() {
+    let device = device();
+    let owner = device.upload(&[1.0f32, 2.0]).unwrap();
+    // SAFETY: the owner lives on, and nobody writes.
+    let view = unsafe { View::<f32>::borrow(&device, owner.view().address(), 2, &owner) };
+    assert_eq!(view.to_vec().unwrap(), [1.0, 2.0]);
+    drop(view);
+    assert_eq!(owner.to_vec().unwrap(), [1.0, 2.0]);
+}
+
+#[test]
+fn ranges_and_lengths_that_do_not_fit_are_refused() {
+    let device = device();
+    let mut buffer = device.zeros::<u8>(4).unwrap();
+    for message in
+        [buffer.view().slice(3..5).unwrap_err().to_string(), buffer.view().slice(..=4).unwrap_err().to_string()]
+    {
+        assert!(
+            message.ends_with("its end = 5 is outside of 3..=4 elements") || message.contains("0..=4"),
+            "{message}"
+        );
+    }
+    let message = buffer.write(&[0; 3]).unwrap_err().to_string();
+    assert_eq!(message, "buffer: expected [elements 4] = 4 elements, got 3 elements");
+    assert!(matches!(device.allocate::<u64>(usize::MAX), Err(Error::Config { .. })));
+}
+
+#[test]
+fn tensors_lie_within_their_memory() {
+    let device = device();
+    let buffer = device.zeros::<f32>(24).unwrap();
+    let tensor = |sizes, strides| Tensor::new(buffer.view(), Shape { sizes, strides }).is_ok();
+    assert!(tensor([2, 3, 4], [12, 4]));
+    assert!(tensor([2, 3, 2], [12, 4])); // A slice of each head.
+    assert!(tensor([1, 1, 24], [usize::MAX, usize::MAX])); // Strides of single rows are not used.
+    assert!(tensor([9, 0, 4], [usize::MAX, 1]));
+    assert!(!tensor([2, 3, 4], [13, 4]));
+    assert!(!tensor([3, 1, 1], [usize::MAX, 1]));
+    assert!(tensor([5, 3, 4], [0, 4])); // The same rows again.
+}
+
+#[test]
+fn rows_of_a_tensor_to_write_share_nothing() {
+    let device = device();
+    let mut buffer = device.zeros::<f32>(24).unwrap();
+    let mut tensor = |sizes, strides| TensorMut::new(buffer.view_mut(), Shape { sizes, strides }).is_ok();
+    assert!(tensor([2, 3, 4], [12, 4]));
+    assert!(tensor([3, 2, 4], [4, 12])); // Heads before tokens.
+    assert!(tensor([2, 3, 2], [12, 4]));
+    assert!(!tensor([5, 3, 4], [0, 4]));
+    assert!(!tensor([2, 3, 4], [11, 4]));
+    assert!(!tensor([2, 3, 4], [12, 3]));
+    assert!(tensor([1, 3, 4], [0, 4]));
+}
+
+#[test]
+fn kernels_that_do_not_exist_are_named() {
+    let device = device();
+    let message = device.kernel("no_such_file", "k", 0).unwrap_err().to_string();
+    assert!(message.starts_with("no image of csrc/no_such_file.cu for"), "{message}");
+    assert!(device.kernel("combine", "no_such_kernel", 0).is_err());
+    let message = device.kernel("combine", "combine", 1 << 30).unwrap_err().to_string();
+    assert!(message.starts_with("kernel `combine`: needs 1073741824 bytes of shared memory"), "{message}");
+}
+
+#[test]
+fn a_stream_of_another_device_is_refused() {
+    let combine = Combine::new(&device(), CombineConfig::new(8, 2)).unwrap();
+    let stream: Stream = Device::simulated().stream().unwrap();
+    let params = CombineParams { rows: 1, splits: 1, latent_rank: 8, ..Default::default() };
+    // SAFETY: refused before anything is launched.
+    let message = unsafe { combine.launch(&stream, &params) }.unwrap_err().to_string();
+    assert!(message.starts_with("stream: is on device `ptx-sim`"), "{message}");
+}
+
+#[test]
+fn more_shared_memory_than_a_kernel_was_loaded_for_is_refused() {
+    let device = device();
+    let kernel = device.kernel("combine", "combine", 16).unwrap();
+    let config = LaunchConfig::new([1, 1, 1], [32, 1, 1]).with_shared(17);
+    // SAFETY: refused before anything is launched.
+    let refused = unsafe { kernel.launch(&device.stream().unwrap(), &config, &CombineParams::default()) };
+    let message = refused.unwrap_err().to_string();
+    assert_eq!(message, "kernel `combine`: loaded for 16 bytes of shared memory, not 17");
+}
+
+#[test]
+fn the_simulator_turns_a_wrong_access_into_an_error() {
+    if device().is_cuda() {
+        return; // A GPU would lose its context.
+    }
+    let device = device();
+    let combine = Combine::new(&device, CombineConfig::new(8, 2)).unwrap();
+    let params = CombineParams { rows: 1, splits: 1, latent_rank: 8, ..Default::default() };
+    // SAFETY: the simulator survives null pointers.
+    let message = unsafe { combine.launch(&device.stream().unwrap(), &params) }.unwrap_err().to_string();
+    assert!(
+        message.starts_with("kernel `combine`: ") && message.contains("at global address 0x0: not in any allocation"),
+        "{message}"
+    );
+}
+
+#[test]
+fn without_a_driver_the_error_says_so() {
+    match Device::cuda(0) {
+        Err(Error::NoDriver { why }) => assert!(!why.is_empty()),
+        Ok(device) => assert!(device.is_cuda() && device.compute_capability().is_some()),
+        Err(Error::NoDevice { .. } | Error::DriverTooOld { .. } | Error::UnsupportedArch { .. }) => {}
+        Err(other) => panic!("{other}"),
+    }
+    assert!(Device::cuda(1 << 20).is_err());
+}
+
+#[test]
+fn graphs_and_timing_need_a_gpu() {
+    let simulated = Device::simulated();
+    let stream = simulated.stream().unwrap();
+    let message = stream.capture(|| Ok(())).unwrap_err().to_string();
+    assert_eq!(message, "graph capture: needs a GPU");
+    assert!(latent_attention::device::Event::new(&simulated).is_err());
+}

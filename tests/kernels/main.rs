@@ -1,0 +1,48 @@
+//! The kernels, behind the safe API, held against the reference.
+//!
+//! All tests run on one kind of device: the simulator, with its checker on, or the GPU that `LATENT_ATTENTION_DEVICE`
+//! names (`cuda`, `cuda:1`). What only the simulator can count is tested there alone.
+
+mod combine;
+#[path = "../common/mod.rs"]
+mod common;
+mod device;
+
+use std::sync::OnceLock;
+
+use half::bf16;
+use latent_attention::device::{Device, Simulation};
+use latent_attention::image::Arch;
+
+/// The device that the tests run on. Simulated ones are new each time, so that nothing else counts on them.
+pub fn device() -> Device {
+    simulate(Simulation::default())
+}
+
+/// The same, where the simulation is to have certain properties. A GPU has its own.
+pub fn simulate(simulation: Simulation) -> Device {
+    static CUDA: OnceLock<Option<Device>> = OnceLock::new();
+    let cuda = CUDA.get_or_init(|| {
+        let name = std::env::var("LATENT_ATTENTION_DEVICE").unwrap_or_default();
+        let (kind, ordinal) = name.split_once(':').unwrap_or((&name, "0"));
+        match kind {
+            "" | "simulated" => None,
+            "cuda" => Some(Device::cuda(ordinal.parse().unwrap()).unwrap()),
+            _ => panic!("LATENT_ATTENTION_DEVICE={name}: expected simulated, cuda or cuda:N"),
+        }
+    });
+    cuda.clone().unwrap_or_else(|| Device::simulate(simulation))
+}
+
+/// Both kinds of PTX that the simulator runs.
+pub const PTX: [Arch; 2] = [Arch::Compute80, Arch::Compute90a];
+
+/// f32 numbers rounded to bf16.
+pub fn rounded(values: &[f32]) -> Vec<bf16> {
+    values.iter().map(|&value| bf16::from_f32(value)).collect()
+}
+
+/// bf16 numbers as f64.
+pub fn wide(values: &[bf16]) -> Vec<f64> {
+    values.iter().map(|value| value.to_f64()).collect()
+}
