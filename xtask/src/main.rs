@@ -2,6 +2,7 @@
 
 mod bindings;
 mod process;
+mod resources;
 mod setup;
 mod test;
 
@@ -31,6 +32,8 @@ enum Task {
     },
     /// Make src/sys.rs of csrc/params.h anew
     Bindings,
+    /// Make docs/kernels.md anew: registers and shared memory of every kernel
+    Kernels,
     /// Run every check: format, lints, tests, documentation, package, minimum Rust version
     Test,
 }
@@ -40,6 +43,7 @@ fn main() -> Result<()> {
         Task::Setup => setup::everything(),
         Task::Demo { arguments } => demo(&arguments),
         Task::Bindings => bindings::write(),
+        Task::Kernels => resources::write(),
         Task::Test => test::everything(),
     }
 }

@@ -5,9 +5,8 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::bindings;
 use crate::process::{self, output, run, run_inspected};
-use crate::setup;
+use crate::{bindings, resources, setup};
 
 /// Feature sets that must build on their own; the tests build all features together.
 const FEATURES: [&str; 4] = ["", "convert", "load", "gguf"];
@@ -26,6 +25,8 @@ pub fn everything() -> Result<()> {
         let arguments = ["clippy", "--package", "latent-attention", "--features", features, "--", "-D", "warnings"];
         run(&mut cargo(arguments))?;
     }
+    step("registers and shared memory");
+    resources::check()?;
     step("documentation");
     let mut doc = cargo(["doc", "--workspace", "--all-features", "--no-deps"]);
     run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;

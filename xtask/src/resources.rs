@@ -1,0 +1,141 @@
+//! What each kernel takes of a multiprocessor, `docs/kernels.md`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::process::{self, output};
+use crate::setup;
+
+/// The columns, as nvcc names them.
+const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120"];
+
+/// Of one kernel: registers per thread by architecture, and bytes of static shared memory.
+#[derive(Default)]
+struct Usage {
+    registers: BTreeMap<String, u32>,
+    shared: u32,
+}
+
+/// Writes the table.
+pub fn write() -> Result<()> {
+    let Some(table) = table()? else { bail!("there are no disassemblers to download for this system") };
+    fs::write(target(), table).with_context(|| format!("cannot write {}", target().display()))?;
+    println!("wrote {}", target().display());
+    Ok(())
+}
+
+/// Fails if the table is not what would be written, or if a kernel uses local memory.
+pub fn check() -> Result<()> {
+    match table()? {
+        Some(table) if fs::read_to_string(target())? != table => {
+            bail!("docs/kernels.md does not match the kernels: run `cargo xtask kernels` and look at what changed")
+        }
+        Some(_) => Ok(()),
+        None => {
+            println!("skipped: there are no disassemblers to download for this system");
+            Ok(())
+        }
+    }
+}
+
+fn target() -> PathBuf {
+    crate::root().join("docs/kernels.md")
+}
+
+/// The table, where there are disassemblers.
+fn table() -> Result<Option<String>> {
+    let Some(toolkit) = setup::cuda()? else { return Ok(None) };
+    let tool = toolkit.join("nvidia/cu13/bin/cuobjdump");
+    let images = images()?;
+    let mut kernels: BTreeMap<(String, String), Usage> = BTreeMap::new();
+    for file in kernel_files()? {
+        for architecture in ARCHITECTURES {
+            let image = images.join(format!("{file}.{architecture}.cubin"));
+            if !image.exists() {
+                ensure!(file.ends_with("_sm90"), "{} is missing: is CUDA_COMPUTE_CAP set?", image.display());
+                continue;
+            }
+            for (kernel, registers, shared) in usage(&tool, &image)? {
+                let usage = kernels.entry((file.clone(), kernel)).or_default();
+                // The oldest architecture's: newer ones add 1 KiB that the system keeps for itself.
+                if usage.registers.is_empty() {
+                    usage.shared = shared;
+                }
+                usage.registers.insert(architecture.into(), registers);
+            }
+        }
+    }
+    Ok(Some(markdown(&kernels)?))
+}
+
+/// Where the build script put the images.
+fn images() -> Result<PathBuf> {
+    let mut build = process::cargo(["build", "--package", "latent-attention", "--message-format", "json"]);
+    build.env("LATENT_ATTENTION_STRICT", "1");
+    let messages = output(&mut build)?;
+    let folder = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
+        let ours = message["package_id"].as_str().is_some_and(|id| id.contains("#latent-attention@"));
+        let is_ours = ours && message["reason"] == "build-script-executed";
+        is_ours.then(|| message["out_dir"].as_str().map(PathBuf::from)).flatten()
+    });
+    folder.context("cargo named no folder of the build script")
+}
+
+/// The names of `csrc/*.cu` without their ending, in order.
+fn kernel_files() -> Result<Vec<String>> {
+    let mut files: Vec<String> = fs::read_dir(crate::root().join("csrc"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
+        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Name, registers and static shared memory of an image's kernels. Local memory, where spilled registers and arrays
+/// with variable indices go, is refused.
+fn usage(tool: &Path, image: &Path) -> Result<Vec<(String, u32, u32)>> {
+    let text = output(Command::new(tool).arg("-res-usage").arg(image))?;
+    let mut kernels = Vec::new();
+    let mut name = "";
+    for line in text.lines().map(str::trim) {
+        if let Some(function) = line.strip_prefix("Function ") {
+            name = function.trim_end_matches(':');
+        } else if line.starts_with("REG:") {
+            let number = |key: &str| {
+                let field = line.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix(':'));
+                field.and_then(|n| n.parse::<u32>().ok()).with_context(|| format!("no {key} in `{line}`"))
+            };
+            let (stack, local) = (number("STACK")?, number("LOCAL")?);
+            ensure!(
+                stack + local == 0,
+                "{name} in {}: {stack} bytes of stack, {local} of local memory",
+                image.display()
+            );
+            kernels.push((name.into(), number("REG")?, number("SHARED")?));
+        }
+    }
+    ensure!(!kernels.is_empty(), "{} has no kernels", image.display());
+    Ok(kernels)
+}
+
+fn markdown(kernels: &BTreeMap<(String, String), Usage>) -> Result<String> {
+    let mut text = String::from(
+        "# What the kernels take\n\n\
+         Registers per thread by architecture, and bytes of static shared memory per block. None uses local memory: no \
+         register is spilled.\nMade by `cargo xtask kernels` of what the pinned nvcc compiled; `cargo xtask test` compares.\n\n",
+    );
+    writeln!(text, "| file | kernel | {} | shared |", ARCHITECTURES.join(" | "))?;
+    writeln!(text, "|---|---|{}---:|", "---:|".repeat(ARCHITECTURES.len()))?;
+    for ((file, kernel), usage) in kernels {
+        let registers = ARCHITECTURES.map(|arch| usage.registers.get(arch).map_or("-".into(), u32::to_string));
+        writeln!(text, "| `{file}` | `{kernel}` | {} | {} |", registers.join(" | "), usage.shared)?;
+    }
+    Ok(text)
+}
