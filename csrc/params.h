@@ -86,4 +86,24 @@ struct CombineParams {
 };
 LATENT_ATTENTION_SIZE(struct CombineParams, 48);
 
+/* Threads in a block of `ceiling_copy` and `ceiling_mma`. */
+#define CEILING_THREADS 256
+
+/* FLOPs of a warp in one round of `ceiling_mma`: 8 products of m16n8k16. */
+#define CEILING_MMA_FLOPS_PER_WARP 32768
+
+struct CeilingCopyParams {
+    uint64_t from;  /* [units] of 16 bytes, aligned to that */
+    uint64_t to;    /* out, the same */
+    uint64_t units;
+};
+LATENT_ATTENTION_SIZE(struct CeilingCopyParams, 24);
+
+struct CeilingMmaParams {
+    uint64_t out; /* out, f32 [blocks, CEILING_THREADS]: 512 * rounds each */
+    uint32_t rounds;
+    uint32_t reserved; /* 0 */
+};
+LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
+
 #endif

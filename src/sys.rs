@@ -7,6 +7,8 @@ pub const ROW_INT4: u32 = 1;
 pub const ROW_INT8: u32 = 2;
 pub const COMBINE_MAX_THREADS: u32 = 512;
 pub const COMBINE_MAX_SPLITS: u32 = 8192;
+pub const CEILING_THREADS: u32 = 256;
+pub const CEILING_MMA_FLOPS_PER_WARP: u32 = 32768;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct GeometryParams {
@@ -116,4 +118,34 @@ const _: () = {
     ["Offset of field: CombineParams::splits"][::core::mem::offset_of!(CombineParams, splits) - 36usize];
     ["Offset of field: CombineParams::latent_rank"][::core::mem::offset_of!(CombineParams, latent_rank) - 40usize];
     ["Offset of field: CombineParams::reserved"][::core::mem::offset_of!(CombineParams, reserved) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CeilingCopyParams {
+    pub from: u64,
+    pub to: u64,
+    pub units: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CeilingCopyParams"][::core::mem::size_of::<CeilingCopyParams>() - 24usize];
+    ["Alignment of CeilingCopyParams"][::core::mem::align_of::<CeilingCopyParams>() - 8usize];
+    ["Offset of field: CeilingCopyParams::from"][::core::mem::offset_of!(CeilingCopyParams, from) - 0usize];
+    ["Offset of field: CeilingCopyParams::to"][::core::mem::offset_of!(CeilingCopyParams, to) - 8usize];
+    ["Offset of field: CeilingCopyParams::units"][::core::mem::offset_of!(CeilingCopyParams, units) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CeilingMmaParams {
+    pub out: u64,
+    pub rounds: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CeilingMmaParams"][::core::mem::size_of::<CeilingMmaParams>() - 16usize];
+    ["Alignment of CeilingMmaParams"][::core::mem::align_of::<CeilingMmaParams>() - 8usize];
+    ["Offset of field: CeilingMmaParams::out"][::core::mem::offset_of!(CeilingMmaParams, out) - 0usize];
+    ["Offset of field: CeilingMmaParams::rounds"][::core::mem::offset_of!(CeilingMmaParams, rounds) - 8usize];
+    ["Offset of field: CeilingMmaParams::reserved"][::core::mem::offset_of!(CeilingMmaParams, reserved) - 12usize];
 };

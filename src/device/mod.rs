@@ -18,6 +18,7 @@
 //! Loading a kernel and asking for shared memory happen when an operation is made; a launch allocates nothing, waits
 //! for nothing and sets nothing, so it can be captured in a CUDA graph ([`Stream::capture`]).
 
+mod ceiling;
 mod cuda;
 mod graph;
 mod kernel;
@@ -31,6 +32,7 @@ mod tensor;
 use std::fmt;
 use std::sync::Arc;
 
+pub use ceiling::Ceiling;
 pub use graph::{Event, Graph};
 pub use kernel::{Kernel, LaunchConfig};
 pub use memory::{Buffer, Element, View, ViewMut};

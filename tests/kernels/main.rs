@@ -3,6 +3,7 @@
 //! All tests run on one kind of device: the simulator, with its checker on, or the GPU that `LATENT_ATTENTION_DEVICE`
 //! names (`cuda`, `cuda:1`). What only the simulator can count is tested there alone.
 
+mod ceiling;
 mod combine;
 #[path = "../common/mod.rs"]
 mod common;

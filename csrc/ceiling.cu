@@ -1,0 +1,62 @@
+// What the machine can do at most, for other kernels to be held against: `ceiling_copy` moves bytes, `ceiling_mma`
+// multiplies matrices on the tensor cores by `mma.sync`, both as fast as this file knows how.
+//
+// `ceiling_copy`: thread i of the grid copies the 16-byte units i, i + threads, ...; UNROLL loads are under way at once.
+//     Per unit, 16 bytes are read and 16 written, nothing is computed.
+// `ceiling_mma`: each warp keeps CHAINS independent accumulators of m16n8k16 (bf16, f32 sums) in registers, so that the
+//     tensor cores never wait for a result; operands are constants in registers. Per warp and round, CHAINS *
+//     2 * 16 * 8 * 16 FLOPs and no bytes.
+// Shared memory: none in either.
+
+#include "params.h"
+#include "ptx/mma.cuh"
+
+namespace {
+
+// Loads of a thread that overlap, and accumulators of a warp that do.
+constexpr unsigned UNROLL = 4, CHAINS = 8;
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(CEILING_THREADS)
+    ceiling_copy(const __grid_constant__ CeilingCopyParams params) {
+    const uint4 *from = reinterpret_cast<const uint4 *>(params.from);
+    uint4 *to = reinterpret_cast<uint4 *>(params.to);
+    const uint64_t threads = static_cast<uint64_t>(gridDim.x) * blockDim.x;
+    uint64_t unit = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    for (; unit + (UNROLL - 1) * threads < params.units; unit += UNROLL * threads) {
+        uint4 values[UNROLL];
+#pragma unroll
+        for (unsigned i = 0; i < UNROLL; ++i) {
+            values[i] = __ldcs(from + unit + i * threads);
+        }
+#pragma unroll
+        for (unsigned i = 0; i < UNROLL; ++i) {
+            __stcs(to + unit + i * threads, values[i]);
+        }
+    }
+    for (; unit < params.units; unit += threads) {
+        to[unit] = from[unit];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(CEILING_THREADS)
+    ceiling_mma(const __grid_constant__ CeilingMmaParams params) {
+    // bf16 pairs of 1.0; any finite numbers would do.
+    const uint32_t a[4] = {0x3F803F80, 0x3F803F80, 0x3F803F80, 0x3F803F80};
+    const uint32_t b = 0x3F803F80;
+    float sums[CHAINS][4] = {};
+    for (unsigned round = 0; round < params.rounds; ++round) {
+#pragma unroll
+        for (unsigned i = 0; i < CHAINS; ++i) {
+            mma_bf16(sums[i], a, b, b);
+        }
+    }
+    // Each element of a chain is 16 * rounds. Storing what depends on all of them keeps the compiler from leaving any out.
+    float total = 0.0f;
+#pragma unroll
+    for (unsigned i = 0; i < CHAINS; ++i) {
+        total += sums[i][0] + sums[i][1] + sums[i][2] + sums[i][3];
+    }
+    reinterpret_cast<float *>(params.out)[blockIdx.x * blockDim.x + threadIdx.x] = total;
+}
