@@ -1,12 +1,13 @@
 //! The suite: kernels of `suite/*.cu`, as nvcc compiled them, against values computed here from the ISA's definitions.
 //!
-//! Cases are data. [`Backend`] is what runs them: here the simulator; with a GPU at hand, the driver.
+//! Cases are data. A [`Backend`] runs them: the simulator, or with `PTX_SIM_DEVICE=cuda` a GPU.
 
 #[path = "../common/exact.rs"]
 mod exact;
 
 mod cases;
 mod coverage;
+mod cuda;
 mod exactly;
 mod expected_approximate;
 mod expected_bits;
@@ -29,10 +30,10 @@ use run::{Backend, Simulator};
 
 /// Runs the cases of one family.
 fn family(cases: Vec<Case>) {
-    let mut simulator = Simulator::default();
+    let mut backend = run::backend();
     assert!(!cases.is_empty());
     for case in &cases {
-        run::check(&mut simulator, case);
+        run::check(backend.as_mut(), case);
     }
 }
 

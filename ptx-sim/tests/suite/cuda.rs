@@ -1,0 +1,85 @@
+//! A GPU as a back end: what the simulator does, hardware has to do too.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, result, sys};
+
+use crate::cases::Case;
+use crate::run::{Backend, ptx};
+
+/// The driver compiles the suite's PTX.
+pub struct Cuda {
+    context: Arc<CudaContext>,
+    modules: HashMap<&'static str, sys::CUmodule>,
+}
+
+impl Cuda {
+    pub fn new() -> Self {
+        Self { context: CudaContext::new(0).unwrap(), modules: HashMap::new() }
+    }
+
+    /// Whether the GPU runs a file's instructions: some are Hopper's own.
+    fn runs(&self, file: &str) -> bool {
+        !file.ends_with("_90") || self.context.compute_capability().unwrap() == (9, 0)
+    }
+
+    fn load(&mut self, file: &'static str) -> sys::CUmodule {
+        *self.modules.entry(file).or_insert_with(|| {
+            let source = CString::new(ptx(file)).unwrap();
+            // SAFETY: the source ends with a zero, and the driver copies it.
+            let loaded = unsafe { result::module::load_data(source.as_ptr().cast()) };
+            loaded.unwrap_or_else(|error| panic!("{file}.ptx: {error}"))
+        })
+    }
+}
+
+impl Backend for Cuda {
+    fn run(&mut self, case: &Case, input: &[u64], words: usize) -> Option<Vec<u64>> {
+        if !self.runs(case.file) {
+            println!("{} of {}: skipped, this GPU does not have the instruction", case.kernel, case.file);
+            return None;
+        }
+        self.context.bind_to_thread().unwrap();
+        let module = self.load(case.file);
+        let name = CString::new(case.kernel.as_str()).unwrap();
+        let n = case.rows.len() as u32;
+        let mut result = vec![0u64; words];
+        // SAFETY: the kernel takes two arrays of that many words, their number of rows and `extra`, as the parameter
+        // buffer has them; the launch is over before the arrays are freed.
+        unsafe {
+            let function = result::module::get_function(module, name).unwrap();
+            let (from, to) = (result::malloc_sync(8 * input.len()).unwrap(), result::malloc_sync(8 * words).unwrap());
+            result::memcpy_htod_sync(from, input).unwrap();
+            result::memcpy_htod_sync(to, &result).unwrap();
+            let mut params: Vec<u8> = [from, to].iter().flat_map(|pointer| pointer.to_le_bytes()).collect();
+            params.extend(n.to_le_bytes());
+            params.extend(&case.extra);
+            let mut size = params.len();
+            // CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE and CU_LAUNCH_PARAM_END of cuda.h.
+            let key = std::ptr::without_provenance_mut::<c_void>;
+            let mut extra =
+                [key(1), params.as_mut_ptr().cast(), key(2), std::ptr::from_mut(&mut size).cast::<c_void>(), key(0)];
+            let launched = sys::cuLaunchKernel(
+                function,
+                n.div_ceil(case.threads),
+                1,
+                1,
+                case.threads,
+                1,
+                1,
+                case.dynamic_shared as u32,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                extra.as_mut_ptr(),
+            );
+            launched.result().unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+            result::ctx::synchronize().unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+            result::memcpy_dtoh_sync(&mut result, to).unwrap();
+            result::free_sync(from).unwrap();
+            result::free_sync(to).unwrap();
+        }
+        Some(result)
+    }
+}
