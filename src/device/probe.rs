@@ -3,6 +3,7 @@
 //! cudarc loads the driver when it is first needed and panics if it is not there. So the library is opened here first,
 //! by the same names, and the three questions that can be answered without a context are asked.
 
+use std::error::Error as _;
 use std::ffi::c_int;
 
 use libloading::Library;
@@ -46,10 +47,11 @@ fn open() -> Result<Library> {
         // SAFETY: loading a library runs its initialisers; this is NVIDIA's driver, which programs load in this way.
         match unsafe { Library::new(name) } {
             Ok(library) => return Ok(library),
-            Err(error) => reasons.push(error.to_string()),
+            // What the system said is the error's source.
+            Err(error) => reasons.push(error.source().map_or_else(|| error.to_string(), ToString::to_string)),
         }
     }
-    Err(Error::NoDriver { why: reasons.swap_remove(0) })
+    Err(Error::NoDriver { why: reasons.join("; ") })
 }
 
 /// A function that answers with one number behind a pointer.

@@ -1,6 +1,7 @@
 //! The workspace's tasks, run as `cargo xtask TASK`. Each sets up what it needs.
 
 mod bindings;
+mod gpu_check;
 mod process;
 mod resources;
 mod setup;
@@ -32,6 +33,14 @@ enum Task {
     },
     /// Make src/sys.rs of csrc/params.h anew
     Bindings,
+    /// Build the programs that check the kernels on a GPU into target/gpu, and run them if there is one: tests,
+    /// compute-sanitizer, first timings
+    #[command(disable_help_flag = true)]
+    GpuCheck {
+        /// Passed on to the program; `target/gpu/gpu-check --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Make docs/kernels.md anew: registers and shared memory of every kernel
     Kernels,
     /// Run every check: format, lints, tests, documentation, package, minimum Rust version
@@ -43,6 +52,7 @@ fn main() -> Result<()> {
         Task::Setup => setup::everything(),
         Task::Demo { arguments } => demo(&arguments),
         Task::Bindings => bindings::write(),
+        Task::GpuCheck { arguments } => gpu_check::gpu_check(&arguments),
         Task::Kernels => resources::write(),
         Task::Test => test::everything(),
     }

@@ -1,0 +1,66 @@
+//! The programs that check the kernels on a GPU, here or on a machine without cargo.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::process::{self, output, run};
+use crate::setup;
+
+/// Builds the programs into target/gpu and runs them if this machine has a driver.
+pub fn gpu_check(arguments: &[String]) -> Result<()> {
+    let (folder, programs) = (setup::target()?.join("gpu"), programs()?);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for (name, built) in &programs {
+        let program = folder.join(name);
+        fs::copy(built, &program)
+            .with_context(|| format!("cannot copy {} to {}", built.display(), program.display()))?;
+        // Symbols are most of a program's bytes, and what is carried elsewhere should be small. Without the tool for it
+        // the programs only stay larger.
+        let _ = Command::new("strip").arg(&program).status();
+        println!("{} ({:.1} MB)", program.display(), fs::metadata(&program)?.len() as f64 / 1e6);
+    }
+    if !has_driver() {
+        println!(
+            "\nThere is no NVIDIA driver here. Copy target/gpu and ptx-sim/suite to a machine that has one, and run \
+             target/gpu/gpu-check there, in the folder that both are in."
+        );
+        return Ok(());
+    }
+    let suite = crate::root().join("ptx-sim/suite");
+    run(Command::new(folder.join("gpu-check")).arg("--suite").arg(suite).args(arguments))
+}
+
+/// The programs' names and where cargo built them.
+fn programs() -> Result<Vec<(&'static str, PathBuf)>> {
+    let commit =
+        output(Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40"]).current_dir(crate::root()))
+            .unwrap_or_else(|_| "unknown: no git".into());
+    let build = |name: &'static str, arguments: &[&str]| -> Result<(&'static str, PathBuf)> {
+        let mut command = process::cargo(["--quiet"]);
+        command.args(arguments).args(["--release", "--message-format", "json"]);
+        command.env("LATENT_ATTENTION_STRICT", "1").env("LATENT_ATTENTION_COMMIT", commit.trim());
+        let messages = output(&mut command)?;
+        let program =
+            messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
+                let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
+                is_it.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+            });
+        let program = program.with_context(|| format!("cargo named no program `{name}`"))?;
+        ensure!(Path::is_file(&program), "{} is missing", program.display());
+        Ok((name, program))
+    };
+    Ok(vec![
+        build("gpu-check", &["build", "--package", "gpu-check"])?,
+        build("kernels", &["test", "--no-run", "--package", "latent-attention", "--test", "kernels"])?,
+        build("suite", &["test", "--no-run", "--package", "ptx-sim", "--test", "suite"])?,
+    ])
+}
+
+/// Whether the loader would find the driver's library, as far as can be told without loading it.
+fn has_driver() -> bool {
+    Command::new("nvidia-smi").arg("--list-gpus").output().is_ok_and(|output| output.status.success())
+}
