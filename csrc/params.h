@@ -86,6 +86,50 @@ struct CombineParams {
 };
 LATENT_ATTENTION_SIZE(struct CombineParams, 48);
 
+/* Which dimensions of a rope head form pair j: (j, j + R/2) or (2 j, 2 j + 1). `rope::Pairing`. */
+#define PAIRING_HALF 0
+#define PAIRING_INTERLEAVED 1
+
+/* Threads in a block of `rope_append`: a warp for each of 4 tokens. */
+#define ROPE_APPEND_THREADS 128
+
+/* Most values that one warp of `rope_append` turns or encodes at a time. */
+#define ROPE_APPEND_RUN 512
+
+/* `rope_append` runs on a grid of ceil(tokens / 4) times the parts of a token, which are ceil(n / ROPE_APPEND_RUN) runs
+ * for each of n = L (one part whatever L is if there is a norm), n = Gr * R and n = H * R. Strides are in elements; the
+ * last dimension is dense. A token is refused, which is counted and writes nothing, if its position is outside of the
+ * tables or its slot neither -1 nor in the cache. */
+struct RopeAppendParams {
+    struct GeometryParams geometry;
+    struct CacheParams cache;
+    uint64_t q_rope;          /* bf16 [tokens, H, R] */
+    uint64_t q_rotated;       /* out, bf16 [tokens, H, R]; may be q_rope with the same strides */
+    uint64_t k_rope;          /* bf16 [tokens, Gr, R] */
+    uint64_t c_kv;            /* bf16 [tokens, L] */
+    uint64_t positions;       /* i32 [tokens]: row of the tables */
+    uint64_t slots;           /* i64 [tokens], no two alike but -1, which stores nothing */
+    uint64_t cos;             /* f32 [table_positions, table_frequencies] */
+    uint64_t sin;             /* f32 [table_positions, table_frequencies] */
+    uint64_t frequency_index; /* u32 [Gr, R/2], each less than table_frequencies */
+    uint64_t norm_gain;       /* f32 [L]; 0: no norm */
+    uint64_t bias;            /* f32 [L], added after the norm; 0: none */
+    uint64_t counters;        /* in and out, u64 [2]: adds the saturated values and the refused tokens; 0: no counting */
+    uint32_t tokens;
+    uint32_t table_positions;
+    uint32_t table_frequencies;
+    uint32_t pairing;         /* PAIRING_HALF or PAIRING_INTERLEAVED */
+    uint32_t q_rope_token_stride;
+    uint32_t q_rope_head_stride;
+    uint32_t q_rotated_token_stride;
+    uint32_t q_rotated_head_stride;
+    uint32_t k_rope_token_stride;
+    uint32_t k_rope_head_stride;
+    uint32_t c_kv_token_stride;
+    float norm_epsilon;
+};
+LATENT_ATTENTION_SIZE(struct RopeAppendParams, 240);
+
 /* Threads in a block of `ceiling_copy` and `ceiling_mma`. */
 #define CEILING_THREADS 256
 

@@ -16,3 +16,28 @@ __device__ inline uint32_t bf16x2_from_f32(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     return bits;
 }
+
+// The two numbers of a pair of bf16: a bf16 is the upper half of the same number in f32.
+__device__ inline float f32_from_bf16_low(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float f32_from_bf16_high(uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000); }
+
+// Rounds to f16, towards minus infinity.
+__device__ inline uint16_t f16_from_f32_down(float x) {
+    uint16_t bits;
+    asm("cvt.rm.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+// Rounds to f16, towards plus infinity.
+__device__ inline uint16_t f16_from_f32_up(float x) {
+    uint16_t bits;
+    asm("cvt.rp.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+// Exact.
+__device__ inline float f32_from_f16(uint16_t bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
