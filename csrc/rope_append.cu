@@ -46,8 +46,6 @@ struct Token {
         const int64_t slots = int64_t(params.cache.page_count) * params.cache.page_size;
         return position < 0 || position >= int64_t(params.table_positions) || slot < -1 || slot >= slots;
     }
-
-    __device__ bool is_stored(const Params &params) const { return slot >= 0 && !is_refused(params); }
 };
 
 __device__ void count(const Params &params, unsigned which, unsigned number) {
@@ -199,109 +197,96 @@ __device__ Rotation rotation(const Params &params, int32_t position) {
             params.pairing == PAIRING_INTERLEAVED};
 }
 
-// Whether heads of this size and place are turned in units; the frequency index is read 4 at a time then.
-template <typename Element>
-__device__ bool in_units(const Params &params, const Heads<Element> &heads) {
-    return turns_in_units(params.geometry.rope_dim) && heads.is_aligned() && params.frequency_index % 16 == 0;
-}
+// The parts of a token.
+enum class Part { Latent, Key, Query };
 
-// Stores run `first` of the token's latent or key, or with a norm all of the latent's, beginning with 0.
-__device__ void append(const Params &params, const Token &token, bool is_key, unsigned first) {
-    const GeometryParams &g = params.geometry;
-    const bool has_norm = !is_key && params.norm_gain != 0;
-    const uint16_t *latent =
-        reinterpret_cast<const uint16_t *>(params.c_kv) + size_t(token.index) * params.c_kv_token_stride;
-    const Heads<const uint16_t> key{
-        reinterpret_cast<const uint16_t *>(params.k_rope) + size_t(token.index) * params.k_rope_token_stride,
-        params.k_rope_head_stride, g.rope_heads * g.rope_dim, 1};
-    const bool units_fit = in_units(params, key);
-    LaneUnits units{};
-    if (!is_key) {
-        load_run(latent, first * RUN, g.latent_rank, units);
-    } else if (units_fit) {
-        load_units(key, g.rope_dim, first * RUN, units);
-    }
-    if (!token.is_stored(params)) {
-        return;
-    }
-    const StoredRow stored = stored_row(params, token.slot, is_key);
-    const Rotation turn = rotation(params, token.position);
-    const float inverse = has_norm ? inverse_rms(latent, g.latent_rank, params.norm_epsilon, units) : 1.0f;
-    const unsigned end = has_norm ? runs(g.latent_rank) : first + 1;
-    unsigned saturated = 0;
-    for (unsigned run = first; run < end; ++run) {
-        LaneValues values;
-        if (!is_key) {
-            if (run > first) {
-                load_run(latent, run * RUN, g.latent_rank, units);
-            }
-            widen(units, values);
-            transform(params, inverse, run * RUN, values);
-        } else if (units_fit) {
-            turn_units(key, turn, run * RUN, units, values);
-        } else {
-#pragma unroll
-            for (unsigned half = 0; half < UNITS; ++half) {
-                turn_any_unit(key, turn, unit_start(run * RUN, half), values[half]);
-            }
-        }
-        saturated += store_run(stored, run * RUN, values);
-    }
-    count_saturated(params, saturated);
-}
-
-// Turns the pairs of one run of the token's queries one by one. Each is read and written by the same lane, so that both
-// may be in the same place.
-__device__ void rotate_pairs(const Params &params, const Rotation &turn, const Heads<const uint16_t> &in,
-                             const Heads<uint16_t> &out, unsigned run) {
-    const unsigned pairs = turn.rope_dim / 2, all = in.width / 2;
-    const unsigned end = min(all, (run + 1) * (RUN / 2));
+// Turns the pairs of one run of heads one by one. Each is read and written by the same lane, so that both may be in the
+// same place.
+__device__ void turn_pairs(const Heads &heads, const Rotation &turn, unsigned run, uint16_t *target_row,
+                           size_t target_stride) {
+    const unsigned pairs = turn.rope_dim / 2, end = min(heads.width / 2, (run + 1) * (RUN / 2));
     for (unsigned i = run * (RUN / 2) + threadIdx.x % WARP; i < end; i += WARP) {
         const unsigned head = i / pairs, pair = i % pairs;
         const unsigned a = turn.interleaved ? 2 * pair : pair, b = turn.interleaved ? a + 1 : a + pairs;
-        const size_t rope_head = head / in.heads_per_rope_head;
+        const size_t rope_head = head / heads.heads_per_rope_head;
         const uint32_t frequency = __ldg(turn.frequency + rope_head * pairs + pair);
         const float cos = __ldg(turn.cos + frequency), sin = __ldg(turn.sin + frequency);
-        const uint16_t *source = in.row + head * in.stride;
-        uint16_t *target = out.row + head * out.stride;
+        const uint16_t *source = heads.row + head * heads.stride;
+        uint16_t *target = target_row + head * target_stride;
         const float x = f32_from_bf16(source[a]), y = f32_from_bf16(source[b]);
         target[a] = bf16_from_f32(turned(x, y, cos, -sin));
         target[b] = bf16_from_f32(turned(y, x, cos, sin));
     }
 }
 
-// Turns one run of the token's queries.
-__device__ void rotate_query(const Params &params, const Token &token, unsigned run) {
+// Does one run of a part, or with a norm all of the latent's, beginning with 0. Kinds of parts share what code they can:
+// a part alone on its multiprocessor waits for its instructions, too.
+__device__ void append(const Params &params, const Token &token, Part part, unsigned first) {
     const GeometryParams &g = params.geometry;
-    const unsigned width = g.query_heads * g.rope_dim, heads_per_rope_head = g.query_heads / g.rope_heads;
-    const Heads<const uint16_t> in{
-        reinterpret_cast<const uint16_t *>(params.q_rope) + size_t(token.index) * params.q_rope_token_stride,
-        params.q_rope_head_stride, width, heads_per_rope_head};
-    const Heads<uint16_t> out{
-        reinterpret_cast<uint16_t *>(params.q_rotated) + size_t(token.index) * params.q_rotated_token_stride,
-        params.q_rotated_head_stride, width, heads_per_rope_head};
-    const bool units_fit = in_units(params, in) && out.is_aligned();
+    const bool is_latent = part == Part::Latent, is_query = part == Part::Query;
+    const bool has_norm = is_latent && params.norm_gain != 0;
+    const uint16_t *latent =
+        reinterpret_cast<const uint16_t *>(params.c_kv) + size_t(token.index) * params.c_kv_token_stride;
+    uint16_t *rotated =
+        reinterpret_cast<uint16_t *>(params.q_rotated) + size_t(token.index) * params.q_rotated_token_stride;
+    const Heads heads =
+        is_query
+            ? Heads{reinterpret_cast<const uint16_t *>(params.q_rope) + size_t(token.index) * params.q_rope_token_stride,
+                    params.q_rope_head_stride, g.query_heads * g.rope_dim, g.query_heads / g.rope_heads}
+            : Heads{reinterpret_cast<const uint16_t *>(params.k_rope) + size_t(token.index) * params.k_rope_token_stride,
+                    params.k_rope_head_stride, g.rope_heads * g.rope_dim, 1};
+    // The frequency index is read 4 at a time where heads are turned in units.
+    const bool in_units = turns_in_units(g.rope_dim) && is_aligned(heads.row) && heads.stride % UNIT == 0 &&
+                          params.frequency_index % 16 == 0 &&
+                          (!is_query || (is_aligned(rotated) && params.q_rotated_head_stride % UNIT == 0));
     LaneUnits units{};
-    if (units_fit) {
-        load_units(in, g.rope_dim, run * RUN, units);
+    if (is_latent) {
+        load_run(latent, first * RUN, g.latent_rank, units);
+    } else if (in_units) {
+        load_units(heads, g.rope_dim, first * RUN, units);
     }
-    if (token.is_refused(params)) {
+    if (token.is_refused(params) || (!is_query && token.slot < 0)) {
         return;
     }
     const Rotation turn = rotation(params, token.position);
-    if (!units_fit) {
-        rotate_pairs(params, turn, in, out, run);
+    if (is_query && !in_units) {
+        turn_pairs(heads, turn, first, rotated, params.q_rotated_head_stride);
         return;
     }
-    LaneValues values;
-    turn_units(in, turn, run * RUN, units, values);
+    const float inverse = has_norm ? inverse_rms(latent, g.latent_rank, params.norm_epsilon, units) : 1.0f;
+    const unsigned end = has_norm ? runs(g.latent_rank) : first + 1;
+    unsigned saturated = 0;
+    for (unsigned run = first; run < end; ++run) {
+        LaneValues values;
+        if (is_latent) {
+            if (run > first) {
+                load_run(latent, run * RUN, g.latent_rank, units);
+            }
+            widen(units, values);
+            transform(params, inverse, run * RUN, values);
+        } else if (in_units) {
+            turn_units(heads, turn, run * RUN, units, values);
+        } else {
 #pragma unroll
-    for (unsigned half = 0; half < UNITS; ++half) {
-        const unsigned start = unit_start(run * RUN, half);
-        if (start < width) {
-            *reinterpret_cast<uint4 *>(HeadPlace(out, start, g.rope_dim).element) = bf16_from_unit(values[half]);
+            for (unsigned half = 0; half < UNITS; ++half) {
+                turn_any_unit(heads, turn, unit_start(run * RUN, half), values[half]);
+            }
         }
+        if (is_query) {
+#pragma unroll
+            for (unsigned half = 0; half < UNITS; ++half) {
+                const unsigned start = unit_start(run * RUN, half);
+                const UnitPlace place(start, g.rope_dim);
+                if (start < heads.width) {
+                    *reinterpret_cast<uint4 *>(rotated + place.head * size_t(params.q_rotated_head_stride) + place.dim) =
+                        bf16_from_unit(values[half]);
+                }
+            }
+            return;
+        }
+        saturated += store_run(stored_row(params, token.slot, part == Part::Key), run * RUN, values);
     }
+    count_saturated(params, saturated);
 }
 
 }  // namespace
@@ -318,11 +303,13 @@ extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS)
         count(params, 1, token.is_refused(params));
     }
     const unsigned latent_parts = params.norm_gain == 0 ? runs(g.latent_rank) : 1;
-    const unsigned stored_parts = latent_parts + runs(g.rope_heads * g.rope_dim);
-    if (blockIdx.y < stored_parts) {
-        const bool is_key = blockIdx.y >= latent_parts;
-        append(params, token, is_key, is_key ? blockIdx.y - latent_parts : blockIdx.y);
-    } else {
-        rotate_query(params, token, blockIdx.y - stored_parts);
+    const unsigned key_parts = runs(g.rope_heads * g.rope_dim);
+    unsigned run = blockIdx.y;
+    Part part = Part::Latent;
+    if (run >= latent_parts) {
+        run -= latent_parts;
+        part = run < key_parts ? Part::Key : Part::Query;
+        run -= run < key_parts ? 0 : key_parts;
     }
+    append(params, token, part, run);
 }

@@ -22,14 +22,11 @@ struct Rotation {
 };
 
 // A token's row of heads, [width / rope_dim, rope_dim].
-template <typename Element>
 struct Heads {
-    Element *row;
+    const uint16_t *row;
     size_t stride; // from one head to the next
     unsigned width;
     unsigned heads_per_rope_head;
-
-    __device__ bool is_aligned() const { return reinterpret_cast<uintptr_t>(row) % 16 == 0 && stride % UNIT == 0; }
 };
 
 __device__ inline bool turns_in_units(unsigned rope_dim) {
@@ -91,30 +88,24 @@ __device__ inline float turned(float own, float partner, float cos, float signed
     return __fadd_rn(__fmul_rn(own, cos), __fmul_rn(partner, signed_sin));
 }
 
-// Where dimension `i` of a row of heads lies, its rope head, and its place in the head.
-template <typename Element>
-struct HeadPlace {
-    Element *element;
-    unsigned rope_head, dim;
+// Where a unit of heads that are turned in units lies.
+struct UnitPlace {
+    unsigned head, dim;
 
-    __device__ HeadPlace(const Heads<Element> &heads, unsigned i, unsigned rope_dim) {
-        const unsigned head = i / rope_dim;
-        dim = i % rope_dim;
-        element = heads.row + head * heads.stride + dim;
-        rope_head = head / heads.heads_per_rope_head;
-    }
+    __device__ UnitPlace(unsigned start, unsigned rope_dim)
+        : head(start >> (__ffs(rope_dim) - 1)), dim(start & (rope_dim - 1)) {}
 };
 
 // A lane's dimensions of a run; zeros behind the end of the row. Nothing is asked of the position, so the loads need
 // not wait for it.
-template <typename Element>
-__device__ void load_units(const Heads<Element> &heads, unsigned rope_dim, unsigned run_start, LaneUnits &units) {
+__device__ inline void load_units(const Heads &heads, unsigned rope_dim, unsigned run_start, LaneUnits &units) {
 #pragma unroll
     for (unsigned half = 0; half < UNITS; ++half) {
         const unsigned start = unit_start(run_start, half);
+        const UnitPlace place(start, rope_dim);
         units[half] = {};
         if (start < heads.width) {
-            units[half] = *reinterpret_cast<const uint4 *>(HeadPlace(heads, start, rope_dim).element);
+            units[half] = *reinterpret_cast<const uint4 *>(heads.row + place.head * heads.stride + place.dim);
         }
     }
 }
@@ -135,9 +126,8 @@ __device__ inline uint4 partners(uint4 own, const Rotation &rotation) {
 }
 
 // Turns what `load_units` has loaded. All lanes of a warp call it.
-template <typename Element>
-__device__ void turn_units(const Heads<Element> &heads, const Rotation &rotation, unsigned run_start,
-                           const LaneUnits &units, LaneValues &values) {
+__device__ inline void turn_units(const Heads &heads, const Rotation &rotation, unsigned run_start,
+                                  const LaneUnits &units, LaneValues &values) {
     UnitRotation factors{};
     unsigned loaded = ~0u;
 #pragma unroll
@@ -148,10 +138,11 @@ __device__ void turn_units(const Heads<Element> &heads, const Rotation &rotation
         const unsigned start = unit_start(run_start, half);
         if (start < heads.width) {
             // The same dimensions of every head fall to a lane, so heads that share a rope head share the factors.
-            const HeadPlace place(heads, start, rotation.rope_dim);
-            if (place.rope_head != loaded) {
-                factors.load(rotation, place.rope_head, place.dim);
-                loaded = place.rope_head;
+            const UnitPlace place(start, rotation.rope_dim);
+            const unsigned rope_head = place.head / heads.heads_per_rope_head;
+            if (rope_head != loaded) {
+                factors.load(rotation, rope_head, place.dim);
+                loaded = rope_head;
             }
         }
 #pragma unroll
@@ -166,7 +157,7 @@ __device__ void turn_units(const Heads<Element> &heads, const Rotation &rotation
 }
 
 // A lane's unit of a row with one head per rope head, turned, for heads of any size. Zeros behind the end of the row.
-__device__ inline void turn_any_unit(const Heads<const uint16_t> &heads, const Rotation &rotation, unsigned start,
+__device__ inline void turn_any_unit(const Heads &heads, const Rotation &rotation, unsigned start,
                                      float (&unit)[UNIT]) {
     const unsigned left = values_left(start, heads.width), pairs = rotation.rope_dim / 2;
     unsigned head = start / rotation.rope_dim, dim = start % rotation.rope_dim;
