@@ -7,6 +7,10 @@ pub const ROW_INT4: u32 = 1;
 pub const ROW_INT8: u32 = 2;
 pub const COMBINE_MAX_THREADS: u32 = 512;
 pub const COMBINE_MAX_SPLITS: u32 = 8192;
+pub const PAIRING_HALF: u32 = 0;
+pub const PAIRING_INTERLEAVED: u32 = 1;
+pub const ROPE_APPEND_THREADS: u32 = 128;
+pub const ROPE_APPEND_RUN: u32 = 512;
 pub const CEILING_THREADS: u32 = 256;
 pub const CEILING_MMA_FLOPS_PER_WARP: u32 = 32768;
 #[repr(C)]
@@ -118,6 +122,78 @@ const _: () = {
     ["Offset of field: CombineParams::splits"][::core::mem::offset_of!(CombineParams, splits) - 36usize];
     ["Offset of field: CombineParams::latent_rank"][::core::mem::offset_of!(CombineParams, latent_rank) - 40usize];
     ["Offset of field: CombineParams::reserved"][::core::mem::offset_of!(CombineParams, reserved) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct RopeAppendParams {
+    pub geometry: GeometryParams,
+    pub cache: CacheParams,
+    pub q_rope: u64,
+    pub q_rotated: u64,
+    pub k_rope: u64,
+    pub c_kv: u64,
+    pub positions: u64,
+    pub slots: u64,
+    pub cos: u64,
+    pub sin: u64,
+    pub frequency_index: u64,
+    pub norm_gain: u64,
+    pub bias: u64,
+    pub counters: u64,
+    pub tokens: u32,
+    pub table_positions: u32,
+    pub table_frequencies: u32,
+    pub pairing: u32,
+    pub q_rope_token_stride: u32,
+    pub q_rope_head_stride: u32,
+    pub q_rotated_token_stride: u32,
+    pub q_rotated_head_stride: u32,
+    pub k_rope_token_stride: u32,
+    pub k_rope_head_stride: u32,
+    pub c_kv_token_stride: u32,
+    pub norm_epsilon: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RopeAppendParams"][::core::mem::size_of::<RopeAppendParams>() - 240usize];
+    ["Alignment of RopeAppendParams"][::core::mem::align_of::<RopeAppendParams>() - 8usize];
+    ["Offset of field: RopeAppendParams::geometry"][::core::mem::offset_of!(RopeAppendParams, geometry) - 0usize];
+    ["Offset of field: RopeAppendParams::cache"][::core::mem::offset_of!(RopeAppendParams, cache) - 32usize];
+    ["Offset of field: RopeAppendParams::q_rope"][::core::mem::offset_of!(RopeAppendParams, q_rope) - 96usize];
+    ["Offset of field: RopeAppendParams::q_rotated"][::core::mem::offset_of!(RopeAppendParams, q_rotated) - 104usize];
+    ["Offset of field: RopeAppendParams::k_rope"][::core::mem::offset_of!(RopeAppendParams, k_rope) - 112usize];
+    ["Offset of field: RopeAppendParams::c_kv"][::core::mem::offset_of!(RopeAppendParams, c_kv) - 120usize];
+    ["Offset of field: RopeAppendParams::positions"][::core::mem::offset_of!(RopeAppendParams, positions) - 128usize];
+    ["Offset of field: RopeAppendParams::slots"][::core::mem::offset_of!(RopeAppendParams, slots) - 136usize];
+    ["Offset of field: RopeAppendParams::cos"][::core::mem::offset_of!(RopeAppendParams, cos) - 144usize];
+    ["Offset of field: RopeAppendParams::sin"][::core::mem::offset_of!(RopeAppendParams, sin) - 152usize];
+    ["Offset of field: RopeAppendParams::frequency_index"]
+        [::core::mem::offset_of!(RopeAppendParams, frequency_index) - 160usize];
+    ["Offset of field: RopeAppendParams::norm_gain"][::core::mem::offset_of!(RopeAppendParams, norm_gain) - 168usize];
+    ["Offset of field: RopeAppendParams::bias"][::core::mem::offset_of!(RopeAppendParams, bias) - 176usize];
+    ["Offset of field: RopeAppendParams::counters"][::core::mem::offset_of!(RopeAppendParams, counters) - 184usize];
+    ["Offset of field: RopeAppendParams::tokens"][::core::mem::offset_of!(RopeAppendParams, tokens) - 192usize];
+    ["Offset of field: RopeAppendParams::table_positions"]
+        [::core::mem::offset_of!(RopeAppendParams, table_positions) - 196usize];
+    ["Offset of field: RopeAppendParams::table_frequencies"]
+        [::core::mem::offset_of!(RopeAppendParams, table_frequencies) - 200usize];
+    ["Offset of field: RopeAppendParams::pairing"][::core::mem::offset_of!(RopeAppendParams, pairing) - 204usize];
+    ["Offset of field: RopeAppendParams::q_rope_token_stride"]
+        [::core::mem::offset_of!(RopeAppendParams, q_rope_token_stride) - 208usize];
+    ["Offset of field: RopeAppendParams::q_rope_head_stride"]
+        [::core::mem::offset_of!(RopeAppendParams, q_rope_head_stride) - 212usize];
+    ["Offset of field: RopeAppendParams::q_rotated_token_stride"]
+        [::core::mem::offset_of!(RopeAppendParams, q_rotated_token_stride) - 216usize];
+    ["Offset of field: RopeAppendParams::q_rotated_head_stride"]
+        [::core::mem::offset_of!(RopeAppendParams, q_rotated_head_stride) - 220usize];
+    ["Offset of field: RopeAppendParams::k_rope_token_stride"]
+        [::core::mem::offset_of!(RopeAppendParams, k_rope_token_stride) - 224usize];
+    ["Offset of field: RopeAppendParams::k_rope_head_stride"]
+        [::core::mem::offset_of!(RopeAppendParams, k_rope_head_stride) - 228usize];
+    ["Offset of field: RopeAppendParams::c_kv_token_stride"]
+        [::core::mem::offset_of!(RopeAppendParams, c_kv_token_stride) - 232usize];
+    ["Offset of field: RopeAppendParams::norm_epsilon"]
+        [::core::mem::offset_of!(RopeAppendParams, norm_epsilon) - 236usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

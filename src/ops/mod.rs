@@ -13,7 +13,11 @@ mod batch;
 mod cache;
 mod check;
 mod combine;
+mod rope_append;
+mod rotation;
 
 pub use batch::{Batch, BatchBuffers, Pages};
 pub use cache::{CacheView, CacheViewMut, DeviceCache};
 pub use combine::{Combine, CombineArgs, CombineConfig};
+pub use rope_append::{DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig};
+pub use rotation::{Rotation, RotationBuffers};

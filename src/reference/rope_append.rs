@@ -134,12 +134,7 @@ fn check(params: &AppendParams, inputs: &AppendInputs, cache: &PagedCache) -> Re
     }
     let index =
         |what: &str, i: usize, got: i64, bound: String| Err(Error::Index { what: format!("{what} [{i}]"), got, bound });
-    for (i, &frequency) in params.frequencies.as_slice().iter().enumerate() {
-        if frequency as usize >= params.tables.frequencies() {
-            let bound = format!("0..{} frequencies", params.tables.frequencies());
-            return index("frequency index", i, frequency.into(), bound);
-        }
-    }
+    params.frequencies.check_within(params.tables.frequencies())?;
     for (i, &position) in inputs.positions.iter().enumerate() {
         if usize::try_from(position).map_or(true, |p| p >= params.tables.positions()) {
             return index("positions", i, position.into(), format!("0..{} positions", params.tables.positions()));

@@ -91,6 +91,18 @@ impl FrequencyIndex {
         &self.indices
     }
 
+    /// Returns [`Error::Index`] unless tables of `frequencies` columns have all that are indexed.
+    pub(crate) fn check_within(&self, frequencies: usize) -> Result<()> {
+        match self.indices.iter().position(|&frequency| frequency as usize >= frequencies) {
+            None => Ok(()),
+            Some(i) => Err(Error::Index {
+                what: format!("frequency index [{i}]"),
+                got: self.indices[i].into(),
+                bound: format!("0..{frequencies} frequencies"),
+            }),
+        }
+    }
+
     pub(crate) fn check(&self, geometry: &Geometry) -> Result<()> {
         let dims = [("rope heads", geometry.rope_heads), ("pairs", geometry.rope_dim / 2)];
         check_len("frequency index", self.indices.len(), &dims)
@@ -147,6 +159,18 @@ impl RopeTables {
     #[must_use]
     pub fn frequencies(&self) -> usize {
         self.frequencies
+    }
+
+    /// All cosines, `[positions, frequencies]`.
+    #[must_use]
+    pub fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// All sines, `[positions, frequencies]`.
+    #[must_use]
+    pub fn sin(&self) -> &[f32] {
+        &self.sin
     }
 
     /// Cosine and sine of `frequency` at `position`.

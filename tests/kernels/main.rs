@@ -8,6 +8,7 @@ mod combine;
 #[path = "../common/mod.rs"]
 mod common;
 mod device;
+mod rope_append;
 
 use std::sync::OnceLock;
 
