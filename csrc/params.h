@@ -114,7 +114,7 @@ struct RopeAppendParams {
     uint64_t frequency_index; /* u32 [Gr, R/2], each less than table_frequencies */
     uint64_t norm_gain;       /* f32 [L]; 0: no norm */
     uint64_t bias;            /* f32 [L], added after the norm; 0: none */
-    uint64_t counters;        /* in and out, u64 [2]: adds the saturated values and the refused tokens; 0: no counting */
+    uint64_t counters;        /* in and out, u64 [2]: adds saturated values and refused tokens; 0: no counting */
     uint32_t tokens;
     uint32_t table_positions;
     uint32_t table_frequencies;

@@ -4,13 +4,15 @@
 // Tile: a warp does one part of one token: up to 512 values of the latent, of the rotated key or of the queries; with a
 //     norm, the whole latent. The warps of a block do the same part of 4 tokens, and blocks are spread over tokens
 //     (x) and parts (y): one token already keeps as many multiprocessors busy as it has parts, and thousands all.
-// Accumulators: lane l owns values 8 l .. 8 l + 7 of each half of a run of 512, as f32. Nothing is shared between warps.
+// Accumulators: lane l owns values 8 l .. 8 l + 7 of each half of a run of 512, as f32. Warps share nothing.
 // Shared memory: none.
-// Per token, in bytes: reads 2 L + 2 Gr R + 2 H R and 12 for position and slot, each once (twice: the latents behind the
-//     first 512 if there is a norm, and key dimensions whose heads are not turned in units, see common/rope.cuh); writes
-//     the cache's record once, 2 L + 2 Gr R in bf16, about a quarter of that in int4, and 2 H R. Tables, gain and bias
-//     come from L1 and L2: 8 bytes a pair where neighbouring heads do not share it. About 5 FLOPs per rotated value and
-//     7 per quantised one, 1 to 2 per byte: memory decides.
+// Per token, in bytes: reads 2 L + 2 Gr R + 2 H R, and position and slot in each part; each number once, but twice the
+//     latents behind the first 512 if there is a norm, and key dimensions whose heads are not turned in units (see
+//     common/rope.cuh). Writes the cache's record once, 2 L + 2 Gr R in bf16 and about a quarter of that in int4, and
+//     2 H R. Tables, gain and bias are many tokens' and come from L1 and L2: 12 bytes of index, cosine and sine for a
+//     dimension of a unit, once where both halves of a run have one rope head.
+// FLOPs: 3 per rotated value, 3 and 6 comparisons per quantised one, less than 3 per byte. Memory decides for many
+//     tokens, with some 25 instructions per value not far behind; for few, the latency of a chain of three loads.
 //
 // Values are accessed 16 bytes at a time where addresses and strides allow it, else one by one. A token's record is
 // written without touching its neighbours'.
@@ -67,7 +69,8 @@ __device__ StoredRow stored_row(const Params &params, int64_t slot, bool is_key)
     const CacheParams &cache = params.cache;
     const GeometryParams &g = params.geometry;
     // Page sizes are powers of two.
-    uint8_t *page = reinterpret_cast<uint8_t *>(cache.pages) + (slot >> (__ffs(cache.page_size) - 1)) * cache.page_bytes;
+    const unsigned shift = __ffs(cache.page_size) - 1;
+    uint8_t *page = reinterpret_cast<uint8_t *>(cache.pages) + (slot >> shift) * cache.page_bytes;
     const unsigned row = slot & (cache.page_size - 1);
     uint32_t *affine = reinterpret_cast<uint32_t *>(page + cache.affine_offset + row * cache.affine_row_bytes);
     if (is_key) {
@@ -219,26 +222,29 @@ __device__ void turn_pairs(const Heads &heads, const Rotation &turn, unsigned ru
     }
 }
 
-// Does one run of a part, or with a norm all of the latent's, beginning with 0. Kinds of parts share what code they can:
-// a part alone on its multiprocessor waits for its instructions, too.
+// A token's row of bf16.
+__device__ uint16_t *token_row(uint64_t tensor, const Token &token, uint32_t stride) {
+    return reinterpret_cast<uint16_t *>(tensor) + size_t(token.index) * stride;
+}
+
+// Does one run of a part, or with a norm all of the latent's, beginning with 0. Kinds of parts share what code they
+// can: a part alone on its multiprocessor waits for its instructions, too.
 __device__ void append(const Params &params, const Token &token, Part part, unsigned first) {
     const GeometryParams &g = params.geometry;
     const bool is_latent = part == Part::Latent, is_query = part == Part::Query;
     const bool has_norm = is_latent && params.norm_gain != 0;
-    const uint16_t *latent =
-        reinterpret_cast<const uint16_t *>(params.c_kv) + size_t(token.index) * params.c_kv_token_stride;
-    uint16_t *rotated =
-        reinterpret_cast<uint16_t *>(params.q_rotated) + size_t(token.index) * params.q_rotated_token_stride;
-    const Heads heads =
-        is_query
-            ? Heads{reinterpret_cast<const uint16_t *>(params.q_rope) + size_t(token.index) * params.q_rope_token_stride,
-                    params.q_rope_head_stride, g.query_heads * g.rope_dim, g.query_heads / g.rope_heads}
-            : Heads{reinterpret_cast<const uint16_t *>(params.k_rope) + size_t(token.index) * params.k_rope_token_stride,
-                    params.k_rope_head_stride, g.rope_heads * g.rope_dim, 1};
+    const uint16_t *latent = token_row(params.c_kv, token, params.c_kv_token_stride);
+    uint16_t *rotated = token_row(params.q_rotated, token, params.q_rotated_token_stride);
+    const size_t rotated_stride = params.q_rotated_head_stride;
+    const Heads heads = is_query ? Heads{token_row(params.q_rope, token, params.q_rope_token_stride),
+                                         params.q_rope_head_stride, g.query_heads * g.rope_dim,
+                                         g.query_heads / g.rope_heads}
+                                 : Heads{token_row(params.k_rope, token, params.k_rope_token_stride),
+                                         params.k_rope_head_stride, g.rope_heads * g.rope_dim, 1};
     // The frequency index is read 4 at a time where heads are turned in units.
     const bool in_units = turns_in_units(g.rope_dim) && is_aligned(heads.row) && heads.stride % UNIT == 0 &&
                           params.frequency_index % 16 == 0 &&
-                          (!is_query || (is_aligned(rotated) && params.q_rotated_head_stride % UNIT == 0));
+                          (!is_query || (is_aligned(rotated) && rotated_stride % UNIT == 0));
     LaneUnits units{};
     if (is_latent) {
         load_run(latent, first * RUN, g.latent_rank, units);
@@ -250,7 +256,7 @@ __device__ void append(const Params &params, const Token &token, Part part, unsi
     }
     const Rotation turn = rotation(params, token.position);
     if (is_query && !in_units) {
-        turn_pairs(heads, turn, first, rotated, params.q_rotated_head_stride);
+        turn_pairs(heads, turn, first, rotated, rotated_stride);
         return;
     }
     const float inverse = has_norm ? inverse_rms(latent, g.latent_rank, params.norm_epsilon, units) : 1.0f;
@@ -278,7 +284,7 @@ __device__ void append(const Params &params, const Token &token, Part part, unsi
                 const unsigned start = unit_start(run * RUN, half);
                 const UnitPlace place(start, g.rope_dim);
                 if (start < heads.width) {
-                    *reinterpret_cast<uint4 *>(rotated + place.head * size_t(params.q_rotated_head_stride) + place.dim) =
+                    *reinterpret_cast<uint4 *>(rotated + place.head * rotated_stride + place.dim) =
                         bf16_from_unit(values[half]);
                 }
             }

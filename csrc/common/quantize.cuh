@@ -91,8 +91,8 @@ struct Quantizer {
     static constexpr float ROUNDER = 12582912.0f; // 1.5 * 2^23
     static constexpr uint32_t ROUNDER_BITS = 0x4B400000;
 
-    // ROUNDER_BITS + the code. As scale is at least (hi - min) / max_code, at most three roundings of 2^-24 lift x above
-    // max_code: the nearest integer needs no clamping.
+    // ROUNDER_BITS + the code. As scale is at least (hi - min) / max_code, at most three roundings of 2^-24 lift x
+    // above max_code: the nearest integer needs no clamping.
     __device__ uint32_t biased_code(float value) const {
         // The maximum of lo and NaN is lo.
         const float inside = fminf(fmaxf(value, lo), hi);

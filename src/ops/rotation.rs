@@ -27,12 +27,12 @@ pub(super) struct RotationParams {
 }
 
 impl<'a> Rotation<'a> {
-    /// Tables `[positions, frequencies]` and an index `[Gr, R/2]` into their columns that the host does not see, so that
-    /// it cannot check it.
+    /// Tables `[positions, frequencies]` and an index `[Gr, R/2]` into their columns that the host does not see, so
+    /// that it cannot check it.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the tables differ in length or do not divide into rows, [`Error::Config`] if the views are on
-    /// different devices.
+    /// [`Error::Shape`] if the tables differ in length or do not divide into rows, [`Error::Config`] if the views are
+    /// on different devices.
     ///
     /// # Safety
     /// Whenever a kernel runs on them, every element of `index` must be less than `frequencies`.

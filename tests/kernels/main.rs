@@ -9,6 +9,7 @@ mod combine;
 mod common;
 mod device;
 mod rope_append;
+mod rope_append_refusals;
 
 use std::sync::OnceLock;
 
