@@ -150,4 +150,74 @@ struct CeilingMmaParams {
 };
 LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 
+/* Most rows (query tokens times query heads of a KV head) for the `_few` kernels of `absorb`; more take the `_many`. With
+ * n rows every weight of 2 bytes does 2 n FLOPs, so that up to some 150 rows, which the padded tiles of `_many` cost too,
+ * memory decides on every device from A100 on. What makes `_few` quicker below is that its weights go from memory to the
+ * tensor cores without a stop, in blocks small enough for all of a device; 16 rows are what its registers hold. */
+#define ABSORB_FEW_ROWS 16
+
+/* Threads of a block of the `_few` kernels of `absorb`, and the outputs that it computes. */
+#define ABSORB_FEW_THREADS 128
+#define ABSORB_QUERY_FEW_OUTPUTS 64
+#define EXPAND_OUTPUT_FEW_OUTPUTS 16
+
+/* Threads of a block of the `_many` kernels of `absorb` and of `up_project`, rows and columns of the tile that it
+ * computes, and its dynamic shared memory: as much as every device grants unasked. */
+#define GEMM_THREADS 256
+#define GEMM_TILE 128
+#define GEMM_SHARED_BYTES 49152
+
+/* `absorb_query_few`, `absorb_query_many`: output[t, h, l] = sum_i weights[g, i, l] input[t, h, i].
+ * `expand_output_few`, `expand_output_many`: output[t, h, i] = sum_l weights[g, i, l] input[t, h, l] + bias[g, i].
+ * g is the KV head of h. Innermost dimensions are dense. Accesses are 16 bytes wide where all pointers are 16-byte aligned
+ * and all sizes and strides multiples of 8.
+ * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grid of `_many`: rows / GEMM_TILE, outputs /
+ * GEMM_TILE (both rounded up), kv_heads. */
+struct AbsorbParams {
+    uint64_t weights;             /* bf16 [kv_heads, nope_dim or value_dim, latent_rank] */
+    uint64_t input;               /* bf16 [tokens, query_heads, contracted] */
+    uint64_t bias;                /* f32 [kv_heads, outputs], dense; 0: none */
+    uint64_t output;              /* out, bf16 [tokens, query_heads, outputs] */
+    uint32_t tokens;              /* times query_heads / kv_heads below 2^31, in `_few` at most ABSORB_FEW_ROWS */
+    uint32_t query_heads;         /* a multiple of kv_heads */
+    uint32_t kv_heads;
+    uint32_t contracted;          /* nope_dim of `absorb_query`, may be 0; latent_rank of `expand_output` */
+    uint32_t outputs;             /* latent_rank of `absorb_query`; value_dim of `expand_output` */
+    uint32_t weight_head_stride;  /* elements, as all strides */
+    uint32_t weight_row_stride;
+    uint32_t input_token_stride;
+    uint32_t input_head_stride;
+    uint32_t output_token_stride;
+    uint32_t output_head_stride;
+    uint32_t reserved;            /* 0 */
+};
+LATENT_ATTENTION_SIZE(struct AbsorbParams, 80);
+
+/* `up_project`: keys and values of cached tokens. Token s of sequence b is row token_starts[b] + s of both outputs; rows
+ * from token_starts[sequences] on are left alone. Of `batch`, query_starts and seq_lens are not read.
+ * Grid: token_capacity / GEMM_TILE; kv_heads * nope_dim / GEMM_TILE + kv_heads * value_dim / GEMM_TILE + kv_heads *
+ * rope_dim / GEMM_TILE, each rounded up. */
+struct UpProjectParams {
+    struct GeometryParams geometry;
+    struct CacheParams cache;
+    struct BatchParams batch;
+    uint64_t token_starts;        /* i32 [sequences + 1]: prefix sums of seq_lens, from 0 */
+    uint64_t up_key;              /* bf16 [kv_heads, nope_dim, latent_rank], innermost dense */
+    uint64_t up_value;            /* bf16 [kv_heads, value_dim, latent_rank], innermost dense */
+    uint64_t value_bias;          /* f32 [kv_heads, value_dim], dense; 0: none */
+    uint64_t keys;                /* out, bf16 [token_capacity, kv_heads, nope_dim + rope_dim], innermost dense */
+    uint64_t values;              /* out, bf16 [token_capacity, kv_heads, value_dim], innermost dense */
+    uint32_t up_key_head_stride;  /* elements, as all strides */
+    uint32_t up_key_row_stride;
+    uint32_t up_value_head_stride;
+    uint32_t up_value_row_stride;
+    uint32_t key_token_stride;
+    uint32_t key_head_stride;
+    uint32_t value_token_stride;
+    uint32_t value_head_stride;
+    uint32_t token_capacity;      /* rows of keys and values; tokens beyond are not written */
+    uint32_t reserved;            /* 0 */
+};
+LATENT_ATTENTION_SIZE(struct UpProjectParams, 224);
+
 #endif

@@ -1,0 +1,300 @@
+// `absorb`: the up-projections, moved to the query and the output; `src/reference/absorb.rs` on the device.
+//
+//     absorb_query:   q_latent[t, h, l] = sum_i W_UK[g, i, l] q_nope[t, h, i]
+//     expand_output:  out[t, h, i]      = sum_l W_UV[g, i, l] o_latent[t, h, l] + bias[g, i]
+//
+// Both are one product for each KV head g: outputs [m x n] = weights [m x k] inputs [k x n], n being the query tokens of
+// all query heads of g. They differ in how weights lie: rows of outputs in `expand_output` (k dense), rows of k in
+// `absorb_query` (m dense; `Transposed` below). Sums are f32, and an output's rounded once, at
+// the end. Within a kernel their order does not depend on n.
+//
+// `_few`, n <= 16. Weights are read once, and 2 bytes do 2 n FLOPs: memory decides.
+//   Tile: a block computes 64 outputs (`absorb_query`) or 16 (`expand_output`) for all n. Its 4 warps split k, 32 and 128
+//       numbers at a time in turns.
+//   Weights are the MMA's A operand and go from global memory to its registers. The order of k is free if inputs have it
+//       too, and the order of m if the outputs are written accordingly, so that loads can be 16 bytes: lane 4 g + t has
+//       k 8 t .. 8 t + 7 of each 32 (two steps of MMA), of outputs g and g + 8, where rows are dense in k. Where they are
+//       dense in m it has outputs 8 g .. 8 g + 7 of the same k: fragment j takes outputs 2 j and 2 j + 1 of each lane as its
+//       rows g and g + 8, which one `prmt` per register brings together from two rows.
+//   Accumulators: every warp all outputs of the tile, over its part of k. Shared memory: those of the 4 warps, 16 or
+//       4 KiB, summed in their order.
+//   Per KV head: reads 2 m k bytes of weights, once, and 2 n k bytes of inputs in each block (from L2).
+//
+// `_many`: tiles of 128 inputs by 128 outputs, see common/gemm.cuh, A being the inputs and B the weights. Per tile: 256 k
+//   bytes of inputs and of weights, 32768 k FLOPs, 64 per byte: the tensor cores decide, with both read from L2.
+
+#include "common/gemm.cuh"
+
+namespace {
+
+struct Product {
+    const AbsorbParams &params;
+    unsigned group, heads;  // KV head, query heads of each
+
+    __device__ Product(const AbsorbParams &params, unsigned group)
+        : params(params), group(group), heads(params.query_heads / params.kv_heads) {}
+
+    // Whether all accesses may be 16 bytes wide.
+    __device__ bool is_aligned() const {
+        const uint64_t pointers = params.weights | params.input | params.output;
+        const unsigned sizes = params.contracted | params.outputs | params.weight_head_stride |
+                               params.weight_row_stride | params.input_token_stride | params.input_head_stride |
+                               params.output_token_stride | params.output_head_stride;
+        return pointers % CHUNK_BYTES == 0 && sizes % CHUNK == 0;
+    }
+
+    __device__ unsigned rows() const { return params.tokens * heads; }
+
+    __device__ size_t offset(unsigned row, unsigned token_stride, unsigned head_stride) const {
+        return size_t(row / heads) * token_stride + size_t(group * heads + row % heads) * head_stride;
+    }
+
+    __device__ const uint16_t *input(unsigned row) const {
+        const size_t skipped = offset(row, params.input_token_stride, params.input_head_stride);
+        return reinterpret_cast<const uint16_t *>(params.input) + skipped;
+    }
+
+    __device__ uint16_t *output(unsigned row) const {
+        const size_t skipped = offset(row, params.output_token_stride, params.output_head_stride);
+        return reinterpret_cast<uint16_t *>(params.output) + skipped;
+    }
+
+    // Row `row` of the head's weights: an output of `expand_output`, a contracted index of `absorb_query`.
+    __device__ const uint16_t *weights(unsigned row) const {
+        const size_t skipped = size_t(group) * params.weight_head_stride + size_t(row) * params.weight_row_stride;
+        return reinterpret_cast<const uint16_t *>(params.weights) + skipped;
+    }
+
+    __device__ const float *bias() const {
+        const float *bias = reinterpret_cast<const float *>(params.bias);
+        return bias != nullptr ? bias + size_t(group) * params.outputs : nullptr;
+    }
+};
+
+// ---- few ----
+
+// k of one load of weights; warps that split k; inputs in a fragment, and fragments of them.
+constexpr unsigned LOAD = 32, WARPS = ABSORB_FEW_THREADS / WARP, COLUMNS = 8, COLUMN_TILES = ABSORB_FEW_ROWS / COLUMNS;
+
+template <bool Transposed>
+struct Few {
+    static constexpr unsigned OUTPUTS = Transposed ? ABSORB_QUERY_FEW_OUTPUTS : EXPAND_OUTPUT_FEW_OUTPUTS;
+    // Fragments of 16 outputs, and loads that are under way at a time: 8 of 16 bytes per thread.
+    static constexpr unsigned FRAGMENTS = OUTPUTS / 16, LOADS = Transposed ? 1 : 4;
+
+    // Where an output stands in the tile, given a lane's row g (`half` 0) or g + 8 (`half` 1) of fragment j.
+    static __device__ unsigned output(unsigned g, unsigned j, unsigned half) {
+        return Transposed ? 8 * g + 2 * j + half : g + 8 * half;
+    }
+};
+
+// The A fragments, for two steps of MMA, of the outputs from `first` on and k from `k` on.
+template <bool Transposed, bool Aligned>
+__device__ void load_weights(const Product &product, unsigned first, unsigned k,
+                             uint32_t (&a)[Few<Transposed>::FRAGMENTS][2][4]) {
+    const unsigned g = threadIdx.x % WARP / 4, own_k = k + threadIdx.x % 4 * CHUNK;
+    if (Transposed) {
+        const unsigned column = first + g * CHUNK, count = chunk_count(column, product.params.outputs);
+#pragma unroll
+        for (unsigned i = 0; i < CHUNK; i += 2) {
+            Chunk row[2];
+#pragma unroll
+            for (unsigned odd = 0; odd < 2; ++odd) {
+                const unsigned index = own_k + i + odd;
+                const bool exists = index < product.params.contracted;
+                row[odd] = load_chunk<Aligned>(product.weights(index) + column, exists ? count : 0);
+            }
+#pragma unroll
+            for (unsigned j = 0; j < Few<Transposed>::FRAGMENTS; ++j) {
+                a[j][i / 4][i % 4] = __byte_perm(row[0].pair[j], row[1].pair[j], 0x5410);
+                a[j][i / 4][i % 4 + 1] = __byte_perm(row[0].pair[j], row[1].pair[j], 0x7632);
+            }
+        }
+    } else {
+#pragma unroll
+        for (unsigned half = 0; half < 2; ++half) {
+            const unsigned row = first + g + 8 * half;
+            const unsigned count = row < product.params.outputs ? chunk_count(own_k, product.params.contracted) : 0;
+            const Chunk chunk = load_chunk<Aligned>(product.weights(row) + own_k, count);
+#pragma unroll
+            for (unsigned i = 0; i < 4; ++i) {
+                a[0][i / 2][i % 2 * 2 + half] = chunk.pair[i];
+            }
+        }
+    }
+}
+
+template <bool Transposed, bool Aligned>
+__device__ void multiply_few(const Product &product, unsigned first,
+                             float (&sums)[Few<Transposed>::FRAGMENTS][COLUMN_TILES][4]) {
+    using Shape = Few<Transposed>;
+    const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, width = product.params.contracted;
+    const unsigned rows = product.rows();
+    // Past the last input, the last one is read again: its sums are not looked at.
+    const uint16_t *input[COLUMN_TILES];
+#pragma unroll
+    for (unsigned n = 0; n < COLUMN_TILES; ++n) {
+        input[n] = product.input(min(n * COLUMNS + lane / 4, rows - 1));
+    }
+    for (unsigned k = warp * (Shape::LOADS * LOAD); k < width; k += WARPS * (Shape::LOADS * LOAD)) {
+        // All loads before all products.
+        uint32_t a[Shape::LOADS][Shape::FRAGMENTS][2][4];
+        Chunk b[Shape::LOADS][COLUMN_TILES];
+#pragma unroll
+        for (unsigned i = 0; i < Shape::LOADS; ++i) {
+            load_weights<Transposed, Aligned>(product, first, k + i * LOAD, a[i]);
+            const unsigned own_k = k + i * LOAD + lane % 4 * CHUNK, count = chunk_count(own_k, width);
+#pragma unroll
+            for (unsigned n = 0; n < COLUMN_TILES; ++n) {
+                b[i][n] = load_chunk<Aligned>(input[n] + own_k, n * COLUMNS < rows ? count : 0);
+            }
+        }
+#pragma unroll
+        for (unsigned i = 0; i < Shape::LOADS; ++i) {
+#pragma unroll
+            for (unsigned step = 0; step < 2; ++step) {
+#pragma unroll
+                for (unsigned n = 0; n < COLUMN_TILES; ++n) {
+#pragma unroll
+                    for (unsigned j = 0; j < Shape::FRAGMENTS; ++j) {
+                        mma_bf16(sums[j][n], a[i][j][step], b[i][n].pair[2 * step], b[i][n].pair[2 * step + 1]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+template <bool Transposed>
+__device__ void few(const AbsorbParams &params) {
+    using Shape = Few<Transposed>;
+    const unsigned tiles = (params.outputs + Shape::OUTPUTS - 1) / Shape::OUTPUTS;
+    const unsigned first = blockIdx.x % tiles * Shape::OUTPUTS;
+    const Product product(params, blockIdx.x / tiles);
+    const bool aligned = product.is_aligned();
+    float sums[Shape::FRAGMENTS][COLUMN_TILES][4]{};
+    if (aligned) {
+        multiply_few<Transposed, true>(product, first, sums);
+    } else {
+        multiply_few<Transposed, false>(product, first, sums);
+    }
+
+    __shared__ float partial[WARPS][Shape::FRAGMENTS][COLUMN_TILES][4][WARP];
+    const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+#pragma unroll
+    for (unsigned j = 0; j < Shape::FRAGMENTS; ++j) {
+#pragma unroll
+        for (unsigned n = 0; n < COLUMN_TILES; ++n) {
+#pragma unroll
+            for (unsigned i = 0; i < 4; ++i) {
+                partial[warp][j][n][i][lane] = sums[j][n][i];
+            }
+        }
+    }
+    __syncthreads();
+
+    // Each warp has one of the two columns that its lanes hold, of one tile of inputs.
+    static_assert(WARPS == 2 * COLUMN_TILES, "a warp for each");
+    const unsigned n = warp / 2, odd = warp % 2, row = n * COLUMNS + lane % 4 * 2 + odd;
+    if (row >= product.rows()) {
+        return;
+    }
+    uint16_t rounded[2 * Shape::FRAGMENTS];
+#pragma unroll
+    for (unsigned i = 0; i < 2 * Shape::FRAGMENTS; ++i) {
+        float sum = 0.0f;
+        for (unsigned w = 0; w < WARPS; ++w) {
+            sum += partial[w][i / 2][n][i % 2 * 2 + odd][lane];
+        }
+        const unsigned index = first + Shape::output(lane / 4, i / 2, i % 2);
+        const float *bias = product.bias();
+        rounded[i] = bf16_from_f32(bias != nullptr && index < params.outputs ? sum + __ldg(bias + index) : sum);
+    }
+    uint16_t *to = product.output(row) + first;
+    if (Transposed) {
+        Chunk chunk;
+#pragma unroll
+        for (unsigned i = 0; i < CHUNK / 2; ++i) {
+            chunk.pair[i] = rounded[2 * i] | uint32_t(rounded[2 * i + 1]) << 16;
+        }
+        const unsigned column = lane / 4 * CHUNK;
+        store_chunk(to + column, chunk, chunk_count(first + column, params.outputs), aligned);
+    } else {
+#pragma unroll
+        for (unsigned i = 0; i < 2; ++i) {
+            const unsigned column = Shape::output(lane / 4, 0, i);
+            if (first + column < params.outputs) {
+                to[column] = rounded[i];
+            }
+        }
+    }
+}
+
+// ---- many ----
+
+template <bool Transposed>
+__device__ void many(const AbsorbParams &params) {
+    extern __shared__ __align__(128) unsigned char shared[];
+    const Product product(params, blockIdx.z);
+    const unsigned first_row = blockIdx.x * GEMM_TILE, first_column = blockIdx.y * GEMM_TILE, width = params.contracted;
+    const unsigned rows = min(GEMM_TILE, product.rows() - first_row);
+    const unsigned columns = min(GEMM_TILE, params.outputs - first_column);
+    const bool aligned = product.is_aligned();
+
+    // Rows and columns that do not exist are filled with zeros from an address that does.
+    const bool has_row = slice_row() < rows, has_column = slice_row() < columns;
+    const uint16_t *input = product.input(has_row ? first_row + slice_row() : 0);
+    const uint16_t *weights = Transposed ? product.weights(0) + first_column
+                                         : product.weights(has_column ? first_column + slice_row() : 0);
+    const auto begin = [&](unsigned slice, unsigned char *stage) {
+        const unsigned k = slice * SLICE;
+#pragma unroll
+        for (unsigned i = 0; i < 2; ++i) {
+            const unsigned chunk = slice_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
+            unsigned char *to = stage + tile_offset(slice_row(), chunk);
+            copy_chunk(to, input + (count > 0 ? own_k : 0), has_row ? count : 0, aligned);
+            if (!Transposed) {
+                copy_chunk(to + OPERAND_BYTES, weights + (count > 0 ? own_k : 0), has_column ? count : 0, aligned);
+            }
+        }
+        if (Transposed) {
+            const unsigned chunk = threadIdx.x % TILE_CHUNKS, column = chunk * CHUNK;
+#pragma unroll
+            for (unsigned i = 0; i < SLICE; i += GEMM_THREADS / TILE_CHUNKS) {
+                const unsigned row = i + threadIdx.x / TILE_CHUNKS;
+                const unsigned count = k + row < width ? chunk_count(column, columns) : 0;
+                const size_t skipped = count > 0 ? size_t(k + row) * params.weight_row_stride + column : 0;
+                copy_chunk(stage + OPERAND_BYTES + transposed_offset(row, chunk), weights + skipped, count, aligned);
+            }
+        }
+    };
+    TileSums sums{};
+    multiply_tile<Transposed>(sums, (width + SLICE - 1) / SLICE, rows, shared, begin, [](unsigned char *) {});
+    const float *bias = product.bias();
+    round_tile(sums, bias != nullptr ? bias + first_column : nullptr, columns, shared);
+    store_tile(
+        shared, rows, columns, aligned, [&](unsigned row) { return product.output(first_row + row); },
+        [&](unsigned column) { return first_column + column; });
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS)
+    absorb_query_few(const __grid_constant__ AbsorbParams params) {
+    few<true>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS)
+    expand_output_few(const __grid_constant__ AbsorbParams params) {
+    few<false>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
+    absorb_query_many(const __grid_constant__ AbsorbParams params) {
+    many<true>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
+    expand_output_many(const __grid_constant__ AbsorbParams params) {
+    many<false>(params);
+}
