@@ -3,25 +3,26 @@
 //     absorb_query:   q_latent[t, h, l] = sum_i W_UK[g, i, l] q_nope[t, h, i]
 //     expand_output:  out[t, h, i]      = sum_l W_UV[g, i, l] o_latent[t, h, l] + bias[g, i]
 //
-// Both are one product for each KV head g: outputs [m x n] = weights [m x k] inputs [k x n], n being the query tokens of
-// all query heads of g. They differ in how weights lie: rows of outputs in `expand_output` (k dense), rows of k in
-// `absorb_query` (m dense; `Transposed` below). Sums are f32, and an output's rounded once, at
-// the end. Within a kernel their order does not depend on n.
+// Both are one product for each KV head g: outputs [m x n] = weights [m x k] inputs [k x n], n being the query tokens
+// times the query heads of g. They differ in how weights lie: rows of outputs in `expand_output` (k dense), rows of k
+// in `absorb_query` (m dense; `Transposed` below). Sums are f32, rounded once at the end; within a kernel their order
+// does not depend on n.
 //
 // `_few`, n <= 16. Weights are read once, and 2 bytes do 2 n FLOPs: memory decides.
-//   Tile: a block computes 64 outputs (`absorb_query`) or 16 (`expand_output`) for all n. Its 4 warps split k, 32 and 128
-//       numbers at a time in turns.
-//   Weights are the MMA's A operand and go from global memory to its registers. The order of k is free if inputs have it
-//       too, and the order of m if the outputs are written accordingly, so that loads can be 16 bytes: lane 4 g + t has
-//       k 8 t .. 8 t + 7 of each 32 (two steps of MMA), of outputs g and g + 8, where rows are dense in k. Where they are
-//       dense in m it has outputs 8 g .. 8 g + 7 of the same k: fragment j takes outputs 2 j and 2 j + 1 of each lane as its
-//       rows g and g + 8, which one `prmt` per register brings together from two rows.
+//   Tile: a block computes 64 outputs (`absorb_query`) or 16 (`expand_output`) for all n. Its 4 warps take turns along
+//       k, 32 and 128 numbers at a time.
+//   Weights are the MMA's A operand and go from global memory to its registers. The order of k is free if inputs have
+//       it too, and the order of m if outputs are written accordingly, so loads can be 16 bytes: lane 4 g + t has
+//       numbers 8 t .. 8 t + 7 of each 32 along k (two steps of MMA), for outputs g and g + 8, where rows are dense in
+//       k. Where they are dense in m, it has outputs 8 g .. 8 g + 7 for the same k: fragment j takes outputs 2 j and
+//       2 j + 1 of each lane as its rows g and g + 8, which one `prmt` per register brings together from two rows.
 //   Accumulators: every warp all outputs of the tile, over its part of k. Shared memory: those of the 4 warps, 16 or
 //       4 KiB, summed in their order.
 //   Per KV head: reads 2 m k bytes of weights, once, and 2 n k bytes of inputs in each block (from L2).
 //
-// `_many`: tiles of 128 inputs by 128 outputs, see common/gemm.cuh, A being the inputs and B the weights. Per tile: 256 k
-//   bytes of inputs and of weights, 32768 k FLOPs, 64 per byte: the tensor cores decide, with both read from L2.
+// `_many`: tiles of 128 inputs by 128 outputs, see common/gemm.cuh, A being the inputs and B the weights.
+//   Per tile: 256 k bytes of inputs and as many of weights, 32768 k FLOPs, 64 per byte: the tensor cores decide, with
+//       both read from L2.
 
 #include "common/gemm.cuh"
 
@@ -241,7 +242,7 @@ __device__ void many(const AbsorbParams &params) {
     const unsigned columns = min(GEMM_TILE, params.outputs - first_column);
     const bool aligned = product.is_aligned();
 
-    // Rows and columns that do not exist are filled with zeros from an address that does.
+    // Rows and columns that do not exist are filled with zeros.
     const bool has_row = slice_row() < rows, has_column = slice_row() < columns;
     const uint16_t *input = product.input(has_row ? first_row + slice_row() : 0);
     const uint16_t *weights = Transposed ? product.weights(0) + first_column
@@ -252,9 +253,9 @@ __device__ void many(const AbsorbParams &params) {
         for (unsigned i = 0; i < 2; ++i) {
             const unsigned chunk = slice_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
             unsigned char *to = stage + tile_offset(slice_row(), chunk);
-            copy_chunk(to, input + (count > 0 ? own_k : 0), has_row ? count : 0, aligned);
+            copy_chunk(to, input + own_k, has_row ? count : 0, aligned);
             if (!Transposed) {
-                copy_chunk(to + OPERAND_BYTES, weights + (count > 0 ? own_k : 0), has_column ? count : 0, aligned);
+                copy_chunk(to + OPERAND_BYTES, weights + own_k, has_column ? count : 0, aligned);
             }
         }
         if (Transposed) {
@@ -263,8 +264,8 @@ __device__ void many(const AbsorbParams &params) {
             for (unsigned i = 0; i < SLICE; i += GEMM_THREADS / TILE_CHUNKS) {
                 const unsigned row = i + threadIdx.x / TILE_CHUNKS;
                 const unsigned count = k + row < width ? chunk_count(column, columns) : 0;
-                const size_t skipped = count > 0 ? size_t(k + row) * params.weight_row_stride + column : 0;
-                copy_chunk(stage + OPERAND_BYTES + transposed_offset(row, chunk), weights + skipped, count, aligned);
+                const uint16_t *from = weights + size_t(k + row) * params.weight_row_stride + column;
+                copy_chunk(stage + OPERAND_BYTES + transposed_offset(row, chunk), from, count, aligned);
             }
         }
     };

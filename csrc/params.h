@@ -150,10 +150,11 @@ struct CeilingMmaParams {
 };
 LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 
-/* Most rows (query tokens times query heads of a KV head) for the `_few` kernels of `absorb`; more take the `_many`. With
- * n rows every weight of 2 bytes does 2 n FLOPs, so that up to some 150 rows, which the padded tiles of `_many` cost too,
- * memory decides on every device from A100 on. What makes `_few` quicker below is that its weights go from memory to the
- * tensor cores without a stop, in blocks small enough for all of a device; 16 rows are what its registers hold. */
+/* Most rows (query tokens times query heads of a KV head) for the `_few` kernels of `absorb`; more take the `_many`.
+ * With n rows every weight, 2 bytes, does 2 n FLOPs: n per byte, and memory decides up to 150 on an A100 and more on
+ * later devices. The tiles of 128 rows of `_many`, however full, thus cost no time of their own; what `_few` gains is
+ * that weights go from memory to the tensor cores without a stop, in many small blocks. 16 rows are what its registers
+ * hold. */
 #define ABSORB_FEW_ROWS 16
 
 /* Threads of a block of the `_few` kernels of `absorb`, and the outputs that it computes. */
@@ -169,10 +170,10 @@ LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 
 /* `absorb_query_few`, `absorb_query_many`: output[t, h, l] = sum_i weights[g, i, l] input[t, h, i].
  * `expand_output_few`, `expand_output_many`: output[t, h, i] = sum_l weights[g, i, l] input[t, h, l] + bias[g, i].
- * g is the KV head of h. Innermost dimensions are dense. Accesses are 16 bytes wide where all pointers are 16-byte aligned
- * and all sizes and strides multiples of 8.
- * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grid of `_many`: rows / GEMM_TILE, outputs /
- * GEMM_TILE (both rounded up), kv_heads. */
+ * g is the KV head of h. Innermost dimensions are dense. Accesses are 16 bytes wide where all pointers are 16-byte
+ * aligned and all sizes and strides multiples of 8.
+ * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grid of `_many`: rows / GEMM_TILE,
+ * outputs / GEMM_TILE (both rounded up), kv_heads. */
 struct AbsorbParams {
     uint64_t weights;             /* bf16 [kv_heads, nope_dim or value_dim, latent_rank] */
     uint64_t input;               /* bf16 [tokens, query_heads, contracted] */
@@ -193,15 +194,16 @@ struct AbsorbParams {
 };
 LATENT_ATTENTION_SIZE(struct AbsorbParams, 80);
 
-/* `up_project`: keys and values of cached tokens. Token s of sequence b is row token_starts[b] + s of both outputs; rows
- * from token_starts[sequences] on are left alone. Of `batch`, query_starts and seq_lens are not read.
+/* `up_project`: keys and values of cached tokens. Token s of sequence b is row token_starts[b] + s of both outputs;
+ * rows from token_starts[sequences] on are left alone. Rows before that are of no token if token_starts leaves room
+ * between sequences: their latent and rotated key are taken to be 0. query_starts of the batch is not read.
  * Grid: token_capacity / GEMM_TILE; kv_heads * nope_dim / GEMM_TILE + kv_heads * value_dim / GEMM_TILE + kv_heads *
  * rope_dim / GEMM_TILE, each rounded up. */
 struct UpProjectParams {
     struct GeometryParams geometry;
     struct CacheParams cache;
     struct BatchParams batch;
-    uint64_t token_starts;        /* i32 [sequences + 1]: prefix sums of seq_lens, from 0 */
+    uint64_t token_starts;        /* i32 [sequences + 1]: prefix sums of seq_lens */
     uint64_t up_key;              /* bf16 [kv_heads, nope_dim, latent_rank], innermost dense */
     uint64_t up_value;            /* bf16 [kv_heads, value_dim, latent_rank], innermost dense */
     uint64_t value_bias;          /* f32 [kv_heads, value_dim], dense; 0: none */

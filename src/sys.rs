@@ -13,6 +13,13 @@ pub const ROPE_APPEND_THREADS: u32 = 128;
 pub const ROPE_APPEND_RUN: u32 = 512;
 pub const CEILING_THREADS: u32 = 256;
 pub const CEILING_MMA_FLOPS_PER_WARP: u32 = 32768;
+pub const ABSORB_FEW_ROWS: u32 = 16;
+pub const ABSORB_FEW_THREADS: u32 = 128;
+pub const ABSORB_QUERY_FEW_OUTPUTS: u32 = 64;
+pub const EXPAND_OUTPUT_FEW_OUTPUTS: u32 = 16;
+pub const GEMM_THREADS: u32 = 256;
+pub const GEMM_TILE: u32 = 128;
+pub const GEMM_SHARED_BYTES: u32 = 49152;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct GeometryParams {
@@ -224,4 +231,108 @@ const _: () = {
     ["Offset of field: CeilingMmaParams::out"][::core::mem::offset_of!(CeilingMmaParams, out) - 0usize];
     ["Offset of field: CeilingMmaParams::rounds"][::core::mem::offset_of!(CeilingMmaParams, rounds) - 8usize];
     ["Offset of field: CeilingMmaParams::reserved"][::core::mem::offset_of!(CeilingMmaParams, reserved) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AbsorbParams {
+    pub weights: u64,
+    pub input: u64,
+    pub bias: u64,
+    pub output: u64,
+    pub tokens: u32,
+    pub query_heads: u32,
+    pub kv_heads: u32,
+    pub contracted: u32,
+    pub outputs: u32,
+    pub weight_head_stride: u32,
+    pub weight_row_stride: u32,
+    pub input_token_stride: u32,
+    pub input_head_stride: u32,
+    pub output_token_stride: u32,
+    pub output_head_stride: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AbsorbParams"][::core::mem::size_of::<AbsorbParams>() - 80usize];
+    ["Alignment of AbsorbParams"][::core::mem::align_of::<AbsorbParams>() - 8usize];
+    ["Offset of field: AbsorbParams::weights"][::core::mem::offset_of!(AbsorbParams, weights) - 0usize];
+    ["Offset of field: AbsorbParams::input"][::core::mem::offset_of!(AbsorbParams, input) - 8usize];
+    ["Offset of field: AbsorbParams::bias"][::core::mem::offset_of!(AbsorbParams, bias) - 16usize];
+    ["Offset of field: AbsorbParams::output"][::core::mem::offset_of!(AbsorbParams, output) - 24usize];
+    ["Offset of field: AbsorbParams::tokens"][::core::mem::offset_of!(AbsorbParams, tokens) - 32usize];
+    ["Offset of field: AbsorbParams::query_heads"][::core::mem::offset_of!(AbsorbParams, query_heads) - 36usize];
+    ["Offset of field: AbsorbParams::kv_heads"][::core::mem::offset_of!(AbsorbParams, kv_heads) - 40usize];
+    ["Offset of field: AbsorbParams::contracted"][::core::mem::offset_of!(AbsorbParams, contracted) - 44usize];
+    ["Offset of field: AbsorbParams::outputs"][::core::mem::offset_of!(AbsorbParams, outputs) - 48usize];
+    ["Offset of field: AbsorbParams::weight_head_stride"]
+        [::core::mem::offset_of!(AbsorbParams, weight_head_stride) - 52usize];
+    ["Offset of field: AbsorbParams::weight_row_stride"]
+        [::core::mem::offset_of!(AbsorbParams, weight_row_stride) - 56usize];
+    ["Offset of field: AbsorbParams::input_token_stride"]
+        [::core::mem::offset_of!(AbsorbParams, input_token_stride) - 60usize];
+    ["Offset of field: AbsorbParams::input_head_stride"]
+        [::core::mem::offset_of!(AbsorbParams, input_head_stride) - 64usize];
+    ["Offset of field: AbsorbParams::output_token_stride"]
+        [::core::mem::offset_of!(AbsorbParams, output_token_stride) - 68usize];
+    ["Offset of field: AbsorbParams::output_head_stride"]
+        [::core::mem::offset_of!(AbsorbParams, output_head_stride) - 72usize];
+    ["Offset of field: AbsorbParams::reserved"][::core::mem::offset_of!(AbsorbParams, reserved) - 76usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct UpProjectParams {
+    pub geometry: GeometryParams,
+    pub cache: CacheParams,
+    pub batch: BatchParams,
+    pub token_starts: u64,
+    pub up_key: u64,
+    pub up_value: u64,
+    pub value_bias: u64,
+    pub keys: u64,
+    pub values: u64,
+    pub up_key_head_stride: u32,
+    pub up_key_row_stride: u32,
+    pub up_value_head_stride: u32,
+    pub up_value_row_stride: u32,
+    pub key_token_stride: u32,
+    pub key_head_stride: u32,
+    pub value_token_stride: u32,
+    pub value_head_stride: u32,
+    pub token_capacity: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of UpProjectParams"][::core::mem::size_of::<UpProjectParams>() - 224usize];
+    ["Alignment of UpProjectParams"][::core::mem::align_of::<UpProjectParams>() - 8usize];
+    ["Offset of field: UpProjectParams::geometry"][::core::mem::offset_of!(UpProjectParams, geometry) - 0usize];
+    ["Offset of field: UpProjectParams::cache"][::core::mem::offset_of!(UpProjectParams, cache) - 32usize];
+    ["Offset of field: UpProjectParams::batch"][::core::mem::offset_of!(UpProjectParams, batch) - 96usize];
+    ["Offset of field: UpProjectParams::token_starts"]
+        [::core::mem::offset_of!(UpProjectParams, token_starts) - 136usize];
+    ["Offset of field: UpProjectParams::up_key"][::core::mem::offset_of!(UpProjectParams, up_key) - 144usize];
+    ["Offset of field: UpProjectParams::up_value"][::core::mem::offset_of!(UpProjectParams, up_value) - 152usize];
+    ["Offset of field: UpProjectParams::value_bias"][::core::mem::offset_of!(UpProjectParams, value_bias) - 160usize];
+    ["Offset of field: UpProjectParams::keys"][::core::mem::offset_of!(UpProjectParams, keys) - 168usize];
+    ["Offset of field: UpProjectParams::values"][::core::mem::offset_of!(UpProjectParams, values) - 176usize];
+    ["Offset of field: UpProjectParams::up_key_head_stride"]
+        [::core::mem::offset_of!(UpProjectParams, up_key_head_stride) - 184usize];
+    ["Offset of field: UpProjectParams::up_key_row_stride"]
+        [::core::mem::offset_of!(UpProjectParams, up_key_row_stride) - 188usize];
+    ["Offset of field: UpProjectParams::up_value_head_stride"]
+        [::core::mem::offset_of!(UpProjectParams, up_value_head_stride) - 192usize];
+    ["Offset of field: UpProjectParams::up_value_row_stride"]
+        [::core::mem::offset_of!(UpProjectParams, up_value_row_stride) - 196usize];
+    ["Offset of field: UpProjectParams::key_token_stride"]
+        [::core::mem::offset_of!(UpProjectParams, key_token_stride) - 200usize];
+    ["Offset of field: UpProjectParams::key_head_stride"]
+        [::core::mem::offset_of!(UpProjectParams, key_head_stride) - 204usize];
+    ["Offset of field: UpProjectParams::value_token_stride"]
+        [::core::mem::offset_of!(UpProjectParams, value_token_stride) - 208usize];
+    ["Offset of field: UpProjectParams::value_head_stride"]
+        [::core::mem::offset_of!(UpProjectParams, value_head_stride) - 212usize];
+    ["Offset of field: UpProjectParams::token_capacity"]
+        [::core::mem::offset_of!(UpProjectParams, token_capacity) - 216usize];
+    ["Offset of field: UpProjectParams::reserved"][::core::mem::offset_of!(UpProjectParams, reserved) - 220usize];
 };

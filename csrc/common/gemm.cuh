@@ -1,13 +1,13 @@
-// A tile of a product of matrices: sums[r, c] = sum_k A[r, k] B[k, c] of 128 rows and 128 columns, for kernels that give
-// every tile a block of GEMM_THREADS threads. A and B are bf16, sums f32.
+// A tile of a product of matrices, 128 rows and 128 columns of sum_k A[r, k] B[k, c], for kernels that give every tile
+// a block of GEMM_THREADS threads. A and B are bf16, sums f32.
 //
 // The kernel brings slices of 32 k into shared memory, two ahead of the one that is multiplied. GEMM_SHARED_BYTES of
 // shared memory hold three slices, each:
 //     A [128 rows x 32 k], 8 KiB, chunk c of row r at `tile_offset(r, c)`
 //     B [128 columns x 32 k], 8 KiB, likewise; or transposed, [32 k x 128 columns], at `transposed_offset(k, c)`
 // and afterwards, in their place, the rounded tile [128 x 128], 32 KiB, with the chunks of `rounded_offset(r, c)`.
-// What each of these offsets adds to rows and chunks puts the 8 chunks that an `ldmatrix` reads at a time, and those that
-// 8 threads write, into different banks.
+// What these offsets add to rows and chunks puts the 8 chunks that an `ldmatrix` reads at a time, and those that 8
+// threads write, into different banks.
 //
 // Accumulators: warp w owns rows 64 (w / 4) .. + 63 and columns 32 (w % 4) .. + 31, in 4 x 4 fragments of m16n8k16.
 // Per slice and warp, 12 `ldmatrix` of 512 bytes feed 32 MMAs.
@@ -40,8 +40,8 @@ __device__ inline unsigned transposed_offset(unsigned k, unsigned chunk) {
 
 __device__ inline unsigned rounded_offset(unsigned row, unsigned chunk) { return transposed_offset(row, chunk); }
 
-// The chunks of [row][k] that a thread brings into a slice, of A or of B: row `slice_row()`, chunks `slice_chunk(0)` and
-// `slice_chunk(1)`. Two threads together read 32 bytes, a sector.
+// The chunks of [row][k] that a thread brings into a slice, of A or of B: `slice_chunk(0)` and `slice_chunk(1)` of row
+// `slice_row()`. Two threads together read 32 bytes, a sector.
 __device__ inline unsigned slice_row() { return threadIdx.x / 2; }
 __device__ inline unsigned slice_chunk(unsigned i) { return threadIdx.x % 2 + 2 * i; }
 
@@ -53,11 +53,12 @@ struct TileSums {
     static __device__ unsigned first_column() { return threadIdx.x / WARP % 4 * 32; }
 };
 
-// Brings the first `count` numbers of a chunk into shared memory, and zeros behind them; asynchronously if `aligned`, that
-// is, if `from` is a multiple of 16.
+// Brings the first `count` numbers of a chunk into shared memory, and zeros behind them. `aligned`: asynchronously, all 8
+// or none.
 __device__ inline void copy_chunk(unsigned char *to, const uint16_t *from, unsigned count, bool aligned) {
     if (aligned) {
-        cp_async_16_zero_filled(shared_address(to), from, 2 * count);
+        // Of all or nothing, nvcc makes a predicate; of a count, arithmetic on addresses.
+        cp_async_16_zero_filled(shared_address(to), from, count > 0 ? CHUNK_BYTES : 0);
     } else {
         *reinterpret_cast<Chunk *>(to) = load_chunk<false>(from, count);
     }
@@ -95,8 +96,8 @@ __device__ void multiply_slice(TileSums &sums, uint32_t a, uint32_t b) {
     }
 }
 
-// Adds the products of all slices. `begin(slice, stage)` starts bringing a slice to its place in shared memory;
-// `finish(stage)` is called for the same slice a multiplication later, for what the thread has to do with its own hands.
+// Adds the products of all slices. `begin(slice, stage)` starts bringing a slice to its place in shared memory, and
+// `finish(stage)`, called a multiplication later, does for the same slice what a thread must do with its own hands.
 // `rows` of the tile's exist: a warp without any only copies. Ends with shared memory free for other use.
 template <bool Transposed, typename Begin, typename Finish>
 __device__ void multiply_tile(TileSums &sums, unsigned slices, unsigned rows, unsigned char *shared, Begin begin,

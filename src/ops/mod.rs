@@ -9,15 +9,19 @@
 
 #![allow(dead_code)] // The operations that use the helpers follow.
 
+mod absorb;
 mod batch;
 mod cache;
 mod check;
 mod combine;
 mod rope_append;
 mod rotation;
+mod up_project;
 
+pub use absorb::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
 pub use batch::{Batch, BatchBuffers, Pages};
 pub use cache::{CacheView, CacheViewMut, DeviceCache};
 pub use combine::{Combine, CombineArgs, CombineConfig};
 pub use rope_append::{DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig};
 pub use rotation::{Rotation, RotationBuffers};
+pub use up_project::{UpProject, UpProjectArgs, UpProjectConfig};

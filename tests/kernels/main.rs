@@ -3,6 +3,7 @@
 //! All tests run on one kind of device: the simulator, with its checker on, or the GPU that `LATENT_ATTENTION_DEVICE`
 //! names (`cuda`, `cuda:1`). What only the simulator can count is tested there alone.
 
+mod absorb;
 mod ceiling;
 mod combine;
 #[path = "../common/mod.rs"]
@@ -10,6 +11,8 @@ mod common;
 mod device;
 mod rope_append;
 mod rope_append_refusals;
+mod strided;
+mod up_project;
 
 use std::sync::OnceLock;
 

@@ -1,0 +1,230 @@
+// `up_project`: keys and values of cached tokens, for prefill; `src/reference/up_project.rs` on the device.
+//
+//     keys[s, g]   = (W_UK[g] c[s], rotated key of g's rope head)
+//     values[s, g] = W_UV[g] c[s] + bias[g]
+//
+// Tile: 128 tokens by 128 columns, see common/gemm.cuh, A being the latents and B rows of weights. Tokens of all
+//     sequences stand one behind the other, so that only the last tile is not full; columns of all heads likewise:
+//     those of keys, then those of values, then rotated keys (which are not multiplied). blockIdx.x is the tile of
+//     tokens, so that the blocks at work at a time share weights. How many tokens there are only the device knows:
+//     blocks beyond exit.
+// Latents: two threads bring one token's 32 latents of a slice, as they are if the cache holds bf16. Of int4 each loads
+//     two words of codes before the slice two earlier is multiplied, and puts 16 bf16 into shared memory after.
+// Shared memory: that of common/gemm.cuh; for rotated keys, the tokens' places instead.
+// Per tile of width L: 256 L bytes of weights and 256 L (bf16) or about 70 L (int4) of cache, from L2 mostly; 32768 L
+//     FLOPs; writes 32 KiB. 64 to 100 FLOPs a byte: the tensor cores decide. The 16 values that a thread dequantises
+//     in a slice, at 3 instructions each, stand against 32 MMAs.
+
+#include "common/dequantise.cuh"
+#include "common/gemm.cuh"
+#include "common/paging.cuh"
+
+namespace {
+
+// A tile's tokens.
+struct Tokens {
+    unsigned first, count;
+};
+
+// The token that is row `row` of the outputs. Whatever numbers token_starts has, it is one that the batch has, or none.
+__device__ CachedToken find_token(const UpProjectParams &params, unsigned row) {
+    const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
+    // The last sequence that begins at or before the row; empty ones before it begin there too.
+    unsigned low = 0, high = params.batch.sequences;
+    while (high - low > 1) {
+        const unsigned middle = (low + high) / 2;
+        if (unsigned(__ldg(starts + middle)) <= row) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    const unsigned position = row - __ldg(starts + low);
+    const unsigned length = __ldg(reinterpret_cast<const int32_t *>(params.batch.seq_lens) + low);
+    return position < length ? cached_token(params.cache, params.batch, low, position) : CachedToken{};
+}
+
+// Columns of `heads` heads of `width` each, side by side, and the weights that make them.
+struct Columns {
+    unsigned width, head_stride, row_stride;
+
+    // Where the row of weights, or the output, of a column lies, in elements.
+    __device__ size_t offset(unsigned column) const {
+        return size_t(column / width) * head_stride + size_t(column % width) * row_stride;
+    }
+};
+
+// The product of the tile's tokens with 128 rows of weights from `first_column` on.
+__device__ void project(const UpProjectParams &params, Tokens tokens, unsigned first_column, const uint16_t *weights,
+                        Columns weight_rows, const float *bias, uint16_t *output, unsigned token_stride,
+                        Columns outputs, unsigned char *shared) {
+    const CacheParams &cache = params.cache;
+    const unsigned width = params.geometry.latent_rank;
+    const unsigned columns = min(GEMM_TILE, params.geometry.kv_heads * outputs.width - first_column);
+    const bool is_int4 = cache.latent_kind == ROW_INT4;
+
+    // Rows and columns that do not exist are filled with zeros.
+    const unsigned token_row = tokens.first + slice_row();
+    const CachedToken token = slice_row() < tokens.count ? find_token(params, token_row) : CachedToken{};
+    const bool has_token = token.page != nullptr, has_column = slice_row() < columns;
+    const unsigned char *latent = token.latent(cache);
+    const uint32_t *affine = token.affine(cache);
+    const unsigned group_bits = __ffs(cache.latent_group) - 1;  // groups are powers of two
+    const uint16_t *row = weights + weight_rows.offset(first_column + (has_column ? slice_row() : 0));
+    const bool aligned = (reinterpret_cast<uint64_t>(weights) % CHUNK_BYTES |
+                          (width | weight_rows.head_stride | weight_rows.row_stride) % CHUNK) == 0;
+
+    // A slice's codes and scale, from its beginning to its end.
+    uint32_t codes[2]{}, scale_and_min = 0;
+    const auto begin = [&](unsigned slice, unsigned char *stage) {
+        const unsigned k = slice * SLICE;
+        if (is_int4 && has_token) {
+            scale_and_min = __ldg(affine + (k >> group_bits));
+        }
+#pragma unroll
+        for (unsigned i = 0; i < 2; ++i) {
+            const unsigned chunk = slice_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
+            unsigned char *to = stage + tile_offset(slice_row(), chunk);
+            copy_chunk(to + OPERAND_BYTES, row + own_k, has_column ? count : 0, aligned);
+            if (!is_int4) {
+                const auto *values = reinterpret_cast<const uint16_t *>(latent) + own_k;
+                cp_async_16_zero_filled(shared_address(to), values, has_token ? 2 * count : 0);
+            } else if (has_token) {
+                // Rows are padded to 16 bytes, a slice's codes.
+                codes[i] = __ldg(reinterpret_cast<const uint32_t *>(latent) + own_k / CHUNK);
+            }
+        }
+    };
+    const auto finish = [&](unsigned char *stage) {
+        if (is_int4) {
+#pragma unroll
+            for (unsigned i = 0; i < 2; ++i) {
+                auto *to = reinterpret_cast<Chunk *>(stage + tile_offset(slice_row(), slice_chunk(i)));
+                *to = dequantise_int4(codes[i], scale_and_min);
+            }
+        }
+    };
+    TileSums sums{};
+    multiply_tile<false>(sums, (width + SLICE - 1) / SLICE, tokens.count, shared, begin, finish);
+    round_tile(sums, bias != nullptr ? bias + first_column : nullptr, columns, shared);
+    const bool aligned_output = (reinterpret_cast<uint64_t>(output) % CHUNK_BYTES |
+                                 (outputs.width | outputs.head_stride | token_stride) % CHUNK) == 0;
+    store_tile(
+        shared, tokens.count, columns, aligned_output,
+        [&](unsigned token) { return output + size_t(tokens.first + token) * token_stride; },
+        [&](unsigned column) { return outputs.offset(first_column + column); });
+}
+
+// Value `i` of a token's rotated key, and the 8 from `i` on, a multiple of 8.
+__device__ uint16_t rope_value(const CacheParams &cache, const CachedToken &token, unsigned i) {
+    const unsigned char *row = token.rope(cache);
+    if (cache.rope_kind == ROW_BF16) {
+        return __ldg(reinterpret_cast<const uint16_t *>(row) + i);
+    }
+    const uint32_t affine = __ldg(token.affine(cache) + cache.latent_groups + i / cache.rope_group);
+    if (cache.rope_kind == ROW_INT8) {
+        return dequantise(__ldg(row + i), affine);
+    }
+    return dequantise_int4(__ldg(reinterpret_cast<const uint32_t *>(row) + i / CHUNK), i % CHUNK, affine);
+}
+
+__device__ Chunk rope_chunk(const CacheParams &cache, const CachedToken &token, unsigned i) {
+    const unsigned char *row = token.rope(cache);
+    if (cache.rope_kind == ROW_BF16) {
+        return load_chunk<true>(reinterpret_cast<const uint16_t *>(row) + i, CHUNK);
+    }
+    // Groups are multiples of 8 values.
+    const uint32_t affine = __ldg(token.affine(cache) + cache.latent_groups + i / cache.rope_group);
+    Chunk chunk;
+    if (cache.rope_kind == ROW_INT4) {
+        const uint32_t word = __ldg(reinterpret_cast<const uint32_t *>(row) + i / CHUNK);
+#pragma unroll
+        for (unsigned j = 0; j < CHUNK; j += 2) {
+            const uint32_t high = dequantise_int4(word, j + 1, affine);
+            chunk.pair[j / 2] = dequantise_int4(word, j, affine) | high << 16;
+        }
+    } else {
+        const uint2 codes = __ldg(reinterpret_cast<const uint2 *>(row + i));
+#pragma unroll
+        for (unsigned j = 0; j < CHUNK; j += 2) {
+            const uint32_t pair = (j < 4 ? codes.x : codes.y) >> (8 * (j % 4));
+            chunk.pair[j / 2] = dequantise(pair & 255, affine) | uint32_t(dequantise(pair >> 8 & 255, affine)) << 16;
+        }
+    }
+    return chunk;
+}
+
+// The tokens of a tile, in shared memory.
+struct FoundTokens {
+    const unsigned char *page[GEMM_TILE];
+    unsigned slot[GEMM_TILE];
+};
+
+// The rotated keys of the tile's tokens, 128 columns from `first_column` on.
+__device__ void copy_rope(const UpProjectParams &params, Tokens tokens, unsigned first_column, FoundTokens &found) {
+    const GeometryParams &geometry = params.geometry;
+    const unsigned width = geometry.rope_dim, heads_per_rope = geometry.kv_heads / geometry.rope_heads;
+    const unsigned columns = min(GEMM_TILE, geometry.kv_heads * width - first_column);
+    uint16_t *keys = reinterpret_cast<uint16_t *>(params.keys) + geometry.nope_dim;
+    const bool aligned = (reinterpret_cast<uint64_t>(keys) % CHUNK_BYTES |
+                          (width | params.key_head_stride | params.key_token_stride) % CHUNK) == 0;
+    const unsigned column = first_column + threadIdx.x % TILE_CHUNKS * CHUNK;
+    const unsigned count = chunk_count(threadIdx.x % TILE_CHUNKS * CHUNK, columns);
+    if (threadIdx.x < tokens.count) {
+        const CachedToken token = find_token(params, tokens.first + threadIdx.x);
+        found.page[threadIdx.x] = token.page;
+        found.slot[threadIdx.x] = token.slot;
+    }
+    __syncthreads();
+    for (unsigned i = threadIdx.x / TILE_CHUNKS; i < tokens.count; i += GEMM_THREADS / TILE_CHUNKS) {
+        const CachedToken token{found.page[i], found.slot[i]};
+        uint16_t *to = keys + size_t(tokens.first + i) * params.key_token_stride;
+        for (unsigned j = 0; j < count; j += aligned ? CHUNK : 1) {
+            const unsigned head = (column + j) / width, own = (column + j) % width;
+            const unsigned from = head / heads_per_rope * width + own;
+            uint16_t *place = to + size_t(head) * params.key_head_stride + own;
+            const bool exists = token.page != nullptr;
+            if (aligned) {
+                store_chunk(place, exists ? rope_chunk(params.cache, token, from) : Chunk{}, CHUNK, true);
+            } else {
+                *place = exists ? rope_value(params.cache, token, from) : 0;
+            }
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
+    up_project(const __grid_constant__ UpProjectParams params) {
+    extern __shared__ __align__(128) unsigned char shared[];
+    const GeometryParams &geometry = params.geometry;
+    const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
+    const unsigned total = min(unsigned(__ldg(starts + params.batch.sequences)), params.token_capacity);
+    const unsigned first = blockIdx.x * GEMM_TILE;
+    if (first >= total) {
+        return;
+    }
+    const Tokens tokens{first, min(GEMM_TILE, total - first)};
+    const auto tiles = [&](unsigned width) { return (geometry.kv_heads * width + GEMM_TILE - 1) / GEMM_TILE; };
+    const unsigned key_tiles = tiles(geometry.nope_dim), value_tiles = tiles(geometry.value_dim);
+    unsigned tile = blockIdx.y;
+    if (tile >= key_tiles + value_tiles) {
+        copy_rope(params, tokens, (tile - key_tiles - value_tiles) * GEMM_TILE,
+                  *reinterpret_cast<FoundTokens *>(shared));
+        return;
+    }
+    const bool is_key = tile < key_tiles;
+    if (!is_key) {
+        tile -= key_tiles;
+    }
+    const unsigned width = is_key ? geometry.nope_dim : geometry.value_dim;
+    project(params, tokens, tile * GEMM_TILE,
+            reinterpret_cast<const uint16_t *>(is_key ? params.up_key : params.up_value),
+            {width, is_key ? params.up_key_head_stride : params.up_value_head_stride,
+             is_key ? params.up_key_row_stride : params.up_value_row_stride},
+            reinterpret_cast<const float *>(is_key ? 0 : params.value_bias),
+            reinterpret_cast<uint16_t *>(is_key ? params.keys : params.values),
+            is_key ? params.key_token_stride : params.value_token_stride,
+            {width, is_key ? params.key_head_stride : params.value_head_stride, 1}, shared);
+}

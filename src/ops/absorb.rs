@@ -1,0 +1,268 @@
+//! `absorb`: the up-projections, moved from every cached token to the query and the output.
+
+use half::bf16;
+
+use super::check;
+use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, TensorMut, View};
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::sys;
+
+/// What stays the same from run to run, of [`AbsorbQuery`] and [`ExpandOutput`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AbsorbConfig {
+    /// The layer's sizes.
+    pub geometry: Geometry,
+}
+
+impl AbsorbConfig {
+    /// Up-projections of a layer of these sizes.
+    #[must_use]
+    pub fn new(geometry: Geometry) -> Self {
+        Self { geometry }
+    }
+}
+
+/// `q_latent[t, h] = W_UK[g]^T q_nope[t, h]`, as [`reference::absorb_query`](crate::reference::absorb_query) says, in
+/// bf16: sums in f32, rounded once.
+///
+/// Any sizes and strides are right. 16 bytes are moved at a time where all sizes and strides are multiples of 8 and all
+/// tensors begin on 16 bytes. Up to 16 query tokens (times query heads of a KV head), weights are read once and memory
+/// decides the time; more take a kernel that multiplies in tiles, and sums in another order.
+///
+/// ```
+/// # #[cfg(feature = "simulator")] {
+/// use half::bf16;
+/// use latent_attention::Geometry;
+/// use latent_attention::device::{Device, Tensor, TensorMut};
+/// use latent_attention::ops::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs};
+///
+/// let device = Device::simulated();
+/// # if latent_attention::image::images().is_empty() { return Ok(()) } // built without nvcc
+/// // One head, two dimensions without rotation, latents of two.
+/// let geometry = Geometry::deepseek(1, 2, 0, 2, 2)?;
+/// let absorb_query = AbsorbQuery::new(&device, AbsorbConfig::new(geometry))?;
+/// let numbers = |values: [f32; 4]| device.upload(&values.map(bf16::from_f32));
+/// let (up_key, q_nope) = (numbers([1.0, 2.0, 3.0, 4.0])?, numbers([1.0, 10.0, 0.0, 1.0])?);
+/// let mut q_latent = device.zeros::<bf16>(4)?;
+/// absorb_query.run(
+///     &device.stream()?,
+///     AbsorbQueryArgs {
+///         up_key: Tensor::dense(up_key.view(), [1, 2, 2])?,
+///         q_nope: Tensor::dense(q_nope.view(), [2, 1, 2])?,
+///         q_latent: TensorMut::dense(q_latent.view_mut(), [2, 1, 2])?,
+///     },
+/// )?;
+/// assert_eq!(q_latent.to_vec()?, [31.0, 42.0, 3.0, 4.0].map(bf16::from_f32));
+/// # }
+/// # Ok::<(), latent_attention::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct AbsorbQuery(Product);
+
+/// The arguments of [`AbsorbQuery::run`]. T, the number of query tokens, is that of `q_nope`.
+#[derive(Debug)]
+pub struct AbsorbQueryArgs<'a> {
+    /// `[G, Dn, L]`.
+    pub up_key: Tensor<'a, bf16>,
+    /// `[T, H, Dn]`.
+    pub q_nope: Tensor<'a, bf16>,
+    /// Out: `[T, H, L]`.
+    pub q_latent: TensorMut<'a, bf16>,
+}
+
+impl AbsorbQuery {
+    /// Loads the kernels.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Config`] for more heads than there can be
+    /// blocks; as [`Device::kernel`].
+    pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
+        Product::new(device, config, ["absorb_query_few", "absorb_query_many"], sys::ABSORB_QUERY_FEW_OUTPUTS).map(Self)
+    }
+
+    /// Projects the queries.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    pub fn run(&self, stream: &Stream, args: AbsorbQueryArgs) -> Result<()> {
+        let g = &self.0.geometry;
+        let (nope, latent) = (("nope", g.nope_dim), ("latent", g.latent_rank));
+        let params = self.0.params(
+            ("key up-projection", &args.up_key, [("kv heads", g.kv_heads), nope, latent]),
+            ("q_nope", &args.q_nope, nope),
+            ("q_latent", &args.q_latent, latent),
+        )?;
+        // SAFETY: the tensors are as large as the parameters say and on the kernels' device.
+        unsafe { self.launch(stream, &params) }
+    }
+
+    /// Launches the kernel that suits this parameter block; without tokens, nothing.
+    ///
+    /// # Errors
+    /// As [`Kernel::launch`].
+    ///
+    /// # Safety
+    /// Every address must point to device memory as `csrc/params.h` says.
+    pub unsafe fn launch(&self, stream: &Stream, params: &sys::AbsorbParams) -> Result<()> {
+        // SAFETY: promised by the caller.
+        unsafe { self.0.launch(stream, params) }
+    }
+}
+
+/// `out[t, h] = W_UV[g] o_latent[t, h] + bias[g]`, as
+/// [`reference::expand_output`](crate::reference::expand_output) says, in bf16: sums in f32, rounded once.
+///
+/// All that is said of [`AbsorbQuery`] holds here too.
+#[derive(Clone, Debug)]
+pub struct ExpandOutput(Product);
+
+/// The arguments of [`ExpandOutput::run`]. T, the number of query tokens, is that of `o_latent`.
+#[derive(Debug)]
+pub struct ExpandOutputArgs<'a> {
+    /// `[G, Dv, L]`.
+    pub up_value: Tensor<'a, bf16>,
+    /// `[G, Dv]`.
+    pub value_bias: Option<View<'a, f32>>,
+    /// `[T, H, L]`.
+    pub o_latent: Tensor<'a, bf16>,
+    /// Out: `[T, H, Dv]`.
+    pub out: TensorMut<'a, bf16>,
+}
+
+impl ExpandOutput {
+    /// Loads the kernels.
+    ///
+    /// # Errors
+    /// As [`AbsorbQuery::new`].
+    pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
+        let names = ["expand_output_few", "expand_output_many"];
+        Product::new(device, config, names, sys::EXPAND_OUTPUT_FEW_OUTPUTS).map(Self)
+    }
+
+    /// Projects the attended latents.
+    ///
+    /// # Errors
+    /// As [`AbsorbQuery::run`].
+    pub fn run(&self, stream: &Stream, args: ExpandOutputArgs) -> Result<()> {
+        let g = &self.0.geometry;
+        let (kv_heads, value, latent) = (("kv heads", g.kv_heads), ("value", g.value_dim), ("latent", g.latent_rank));
+        let mut params = self.0.params(
+            ("value up-projection", &args.up_value, [kv_heads, value, latent]),
+            ("o_latent", &args.o_latent, latent),
+            ("out", &args.out, value),
+        )?;
+        if let Some(bias) = &args.value_bias {
+            check::view("value bias", self.0.device(), bias, &[kv_heads, value])?;
+            params.bias = bias.address();
+        }
+        // SAFETY: the tensors are as large as the parameters say and on the kernels' device.
+        unsafe { self.launch(stream, &params) }
+    }
+
+    /// Launches the kernel that suits this parameter block; without tokens, nothing.
+    ///
+    /// # Errors
+    /// As [`Kernel::launch`].
+    ///
+    /// # Safety
+    /// As [`AbsorbQuery::launch`].
+    pub unsafe fn launch(&self, stream: &Stream, params: &sys::AbsorbParams) -> Result<()> {
+        // SAFETY: promised by the caller.
+        unsafe { self.0.launch(stream, params) }
+    }
+}
+
+/// What the two operations share: a product for each KV head.
+#[derive(Clone, Debug)]
+struct Product {
+    few: Kernel,
+    many: Kernel,
+    /// Outputs of a block of `few`.
+    few_outputs: u32,
+    geometry: Geometry,
+}
+
+/// Largest y and z of a grid.
+const MOST_BLOCKS: usize = 65535;
+
+impl Product {
+    fn new(device: &Device, config: AbsorbConfig, [few, many]: [&'static str; 2], few_outputs: u32) -> Result<Self> {
+        let geometry = config.geometry.validate()?;
+        let outputs = geometry.latent_rank.max(geometry.value_dim);
+        if geometry.kv_heads > MOST_BLOCKS || geometry.kv_heads * outputs > i32::MAX as usize {
+            return Err(Error::Config {
+                what: format!("absorb for {} kv heads", geometry.kv_heads),
+                why: format!("must be at most {MOST_BLOCKS}, and below 2^31 times the latent rank or value dimension"),
+            });
+        }
+        Ok(Self {
+            few: device.kernel("absorb", few, 0)?,
+            many: device.kernel("absorb", many, sys::GEMM_SHARED_BYTES as usize)?,
+            few_outputs,
+            geometry,
+        })
+    }
+
+    fn device(&self) -> &Device {
+        self.few.device()
+    }
+
+    /// The parameter block of checked arguments: names, tensors and their inner sizes.
+    fn params(
+        &self,
+        (weights_name, weights, weights_dims): (&'static str, &Tensor<bf16>, [(&str, usize); 3]),
+        (input_name, input, contracted): (&'static str, &Tensor<bf16>, (&str, usize)),
+        (output_name, output, outputs): (&'static str, &TensorMut<bf16>, (&str, usize)),
+    ) -> Result<sys::AbsorbParams> {
+        let (device, g) = (self.device(), &self.geometry);
+        let (tokens, query_heads) = (input.shape().sizes[0], ("query heads", g.query_heads));
+        let strides = check::tensor(weights_name, device, weights, weights_dims)?;
+        let input_strides = check::tensor(input_name, device, input, [("tokens", tokens), query_heads, contracted])?;
+        let output_strides =
+            check::tensor_mut(output_name, device, output, [("tokens", tokens), query_heads, outputs])?;
+        let most = i32::MAX as usize / (g.query_heads / g.kv_heads);
+        if tokens > most {
+            return Err(Error::Config { what: format!("absorb for {tokens} tokens"), why: format!("at most {most}") });
+        }
+        let count = |n| check::count("absorb", n);
+        Ok(sys::AbsorbParams {
+            weights: weights.view().address(),
+            input: input.view().address(),
+            bias: 0,
+            output: output.tensor().view().address(),
+            tokens: count(tokens)?,
+            query_heads: count(g.query_heads)?,
+            kv_heads: count(g.kv_heads)?,
+            contracted: count(contracted.1)?,
+            outputs: count(outputs.1)?,
+            weight_head_stride: strides[0],
+            weight_row_stride: strides[1],
+            input_token_stride: input_strides[0],
+            input_head_stride: input_strides[1],
+            output_token_stride: output_strides[0],
+            output_head_stride: output_strides[1],
+            reserved: 0,
+        })
+    }
+
+    /// # Safety
+    /// As [`AbsorbQuery::launch`].
+    unsafe fn launch(&self, stream: &Stream, params: &sys::AbsorbParams) -> Result<()> {
+        if params.tokens == 0 {
+            return Ok(());
+        }
+        let rows = params.tokens * (params.query_heads / params.kv_heads);
+        let (kernel, config) = if rows <= sys::ABSORB_FEW_ROWS {
+            let blocks = params.outputs.div_ceil(self.few_outputs) * params.kv_heads;
+            (&self.few, LaunchConfig::new([blocks, 1, 1], [sys::ABSORB_FEW_THREADS, 1, 1]))
+        } else {
+            let [x, y] = [rows, params.outputs].map(|n| n.div_ceil(sys::GEMM_TILE));
+            let config = LaunchConfig::new([x, y, params.kv_heads], [sys::GEMM_THREADS, 1, 1]);
+            (&self.many, config.with_shared(sys::GEMM_SHARED_BYTES as usize))
+        };
+        // SAFETY: promised by the caller.
+        unsafe { kernel.launch(stream, &config, params) }
+    }
+}

@@ -1,0 +1,150 @@
+//! `up_project`: keys and values of cached tokens, for prefill.
+
+use half::bf16;
+
+use super::cache::{CacheView, geometry_params};
+use super::{Batch, check};
+use crate::cache::CacheLayout;
+use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, TensorMut, View};
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::sys;
+
+/// What stays the same from run to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UpProjectConfig {
+    /// The layer's sizes.
+    pub geometry: Geometry,
+    /// The layout of the layer's cache.
+    pub layout: CacheLayout,
+}
+
+impl UpProjectConfig {
+    /// Keys and values of a layer of these sizes, from a cache of this layout.
+    #[must_use]
+    pub fn new(geometry: Geometry, layout: CacheLayout) -> Self {
+        Self { geometry, layout }
+    }
+}
+
+/// Keys and values of all tokens of a batch, as [`reference::up_project`](crate::reference::up_project) says, in bf16.
+///
+/// Latents are dequantised in f32 and rounded to bf16 (those that the cache holds in bf16 are as they are); sums are
+/// f32, rounded once. How many tokens there are, only the device need know: the launch is made for as many as the
+/// outputs have rows, and its surplus ends at once.
+#[derive(Clone, Debug)]
+pub struct UpProject {
+    kernel: Kernel,
+    config: UpProjectConfig,
+}
+
+/// The arguments of [`UpProject::run`]. S is a number of rows, at least that of the batch's tokens.
+#[derive(Debug)]
+pub struct UpProjectArgs<'a> {
+    /// The cache.
+    pub cache: CacheView<'a>,
+    /// Sequences and their pages.
+    pub batch: &'a Batch<'a>,
+    /// `[sequences + 1]`: token `s` of sequence `b` becomes row `token_starts[b] + s`; the prefix sums of the lengths.
+    /// Rows from the last of these numbers on are left alone; rows of no token are those of a latent and rotated key of
+    /// zeros. Tokens beyond row S are not written.
+    pub token_starts: View<'a, i32>,
+    /// `[G, Dn, L]`.
+    pub up_key: Tensor<'a, bf16>,
+    /// `[G, Dv, L]`.
+    pub up_value: Tensor<'a, bf16>,
+    /// `[G, Dv]`.
+    pub value_bias: Option<View<'a, f32>>,
+    /// Out: `[S, G, Dn + R]`, the unrotated part, then the rotated key of the head's rope head.
+    pub keys: TensorMut<'a, bf16>,
+    /// Out: `[S, G, Dv]`.
+    pub values: TensorMut<'a, bf16>,
+}
+
+impl UpProject {
+    /// Loads the kernel.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Shape`] if the layout is another geometry's,
+    /// [`Error::Config`] for more columns than there can be blocks; as [`Device::kernel`].
+    pub fn new(device: &Device, config: UpProjectConfig) -> Result<Self> {
+        let geometry = config.geometry.validate()?;
+        config.layout.check(&geometry)?;
+        let widest = geometry.kv_heads * geometry.nope_dim.max(geometry.value_dim).max(geometry.rope_dim);
+        // A third of the 65535 blocks that a grid is high, for each of the three kinds of columns.
+        let most = 21845 * sys::GEMM_TILE as usize;
+        if widest > most {
+            return Err(Error::Config {
+                what: format!("up_project to {widest} columns"),
+                why: format!("kv heads times dimensions must be at most {most}"),
+            });
+        }
+        let kernel = device.kernel("up_project", "up_project", sys::GEMM_SHARED_BYTES as usize)?;
+        Ok(Self { kernel, config })
+    }
+
+    /// Makes keys and values.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    pub fn run(&self, stream: &Stream, args: UpProjectArgs) -> Result<()> {
+        let (device, g) = (self.kernel.device(), &self.config.geometry);
+        let (tokens, kv_heads) = (("tokens", args.keys.shape().sizes[0]), ("kv heads", g.kv_heads));
+        let (nope, value, latent) = (("nope", g.nope_dim), ("value", g.value_dim), ("latent", g.latent_rank));
+        let cache = args.cache.params(device, &self.config.layout)?;
+        let batch = args.batch.params(device)?;
+        check::view("token starts", device, &args.token_starts, &[("sequences + 1", args.batch.len() + 1)])?;
+        let up_key = check::tensor("key up-projection", device, &args.up_key, [kv_heads, nope, latent])?;
+        let up_value = check::tensor("value up-projection", device, &args.up_value, [kv_heads, value, latent])?;
+        if let Some(bias) = &args.value_bias {
+            check::view("value bias", device, bias, &[kv_heads, value])?;
+        }
+        let head = ("nope + rope", g.nope_dim + g.rope_dim);
+        let keys = check::tensor_mut("keys", device, &args.keys, [tokens, kv_heads, head])?;
+        let values = check::tensor_mut("values", device, &args.values, [tokens, kv_heads, value])?;
+        let params = sys::UpProjectParams {
+            geometry: geometry_params(g)?,
+            cache,
+            batch,
+            token_starts: args.token_starts.address(),
+            up_key: args.up_key.view().address(),
+            up_value: args.up_value.view().address(),
+            value_bias: args.value_bias.as_ref().map_or(0, View::address),
+            keys: args.keys.tensor().view().address(),
+            values: args.values.tensor().view().address(),
+            up_key_head_stride: up_key[0],
+            up_key_row_stride: up_key[1],
+            up_value_head_stride: up_value[0],
+            up_value_row_stride: up_value[1],
+            key_token_stride: keys[0],
+            key_head_stride: keys[1],
+            value_token_stride: values[0],
+            value_head_stride: values[1],
+            token_capacity: check::count("tokens", tokens.1)?,
+            reserved: 0,
+        };
+        // SAFETY: the tensors are as large as the parameters say and on the kernel's device. The batch's numbers are
+        // those promised or checked when it was made, and no token starts lead the kernel past them.
+        unsafe { self.launch(stream, &params) }
+    }
+
+    /// Launches the kernel with this parameter block; without sequences or rows, nothing.
+    ///
+    /// # Errors
+    /// As [`Kernel::launch`].
+    ///
+    /// # Safety
+    /// Every address must point to device memory as `csrc/params.h` says.
+    pub unsafe fn launch(&self, stream: &Stream, params: &sys::UpProjectParams) -> Result<()> {
+        if params.batch.sequences == 0 || params.token_capacity == 0 {
+            return Ok(());
+        }
+        let g = &params.geometry;
+        let columns = [g.nope_dim, g.value_dim, g.rope_dim].map(|width| (g.kv_heads * width).div_ceil(sys::GEMM_TILE));
+        let grid = [params.token_capacity.div_ceil(sys::GEMM_TILE), columns.iter().sum(), 1];
+        let config = LaunchConfig::new(grid, [sys::GEMM_THREADS, 1, 1]).with_shared(sys::GEMM_SHARED_BYTES as usize);
+        // SAFETY: promised by the caller.
+        unsafe { self.kernel.launch(stream, &config, params) }
+    }
+}
