@@ -11,7 +11,8 @@
 // Per row, with s of the S parts not empty and latents of L numbers: reads 4 S + 4 s L bytes, each of them once; writes
 //     2 L + 4 bytes; 2 s L + L FLOPs. Half a FLOP per byte: memory decides.
 //
-// Empty parts (lse = -inf) have weight 0, and what has weight 0 is not read, whatever bytes lie there.
+// A row's parts are all parts, or, of decode's split results, those of its query token; a row without parts is another
+// kernel's, and left alone. Empty parts (lse = -inf) have weight 0, and what has weight 0 is not read, whatever bytes lie there.
 
 #include <math_constants.h>
 
@@ -73,13 +74,27 @@ extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS) combine(const 
     extern __shared__ float weights[];
     __shared__ float scratch_max[WARP], scratch_sum[WARP];
     const unsigned row = blockIdx.x;
-    const size_t rows = params.rows, width = params.latent_rank;
+    const size_t width = params.latent_rank;
+
+    // The row's first part and its number of parts; parts stand `stride` rows apart.
+    size_t first = row, stride = params.rows;
+    unsigned splits = params.splits;
+    if (params.split_starts != 0) {
+        const int32_t *starts = reinterpret_cast<const int32_t *>(params.split_starts) + row / params.heads;
+        const int32_t start = __ldg(starts);
+        splits = __ldg(starts + 1) - start;
+        stride = params.heads;
+        first = start * stride + row % params.heads;
+        if (splits == 0) {
+            return;
+        }
+    }
 
     // Each part's lse waits in the place of its weight; the thread that put it there is the one that reads it back.
-    const float *lse_partial = reinterpret_cast<const float *>(params.lse_partial) + row;
+    const float *lse_partial = reinterpret_cast<const float *>(params.lse_partial) + first;
     float largest = -CUDART_INF_F;
-    for (unsigned p = threadIdx.x; p < params.splits; p += blockDim.x) {
-        weights[p] = __ldg(lse_partial + p * rows);
+    for (unsigned p = threadIdx.x; p < splits; p += blockDim.x) {
+        weights[p] = __ldg(lse_partial + p * stride);
         largest = fmaxf(largest, weights[p]);
     }
     largest = reduce_block(largest, -CUDART_INF_F, Maximum(), scratch_max);
@@ -87,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS) combine(const 
     // Without any part the exponents would be inf - inf.
     const bool empty = largest == -CUDART_INF_F;
     float sum = 0.0f;
-    for (unsigned p = threadIdx.x; p < params.splits; p += blockDim.x) {
+    for (unsigned p = threadIdx.x; p < splits; p += blockDim.x) {
         weights[p] = empty ? 0.0f : expf(weights[p] - largest);
         sum += weights[p];
     }
@@ -98,12 +113,12 @@ extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS) combine(const 
     }
 
     const float normaliser = empty ? 0.0f : 1.0f / sum;
-    const float *o_partial = reinterpret_cast<const float *>(params.o_partial) + row * width;
+    const float *o_partial = reinterpret_cast<const float *>(params.o_partial) + first * width;
     uint16_t *o_latent = reinterpret_cast<uint16_t *>(params.o_latent) + row * width;
     if (width % 4 == 0 && is_aligned(params.o_partial, 16) && is_aligned(params.o_latent, 8)) {
-        merge_row(reinterpret_cast<const float4 *>(o_partial), rows * width / 4, params.splits, width / 4, weights,
+        merge_row(reinterpret_cast<const float4 *>(o_partial), stride * width / 4, splits, width / 4, weights,
                   normaliser, reinterpret_cast<uint2 *>(o_latent));
     } else {
-        merge_row(o_partial, rows * width, params.splits, width, weights, normaliser, o_latent);
+        merge_row(o_partial, stride * width, splits, width, weights, normaliser, o_latent);
     }
 }

@@ -73,18 +73,112 @@ LATENT_ATTENTION_SIZE(struct BatchParams, 40);
 #define COMBINE_MAX_SPLITS 8192
 
 /* `combine` runs on `rows` blocks of 32, 64, ... COMBINE_MAX_THREADS threads (latent_rank / 4 of them have work in the
- * vectorised path), with 4 * splits bytes of dynamic shared memory. */
+ * vectorised path), with 4 * splits bytes of dynamic shared memory. Without split_starts, every row has `splits` parts
+ * and the partial tensors are [splits, rows, ..]. With it, they are [slots, heads, ..], and head h of query token q has
+ * the parts split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a row without any is left alone. */
 struct CombineParams {
-    uint64_t o_partial;   /* f32 [splits, rows, latent_rank]: each part's weighted mean of the latents */
-    uint64_t lse_partial; /* f32 [splits, rows]: natural logarithm of each part's sum of exp(score); -inf: saw nothing */
-    uint64_t o_latent;    /* out, bf16 [rows, latent_rank] */
-    uint64_t lse;         /* out, f32 [rows] */
-    uint32_t rows;        /* query tokens * heads */
-    uint32_t splits;      /* 1..=COMBINE_MAX_SPLITS */
-    uint32_t latent_rank; /* numbers in a latent, at least 1 */
-    uint32_t reserved;    /* 0 */
+    uint64_t o_partial;    /* f32 [.., latent_rank]: each part's weighted mean of the latents */
+    uint64_t lse_partial;  /* f32 [..]: natural logarithm of each part's sum of exp(score); -inf: saw nothing */
+    uint64_t o_latent;     /* out, bf16 [rows, latent_rank] */
+    uint64_t lse;          /* out, f32 [rows] */
+    uint64_t split_starts; /* i32 [query tokens + 1], ascending; 0: every row has all parts */
+    uint32_t rows;         /* query tokens * heads */
+    uint32_t splits;       /* 1..=COMBINE_MAX_SPLITS */
+    uint32_t latent_rank;  /* numbers in a latent, at least 1 */
+    uint32_t heads;        /* H; read with split_starts only */
 };
-LATENT_ATTENTION_SIZE(struct CombineParams, 48);
+LATENT_ATTENTION_SIZE(struct CombineParams, 56);
+
+/* A piece of decode's work: the tokens first .. end - 1 of a sequence, for one query token. */
+struct DecodeItem {
+    uint32_t query; /* query token of the batch */
+    uint32_t row;   /* where the sequence's page ids begin in the page table */
+    uint32_t first; /* token of the sequence */
+    uint32_t end;   /* one past the last token; equal to `first`: the query sees nothing */
+    int32_t slot;   /* row of the partial results; -1: these are all tokens, write the results themselves */
+    uint32_t reserved[3];
+};
+LATENT_ATTENTION_SIZE(struct DecodeItem, 32);
+
+/* Threads of `schedule`'s one block. */
+#define SCHEDULE_THREADS 512
+
+/* `schedule` cuts every query token's visible tokens into pieces of equal length, in ascending order: multiples of
+ * fixed_tokens, or, if that is 0, of the smallest multiple of tile_tokens of which there are at most target_items (if
+ * there is none, nothing is cut). Query tokens past the end of the batch get an item that sees nothing. */
+struct ScheduleParams {
+    struct BatchParams batch;
+    uint64_t items;        /* out, DecodeItem [..]; room for query_tokens * ceil(max_tokens / fixed_tokens), or for
+                              max(query_tokens, target_items) */
+    uint64_t item_count;   /* out, u32: how many there are */
+    uint64_t split_starts; /* out, i32 [query_tokens + 1]: slots of query token q's pieces; none if it is in one piece */
+    uint32_t query_tokens; /* rows of the outputs, at least query_starts[sequences] */
+    uint32_t max_tokens;   /* longer sequences are cut off here */
+    uint32_t page_size;    /* tokens */
+    uint32_t tile_tokens;  /* tokens */
+    uint32_t target_items; /* at least 1 */
+    uint32_t fixed_tokens; /* tokens, or 0 */
+};
+LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
+
+/* Threads in a block of `decode`. */
+#define DECODE_THREADS 256
+
+/* Most tokens in a tile of `decode`. */
+#define DECODE_MAX_TILE 64
+
+/* Where things lie in the dynamic shared memory of `decode`: bytes from its start, and bytes from row to row. */
+struct DecodeShared {
+    uint32_t q_latent;        /* 16-bit [heads of a block] rows */
+    uint32_t q_latent_stride; /* 16 more than a multiple of 128 */
+    uint32_t q_rope;          /* 16-bit [heads of a block] rows */
+    uint32_t q_rope_stride;   /* 16 more than a multiple of 128 */
+    uint32_t q_rope_sums;     /* f32 [heads of a block][rope_span | 1] */
+    uint32_t stages;          /* the first stage; the next follows stage_bytes later */
+    uint32_t stage_bytes;
+    uint32_t stage_count;     /* 1 or 2 */
+    uint32_t latent_stride;   /* a stage begins with [tile_tokens] rows of latents as they are in the cache */
+    uint32_t rope;            /* from the start of a stage: [tile_tokens] rotated keys as they are in the cache */
+    uint32_t rope_stride;
+    uint32_t affine;          /* from the start of a stage: [tile_tokens] rows of (scale, min) pairs */
+    uint32_t affine_stride;   /* an odd multiple of 4 */
+    uint32_t dequantized;     /* f16 [tile_tokens] rows of latents; int4 in groups only */
+    uint32_t dequantized_stride; /* 16 more than a multiple of 128 */
+    uint32_t scores;          /* f32 [score_parts][heads of a block] rows of scores */
+    uint32_t score_stride;    /* 16 more than a multiple of 64 */
+    uint32_t weights;         /* 16-bit [planes][heads of a block] rows of weights */
+    uint32_t weight_stride;   /* an odd multiple of 32 */
+};
+LATENT_ATTENTION_SIZE(struct DecodeShared, 76);
+
+/* `decode` runs on blocks of DECODE_THREADS threads, as many as there is room for items along x, and along y one for each
+ * tile of heads. Blocks without an item end at once. */
+struct DecodeParams {
+    struct GeometryParams geometry;
+    struct CacheParams cache;
+    uint64_t page_table;  /* i32, as in BatchParams */
+    uint64_t items;       /* DecodeItem [..] */
+    uint64_t item_count;  /* u32 */
+    uint64_t q_latent;    /* bf16 [query tokens, query_heads, latent_rank] */
+    uint64_t q_rope;      /* bf16 [query tokens, query_heads, rope_dim] */
+    uint64_t o_latent;    /* out, bf16 [query tokens, query_heads, latent_rank], dense */
+    uint64_t lse;         /* out, f32 [query tokens, query_heads], dense */
+    uint64_t o_partial;   /* out, f32 [slots, query_heads, latent_rank] */
+    uint64_t lse_partial; /* out, f32 [slots, query_heads] */
+    uint32_t q_latent_token_stride; /* elements from one query token to the next */
+    uint32_t q_latent_head_stride;  /* elements from one head to the next */
+    uint32_t q_rope_token_stride;
+    uint32_t q_rope_head_stride;
+    float scale;             /* factor on every score */
+    uint32_t tile_tokens;    /* 8, 16, 32 or 64 */
+    uint32_t m_tiles;        /* 16-token tiles of tensor-core products: 1, 2 or 4 */
+    uint32_t score_parts;    /* 8 / m_tiles: warps that share an m-tile's scores */
+    uint32_t latent_steps;   /* 64-value steps of a latent */
+    uint32_t rope_steps;     /* 32-value steps of a rotated key */
+    uint32_t rope_span;      /* most 32-value steps of the rotated key that 8 neighbouring heads have a part in */
+    struct DecodeShared shared;
+};
+LATENT_ATTENTION_SIZE(struct DecodeParams, 288);
 
 /* Which dimensions of a rope head form pair j: (j, j + R/2) or (2 j, 2 j + 1). `rope::Pairing`. */
 #define PAIRING_HALF 0

@@ -7,6 +7,9 @@ pub const ROW_INT4: u32 = 1;
 pub const ROW_INT8: u32 = 2;
 pub const COMBINE_MAX_THREADS: u32 = 512;
 pub const COMBINE_MAX_SPLITS: u32 = 8192;
+pub const SCHEDULE_THREADS: u32 = 512;
+pub const DECODE_THREADS: u32 = 256;
+pub const DECODE_MAX_TILE: u32 = 64;
 pub const PAIRING_HALF: u32 = 0;
 pub const PAIRING_INTERLEAVED: u32 = 1;
 pub const ROPE_APPEND_THREADS: u32 = 128;
@@ -112,23 +115,182 @@ pub struct CombineParams {
     pub lse_partial: u64,
     pub o_latent: u64,
     pub lse: u64,
+    pub split_starts: u64,
     pub rows: u32,
     pub splits: u32,
     pub latent_rank: u32,
-    pub reserved: u32,
+    pub heads: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CombineParams"][::core::mem::size_of::<CombineParams>() - 48usize];
+    ["Size of CombineParams"][::core::mem::size_of::<CombineParams>() - 56usize];
     ["Alignment of CombineParams"][::core::mem::align_of::<CombineParams>() - 8usize];
     ["Offset of field: CombineParams::o_partial"][::core::mem::offset_of!(CombineParams, o_partial) - 0usize];
     ["Offset of field: CombineParams::lse_partial"][::core::mem::offset_of!(CombineParams, lse_partial) - 8usize];
     ["Offset of field: CombineParams::o_latent"][::core::mem::offset_of!(CombineParams, o_latent) - 16usize];
     ["Offset of field: CombineParams::lse"][::core::mem::offset_of!(CombineParams, lse) - 24usize];
-    ["Offset of field: CombineParams::rows"][::core::mem::offset_of!(CombineParams, rows) - 32usize];
-    ["Offset of field: CombineParams::splits"][::core::mem::offset_of!(CombineParams, splits) - 36usize];
-    ["Offset of field: CombineParams::latent_rank"][::core::mem::offset_of!(CombineParams, latent_rank) - 40usize];
-    ["Offset of field: CombineParams::reserved"][::core::mem::offset_of!(CombineParams, reserved) - 44usize];
+    ["Offset of field: CombineParams::split_starts"][::core::mem::offset_of!(CombineParams, split_starts) - 32usize];
+    ["Offset of field: CombineParams::rows"][::core::mem::offset_of!(CombineParams, rows) - 40usize];
+    ["Offset of field: CombineParams::splits"][::core::mem::offset_of!(CombineParams, splits) - 44usize];
+    ["Offset of field: CombineParams::latent_rank"][::core::mem::offset_of!(CombineParams, latent_rank) - 48usize];
+    ["Offset of field: CombineParams::heads"][::core::mem::offset_of!(CombineParams, heads) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct DecodeItem {
+    pub query: u32,
+    pub row: u32,
+    pub first: u32,
+    pub end: u32,
+    pub slot: i32,
+    pub reserved: [u32; 3usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DecodeItem"][::core::mem::size_of::<DecodeItem>() - 32usize];
+    ["Alignment of DecodeItem"][::core::mem::align_of::<DecodeItem>() - 4usize];
+    ["Offset of field: DecodeItem::query"][::core::mem::offset_of!(DecodeItem, query) - 0usize];
+    ["Offset of field: DecodeItem::row"][::core::mem::offset_of!(DecodeItem, row) - 4usize];
+    ["Offset of field: DecodeItem::first"][::core::mem::offset_of!(DecodeItem, first) - 8usize];
+    ["Offset of field: DecodeItem::end"][::core::mem::offset_of!(DecodeItem, end) - 12usize];
+    ["Offset of field: DecodeItem::slot"][::core::mem::offset_of!(DecodeItem, slot) - 16usize];
+    ["Offset of field: DecodeItem::reserved"][::core::mem::offset_of!(DecodeItem, reserved) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct ScheduleParams {
+    pub batch: BatchParams,
+    pub items: u64,
+    pub item_count: u64,
+    pub split_starts: u64,
+    pub query_tokens: u32,
+    pub max_tokens: u32,
+    pub page_size: u32,
+    pub tile_tokens: u32,
+    pub target_items: u32,
+    pub fixed_tokens: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScheduleParams"][::core::mem::size_of::<ScheduleParams>() - 88usize];
+    ["Alignment of ScheduleParams"][::core::mem::align_of::<ScheduleParams>() - 8usize];
+    ["Offset of field: ScheduleParams::batch"][::core::mem::offset_of!(ScheduleParams, batch) - 0usize];
+    ["Offset of field: ScheduleParams::items"][::core::mem::offset_of!(ScheduleParams, items) - 40usize];
+    ["Offset of field: ScheduleParams::item_count"][::core::mem::offset_of!(ScheduleParams, item_count) - 48usize];
+    ["Offset of field: ScheduleParams::split_starts"][::core::mem::offset_of!(ScheduleParams, split_starts) - 56usize];
+    ["Offset of field: ScheduleParams::query_tokens"][::core::mem::offset_of!(ScheduleParams, query_tokens) - 64usize];
+    ["Offset of field: ScheduleParams::max_tokens"][::core::mem::offset_of!(ScheduleParams, max_tokens) - 68usize];
+    ["Offset of field: ScheduleParams::page_size"][::core::mem::offset_of!(ScheduleParams, page_size) - 72usize];
+    ["Offset of field: ScheduleParams::tile_tokens"][::core::mem::offset_of!(ScheduleParams, tile_tokens) - 76usize];
+    ["Offset of field: ScheduleParams::target_items"][::core::mem::offset_of!(ScheduleParams, target_items) - 80usize];
+    ["Offset of field: ScheduleParams::fixed_tokens"][::core::mem::offset_of!(ScheduleParams, fixed_tokens) - 84usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct DecodeShared {
+    pub q_latent: u32,
+    pub q_latent_stride: u32,
+    pub q_rope: u32,
+    pub q_rope_stride: u32,
+    pub q_rope_sums: u32,
+    pub stages: u32,
+    pub stage_bytes: u32,
+    pub stage_count: u32,
+    pub latent_stride: u32,
+    pub rope: u32,
+    pub rope_stride: u32,
+    pub affine: u32,
+    pub affine_stride: u32,
+    pub dequantized: u32,
+    pub dequantized_stride: u32,
+    pub scores: u32,
+    pub score_stride: u32,
+    pub weights: u32,
+    pub weight_stride: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DecodeShared"][::core::mem::size_of::<DecodeShared>() - 76usize];
+    ["Alignment of DecodeShared"][::core::mem::align_of::<DecodeShared>() - 4usize];
+    ["Offset of field: DecodeShared::q_latent"][::core::mem::offset_of!(DecodeShared, q_latent) - 0usize];
+    ["Offset of field: DecodeShared::q_latent_stride"][::core::mem::offset_of!(DecodeShared, q_latent_stride) - 4usize];
+    ["Offset of field: DecodeShared::q_rope"][::core::mem::offset_of!(DecodeShared, q_rope) - 8usize];
+    ["Offset of field: DecodeShared::q_rope_stride"][::core::mem::offset_of!(DecodeShared, q_rope_stride) - 12usize];
+    ["Offset of field: DecodeShared::q_rope_sums"][::core::mem::offset_of!(DecodeShared, q_rope_sums) - 16usize];
+    ["Offset of field: DecodeShared::stages"][::core::mem::offset_of!(DecodeShared, stages) - 20usize];
+    ["Offset of field: DecodeShared::stage_bytes"][::core::mem::offset_of!(DecodeShared, stage_bytes) - 24usize];
+    ["Offset of field: DecodeShared::stage_count"][::core::mem::offset_of!(DecodeShared, stage_count) - 28usize];
+    ["Offset of field: DecodeShared::latent_stride"][::core::mem::offset_of!(DecodeShared, latent_stride) - 32usize];
+    ["Offset of field: DecodeShared::rope"][::core::mem::offset_of!(DecodeShared, rope) - 36usize];
+    ["Offset of field: DecodeShared::rope_stride"][::core::mem::offset_of!(DecodeShared, rope_stride) - 40usize];
+    ["Offset of field: DecodeShared::affine"][::core::mem::offset_of!(DecodeShared, affine) - 44usize];
+    ["Offset of field: DecodeShared::affine_stride"][::core::mem::offset_of!(DecodeShared, affine_stride) - 48usize];
+    ["Offset of field: DecodeShared::dequantized"][::core::mem::offset_of!(DecodeShared, dequantized) - 52usize];
+    ["Offset of field: DecodeShared::dequantized_stride"]
+        [::core::mem::offset_of!(DecodeShared, dequantized_stride) - 56usize];
+    ["Offset of field: DecodeShared::scores"][::core::mem::offset_of!(DecodeShared, scores) - 60usize];
+    ["Offset of field: DecodeShared::score_stride"][::core::mem::offset_of!(DecodeShared, score_stride) - 64usize];
+    ["Offset of field: DecodeShared::weights"][::core::mem::offset_of!(DecodeShared, weights) - 68usize];
+    ["Offset of field: DecodeShared::weight_stride"][::core::mem::offset_of!(DecodeShared, weight_stride) - 72usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct DecodeParams {
+    pub geometry: GeometryParams,
+    pub cache: CacheParams,
+    pub page_table: u64,
+    pub items: u64,
+    pub item_count: u64,
+    pub q_latent: u64,
+    pub q_rope: u64,
+    pub o_latent: u64,
+    pub lse: u64,
+    pub o_partial: u64,
+    pub lse_partial: u64,
+    pub q_latent_token_stride: u32,
+    pub q_latent_head_stride: u32,
+    pub q_rope_token_stride: u32,
+    pub q_rope_head_stride: u32,
+    pub scale: f32,
+    pub tile_tokens: u32,
+    pub m_tiles: u32,
+    pub score_parts: u32,
+    pub latent_steps: u32,
+    pub rope_steps: u32,
+    pub rope_span: u32,
+    pub shared: DecodeShared,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 288usize];
+    ["Alignment of DecodeParams"][::core::mem::align_of::<DecodeParams>() - 8usize];
+    ["Offset of field: DecodeParams::geometry"][::core::mem::offset_of!(DecodeParams, geometry) - 0usize];
+    ["Offset of field: DecodeParams::cache"][::core::mem::offset_of!(DecodeParams, cache) - 32usize];
+    ["Offset of field: DecodeParams::page_table"][::core::mem::offset_of!(DecodeParams, page_table) - 96usize];
+    ["Offset of field: DecodeParams::items"][::core::mem::offset_of!(DecodeParams, items) - 104usize];
+    ["Offset of field: DecodeParams::item_count"][::core::mem::offset_of!(DecodeParams, item_count) - 112usize];
+    ["Offset of field: DecodeParams::q_latent"][::core::mem::offset_of!(DecodeParams, q_latent) - 120usize];
+    ["Offset of field: DecodeParams::q_rope"][::core::mem::offset_of!(DecodeParams, q_rope) - 128usize];
+    ["Offset of field: DecodeParams::o_latent"][::core::mem::offset_of!(DecodeParams, o_latent) - 136usize];
+    ["Offset of field: DecodeParams::lse"][::core::mem::offset_of!(DecodeParams, lse) - 144usize];
+    ["Offset of field: DecodeParams::o_partial"][::core::mem::offset_of!(DecodeParams, o_partial) - 152usize];
+    ["Offset of field: DecodeParams::lse_partial"][::core::mem::offset_of!(DecodeParams, lse_partial) - 160usize];
+    ["Offset of field: DecodeParams::q_latent_token_stride"]
+        [::core::mem::offset_of!(DecodeParams, q_latent_token_stride) - 168usize];
+    ["Offset of field: DecodeParams::q_latent_head_stride"]
+        [::core::mem::offset_of!(DecodeParams, q_latent_head_stride) - 172usize];
+    ["Offset of field: DecodeParams::q_rope_token_stride"]
+        [::core::mem::offset_of!(DecodeParams, q_rope_token_stride) - 176usize];
+    ["Offset of field: DecodeParams::q_rope_head_stride"]
+        [::core::mem::offset_of!(DecodeParams, q_rope_head_stride) - 180usize];
+    ["Offset of field: DecodeParams::scale"][::core::mem::offset_of!(DecodeParams, scale) - 184usize];
+    ["Offset of field: DecodeParams::tile_tokens"][::core::mem::offset_of!(DecodeParams, tile_tokens) - 188usize];
+    ["Offset of field: DecodeParams::m_tiles"][::core::mem::offset_of!(DecodeParams, m_tiles) - 192usize];
+    ["Offset of field: DecodeParams::score_parts"][::core::mem::offset_of!(DecodeParams, score_parts) - 196usize];
+    ["Offset of field: DecodeParams::latent_steps"][::core::mem::offset_of!(DecodeParams, latent_steps) - 200usize];
+    ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 204usize];
+    ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 208usize];
+    ["Offset of field: DecodeParams::shared"][::core::mem::offset_of!(DecodeParams, shared) - 212usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

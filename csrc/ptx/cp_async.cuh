@@ -22,3 +22,11 @@ template <int Pending>
 __device__ inline void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
+
+// Copies the first `bytes` (0 or 4) of 4, with zeros behind them.
+__device__ inline void cp_async_4_zero_filled(uint32_t to, const void *from, uint32_t bytes) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// Waits for all of the thread's copies, in groups or not.
+__device__ inline void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }

@@ -121,7 +121,7 @@ impl Combine {
             rows: check::count("rows", args.rows)?,
             splits: check::count("splits", args.splits)?,
             latent_rank: check::count("latent rank", rank)?,
-            reserved: 0,
+            ..Default::default()
         };
         // SAFETY: the views are as large as the parameters say and on the kernel's device.
         unsafe { self.launch(stream, &params) }

@@ -14,14 +14,18 @@ mod batch;
 mod cache;
 mod check;
 mod combine;
+mod decode;
 mod rope_append;
 mod rotation;
+mod schedule;
 mod up_project;
 
 pub use absorb::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
 pub use batch::{Batch, BatchBuffers, Pages};
 pub use cache::{CacheView, CacheViewMut, DeviceCache};
 pub use combine::{Combine, CombineArgs, CombineConfig};
+pub use decode::{Decode, DecodeArgs, DecodeConfig, Plan};
 pub use rope_append::{DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig};
 pub use rotation::{Rotation, RotationBuffers};
+pub use schedule::{Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy};
 pub use up_project::{UpProject, UpProjectArgs, UpProjectConfig};

@@ -8,6 +8,7 @@ mod ceiling;
 mod combine;
 #[path = "../common/mod.rs"]
 mod common;
+mod decode;
 mod device;
 mod rope_append;
 mod rope_append_refusals;

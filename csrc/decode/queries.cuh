@@ -1,0 +1,159 @@
+// The query of a block's heads, in shared memory as B operands.
+//
+// Scores with f16 factors need the query in f16, whose range is small: each head's query is multiplied by the power of
+// two that brings its largest number to 2^14 .. 2^15, and the head's factor on scores is divided by it. Only numbers
+// below 2^-28 of the largest can lose bits.
+//
+// Order: wherever A operands are read 8 values (or words of 8 codes) per lane, k runs in another order than memory, and
+// the query is stored in the order of k. In a step of 64 codes lane t has the values 16 t .. 16 t + 15, in 2 words; in a
+// step of 32 values of a rotated key 8 t .. 8 t + 7. The four pairs of 8 values go to four matrices of `ldmatrix`.
+#pragma once
+
+#include "../common/int4.cuh"
+#include "block.cuh"
+#include "load.cuh"
+
+// Numbers from..from + 7 of a row of `count`, zeros past its end.
+__device__ inline uint4 load_bf16(const uint16_t *row, unsigned from, unsigned count, bool vectors) {
+    if (vectors) {
+        return from < count ? __ldg(reinterpret_cast<const uint4 *>(row + from)) : uint4{};
+    }
+    uint32_t x[8];
+#pragma unroll
+    for (unsigned i = 0; i < 8; ++i) {
+        x[i] = from + i < count ? __ldg(row + from + i) : 0;
+    }
+    return {x[0] | x[1] << 16, x[2] | x[3] << 16, x[4] | x[5] << 16, x[6] | x[7] << 16};
+}
+
+// The larger of two pairs of bf16 magnitudes, as integers.
+__device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) { return __vmaxu2(a & 0x7FFF7FFF, b & 0x7FFF7FFF); }
+
+// The power of two for a head whose largest magnitude is the bf16 `largest`, and its inverse.
+__device__ inline float2 power_for(uint32_t largest) {
+    constexpr unsigned BIAS = 127, TARGET = 14;
+    const unsigned power = min(2 * BIAS + TARGET - (largest >> 7), 2 * BIAS - 1);
+    return {__uint_as_float(power << 23), __uint_as_float((2 * BIAS - power) << 23)};
+}
+
+template <typename S>
+__device__ uint32_t query_pair(uint32_t pair, float factor) {
+    const float low = f32_from_bf16_low(pair) * factor, high = f32_from_bf16_high(pair) * factor;
+    return S::LATENTS == Latents::Bf16 ? bf16x2_from_f32(low, high) : f16x2_from_f32(low, high);
+}
+
+// The part of a head's query that meets rope steps `first` .. `first + rope_span - 1`: zeros but in the columns of its own
+// rope head. `sums` gets the sum of each step.
+__device__ inline void store_rope_query(const DecodeParams &params, unsigned char *row, float *sums, const uint16_t *query,
+                                        unsigned first, unsigned rope_head, bool present, float factor) {
+    const unsigned lane = threadIdx.x % WARP, dims = params.geometry.rope_dim;
+    const unsigned own = rope_head * dims - first * ROPE_STEP;
+    // 16 lanes to a step: pair 4 j + t of a step is its values 8 t + 2 j.
+    const unsigned j = lane >> 2 & 3, t = lane & 3;
+    const float in_place = params.cache.rope_kind == ROW_INT4 && j % 2 == 1 ? ODD_PAIR : 1.0f;
+    for (unsigned pair = lane; pair - lane < params.rope_span * ROPE_STEP / 2; pair += WARP) {
+        const unsigned step = pair / 16, column = ROPE_STEP * step + 8 * t + 2 * j - own;
+        const bool inside = present && step < params.rope_span;
+        const float low = inside && column < dims ? f32_from_bf16_low(__ldg(query + column)) * factor : 0.0f;
+        const float high = inside && column + 1 < dims ? f32_from_bf16_low(__ldg(query + column + 1)) * factor : 0.0f;
+        float sum = low + high;
+#pragma unroll
+        for (int distance = 8; distance > 0; distance /= 2) {
+            sum += __shfl_xor_sync(ALL_LANES, sum, distance);
+        }
+        if (step < params.rope_span) {
+            reinterpret_cast<uint32_t *>(row)[pair] = params.cache.rope_kind == ROW_BF16
+                                                          ? bf16x2_from_f32(low, high)
+                                                          : f16x2_from_f32(low * in_place, high * in_place);
+            if (lane % 16 == 0) {
+                sums[step] = sum;
+            }
+        }
+    }
+}
+
+template <typename S>
+__device__ void load_queries(const DecodeParams &params, unsigned query_token, unsigned first_head, unsigned char *shared,
+                             SmallArrays<S> &small) {
+    const GeometryParams &sizes = params.geometry;
+    const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const unsigned chunks = params.latent_steps * STEP / 8;
+    const bool scaled = S::LATENTS != Latents::Bf16 || params.cache.rope_kind != ROW_BF16;
+    const unsigned heads_per_rope = sizes.query_heads / sizes.rope_heads;
+    const bool vectors = ((params.q_latent | 2 * params.q_latent_token_stride | 2 * params.q_latent_head_stride |
+                           2 * sizes.latent_rank) % 16) == 0;
+    for (unsigned n = warp; n < S::HEADS; n += WARPS) {
+        const unsigned head = first_head + n;
+        const bool present = head < sizes.query_heads;
+        const uint16_t *latent = reinterpret_cast<const uint16_t *>(params.q_latent) +
+                                 static_cast<size_t>(query_token) * params.q_latent_token_stride +
+                                 static_cast<size_t>(head) * params.q_latent_head_stride;
+        const uint16_t *rope = reinterpret_cast<const uint16_t *>(params.q_rope) +
+                               static_cast<size_t>(query_token) * params.q_rope_token_stride +
+                               static_cast<size_t>(head) * params.q_rope_head_stride;
+        const unsigned count = present ? sizes.latent_rank : 0;
+
+        float2 factor{1.0f, 1.0f};
+        if (scaled) {
+            uint32_t largest = 0;
+            for (unsigned chunk = lane; chunk < chunks; chunk += WARP) {
+                const uint4 x = load_bf16(latent, 8 * chunk, count, vectors);
+                largest = larger_magnitudes(largest, larger_magnitudes(larger_magnitudes(x.x, x.y), larger_magnitudes(x.z, x.w)));
+            }
+            for (unsigned i = lane; present && i < sizes.rope_dim; i += WARP) {
+                largest = larger_magnitudes(largest, __ldg(rope + i));
+            }
+            factor = power_for(__reduce_max_sync(ALL_LANES, max(largest & 0xFFFF, largest >> 16)));
+        }
+        if (lane == 0) {
+            small.logit_factor[n] = params.scale * CUDART_L2E_F * factor.y;
+        }
+
+        unsigned char *row = shared + params.shared.q_latent + n * params.shared.q_latent_stride;
+        for (unsigned run = 0; run * (RUN / 8) < chunks; ++run) {
+            float sum = 0.0f;
+            for (unsigned chunk = run * (RUN / 8) + lane; chunk < min(chunks, (run + 1) * (RUN / 8)); chunk += WARP) {
+                const uint4 x = load_bf16(latent, 8 * chunk, count, vectors);
+                const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
+                uint32_t stored[4];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    const bool in_place = S::LATENTS == Latents::Whole && j % 2 == 1;
+                    stored[j] = query_pair<S>(pairs[j], in_place ? factor.x * ODD_PAIR : factor.x);
+                    sum += (f32_from_bf16_low(pairs[j]) + f32_from_bf16_high(pairs[j])) * factor.x;
+                }
+                if constexpr (S::LATENTS == Latents::Whole) {
+                    // Chunk 2 t + i of a step: lane t, word i.
+                    uint32_t *step = reinterpret_cast<uint32_t *>(row) + chunk / 8 * 32 + chunk % 2 * 16 + chunk % 8 / 2;
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        step[4 * j] = stored[j];
+                    }
+                } else {
+                    reinterpret_cast<uint4 *>(row)[chunk] = {stored[0], stored[1], stored[2], stored[3]};
+                }
+            }
+            if constexpr (S::LATENTS == Latents::Whole) {
+                sum = reduce_warp(sum, Sum());
+                if (lane == 0) {
+                    small.q_sums[run][n] = sum;
+                }
+            }
+        }
+
+        const unsigned tile_head = first_head + n / 8 * 8;
+        unsigned first = 0, end = 0;
+        if (tile_head < sizes.query_heads) {
+            const unsigned last_head = min(tile_head + 7, sizes.query_heads - 1);
+            first = tile_head / heads_per_rope * sizes.rope_dim / ROPE_STEP;
+            end = ((last_head / heads_per_rope + 1) * sizes.rope_dim + ROPE_STEP - 1) / ROPE_STEP;
+        }
+        if (n % 8 == 0 && lane == 0) {
+            small.rope_first[n / 8] = first;
+            small.rope_end[n / 8] = end;
+        }
+        float *sums = reinterpret_cast<float *>(shared + params.shared.q_rope_sums) + n * (params.rope_span | 1);
+        store_rope_query(params, shared + params.shared.q_rope + n * params.shared.q_rope_stride, sums, rope, first,
+                         head / heads_per_rope, present, factor.x);
+    }
+}

@@ -1,0 +1,158 @@
+// `decode`: attention over the cached latents themselves, `src/reference/decode.rs` on the device, for every GPU from
+// Ampere on. Tokens on m, heads on n, so that few heads are not padded to many and int4 goes from codes to registers:
+//
+//     S^T [tokens x heads]  = C [tokens x latents] Q^T,  O^T [latents x heads] += C^T P^T
+//
+// Tile: a block has one item of `schedule` (one query token, a range of its tokens) and 8, 16 or 32 heads; it takes 8 to 64
+//     tokens at a time, in four phases with a barrier after each: copies of the next tile start; partial scores; softmax;
+//     output.
+// Scores: a warp has 16 tokens and every score_parts-th step of 64 latents; partial sums meet in shared memory.
+// Softmax: a warp has TILES heads, its lanes the tokens.
+// Accumulators: a warp has slices w, w + 8, .. of 64 latents, for all heads: 16 * SLICES * TILES registers per thread.
+// Shared memory, by `ops/decode/tiling.rs`: the query (2 bytes per latent and head, and the heads' steps of the rotated
+//     key), 1 or 2 stages of tokens as they are in the cache, f16 rows of a tile (int4 in groups), 16 KiB of scores for 32
+//     heads, weights; about 4 KiB of SmallArrays.
+// Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head. With
+//     int4 (L / 2 bytes) that is 8 FLOPs per byte and head: memory decides up to about 20 heads on an A100, then tensor
+//     cores do. Beside them a value costs 11/8 instructions to unpack (Whole), 2 conflict-free reads of its code, and per
+//     weight (L weights share none of it) about 20 instructions of softmax.
+// Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-28 of its largest; weights
+//     have 11 bits (bf16 latents: 16) and are normalised as rounded; groups' latents are rounded to f16. Everything else
+//     is exact, so that the lse is right to f32 rounding, but for groups.
+#include "decode/block.cuh"
+#include "decode/latents.cuh"
+#include "decode/load.cuh"
+#include "decode/queries.cuh"
+#include "decode/rope.cuh"
+#include "decode/softmax.cuh"
+#include "decode/write.cuh"
+
+namespace {
+
+// A warp's part of its m-tile's scores, [part][head][token].
+template <typename S>
+__device__ void store_scores(const DecodeParams &params, float *buffer, unsigned m_tile, unsigned part,
+                             const float (&scores)[S::TILES][4]) {
+    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4, stride = params.shared.score_stride / 4;
+    float *to = buffer + (part * S::HEADS + 2 * t) * stride + 16 * m_tile + g;
+#pragma unroll
+    for (int n = 0; n < S::TILES; ++n) {
+        to[8 * n * stride] = scores[n][0];
+        to[(8 * n + 1) * stride] = scores[n][1];
+        to[8 * n * stride + 8] = scores[n][2];
+        to[(8 * n + 1) * stride + 8] = scores[n][3];
+    }
+}
+
+template <typename S>
+__device__ void decode(const DecodeParams &params) {
+    extern __shared__ __align__(128) unsigned char shared[];
+    __shared__ SmallArrays<S> small;
+    if (blockIdx.x >= *reinterpret_cast<const uint32_t *>(params.item_count)) {
+        return;
+    }
+    const DecodeItem &item = small.item;
+    if (threadIdx.x < sizeof(DecodeItem) / 4) {
+        const uint32_t *items = reinterpret_cast<const uint32_t *>(params.items);
+        items += sizeof(DecodeItem) / 4 * blockIdx.x;
+        reinterpret_cast<uint32_t *>(&small.item)[threadIdx.x] = __ldg(items + threadIdx.x);
+    }
+    __syncthreads();
+    const unsigned first_head = blockIdx.y * S::HEADS;
+    if (item.first >= item.end) {
+        write_nothing(params, item, first_head, S::HEADS);
+        return;
+    }
+
+    const DecodeShared &map = params.shared;
+    const unsigned tile = params.tile_tokens;
+    const bool overlapped = map.stage_count > 1;
+    // Tiles of an item take turns in two places.
+    const auto turn_of = [&](unsigned first) { return (first - item.first) & tile ? 1u : 0u; };
+    const auto stage_of = [&](unsigned first) {
+        return shared + map.stages + (overlapped && turn_of(first) != 0 ? map.stage_bytes : 0);
+    };
+    if (threadIdx.x < tile) {
+        small.pages[0][threadIdx.x] = find_page(params, item, item.first);
+        small.pages[1][threadIdx.x] = find_page(params, item, item.first + tile);
+    }
+    __syncthreads();
+    if (overlapped) {
+        copy_tile<S>(params, small.pages[0], item.first, stage_of(item.first));
+    }
+    load_queries<S>(params, item.query, first_head, shared, small);
+
+    Output<S> output = {};
+    Softmax<S> softmax(small);
+    for (unsigned first = item.first; first < item.end; first += tile) {
+        unsigned char *stage = stage_of(first);
+        cp_async_wait_all();
+        // This tile is there, and nobody needs the one before.
+        __syncthreads();
+        if (overlapped) {
+            if (first + tile < item.end) {
+                copy_tile<S>(params, small.pages[turn_of(first + tile)], first + tile, stage_of(first + tile));
+            }
+        } else {
+            copy_tile<S>(params, small.pages[turn_of(first)], first, stage);
+            cp_async_wait_all();
+            __syncthreads();
+        }
+        const unsigned char *rows = stage;
+        unsigned row_stride = map.latent_stride;
+        if constexpr (S::LATENTS == Latents::Groups) {
+            dequantize_tile(params, stage, shared + map.dequantized);
+            rows = shared + map.dequantized;
+            row_stride = map.dequantized_stride;
+            __syncthreads();
+        }
+
+        const unsigned warp = thread_index() / WARP, m_tile = warp % params.m_tiles, part = warp / params.m_tiles;
+        float scores[S::TILES][4] = {};
+        score_latents<S>(params, stage, rows, row_stride, shared + map.q_latent, small, m_tile, part, scores);
+        score_rope<S>(params, stage, shared, small, m_tile, part, scores);
+        store_scores<S>(params, reinterpret_cast<float *>(shared + map.scores), m_tile, part, scores);
+        __syncthreads();
+        const uint64_t page = find_page(params, item, first + 2 * tile);
+        softmax.add_tile(params, stage, reinterpret_cast<const float *>(shared + map.scores),
+                         min(tile, item.end - first), shared + map.weights, small);
+        if (thread_index() < tile) {
+            // In place of this tile's, whose copies all have been started.
+            small.pages[turn_of(first)][thread_index()] = page;
+        }
+        __syncthreads();
+        accumulate<S>(params, stage, rows, row_stride, shared + map.weights, small, output);
+    }
+
+    const float lse = softmax.finish(small);
+    const unsigned lane = threadIdx.x % WARP;
+    if (lane < S::TILES) {
+        write_lse(params, item, first_head + threadIdx.x / WARP * S::TILES + lane, lse);
+    }
+    __syncthreads();
+    write_output<S>(params, item, first_head, small, output);
+}
+
+}  // namespace
+
+// Where the accumulators leave room for it, two blocks share a multiprocessor, so that one computes scores while the
+// other waits for its softmax.
+#define DECODE_KERNEL(name, latents, slices, tiles, blocks)                      \
+    extern "C" __global__ void __launch_bounds__(DECODE_THREADS, blocks)         \
+        name(const __grid_constant__ DecodeParams params) {                      \
+        decode<Shape<Latents::latents, slices, tiles>>(params);                  \
+    }
+
+DECODE_KERNEL(decode_whole_1x2, Whole, 1, 2, 2)
+DECODE_KERNEL(decode_whole_1x4, Whole, 1, 4, 2)
+DECODE_KERNEL(decode_whole_2x2, Whole, 2, 2, 2)
+DECODE_KERNEL(decode_whole_2x4, Whole, 2, 4, 1)
+DECODE_KERNEL(decode_whole_5x2, Whole, 5, 2, 1)
+DECODE_KERNEL(decode_groups_1x2, Groups, 1, 2, 2)
+DECODE_KERNEL(decode_groups_1x4, Groups, 1, 4, 2)
+DECODE_KERNEL(decode_groups_2x2, Groups, 2, 2, 2)
+DECODE_KERNEL(decode_groups_5x1, Groups, 5, 1, 1)
+DECODE_KERNEL(decode_bf16_1x2, Bf16, 1, 2, 2)
+DECODE_KERNEL(decode_bf16_1x4, Bf16, 1, 4, 2)
+DECODE_KERNEL(decode_bf16_2x2, Bf16, 2, 2, 2)
+DECODE_KERNEL(decode_bf16_5x1, Bf16, 5, 1, 1)

@@ -1,0 +1,319 @@
+//! `decode`: attention over the cached latents themselves.
+
+mod tiling;
+
+use half::bf16;
+
+use self::tiling::Tiling;
+use super::cache::geometry_params;
+use super::schedule::{ITEM_WORDS, check_query_tokens};
+use super::{Batch, CacheView, Combine, CombineConfig, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
+use crate::cache::CacheLayout;
+use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, View, ViewMut};
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::sys;
+
+/// Parts of the workspace begin on multiples of this many bytes.
+const ALIGNMENT: usize = 256;
+
+/// What stays the same from run to run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DecodeConfig {
+    /// The layer's sizes.
+    pub geometry: Geometry,
+    /// How the cache's bytes lie.
+    pub layout: CacheLayout,
+    /// Factor on every score.
+    pub scale: f32,
+    /// How the tokens that a query sees are divided among blocks.
+    pub policy: SplitPolicy,
+    /// Most query tokens in a batch.
+    pub max_query_tokens: usize,
+    /// Most tokens in a sequence; longer ones are cut off.
+    pub max_tokens: usize,
+}
+
+impl DecodeConfig {
+    /// Balanced work, for up to `max_query_tokens` query tokens and sequences of up to `max_tokens` tokens.
+    #[must_use]
+    pub fn new(
+        geometry: Geometry,
+        layout: CacheLayout,
+        scale: f32,
+        max_query_tokens: usize,
+        max_tokens: usize,
+    ) -> Self {
+        Self { geometry, layout, scale, policy: SplitPolicy::Balanced, max_query_tokens, max_tokens }
+    }
+
+    /// The same with another way to divide work.
+    #[must_use]
+    pub fn with_policy(self, policy: SplitPolicy) -> Self {
+        Self { policy, ..self }
+    }
+}
+
+/// Attention of a batch's query tokens over the cache, as [`reference::decode`](crate::reference::decode) says: straight
+/// over the quantised latents, split over the device, results rounded to bf16 once.
+///
+/// A layer's step is one launch, and a second that merges what was split. How a batch is split depends on its lengths
+/// only, so that layers of the same configuration share one [`Plan`].
+#[derive(Clone, Debug)]
+pub struct Decode {
+    config: DecodeConfig,
+    tiling: Tiling,
+    kernel: Kernel,
+    schedule: Schedule,
+    /// Not needed if nothing can be split.
+    combine: Option<Combine>,
+}
+
+/// How a batch is split, in the caller's workspace: made by [`Decode::plan`].
+#[derive(Debug)]
+pub struct Plan<'a> {
+    config: DecodeConfig,
+    query_tokens: usize,
+    page_table: u64,
+    workspace: ViewMut<'a, u8>,
+    /// Keeps the page table borrowed.
+    _batch: Batch<'a>,
+}
+
+/// The arguments of [`Decode::run`].
+#[derive(Debug)]
+pub struct DecodeArgs<'a> {
+    /// `[T, H, L]`: the absorbed query.
+    pub q_latent: Tensor<'a, bf16>,
+    /// `[T, H, R]`: rotated.
+    pub q_rope: Tensor<'a, bf16>,
+    /// The layer's cache.
+    pub cache: CacheView<'a>,
+    /// Out: `[T, H, L]`: the softmax-weighted mean of the latents; zeros where a query sees no token.
+    pub o_latent: ViewMut<'a, bf16>,
+    /// Out: `[T, H]`: natural logarithm of the sum of `exp(score)`; minus infinity where a query sees no token.
+    pub lse: ViewMut<'a, f32>,
+}
+
+/// Where things lie in the workspace, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Workspace {
+    items: usize,
+    item_count: usize,
+    split_starts: usize,
+    o_partial: usize,
+    lse_partial: usize,
+    bytes: usize,
+}
+
+impl Decode {
+    /// Chooses the kernel and its tiles for the layer and the device, and loads it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the layout is another geometry's, if there is no kernel for the latent's size, or if the
+    /// device has too little shared memory for it; as [`Device::kernel`].
+    pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
+        let geometry = config.geometry.validate()?;
+        config.layout.check(&geometry)?;
+        let limits = device.limits();
+        let tiling = Tiling::choose(&geometry, &config.layout, &limits)?;
+        let blocks = limits.multiprocessors * tiling.blocks_per_multiprocessor;
+        let target_items = (blocks / geometry.query_heads.div_ceil(tiling.heads)).max(1);
+        let schedule = Schedule::new(
+            device,
+            ScheduleConfig::new(
+                config.policy,
+                config.max_query_tokens,
+                config.max_tokens,
+                config.layout.page_size(),
+                tiling.tile_tokens,
+                target_items,
+            ),
+        )?;
+        let combine = match schedule.config().max_splits() {
+            1 => None,
+            splits => Some(Combine::new(device, CombineConfig::new(geometry.latent_rank, splits))?),
+        };
+        let kernel = device.kernel("decode_sm80", tiling.kernel, tiling.shared_bytes)?;
+        Ok(Self { config, tiling, kernel, schedule, combine })
+    }
+
+    /// What it was made for.
+    #[must_use]
+    pub fn config(&self) -> &DecodeConfig {
+        &self.config
+    }
+
+    /// Bytes of workspace that a plan needs.
+    #[must_use]
+    pub fn workspace_bytes(&self) -> usize {
+        self.workspace(self.config.max_query_tokens).bytes
+    }
+
+    fn workspace(&self, query_tokens: usize) -> Workspace {
+        let (schedule, heads) = (self.schedule.config(), self.config.geometry.query_heads);
+        let mut bytes = 0usize;
+        let mut part = |sizes: &[usize]| {
+            let start = bytes;
+            let size = sizes.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
+            bytes = start.saturating_add(size.saturating_add(ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+            start
+        };
+        Workspace {
+            items: part(&[schedule.max_items(query_tokens), ITEM_WORDS, size_of::<u32>()]),
+            item_count: part(&[size_of::<u32>()]),
+            split_starts: part(&[query_tokens + 1, size_of::<i32>()]),
+            o_partial: part(&[schedule.max_slots(), heads, self.config.geometry.latent_rank, size_of::<f32>()]),
+            lse_partial: part(&[schedule.max_slots(), heads, size_of::<f32>()]),
+            bytes,
+        }
+    }
+
+    /// Divides a batch of `query_tokens` rows, of which the batch may fill a part. The plan holds for every run on the
+    /// same batch, until its lengths change.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Alignment`] or [`Error::Config`] names the argument that does not fit; as
+    /// [`Kernel::launch`].
+    pub fn plan<'a>(
+        &self,
+        stream: &Stream,
+        batch: &Batch<'a>,
+        query_tokens: usize,
+        workspace: ViewMut<'a, u8>,
+    ) -> Result<Plan<'a>> {
+        let device = self.kernel.device();
+        check_query_tokens(query_tokens, self.config.max_query_tokens)?;
+        device.check_same("workspace", workspace.view().device())?;
+        check::alignment("workspace", &workspace.view(), ALIGNMENT as u64)?;
+        if workspace.view().len() < self.workspace_bytes() {
+            return Err(Error::Shape {
+                what: "workspace",
+                expected: format!("at least {} bytes", self.workspace_bytes()),
+                got: workspace.view().len().to_string(),
+            });
+        }
+        let plan = Plan {
+            config: self.config,
+            query_tokens,
+            page_table: batch.params(device)?.page_table,
+            workspace,
+            _batch: batch.clone(),
+        };
+        let map = self.workspace(query_tokens);
+        let items = self.schedule.config().max_items(query_tokens) * ITEM_WORDS;
+        let start = plan.workspace.view().address();
+        let mut owners = [(); 3];
+        let [a, b, c] = &mut owners;
+        // SAFETY: parts of the workspace that do not overlap and are aligned for their types; `plan` holds it meanwhile.
+        let (items, item_count, split_starts) = unsafe {
+            (
+                ViewMut::borrow(device, start + map.items as u64, items, a),
+                ViewMut::borrow(device, start + map.item_count as u64, 1, b),
+                ViewMut::borrow(device, start + map.split_starts as u64, query_tokens + 1, c),
+            )
+        };
+        self.schedule.run(stream, ScheduleArgs { batch, query_tokens, items, item_count, split_starts })?;
+        Ok(plan)
+    }
+
+    /// Attends, by a plan that this operation or one of the same configuration made.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    pub fn run(&self, stream: &Stream, plan: &mut Plan, args: DecodeArgs) -> Result<()> {
+        let (device, g, tokens) = (self.kernel.device(), &self.config.geometry, plan.query_tokens);
+        if plan.config != self.config {
+            return Err(Error::Config {
+                what: "plan".into(),
+                why: "was made by an operation of another configuration".into(),
+            });
+        }
+        device.check_same("plan", plan.workspace.view().device())?;
+        let rows = [("query tokens", tokens), ("query heads", g.query_heads)];
+        let latent = ("latent", g.latent_rank);
+        let q_latent = check::tensor("q_latent", device, &args.q_latent, [rows[0], rows[1], latent])?;
+        let q_rope = check::tensor("q_rope", device, &args.q_rope, [rows[0], rows[1], ("rope", g.rope_dim)])?;
+        check::view("o_latent", device, &args.o_latent.view(), &[rows[0], rows[1], latent])?;
+        check::view("lse", device, &args.lse.view(), &rows)?;
+        let map = self.workspace(tokens);
+        let address = |offset: usize| plan.workspace.view().address() + offset as u64;
+        let params = sys::DecodeParams {
+            geometry: geometry_params(g)?,
+            cache: args.cache.params(device, &self.config.layout)?,
+            shared: self.tiling.shared,
+            page_table: plan.page_table,
+            items: address(map.items),
+            item_count: address(map.item_count),
+            q_latent: args.q_latent.view().address(),
+            q_rope: args.q_rope.view().address(),
+            o_latent: args.o_latent.view().address(),
+            lse: args.lse.view().address(),
+            o_partial: address(map.o_partial),
+            lse_partial: address(map.lse_partial),
+            q_latent_token_stride: q_latent[0],
+            q_latent_head_stride: q_latent[1],
+            q_rope_token_stride: q_rope[0],
+            q_rope_head_stride: q_rope[1],
+            scale: self.config.scale,
+            tile_tokens: check::count("tokens per tile", self.tiling.tile_tokens)?,
+            m_tiles: check::count("tiles of products", self.tiling.m_tiles)?,
+            score_parts: check::count("parts of scores", 8 / self.tiling.m_tiles)?,
+            latent_steps: check::count("latent steps", self.tiling.latent_steps)?,
+            rope_steps: check::count("rope steps", self.tiling.rope_steps)?,
+            rope_span: check::count("rope span", self.tiling.rope_span)?,
+        };
+        let items = check::count("items", self.schedule.config().max_items(tokens))?;
+        // SAFETY: views and plan are as large as the parameters say and on the kernel's device; the plan's items are of a
+        // batch that keeps its promises.
+        unsafe { self.launch(stream, items, &params)? };
+        let Some(combine) = &self.combine else { return Ok(()) };
+        let params = sys::CombineParams {
+            o_partial: params.o_partial,
+            lse_partial: params.lse_partial,
+            o_latent: params.o_latent,
+            lse: params.lse,
+            split_starts: address(map.split_starts),
+            rows: check::count("rows", tokens * g.query_heads)?,
+            splits: check::count("splits", self.schedule.config().max_splits())?,
+            latent_rank: check::count("latent rank", g.latent_rank)?,
+            heads: check::count("query heads", g.query_heads)?,
+        };
+        // SAFETY: as above; `decode` wrote the parts.
+        unsafe { combine.launch(stream, &params) }
+    }
+
+    /// Launches the attention kernel with this parameter block, for up to `items` items.
+    ///
+    /// # Errors
+    /// As [`Kernel::launch`].
+    ///
+    /// # Safety
+    /// Every address must point to device memory as `csrc/params.h` says; geometry, layout of the cache, tile and shared
+    /// memory must be this operation's, and the items' tokens lie in the page table.
+    pub unsafe fn launch(&self, stream: &Stream, items: u32, params: &sys::DecodeParams) -> Result<()> {
+        if items == 0 {
+            return Ok(());
+        }
+        let head_tiles = self.config.geometry.query_heads.div_ceil(self.tiling.heads);
+        let grid = [items, check::count("tiles of heads", head_tiles)?, 1];
+        let config = LaunchConfig::new(grid, [sys::DECODE_THREADS, 1, 1]).with_shared(self.tiling.shared_bytes);
+        // SAFETY: promised by the caller.
+        unsafe { self.kernel.launch(stream, &config, params) }
+    }
+}
+
+impl Plan<'_> {
+    /// T: rows of the tensors that it is for.
+    #[must_use]
+    pub fn query_tokens(&self) -> usize {
+        self.query_tokens
+    }
+
+    /// The workspace, of which the plan uses a part.
+    #[must_use]
+    pub fn workspace(&self) -> View<'_, u8> {
+        self.workspace.view()
+    }
+}

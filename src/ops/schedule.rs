@@ -1,0 +1,214 @@
+//! `schedule`: cuts a batch's attention into pieces, on the device.
+
+use super::Batch;
+use super::check;
+use crate::device::{Device, Kernel, LaunchConfig, Stream, ViewMut};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// How the tokens that a query sees are divided among blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SplitPolicy {
+    /// Pieces of the same length for all queries, as short as can be while all of them run at once. The sums of a query
+    /// are taken in another order when the batch is another one, which changes last bits.
+    Balanced,
+    /// Pieces that begin at multiples of so many tokens. A query's result is the same to the bit whatever else is in
+    /// the batch.
+    Fixed {
+        /// Tokens per piece, at least 1.
+        tokens: usize,
+    },
+}
+
+/// What stays the same from run to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScheduleConfig {
+    /// How tokens are divided.
+    pub policy: SplitPolicy,
+    /// Most query tokens in a batch.
+    pub max_query_tokens: usize,
+    /// Most tokens in a sequence; longer ones are cut off.
+    pub max_tokens: usize,
+    /// Tokens in a page of the cache.
+    pub page_size: usize,
+    /// Tokens that the attention kernel takes at a time: balanced pieces are multiples of it.
+    pub tile_tokens: usize,
+    /// Pieces that run at once.
+    pub target_items: usize,
+}
+
+impl ScheduleConfig {
+    /// A schedule for caches of `page_size` tokens per page, and an attention kernel that takes `tile_tokens` at a time
+    /// on `target_items` blocks at once.
+    #[must_use]
+    pub fn new(
+        policy: SplitPolicy,
+        max_query_tokens: usize,
+        max_tokens: usize,
+        page_size: usize,
+        tile_tokens: usize,
+        target_items: usize,
+    ) -> Self {
+        Self { policy, max_query_tokens, max_tokens, page_size, tile_tokens, target_items }
+    }
+
+    /// Most pieces of one query.
+    #[must_use]
+    pub fn max_splits(&self) -> usize {
+        match self.policy {
+            SplitPolicy::Balanced => self.target_items,
+            SplitPolicy::Fixed { tokens } => self.max_tokens.div_ceil(tokens.max(1)).max(1),
+        }
+    }
+
+    /// Most items of a batch of `query_tokens`.
+    #[must_use]
+    pub fn max_items(&self, query_tokens: usize) -> usize {
+        match self.policy {
+            SplitPolicy::Balanced => query_tokens.max(self.target_items),
+            SplitPolicy::Fixed { .. } => query_tokens.saturating_mul(self.max_splits()),
+        }
+    }
+
+    /// Most partial results of a batch.
+    #[must_use]
+    pub fn max_slots(&self) -> usize {
+        match self.policy {
+            // If more queries come than run at once, nothing is split.
+            SplitPolicy::Balanced => self.target_items,
+            SplitPolicy::Fixed { .. } if self.max_splits() == 1 => 0,
+            SplitPolicy::Fixed { .. } => self.max_items(self.max_query_tokens),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |what: String, why: String| Err(Error::Config { what, why });
+        for (what, n) in [
+            ("most query tokens", self.max_query_tokens),
+            ("most tokens", self.max_tokens),
+            ("tokens per tile", self.tile_tokens),
+            ("items at once", self.target_items),
+        ] {
+            if n == 0 || i32::try_from(n).is_err() {
+                return bad(format!("schedule: {what} {n}"), "must be 1..2^31".into());
+            }
+        }
+        if !crate::cache::PAGE_SIZES.contains(&self.page_size) {
+            return bad(
+                format!("schedule: page size {}", self.page_size),
+                format!("must be one of {:?}", crate::cache::PAGE_SIZES),
+            );
+        }
+        if let SplitPolicy::Fixed { tokens: 0 } = self.policy {
+            return bad("schedule: pieces of 0 tokens".into(), "must be at least 1".into());
+        }
+        if i32::try_from(self.max_items(self.max_query_tokens)).is_err() {
+            return bad(
+                format!("schedule: {} pieces for each of {} query tokens", self.max_splits(), self.max_query_tokens),
+                "must be less than 2^31 in all".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Divides the work of [`Decode`](super::Decode). No number of the batch is seen by the host, so a captured graph follows
+/// the batch wherever its lengths go.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    kernel: Kernel,
+    config: ScheduleConfig,
+}
+
+/// The arguments of [`Schedule::run`].
+#[derive(Debug)]
+pub struct ScheduleArgs<'a> {
+    /// The batch.
+    pub batch: &'a Batch<'a>,
+    /// T: rows of the outputs. Those past the end of the batch get an item that sees nothing.
+    pub query_tokens: usize,
+    /// Out: u32 `[max_items(T), 8]`, as [`DecodeItem`](sys::DecodeItem).
+    pub items: ViewMut<'a, u32>,
+    /// Out: `[1]`.
+    pub item_count: ViewMut<'a, u32>,
+    /// Out: `[T + 1]`: the partial results of query token `q` are `split_starts[q]..split_starts[q + 1]`; none if it is
+    /// in one piece.
+    pub split_starts: ViewMut<'a, i32>,
+}
+
+impl Schedule {
+    /// Loads the kernel.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that are 0 or too large; as [`Device::kernel`].
+    pub fn new(device: &Device, config: ScheduleConfig) -> Result<Self> {
+        config.check()?;
+        Ok(Self { kernel: device.kernel("schedule", "schedule", 0)?, config })
+    }
+
+    /// What it was made for.
+    #[must_use]
+    pub fn config(&self) -> &ScheduleConfig {
+        &self.config
+    }
+
+    /// Divides a batch.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    pub fn run(&self, stream: &Stream, args: ScheduleArgs) -> Result<()> {
+        let (device, config) = (self.kernel.device(), &self.config);
+        check_query_tokens(args.query_tokens, config.max_query_tokens)?;
+        let items = config.max_items(args.query_tokens);
+        check::view("items", device, &args.items.view(), &[("items", items), ("words", ITEM_WORDS)])?;
+        check::view("item count", device, &args.item_count.view(), &[("numbers", 1)])?;
+        check::view("split starts", device, &args.split_starts.view(), &[("query tokens + 1", args.query_tokens + 1)])?;
+        check::alignment("items", &args.items.view(), size_of::<sys::DecodeItem>() as u64)?;
+        let fixed = match config.policy {
+            SplitPolicy::Balanced => 0,
+            SplitPolicy::Fixed { tokens } => tokens.min(config.max_tokens),
+        };
+        let params = sys::ScheduleParams {
+            batch: args.batch.params(device)?,
+            items: args.items.view().address(),
+            item_count: args.item_count.view().address(),
+            split_starts: args.split_starts.view().address(),
+            query_tokens: check::count("query tokens", args.query_tokens)?,
+            max_tokens: check::count("most tokens", config.max_tokens)?,
+            page_size: check::count("page size", config.page_size)?,
+            tile_tokens: check::count("tokens per tile", config.tile_tokens)?,
+            target_items: check::count("items at once", config.target_items)?,
+            fixed_tokens: check::count("tokens per piece", fixed)?,
+        };
+        // SAFETY: the views are as large as the parameters say and on the kernel's device, the batch keeps its promises.
+        unsafe { self.launch(stream, &params) }
+    }
+
+    /// Launches the kernel with this parameter block: one block of it.
+    ///
+    /// # Errors
+    /// As [`Kernel::launch`].
+    ///
+    /// # Safety
+    /// Every address must point to device memory as `csrc/params.h` says, and the batch be one.
+    pub unsafe fn launch(&self, stream: &Stream, params: &sys::ScheduleParams) -> Result<()> {
+        let config = LaunchConfig::new([1, 1, 1], [sys::SCHEDULE_THREADS, 1, 1]);
+        // SAFETY: promised by the caller.
+        unsafe { self.kernel.launch(stream, &config, params) }
+    }
+}
+
+/// 32-bit words of an item.
+pub(super) const ITEM_WORDS: usize = size_of::<sys::DecodeItem>() / 4;
+
+pub(super) fn check_query_tokens(got: usize, most: usize) -> Result<()> {
+    match got <= most {
+        true => Ok(()),
+        false => Err(Error::Config {
+            what: format!("{got} query tokens"),
+            why: format!("this operation was made for at most {most}"),
+        }),
+    }
+}

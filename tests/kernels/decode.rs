@@ -1,0 +1,473 @@
+//! `decode`, with `schedule` and `combine`, equals the reference.
+//!
+//! The reference is given the cache as it is, so what differs is arithmetic. With f32 sums, per element of the output:
+//! - rounding to bf16: 2^-9 of it;
+//! - weights rounded to 11 bits (f16), each moving the mean by up to 2^-12 of its distance from the token: less than
+//!   2^-12 of the range of values, 5e-4 for latents in -1..1; bf16 latents have weights of 16 bits;
+//! - groups dequantised to f16: 2^-12 of a value, 2.4e-4.
+//!
+//! So 8e-4 or, for larger values, 2/128 of them (FlashMLA's bounds), and 5e-6 of cosine distance over all of them, which
+//! independent errors of 2^-9 stay far below. Scores err by f32 rounding of sums of about 500 terms and, where rotated
+//! keys are dequantised to f16, 2^-12 of these, at random.
+
+use half::bf16;
+use latent_attention::Geometry;
+use latent_attention::cache::{
+    CacheFormat, CacheLayout, Group, LatentFormat, PageTable, PagedCache, RopeFormat, Sequences,
+};
+use latent_attention::device::{Device, Shape, Simulation, Tensor};
+use latent_attention::ops::{self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DeviceCache, SplitPolicy};
+use latent_attention::reference::{Attended, DecodeInputs, decode};
+use proptest::prelude::*;
+use ptx_sim::meter::Path;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+
+use crate::common::{self, Batch, formats, ragged, random, rng};
+use crate::{PTX, device, rounded, simulate, wide};
+
+/// A layer's step with random numbers.
+struct Step {
+    geometry: Geometry,
+    batch: Batch,
+    cache: PagedCache,
+    q_latent: Vec<bf16>,
+    q_rope: Vec<bf16>,
+    scale: f32,
+    policy: SplitPolicy,
+    /// Rows of the tensors; the batch may end before.
+    rows: usize,
+    /// Elements between the heads of q_latent and of q_rope, beside a head's own.
+    gaps: [usize; 2],
+    /// Size of the largest latents.
+    size: f64,
+}
+
+impl Step {
+    fn random(rng: &mut ChaCha8Rng, geometry: Geometry, format: CacheFormat, batch: Batch) -> Self {
+        let cache = batch.poisoned_cache(rng, &geometry, format);
+        let rows = batch.query_tokens();
+        let heads = rows * geometry.query_heads;
+        let q_latent = rounded(&random(rng, heads * geometry.latent_rank));
+        let q_rope = rounded(&random(rng, heads * geometry.rope_dim));
+        // Scores of a few units: neither an average of everything nor a choice of one token.
+        let scale = 4.0 / ((geometry.latent_rank + geometry.rope_dim) as f32).sqrt();
+        Self {
+            geometry,
+            batch,
+            cache,
+            q_latent,
+            q_rope,
+            scale,
+            policy: SplitPolicy::Balanced,
+            rows,
+            gaps: [0, 0],
+            size: 1.0,
+        }
+    }
+
+    fn reference(&self) -> Attended {
+        let inputs = DecodeInputs {
+            geometry: &self.geometry,
+            q_latent: &wide(&self.q_latent),
+            q_rope: &wide(&self.q_rope),
+            scale: f64::from(self.scale),
+            sequences: self.batch.sequences(),
+        };
+        decode(&inputs, &self.cache).unwrap()
+    }
+
+    fn config(&self) -> DecodeConfig {
+        let most = self.batch.seq_lens.iter().max().copied().unwrap_or(0).max(1) as usize;
+        DecodeConfig::new(self.geometry, *self.cache.layout(), self.scale, self.rows.max(1), most)
+            .with_policy(self.policy)
+    }
+
+    /// Heads of `width` with a gap of NaN behind each, and rows of NaN to the end.
+    fn spread(&self, values: &[bf16], width: usize, gap: usize) -> (Vec<bf16>, Shape) {
+        let heads = self.geometry.query_heads;
+        let mut spread = vec![bf16::NAN; self.rows * heads * (width + gap)];
+        for (from, to) in values.chunks_exact(width.max(1)).zip(spread.chunks_exact_mut((width + gap).max(1))) {
+            to[..width].copy_from_slice(from);
+        }
+        let strides = [heads * (width + gap), width + gap];
+        (spread, Shape { sizes: [self.rows, heads, width], strides })
+    }
+
+    fn run(&self, device: &Device) -> (Vec<bf16>, Vec<f32>) {
+        let layout = self.cache.layout();
+        let buffers = BatchBuffers::upload(device, &self.batch.sequences(), layout, self.batch.pages).unwrap();
+        self.run_on(device, &buffers.batch())
+    }
+
+    fn run_on(&self, device: &Device, batch: &ops::Batch) -> (Vec<bf16>, Vec<f32>) {
+        let (g, tokens) = (&self.geometry, self.rows);
+        let stream = device.stream().unwrap();
+        let operation = Decode::new(device, self.config()).unwrap();
+        let cache = DeviceCache::upload(device, &self.cache).unwrap();
+        let mut workspace = device.allocate::<u8>(operation.workspace_bytes()).unwrap();
+        let mut plan = operation.plan(&stream, batch, tokens, workspace.view_mut()).unwrap();
+        assert_eq!(plan.query_tokens(), tokens);
+        let (q_latent, latent_shape) = self.spread(&self.q_latent, g.latent_rank, self.gaps[0]);
+        let (q_rope, rope_shape) = self.spread(&self.q_rope, g.rope_dim, self.gaps[1]);
+        let (q_latent, q_rope) = (device.upload(&q_latent).unwrap(), device.upload(&q_rope).unwrap());
+        let mut o_latent = device.allocate::<bf16>(tokens * g.query_heads * g.latent_rank).unwrap();
+        let mut lse = device.allocate::<f32>(tokens * g.query_heads).unwrap();
+        // Twice: a plan serves many layers.
+        for _ in 0..2 {
+            let args = DecodeArgs {
+                q_latent: Tensor::new(q_latent.view(), latent_shape).unwrap(),
+                q_rope: Tensor::new(q_rope.view(), rope_shape).unwrap(),
+                cache: cache.view(),
+                o_latent: o_latent.view_mut(),
+                lse: lse.view_mut(),
+            };
+            operation.run(&stream, &mut plan, args).unwrap();
+        }
+        (o_latent.to_vec().unwrap(), lse.to_vec().unwrap())
+    }
+
+    /// f32 rounding of sums of up to 2560 products. Latents in groups moreover are rounded to f16, by up to 2^-12 of
+    /// each: L independent errors of that, uniform, times random numbers of mean square 1/3 twice; five times that.
+    fn lse_tolerance(&self) -> f64 {
+        let rounding = match self.cache.layout().format().latent {
+            LatentFormat::Int4 { group: Group::Whole } | LatentFormat::Bf16 => 0.0,
+            LatentFormat::Int4 { .. } => {
+                f64::from(self.scale) * 2f64.powi(-12) * (self.geometry.latent_rank as f64 / 27.0).sqrt()
+            }
+        };
+        1e-5 + 5.0 * rounding
+    }
+
+    #[track_caller]
+    fn check(&self, device: &Device) {
+        let (o_latent, lse) = self.run(device);
+        let mut want = self.reference();
+        // Rows past the end of the batch see nothing.
+        want.lse.resize(self.rows * self.geometry.query_heads, f64::NEG_INFINITY);
+        want.o_latent.resize(want.lse.len() * self.geometry.latent_rank, 0.0);
+        let context = format!("{:?} {:?} lens {:?}", self.geometry, self.cache.layout().format(), self.batch.seq_lens);
+        for (row, (&got, &want)) in lse.iter().zip(&want.lse).enumerate() {
+            let close =
+                f64::from(got) == want || (f64::from(got) - want).abs() <= self.lse_tolerance() * want.abs().max(1.0);
+            assert!(close, "lse of row {row}: got {got}, want {want}; {context}");
+        }
+        let (mut product, mut squares) = (0.0, 0.0);
+        for (i, (got, &want)) in o_latent.iter().zip(&want.o_latent).enumerate() {
+            let (row, latent, got) = (i / self.geometry.latent_rank, i % self.geometry.latent_rank, got.to_f64());
+            let close = (got - want).abs() <= (want.abs() * 2.0 / 128.0).max(8e-4 * self.size);
+            assert!(close, "o_latent of row {row}, latent {latent}: got {got}, want {want}; {context}");
+            product += 2.0 * got * want;
+            squares += got * got + want * want;
+        }
+        assert!(squares - product <= 5e-6 * squares, "cosine distance {}; {context}", 1.0 - product / squares);
+    }
+}
+
+/// A geometry of any sizes.
+fn geometry(query_heads: usize, rope_heads: usize, latent_rank: usize, rope_dim: usize) -> Geometry {
+    let mut geometry = Geometry::mha2mla(query_heads, rope_heads, rope_dim + 8, rope_dim, 1).unwrap();
+    geometry.latent_rank = latent_rank;
+    geometry.validate().unwrap()
+}
+
+#[test]
+fn every_format_and_page_size() {
+    let device = device();
+    for (i, format) in formats().into_iter().enumerate() {
+        let rng = &mut rng(i as u64);
+        let batch = Batch::new(rng, &[45, 0, 33], &[2, 1, 1], [8, 16, 32, 64][i % 4]);
+        Step::random(rng, geometry(9, 3, 96, 8), format, batch).check(&device);
+    }
+}
+
+#[test]
+fn every_latent_rank_and_head_count() {
+    let formats = [CacheFormat::INT4, CacheFormat::int4(Group::G32).with_rope(RopeFormat::Int8), CacheFormat::BF16];
+    for (i, &(heads, rope_heads, rank, rope)) in [
+        (9, 3, 48, 8),
+        (15, 5, 160, 8),
+        (32, 8, 512, 16),
+        (16, 1, 512, 64),
+        (20, 1, 24, 0),
+        (28, 4, 640, 16),
+        (40, 1, 256, 32),
+        (32, 32, 1024, 16),
+        (8, 8, 2048, 16),
+        (3, 1, 7, 2),
+        (1, 1, 2560, 64),
+    ]
+    .iter()
+    .enumerate()
+    {
+        for format in formats {
+            let rng = &mut rng(100 + i as u64);
+            let batch = Batch::new(rng, &[70], &[1], 16);
+            Step::random(rng, geometry(heads, rope_heads, rank, rope), format, batch).check(&device());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn equals_the_reference(
+        seed: u64,
+        geometry in common::geometry(),
+        format in proptest::sample::select(formats()),
+        page_size in common::page_size(),
+        (lens, queries) in ragged(),
+        piece in prop_oneof![Just(None), (1usize..=70).prop_map(Some)],
+        spare in 0usize..=2,
+        gaps in (prop_oneof![Just(0usize), Just(8), Just(3)], 0usize..=2),
+        arch in 0usize..2,
+    ) {
+        let rng = &mut rng(seed);
+        let batch = Batch::new(rng, &lens, &queries, page_size);
+        let mut step = Step::random(rng, geometry, format, batch);
+        step.policy = piece.map_or(SplitPolicy::Balanced, |tokens| SplitPolicy::Fixed { tokens });
+        step.rows += spare;
+        step.gaps = gaps.into();
+        step.check(&simulate(Simulation::default().with_arch(PTX[arch])));
+    }
+}
+
+#[test]
+fn lengths_around_every_edge() {
+    let lens = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 0, 200];
+    for (i, format) in [CacheFormat::INT4, CacheFormat::int4(Group::G64), CacheFormat::BF16].into_iter().enumerate() {
+        for policy in [SplitPolicy::Balanced, SplitPolicy::Fixed { tokens: 1000 }] {
+            let rng = &mut rng(200 + i as u64);
+            let batch = Batch::new(rng, &lens, &[1; 18], 16);
+            let mut step = Step::random(rng, geometry(4, 2, 40, 8), format, batch);
+            step.policy = policy;
+            step.check(&device());
+        }
+    }
+}
+
+#[test]
+fn long_sequences_are_split_over_the_device() {
+    for multiprocessors in [1, 3, 16] {
+        let rng = &mut rng(300);
+        let batch = Batch::new(rng, &[300, 5, 150], &[1, 1, 2], 32);
+        let step = Step::random(rng, geometry(4, 2, 64, 8), CacheFormat::INT4, batch);
+        step.check(&simulate(Simulation::default().with_multiprocessors(multiprocessors)));
+    }
+}
+
+#[test]
+fn every_shared_memory_limit() {
+    // GeForce and L40, A100, H100. The smallest takes tiles of 8 tokens where latents are large.
+    for kib in [99, 163, 227] {
+        let device = simulate(Simulation::default().with_shared_bytes(kib * 1024));
+        for (rank, format) in [
+            (512, CacheFormat::INT4),
+            (1024, CacheFormat::INT4),
+            (2048, CacheFormat::INT4),
+            (512, CacheFormat::int4(Group::G32)),
+            (2048, CacheFormat::int4(Group::G128)),
+            (512, CacheFormat::BF16),
+            (2048, CacheFormat::BF16),
+        ] {
+            let rng = &mut rng(400);
+            let batch = Batch::new(rng, &[40], &[1], 16);
+            Step::random(rng, geometry(32, 32, rank, 16), format, batch).check(&device);
+        }
+    }
+}
+
+#[test]
+fn any_scale_of_the_latent() {
+    // Each token's latent between 2^-18 and 2^16 in size; the queries are as small as the largest latents are large.
+    for format in [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16] {
+        for exponents in [-18..-8, -2..3, 6..16] {
+            let rng = &mut rng(500);
+            let batch = Batch::new(rng, &[37, 70], &[1, 1], 8);
+            let mut step = Step::random(rng, geometry(4, 2, 72, 8), format, batch);
+            let largest = 2f32.powi(exponents.end - 1);
+            for (b, &len) in step.batch.seq_lens.iter().enumerate() {
+                for t in 0..len as usize {
+                    let size = 2f32.powi(rng.random_range(exponents.clone()));
+                    let latent: Vec<f32> = random(rng, 72).iter().map(|x| 1.9999 * size * x).collect();
+                    let rope = random(rng, 16);
+                    step.cache.write(step.batch.slot(b, t), &latent, &rope).unwrap();
+                }
+            }
+            step.q_latent.iter_mut().for_each(|q| *q = bf16::from_f32(q.to_f32() / largest));
+            step.size = f64::from(largest);
+            step.check(&device());
+        }
+    }
+}
+
+#[test]
+fn fixed_pieces_do_not_see_the_rest_of_the_batch() {
+    for format in [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16] {
+        let rng = &mut rng(600);
+        let batch = Batch::new(rng, &[100, 7, 64, 0, 130], &[1, 2, 1, 1, 3], 16);
+        let mut all = Step::random(rng, geometry(9, 3, 48, 8), format, batch);
+        all.policy = SplitPolicy::Fixed { tokens: 48 };
+        let (o_latent, lse) = all.run(&device());
+        let (h, l, r) = (9, 48, 8);
+        for b in 0..5 {
+            let rows = all.batch.query_starts[b] as usize..all.batch.query_starts[b + 1] as usize;
+            let alone = Step {
+                batch: Batch {
+                    query_starts: vec![0, rows.len() as i32],
+                    seq_lens: vec![all.batch.seq_lens[b]],
+                    table: all.batch.table[b * all.batch.max_pages..][..all.batch.max_pages].to_vec(),
+                    ..all.batch
+                },
+                cache: all.cache.clone(),
+                q_latent: all.q_latent[rows.start * h * l..rows.end * h * l].to_vec(),
+                q_rope: all.q_rope[rows.start * h * r..rows.end * h * r].to_vec(),
+                rows: rows.len(),
+                ..all
+            };
+            let (alone_o, alone_lse) = alone.run(&simulate(Simulation::default().with_multiprocessors(50)));
+            assert_eq!(alone_o, o_latent[rows.start * h * l..rows.end * h * l]);
+            assert_eq!(alone_lse, lse[rows.start * h..rows.end * h]);
+        }
+    }
+}
+
+#[test]
+fn repeated_runs_agree_to_the_bit() {
+    let rng = &mut rng(700);
+    let batch = Batch::new(rng, &[150, 20], &[1, 2], 16);
+    let (device, step) = (device(), Step::random(rng, geometry(9, 3, 96, 8), CacheFormat::INT4, batch));
+    let first = step.run(&device);
+    assert!((0..3).all(|_| step.run(&device) == first));
+}
+
+#[test]
+fn csr_tables_are_the_same_batch() {
+    let rng = &mut rng(800);
+    let batch = Batch::new(rng, &[33, 0, 50], &[1, 1, 2], 8);
+    let step = Step::random(rng, geometry(4, 2, 64, 8), CacheFormat::INT4, batch);
+    let (dense, _) = step.run(&device());
+    let device = device();
+    let used = |b: usize| (step.batch.seq_lens[b] as usize).div_ceil(8);
+    let indptr: Vec<i32> = (0..=3).map(|b| (0..b).map(used).sum::<usize>() as i32).collect();
+    let rows = step.batch.table.chunks_exact(step.batch.max_pages).enumerate();
+    let indices: Vec<i32> = rows.flat_map(|(b, row)| row[..used(b)].to_vec()).collect();
+    let pages = PageTable::Csr { indptr: &indptr, indices: &indices };
+    let sequences = Sequences { pages, ..step.batch.sequences() };
+    let buffers = BatchBuffers::upload(&device, &sequences, step.cache.layout(), step.batch.pages).unwrap();
+    assert_eq!(step.run_on(&device, &buffers.batch()).0, dense);
+}
+
+/// One sequence in one piece.
+fn one_piece(geometry: Geometry, format: CacheFormat, tokens: usize) -> Step {
+    let rng = &mut rng(900);
+    let batch = Batch::new(rng, &[tokens], &[1], 64);
+    let mut step = Step::random(rng, geometry, format, batch);
+    step.policy = SplitPolicy::Fixed { tokens: 4096 };
+    step
+}
+
+#[test]
+fn every_cached_byte_is_read_once_per_tile_of_heads() {
+    for (geometry, format, head_tiles) in [
+        (geometry(32, 8, 512, 16), CacheFormat::INT4, 1),
+        (geometry(16, 1, 512, 64), CacheFormat::INT4, 1),
+        (geometry(32, 8, 512, 16), CacheFormat::int4(Group::G32), 1),
+        (geometry(32, 8, 512, 16), CacheFormat::BF16, 1),
+        (geometry(32, 32, 2048, 16), CacheFormat::INT4, 2),
+    ] {
+        // Twice as many tokens, to tell what each costs from what a block costs.
+        let meters = [128, 256].map(|tokens| {
+            let device = device();
+            one_piece(geometry, format, tokens).run(&device);
+            device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_")).map(|(_, c)| c.meter)
+        });
+        let [Some(short), Some(long)] = meters else { return };
+        let traffic = |meter: &ptx_sim::meter::Meter, path| meter.traffic.get(&path).copied().unwrap_or_default();
+        // The test runs everything twice.
+        let layout = CacheLayout::new(&geometry, format, 64).unwrap();
+        let bytes = (2 * 256 * layout.bytes_per_token() * head_tiles) as u64;
+        assert_eq!(traffic(&long, Path::CopyGlobalRead).bytes, bytes, "{geometry:?} {format:?}");
+        for path in [Path::LocalRead, Path::LocalWrite] {
+            assert_eq!(traffic(&long, path).bytes, 0);
+        }
+        let more = |path| {
+            let (short, long) = (traffic(&short, path), traffic(&long, path));
+            [long.conflicts - short.conflicts, long.wavefronts - short.wavefronts]
+        };
+        let [reads, writes, copies] = [Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite].map(more);
+        // Reads: 8 bytes of running sums per lane. Copies: rows of a rotated key of fewer than 128 bytes lie where 8 of
+        // them can be read at once, and so 2 or 4 of them cannot always be written at once.
+        println!("{format:?} {reads:?} {writes:?} {copies:?}");
+        assert_eq!((reads[0], writes[0]), (0, 0), "{format:?}");
+        assert!(copies[0] * 5 <= copies[1], "{format:?}: {copies:?}");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    let device = device();
+    let geometry = geometry(4, 2, 64, 8);
+    let layout = |geometry| CacheLayout::new(geometry, CacheFormat::INT4, 16).unwrap();
+    let config = DecodeConfig::new(geometry, layout(&geometry), 1.0, 3, 100);
+    let refused = |config| Decode::new(&device, config).unwrap_err().to_string();
+    let large = geometry.with_latent_rank(2561).unwrap();
+    assert!(refused(DecodeConfig::new(geometry, layout(&large), 1.0, 3, 100)).starts_with("cache layout: latent rank"));
+    let message = refused(DecodeConfig::new(large, layout(&large), 1.0, 3, 100));
+    assert!(
+        message.starts_with("decode of latents of 2561 numbers") && message.ends_with("at most 2560 are supported")
+    );
+    let message = refused(config.with_policy(SplitPolicy::Fixed { tokens: 0 }));
+    assert_eq!(message, "schedule: pieces of 0 tokens: must be at least 1");
+    let message = refused(DecodeConfig::new(geometry, layout(&geometry), 1.0, 0, 100));
+    assert_eq!(message, "schedule: most query tokens 0: must be 1..2^31");
+    let message = refused(
+        DecodeConfig::new(geometry, layout(&geometry), 1.0, 3, 1 << 20).with_policy(SplitPolicy::Fixed { tokens: 1 }),
+    );
+    assert_eq!(message, "combine of 1048576 parts: must be 1..=8192");
+    let small = simulate(Simulation::default().with_shared_bytes(12 * 1024));
+    if !small.is_cuda() {
+        let message = Decode::new(&small, config).unwrap_err().to_string();
+        assert!(message.contains("bytes of shared memory per block, and the device has 12288"), "{message}");
+    }
+
+    let (stream, operation) = (device.stream().unwrap(), Decode::new(&device, config).unwrap());
+    let rng = &mut rng(1000);
+    let batch = Batch::new(rng, &[20], &[1], 16);
+    let step = Step::random(rng, geometry, CacheFormat::INT4, batch);
+    let buffers =
+        BatchBuffers::upload(&device, &step.batch.sequences(), step.cache.layout(), step.batch.pages).unwrap();
+    let batch = buffers.batch();
+    let bytes = operation.workspace_bytes();
+    let mut workspace = device.allocate::<u8>(bytes + 1).unwrap();
+    let message = operation.plan(&stream, &batch, 4, workspace.view_mut()).unwrap_err().to_string();
+    assert_eq!(message, "4 query tokens: this operation was made for at most 3");
+    let short = workspace.view_mut().slice(..bytes - 1).unwrap();
+    let message = operation.plan(&stream, &batch, 1, short).unwrap_err().to_string();
+    assert_eq!(message, format!("workspace: expected at least {bytes} bytes, got {}", bytes - 1));
+    let odd = workspace.view_mut().slice(1..).unwrap();
+    assert!(operation.plan(&stream, &batch, 1, odd).unwrap_err().to_string().starts_with("workspace"));
+
+    let mut plan = operation.plan(&stream, &batch, 1, workspace.view_mut()).unwrap();
+    let cache = DeviceCache::upload(&device, &step.cache).unwrap();
+    let mut check = |operation: &Decode, [q_latent, q_rope, o_latent, lse]: [usize; 4], expected: &str| {
+        let (q_latent, q_rope) = (device.zeros(q_latent).unwrap(), device.zeros(q_rope).unwrap());
+        let (mut o_latent, mut lse) = (device.zeros(o_latent).unwrap(), device.zeros(lse).unwrap());
+        let args = DecodeArgs {
+            q_latent: Tensor::dense(q_latent.view(), [1, 4, q_latent.len() / 4]).unwrap(),
+            q_rope: Tensor::dense(q_rope.view(), [1, 4, q_rope.len() / 4]).unwrap(),
+            cache: cache.view(),
+            o_latent: o_latent.view_mut(),
+            lse: lse.view_mut(),
+        };
+        let message = operation.run(&stream, &mut plan, args).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    };
+    check(&operation, [260, 32, 256, 4], "q_latent: expected [query tokens 1, query heads 4, latent 64]");
+    check(&operation, [256, 36, 256, 4], "q_rope: expected [query tokens 1, query heads 4, rope 8]");
+    check(&operation, [256, 32, 255, 4], "o_latent: expected [query tokens 1, query heads 4, latent 64]");
+    check(&operation, [256, 32, 256, 5], "lse: expected [query tokens 1, query heads 4]");
+    let other = Decode::new(&device, DecodeConfig::new(geometry, layout(&geometry), 2.0, 3, 100)).unwrap();
+    check(&other, [256, 32, 256, 4], "plan: was made by an operation of another configuration");
+}
