@@ -399,7 +399,6 @@ fn every_cached_byte_is_read_once_per_tile_of_heads() {
         let [reads, writes, copies] = [Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite].map(more);
         // Reads: 8 bytes of running sums per lane. Copies: rows of a rotated key of fewer than 128 bytes lie where 8 of
         // them can be read at once, and so 2 or 4 of them cannot always be written at once.
-        println!("{format:?} {reads:?} {writes:?} {copies:?}");
         assert_eq!((reads[0], writes[0]), (0, 0), "{format:?}");
         assert!(copies[0] * 5 <= copies[1], "{format:?}: {copies:?}");
     }

@@ -252,3 +252,57 @@ fn rope_span(geometry: &Geometry) -> usize {
         _ => (0..geometry.query_heads).step_by(8).map(span).max().unwrap_or(0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CacheFormat;
+
+    const KIB: usize = 1024;
+
+    fn chosen(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat, kib: usize) -> Tiling {
+        let mut geometry = Geometry::mha2mla(heads, rope.0, rope.1 + 8, rope.1, 1).unwrap();
+        geometry.latent_rank = rank;
+        let layout = CacheLayout::new(&geometry, format, 64).unwrap();
+        let limits =
+            Limits { shared_bytes: kib * KIB, shared_bytes_per_multiprocessor: (kib + 1) * KIB, multiprocessors: 100 };
+        Tiling::choose(&geometry, &layout, &limits).unwrap()
+    }
+
+    /// Kernel, tokens per tile, stages and blocks per multiprocessor, for GeForce and L40, A100, H100.
+    #[test]
+    fn choices_for_named_models() {
+        let of = |heads, rope, rank, format| {
+            [99, 163, 227].map(|kib| {
+                let t = chosen(heads, rope, rank, format, kib);
+                let kernel = t.kernel.trim_start_matches("decode_");
+                format!("{kernel} {}x{} {}", t.tile_tokens, t.shared.stage_count, t.blocks_per_multiprocessor)
+            })
+        };
+        for (heads, rope, rank) in [
+            (32, (8, 16), 512),
+            (16, (1, 64), 512),
+            (32, (32, 16), 512),
+            (32, (32, 16), 1024),
+            (32, (32, 16), 2048),
+            (9, (3, 8), 96),
+        ] {
+            for format in [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16] {
+                println!("{heads} {rope:?} {rank} {format:?} {:?}", of(heads, rope, rank, format));
+            }
+        }
+    }
+
+    /// Every latent up to the largest is served on the smallest device, whatever its format.
+    #[test]
+    fn everything_fits_99_kib() {
+        for rank in (1..=2560).step_by(53).chain([512, 1024, 2048, 2560]) {
+            for format in [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16] {
+                for (heads, rope) in [(32, (32, 16)), (128, (1, 64)), (9, (3, 8)), (1, (1, 0))] {
+                    let tiling = chosen(heads, rope, rank, format, 99);
+                    assert!(tiling.shared_bytes + STATIC_BYTES <= 99 * KIB);
+                }
+            }
+        }
+    }
+}
