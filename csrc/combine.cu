@@ -12,7 +12,8 @@
 //     2 L + 4 bytes; 2 s L + L FLOPs. Half a FLOP per byte: memory decides.
 //
 // A row's parts are all parts, or, of decode's split results, those of its query token; a row without parts is another
-// kernel's, and left alone. Empty parts (lse = -inf) have weight 0, and what has weight 0 is not read, whatever bytes lie there.
+// kernel's, and left alone. Empty parts (lse = -inf) have weight 0, and what has weight 0 is not read, whatever bytes
+// lie there.
 
 #include <math_constants.h>
 

@@ -3,20 +3,22 @@
 //
 //     S^T [tokens x heads]  = C [tokens x latents] Q^T,  O^T [latents x heads] += C^T P^T
 //
-// Tile: a block has one item of `schedule` (one query token, a range of its tokens) and 8, 16 or 32 heads; it takes 8 to 64
+// Tile: a block has one item of `schedule` (one query token, a range of its tokens) and 8, 16 or 32 heads; it takes 8
+// to 64
 //     tokens at a time, in four phases with a barrier after each: copies of the next tile start; partial scores; softmax;
 //     output.
 // Scores: a warp has 16 tokens and every score_parts-th step of 64 latents; partial sums meet in shared memory.
 // Softmax: a warp has TILES heads, its lanes the tokens.
 // Accumulators: a warp has slices w, w + 8, .. of 64 latents, for all heads: 16 * SLICES * TILES registers per thread.
 // Shared memory, by `ops/decode/tiling.rs`: the query (2 bytes per latent and head, and the heads' steps of the rotated
-//     key), 1 or 2 stages of tokens as they are in the cache, f16 rows of a tile (int4 in groups), 16 KiB of scores for 32
+//     key), 1 or 2 stages of tokens as they are in the cache, f16 rows of a tile (int4 in groups), 18 KiB of scores for 32
 //     heads, weights; about 4 KiB of SmallArrays.
 // Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head. With
 //     int4 (L / 2 bytes) that is 8 FLOPs per byte and head: memory decides up to about 20 heads on an A100, then tensor
 //     cores do. Beside them a value costs 11/8 instructions to unpack (Whole), 2 conflict-free reads of its code, and per
 //     weight (L weights share none of it) about 20 instructions of softmax.
-// Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-28 of its largest; weights
+// Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-28 of its largest;
+// weights
 //     have 11 bits (bf16 latents: 16) and are normalised as rounded; groups' latents are rounded to f16. Everything else
 //     is exact, so that the lse is right to f32 rounding, but for groups.
 #include "decode/block.cuh"

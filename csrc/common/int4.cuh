@@ -28,8 +28,8 @@ __device__ inline uint32_t subnormal_bytes(uint32_t bytes) { return __byte_perm(
 __device__ inline uint32_t twice_low(uint32_t x) { return __byte_perm(x, x, 0x1010); }
 __device__ inline uint32_t twice_high(uint32_t x) { return __byte_perm(x, x, 0x3232); }
 
-// scale * n + min in f16 for two integers n, exact ones: one rounding. The affine codec rounds scale up, so that 15 steps
-// above min can be up to 65536: beyond f16's largest number, which then stands for it, 2^-11 away.
+// scale * n + min in f16 for two integers n, exact ones: one rounding. The affine codec rounds scale up, so that 15
+// steps above min can be up to 65536: beyond f16's largest number, which then stands for it, 2^-11 away.
 __device__ inline uint32_t affine_pair(uint32_t integers, uint32_t scales, uint32_t mins) {
     return min_f16x2(fma_f16x2(integers, scales, mins), 0x7BFF7BFF);
 }
@@ -37,7 +37,8 @@ __device__ inline uint32_t affine_pair(uint32_t integers, uint32_t scales, uint3
 // The 8 values of a word, in order, as f16. `affine` is the group's (scale, min).
 __device__ inline uint4 dequantize_word(uint32_t word, uint32_t affine) {
     const uint32_t scales = twice_low(affine), mins = twice_high(affine), high = word >> 8;
-    // 0x6400 is 1024, whose last bit counts 1: with a code in its place 1024 + code, four bits further up 1024 + 16 code.
+    // 0x6400 is 1024, whose last bit counts 1: with a code in its place 1024 + code, four bits further up 1024 + 16
+    // code.
     constexpr uint32_t BIASED = 0x64006400, SIXTEENTH = 0x2C002C00, MINUS_64 = 0xD400D400;
     const uint32_t c0 = sub_f16x2(mask_and_set<0x000F000F, BIASED>(word), BIASED);
     const uint32_t c1 = fma_f16x2(mask_and_set<0x00F000F0, BIASED>(word), SIXTEENTH, MINUS_64);

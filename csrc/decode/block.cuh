@@ -66,8 +66,8 @@ __device__ const T &at(const unsigned char *base, unsigned offset) {
     return *reinterpret_cast<const T *>(base + offset);
 }
 
-// In which order a step of 16 tokens stands in the contraction: lane t of a quarter's k = 2 t, 2 t + 1, 2 t + 8, 2 t + 9 are
-// tokens t, t + 4, t + 8, t + 12, and in memory these four weights are neighbours.
+// In which order a step of 16 tokens stands in the contraction: lane t of a quarter's k = 2 t, 2 t + 1, 2 t + 8, 2 t +
+// 9 are tokens t, t + 4, t + 8, t + 12, and in memory these four weights are neighbours.
 __device__ inline unsigned weight_position(unsigned token) {
     return (token & ~15u) + 4 * (token & 3) + (token >> 2 & 3);
 }

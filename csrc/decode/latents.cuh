@@ -1,8 +1,8 @@
-// The two products with the latents, from what the cache holds: S^T += C Q^T (tokens on m, heads on n, latents in k) and
-// O^T += C^T P^T (latents on m, heads on n, tokens in k).
+// The two products with the latents, from what the cache holds: S^T += C Q^T (tokens on m, heads on n, latents in k)
+// and O^T += C^T P^T (latents on m, heads on n, tokens in k).
 //
-// Whole: A operands come straight from the codes. A code's bits, left where they are, are a subnormal f16 (common/int4.cuh):
-// 5/8 instructions per value in S, 6/8 in O. Scales and mins never touch a value:
+// Whole: A operands come straight from the codes. A code's bits, left where they are, are a subnormal f16
+// (common/int4.cuh): 5/8 instructions per value in S, 6/8 in O. Scales and mins never touch a value:
 //     S = scale_t 2^24 (S of the codes) + min_t sum(q)       per run of 512 latents
 //     O = sum_t (P_t scale_t) code_t + sum_t P_t min_t       with P_t scale_t as B operand, one for each run
 // Groups and Bf16: A operands come from 16-bit rows, Groups dequantises each tile into f16 once (19/8 instructions per

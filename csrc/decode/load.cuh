@@ -4,7 +4,8 @@
 #include "../ptx/cp_async.cuh"
 #include "block.cuh"
 
-// The address of the page of token `first` plus the thread's index, 0 past the end: nothing of the page table is read there.
+// The address of the page of token `first` plus the thread's index, 0 past the end: nothing of the page table is read
+// there.
 __device__ inline uint64_t find_page(const DecodeParams &params, const DecodeItem &item, unsigned first) {
     const unsigned thread = thread_index(), token = first + thread;
     if (thread >= params.tile_tokens || token >= item.end) {
@@ -15,8 +16,8 @@ __device__ inline uint64_t find_page(const DecodeParams &params, const DecodeIte
     return params.cache.pages + page * params.cache.page_bytes;
 }
 
-// Copies a row per token, of `row_bytes` at `offset` of the token's page, to `destination`, as `chunks` chunks of `CHUNK`
-// bytes. Chunks past a row's end, and all of tokens past the item's end, become zeros.
+// Copies a row per token, of `row_bytes` at `offset` of the token's page, to `destination`, as `chunks` chunks of
+// `CHUNK` bytes. Chunks past a row's end, and all of tokens past the item's end, become zeros.
 template <unsigned CHUNK>
 __device__ void copy_rows(const DecodeParams &params, const uint64_t *pages, unsigned first, uint32_t destination,
                           unsigned stride, unsigned chunks, unsigned offset, unsigned row_bytes) {

@@ -5,8 +5,8 @@
 // below 2^-28 of the largest can lose bits.
 //
 // Order: wherever A operands are read 8 values (or words of 8 codes) per lane, k runs in another order than memory, and
-// the query is stored in the order of k. In a step of 64 codes lane t has the values 16 t .. 16 t + 15, in 2 words; in a
-// step of 32 values of a rotated key 8 t .. 8 t + 7. The four pairs of 8 values go to four matrices of `ldmatrix`.
+// the query is stored in the order of k. In a step of 64 codes lane t has the values 16 t .. 16 t + 15, in 2 words; in
+// a step of 32 values of a rotated key 8 t .. 8 t + 7. The four pairs of 8 values go to four matrices of `ldmatrix`.
 #pragma once
 
 #include "../common/int4.cuh"
@@ -42,8 +42,8 @@ __device__ uint32_t query_pair(uint32_t pair, float factor) {
     return S::LATENTS == Latents::Bf16 ? bf16x2_from_f32(low, high) : f16x2_from_f32(low, high);
 }
 
-// The part of a head's query that meets rope steps `first` .. `first + rope_span - 1`: zeros but in the columns of its own
-// rope head. `sums` gets the sum of each step.
+// The part of a head's query that meets rope steps `first` .. `first + rope_span - 1`: zeros but in the columns of its
+// own rope head. `sums` gets the sum of each step.
 __device__ inline void store_rope_query(const DecodeParams &params, unsigned char *row, float *sums, const uint16_t *query,
                                         unsigned first, unsigned rope_head, bool present, float factor) {
     const unsigned lane = threadIdx.x % WARP, dims = params.geometry.rope_dim;

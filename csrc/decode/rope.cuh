@@ -1,7 +1,7 @@
-// The rotated key's part of the scores. All rope heads of a token form one row; an n-tile of 8 query heads multiplies only
-// the steps in which its rope heads lie, with a block-diagonal query. Codes are multiplied as they are, as subnormal f16
-// (common/int4.cuh), and a step's product is scaled then: exact up to the sums, and cheap enough for the few numbers of a
-// rotated key.
+// The rotated key's part of the scores. All rope heads of a token form one row; an n-tile of 8 query heads multiplies
+// only the steps in which its rope heads lie, with a block-diagonal query. Codes are multiplied as they are, as
+// subnormal f16 (common/int4.cuh), and a step's product is scaled then: exact up to the sums, and cheap enough for the
+// few numbers of a rotated key.
 #pragma once
 
 #include "../common/int4.cuh"
@@ -10,7 +10,8 @@
 #include "block.cuh"
 #include "latents.cuh"
 
-// For lane t of a quarter, values 8 t .. 8 t + 7 of step `step` of a token's rotated key: bf16, or codes as subnormal f16.
+// For lane t of a quarter, values 8 t .. 8 t + 7 of step `step` of a token's rotated key: bf16, or codes as subnormal
+// f16.
 __device__ inline uint4 rope_values(const DecodeParams &params, const unsigned char *stage, unsigned t, unsigned token, unsigned step) {
     const unsigned char *row = stage + params.shared.rope + token * params.shared.rope_stride;
     if (params.cache.rope_kind == ROW_BF16) {

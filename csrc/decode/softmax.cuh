@@ -2,12 +2,13 @@
 // the warp's sums are spread over its lanes, and lie in shared memory until the next: registers are the output's.
 //
 // Weights are rounded to 16 bits before they are multiplied. What they are divided by in the end is the sum of the
-// rounded ones, so that the result is a weighted mean, only with weights that are off by up to 2^-12 (f16), or 2^-18 (Bf16,
-// where a weight is the sum of two bf16). The lse is of the exact sums.
+// rounded ones, so that the result is a weighted mean, only with weights that are off by up to 2^-12 (f16), or 2^-18
+// (Bf16, where a weight is the sum of two bf16). The lse is of the exact sums.
 //
-// A P of 1 becomes a weight of 2^14, so that f16 keeps all its bits down to a P of 2^-28. Whole: the weight of a token in run
-// r is its P scale_r / unit_r; the unit is 2^(e - 14), where 2^e is the largest power of two not above the largest scale so
-// far. Scales differ by at most 2^37, so that a P of 1 is never lost. Phat = (rounded weight) unit_r / scale_r is what P became.
+// A P of 1 becomes a weight of 2^14, so that f16 keeps all its bits down to a P of 2^-28. Whole: the weight of a token
+// in run r is its P scale_r / unit_r; the unit is 2^(e - 14), where 2^e is the largest power of two not above the
+// largest scale so far. Scales differ by at most 2^37, so that a P of 1 is never lost. Phat = (rounded weight) unit_r /
+// scale_r is what P became.
 #pragma once
 
 #include "../ptx/special.cuh"
