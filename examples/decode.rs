@@ -4,7 +4,7 @@
 
 use latent_attention::cache::{CacheFormat, PageTable, Sequences};
 use latent_attention::convert::{Calibration, ConvertOptions, convert};
-use latent_attention::layer::{LatentAttentionLayer, StepInputs};
+use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, Linear, Matrix};
 
@@ -19,7 +19,7 @@ fn main() -> latent_attention::Result<()> {
     let mut calibration = Calibration::new(&dense)?;
     calibration.observe(&dense, &inputs)?;
     let weights = convert(&dense, &ConvertOptions::new(4, 16), Some(&calibration))?;
-    let layer = LatentAttentionLayer::new(weights)?;
+    let layer = ReferenceLayer::new(weights)?;
 
     // Decode: each step appends one token to the cache and attends to all before it.
     let page_size = 16;
@@ -28,7 +28,7 @@ fn main() -> latent_attention::Result<()> {
     let tables = RopeTables::from_theta(10_000.0, dense.head_dim, TOKENS);
     for (t, x) in inputs.chunks(HIDDEN).enumerate() {
         let weights = layer.weights();
-        let step = StepInputs {
+        let step = ReferenceInputs {
             q_rope: &weights.query_rope.apply(x)?,
             q_nope: &weights.query_nope.apply(x)?,
             k_rope: &weights.key_rope.apply(x)?,

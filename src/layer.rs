@@ -1,120 +1,271 @@
-//! One attention layer's step, from projected tokens to the input of the output projection.
+//! One attention layer's step on a device, from projected tokens to the input of the output projection.
 
-use crate::cache::{CacheFormat, CacheLayout, PagedCache, Sequences};
-use crate::error::{Result, check_len};
+use half::bf16;
+
+use crate::cache::CacheLayout;
+use crate::device::{Buffer, Device, Stream, Tensor, TensorMut, View, ViewMut};
+use crate::error::{Error, Result};
 use crate::geometry::Geometry;
-use crate::reference::{self, AppendInputs, AppendParams, DecodeInputs};
-use crate::rope::RopeTables;
+use crate::ops::check;
+use crate::ops::{
+    AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, Batch, CacheViewMut, Decode, DecodeArgs, DecodeConfig, DeviceCache,
+    DeviceNorm, ExpandOutput, ExpandOutputArgs, Plan, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers,
+    SplitPolicy,
+};
 use crate::weights::LatentAttention;
 
-/// What the engine's own projections made of the new tokens of a batch, T in all.
-#[derive(Clone, Copy, Debug)]
-pub struct StepInputs<'a> {
+/// What stays the same from step to step, for all layers of a model alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LayerConfig {
+    /// How the cache's bytes lie.
+    pub layout: CacheLayout,
+    /// How the tokens that a query sees are divided among the device's blocks.
+    pub policy: SplitPolicy,
+    /// Most query tokens in a step.
+    pub max_query_tokens: usize,
+    /// Most tokens in a sequence.
+    pub max_tokens: usize,
+}
+
+impl LayerConfig {
+    /// Steps of up to `max_query_tokens` query tokens over sequences of up to `max_tokens` tokens, evenly divided.
+    #[must_use]
+    pub fn new(layout: CacheLayout, max_query_tokens: usize, max_tokens: usize) -> Self {
+        Self { layout, policy: SplitPolicy::Balanced, max_query_tokens, max_tokens }
+    }
+
+    /// The same with another way to divide work.
+    #[must_use]
+    pub fn with_policy(self, policy: SplitPolicy) -> Self {
+        Self { policy, ..self }
+    }
+}
+
+/// The arguments of [`LatentAttentionLayer::step`]: what the engine's own projections made of the new tokens of a batch,
+/// T in all, and where to put what comes of it. Slices of wider tensors will do.
+#[derive(Debug)]
+pub struct StepArgs<'a, 'b> {
     /// `[T, H, R]`, not yet rotated.
-    pub q_rope: &'a [f32],
+    pub q_rope: Tensor<'a, bf16>,
     /// `[T, H, Dn]`.
-    pub q_nope: &'a [f32],
+    pub q_nope: Tensor<'a, bf16>,
     /// `[T, Gr, R]`, not yet rotated.
-    pub k_rope: &'a [f32],
-    /// `[T, L]`: the down-projection's output, before norm and latent bias.
-    pub c_kv: &'a [f32],
+    pub k_rope: Tensor<'a, bf16>,
+    /// `[T, 1, L]`: the down-projection's output, before norm and latent bias.
+    pub c_kv: Tensor<'a, bf16>,
     /// `[T]`: row of the cosine and sine tables.
-    pub positions: &'a [i32],
+    pub positions: View<'a, i32>,
     /// `[T]`: where each token goes in the cache; -1 stores nothing.
-    pub slots: &'a [i64],
+    pub slots: View<'a, i64>,
+    /// The batch, divided by [`LatentAttentionLayer::plan`].
+    pub plan: &'a mut Plan<'b>,
+    /// What lies between the launches.
+    pub workspace: &'a mut LayerWorkspace,
+    /// In and out: the layer's cache.
+    pub cache: CacheViewMut<'a>,
+    /// Out: `[T, H, Dv]`, the output projection's input.
+    pub out: TensorMut<'a, bf16>,
+    /// `[2]`: as [`RopeAppendArgs::counters`].
+    pub counters: Option<ViewMut<'a, u64>>,
 }
 
-/// The outcome of [`LatentAttentionLayer::step`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepOutput {
-    /// `[T, H, Dv]`: the output projection's input.
-    pub out: Vec<f32>,
-    /// How many cached values were not finite or beyond f16's range.
-    pub saturated: usize,
+/// What a step needs between its launches; one serves all layers of a model in turn.
+#[derive(Debug)]
+pub struct LayerWorkspace {
+    q_rotated: Buffer<bf16>,
+    q_latent: Buffer<bf16>,
+    o_latent: Buffer<bf16>,
+    lse: Buffer<f32>,
 }
 
-/// One latent-attention layer over a paged cache. The query, key and output projections stay with the engine, whose
-/// matrix products they are; everything between them is here. Runs on the CPU reference.
-#[derive(Clone, Debug)]
+/// One latent-attention layer over a paged cache, on a device. The query, key and output projections stay with the
+/// engine, whose matrix products they are; everything between them is here, in four launches: append, absorb, attend,
+/// expand, and a fifth that merges where the batch's work was split.
+/// [`ReferenceLayer`](crate::reference::ReferenceLayer) says what it computes.
+#[derive(Debug)]
 pub struct LatentAttentionLayer {
-    weights: LatentAttention,
+    geometry: Geometry,
+    config: LayerConfig,
+    rotation: RotationBuffers,
+    norm: Option<(Buffer<f32>, f32)>,
+    bias: Option<Buffer<f32>>,
+    up_key: Buffer<bf16>,
+    up_value: Buffer<bf16>,
+    value_bias: Option<Buffer<f32>>,
+    append: RopeAppend,
+    absorb: AbsorbQuery,
+    decode: Decode,
+    expand: ExpandOutput,
 }
 
 impl LatentAttentionLayer {
-    /// A layer with the given weights.
+    /// Copies a layer's weights to the device, the up-projections in bf16, and loads its kernels. `tables` are the
+    /// model's cosines and sines, already on the device; the layer's own frequencies index them.
     ///
     /// # Errors
-    /// As [`LatentAttention::validate`].
-    pub fn new(weights: LatentAttention) -> Result<Self> {
+    /// As [`LatentAttention::validate`]; [`Error::Shape`] if the layout is another geometry's, [`Error::Index`] if the
+    /// tables lack a frequency; what the operations say of the device.
+    pub fn new(
+        device: &Device,
+        weights: &LatentAttention,
+        tables: &RotationBuffers,
+        config: LayerConfig,
+    ) -> Result<Self> {
         weights.validate()?;
-        Ok(Self { weights })
+        let geometry = weights.geometry;
+        let rounded = |values: &[f32]| -> Vec<bf16> { values.iter().map(|&value| bf16::from_f32(value)).collect() };
+        let upload = |values: &Vec<f32>| device.upload(values);
+        let decode = DecodeConfig::new(
+            geometry,
+            config.layout,
+            weights.scale as f32,
+            config.max_query_tokens,
+            config.max_tokens,
+        );
+        Ok(Self {
+            geometry,
+            config,
+            rotation: tables.with_index(&weights.frequencies)?,
+            norm: weights.latent_norm.as_ref().map(|norm| Ok((upload(&norm.gain)?, norm.epsilon))).transpose()?,
+            bias: weights.latent_bias.as_ref().map(upload).transpose()?,
+            up_key: device.upload(&rounded(weights.up_key.data()))?,
+            up_value: device.upload(&rounded(weights.up_value.data()))?,
+            value_bias: weights.value_bias.as_ref().map(upload).transpose()?,
+            append: RopeAppend::new(device, RopeAppendConfig::new(geometry, config.layout, weights.pairing))?,
+            absorb: AbsorbQuery::new(device, AbsorbConfig::new(geometry))?,
+            decode: Decode::new(device, decode.with_policy(config.policy))?,
+            expand: ExpandOutput::new(device, AbsorbConfig::new(geometry))?,
+        })
     }
 
-    /// The layer's weights.
+    /// The layer's sizes.
     #[must_use]
-    pub fn weights(&self) -> &LatentAttention {
-        &self.weights
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
     }
 
-    /// An empty cache for this layer: `pages` pages of `page_size` tokens.
+    /// What it was made for.
+    #[must_use]
+    pub fn config(&self) -> &LayerConfig {
+        &self.config
+    }
+
+    /// An empty cache of `pages` pages.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the page size is not one of
-    /// [`PAGE_SIZES`](crate::cache::PAGE_SIZES), or there is not enough memory.
-    pub fn new_cache(&self, format: CacheFormat, page_size: usize, pages: usize) -> Result<PagedCache> {
-        PagedCache::new(CacheLayout::new(&self.weights.geometry, format, page_size)?, pages)
+    /// As [`DeviceCache::new`].
+    pub fn new_cache(&self, pages: usize) -> Result<DeviceCache> {
+        DeviceCache::new(self.up_key.view().device(), self.config.layout, pages)
+    }
+
+    /// Memory for what lies between the launches of a step. Layers of the same geometry and configuration can share it.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] if there is not enough.
+    pub fn new_workspace(&self) -> Result<LayerWorkspace> {
+        let (device, g) = (self.up_key.view().device().clone(), &self.geometry);
+        let rows = self.config.max_query_tokens * g.query_heads;
+        Ok(LayerWorkspace {
+            q_rotated: device.allocate(rows * g.rope_dim)?,
+            q_latent: device.allocate(rows * g.latent_rank)?,
+            o_latent: device.allocate(rows * g.latent_rank)?,
+            lse: device.allocate(rows)?,
+        })
+    }
+
+    /// Bytes of workspace that [`LatentAttentionLayer::plan`] needs.
+    #[must_use]
+    pub fn plan_bytes(&self) -> usize {
+        self.decode.workspace_bytes()
+    }
+
+    /// Divides a batch of `query_tokens` query tokens among the device's blocks. Its lengths count the tokens that the
+    /// step appends. The plan serves all layers of the same geometry and configuration, one step each.
+    ///
+    /// # Errors
+    /// As [`Decode::plan`].
+    pub fn plan<'a>(
+        &self,
+        stream: &Stream,
+        batch: &Batch<'a>,
+        query_tokens: usize,
+        workspace: ViewMut<'a, u8>,
+    ) -> Result<Plan<'a>> {
+        self.decode.plan(stream, batch, query_tokens, workspace)
     }
 
     /// One step of a batch: rotates and appends the new tokens, then lets them attend to their sequences through the
     /// cache, themselves included, all in the latent space.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape), [`Error::Index`](crate::Error::Index) or
-    /// [`Error::Config`](crate::Error::Config) says which argument does not fit; the cache is untouched then.
-    pub fn step(
-        &self,
-        inputs: &StepInputs,
-        sequences: &Sequences,
-        tables: &RopeTables,
-        cache: &mut PagedCache,
-    ) -> Result<StepOutput> {
-        let weights = &self.weights;
-        let geometry: &Geometry = &weights.geometry;
-        let tokens = inputs.slots.len();
-        // What decoding needs is checked before the cache is written.
-        check_len("query tokens of the batch", sequences.query_tokens(), &[("slots", tokens)])?;
-        sequences.resolve(cache)?;
-        let q_nope: Vec<f64> = inputs.q_nope.iter().map(|&q| f64::from(q)).collect();
-        let q_latent = reference::absorb_query(geometry, weights.up_key.data(), &q_nope, tokens)?;
-
-        let params = AppendParams {
-            geometry,
-            pairing: weights.pairing,
-            tables,
-            frequencies: &weights.frequencies,
-            norm: weights.latent_norm.as_ref(),
-            bias: weights.latent_bias.as_deref(),
-        };
-        let append = AppendInputs {
-            q_rope: inputs.q_rope,
-            k_rope: inputs.k_rope,
-            c_kv: inputs.c_kv,
-            positions: inputs.positions,
-            slots: inputs.slots,
-        };
-        let appended = reference::rope_append(&params, &append, cache)?;
-
-        let q_rope: Vec<f64> = appended.q_rope.iter().map(|&q| f64::from(q)).collect();
-        let decode = DecodeInputs {
-            geometry,
-            q_latent: &q_latent,
-            q_rope: &q_rope,
-            scale: weights.scale,
-            sequences: *sequences,
-        };
-        let attended = reference::decode(&decode, cache)?;
-        let (up_value, value_bias) = (weights.up_value.data(), weights.value_bias.as_deref());
-        let out = reference::expand_output(geometry, up_value, value_bias, &attended.o_latent, tokens)?;
-        Ok(StepOutput { out: out.into_iter().map(|v| v as f32).collect(), saturated: appended.saturated })
+    /// [`Error::Shape`] or [`Error::Config`] says which argument does not fit, before anything is appended; as
+    /// [`Kernel::launch`](crate::device::Kernel::launch).
+    pub fn step(&self, stream: &Stream, args: StepArgs) -> Result<()> {
+        let StepArgs { plan, workspace, mut cache, .. } = args;
+        let (g, tokens) = (&self.geometry, args.slots.len());
+        if tokens != plan.query_tokens() {
+            return Err(Error::Shape {
+                what: "slots",
+                expected: format!("[query tokens of the plan {}]", plan.query_tokens()),
+                got: format!("{tokens} elements"),
+            });
+        }
+        let rows = tokens * g.query_heads;
+        let rope_shape = [tokens, g.query_heads, g.rope_dim];
+        let latent_shape = [tokens, g.query_heads, g.latent_rank];
+        // What later launches could refuse is looked at before the first one that writes the cache.
+        self.decode.check_plan(plan, &cache.view())?;
+        let out = ("value", g.value_dim);
+        check::tensor_mut(
+            "out",
+            stream.device(),
+            &args.out,
+            [("tokens", tokens), ("query heads", g.query_heads), out],
+        )?;
+        self.absorb.run(
+            stream,
+            AbsorbQueryArgs {
+                up_key: Tensor::dense(self.up_key.view(), [g.kv_heads, g.nope_dim, g.latent_rank])?,
+                q_nope: args.q_nope,
+                q_latent: TensorMut::dense(workspace.q_latent.view_mut(), latent_shape)?,
+            },
+        )?;
+        self.append.run(
+            stream,
+            RopeAppendArgs {
+                q_rope: Some(args.q_rope),
+                q_rotated: TensorMut::dense(workspace.q_rotated.view_mut(), rope_shape)?,
+                k_rope: args.k_rope,
+                c_kv: args.c_kv,
+                positions: args.positions,
+                slots: args.slots,
+                rotation: self.rotation.rotation(),
+                norm: self.norm.as_ref().map(|(gain, epsilon)| DeviceNorm { gain: gain.view(), epsilon: *epsilon }),
+                bias: self.bias.as_ref().map(Buffer::view),
+                cache: cache.reborrow(),
+                counters: args.counters,
+            },
+        )?;
+        self.decode.run(
+            stream,
+            plan,
+            DecodeArgs {
+                q_latent: Tensor::dense(workspace.q_latent.view(), latent_shape)?,
+                q_rope: Tensor::dense(workspace.q_rotated.view(), rope_shape)?,
+                cache: cache.view(),
+                o_latent: workspace.o_latent.view_mut().slice(..rows * g.latent_rank)?,
+                lse: workspace.lse.view_mut().slice(..rows)?,
+            },
+        )?;
+        self.expand.run(
+            stream,
+            ExpandOutputArgs {
+                up_value: Tensor::dense(self.up_value.view(), [g.kv_heads, g.value_dim, g.latent_rank])?,
+                value_bias: self.value_bias.as_ref().map(Buffer::view),
+                o_latent: Tensor::dense(workspace.o_latent.view(), latent_shape)?,
+                out: args.out,
+            },
+        )
     }
 }

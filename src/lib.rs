@@ -2,11 +2,11 @@
 //!
 //! - [`geometry`] says what a model is, [`weights`] what a layer holds, [`rope`] which dimensions turn.
 //! - [`cache`] says how bytes lie: int4 or bf16 latents and rotated keys in pages, specified to the bit.
+//! - [`layer`] puts one attention layer's step together, on a device.
 //! - [`reference`](mod@reference) says what each operation computes, in f64.
 //! - [`image`] holds the CUDA kernels that this build compiled, if any.
 //! - [`device`] is where kernels run: a GPU, or the simulator.
 //! - [`ops`] checks an operation's arguments and launches its kernel.
-//! - [`layer`] puts one attention layer's step together.
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]

@@ -2,84 +2,18 @@
 
 mod common;
 
-use common::{Batch, assert_close, geometry, page_size, random, rng, widen};
+use common::layers::{Sequence, weights};
+use common::{assert_close, geometry, page_size, rng, widen};
 use latent_attention::cache::{CacheFormat, Group, RopeFormat};
-use latent_attention::layer::{LatentAttentionLayer, StepInputs};
-use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
-use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
+use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
+use latent_attention::rope::{FrequencyIndex, RopeTables};
+use latent_attention::weights::{LatentAttention, Matrix};
 use latent_attention::{Geometry, reference};
 use proptest::prelude::*;
 use rand::RngExt;
-use rand::rngs::ChaCha8Rng;
 
-const HIDDEN: usize = 6;
-
-fn matrix(rng: &mut ChaCha8Rng, rows: usize, cols: usize) -> Matrix {
-    Matrix::new(rows, cols, random(rng, rows * cols)).unwrap()
-}
-
-fn layer(rng: &mut ChaCha8Rng, g: Geometry) -> LatentAttentionLayer {
-    let indices = (0..g.rope_heads * g.rope_dim / 2).map(|_| rng.random_range(0..5)).collect();
-    let norm: bool = rng.random();
-    let weights = LatentAttention {
-        geometry: g,
-        query_down: None,
-        query_rope: Linear::new(matrix(rng, g.query_heads * g.rope_dim, HIDDEN)),
-        query_nope: Linear::new(matrix(rng, g.query_heads * g.nope_dim, HIDDEN)),
-        key_rope: Linear::new(matrix(rng, g.rope_width(), HIDDEN)),
-        down: Linear::new(matrix(rng, g.latent_rank, HIDDEN)),
-        latent_norm: norm.then(|| RmsNorm { gain: random(rng, g.latent_rank), epsilon: 1e-6 }),
-        latent_bias: Some(random(rng, g.latent_rank)),
-        up_key: matrix(rng, g.kv_heads * g.nope_dim, g.latent_rank),
-        up_value: matrix(rng, g.kv_heads * g.value_dim, g.latent_rank),
-        value_bias: Some(random(rng, g.kv_heads * g.value_dim)),
-        output: Linear::new(matrix(rng, HIDDEN, g.query_heads * g.value_dim)),
-        frequencies: FrequencyIndex::new(g.rope_heads, indices).unwrap(),
-        pairing: Pairing::Half,
-        scale: g.default_scale(),
-    };
-    LatentAttentionLayer::new(weights).unwrap()
-}
-
-/// Random projected tokens of one sequence, and its batch of `tokens` cached tokens.
-struct Sequence {
-    geometry: Geometry,
-    q_rope: Vec<f32>,
-    q_nope: Vec<f32>,
-    k_rope: Vec<f32>,
-    c_kv: Vec<f32>,
-    positions: Vec<i32>,
-    slots: Vec<i64>,
-    batch: Batch,
-}
-
-impl Sequence {
-    fn new(rng: &mut ChaCha8Rng, g: Geometry, tokens: usize, page_size: usize) -> Self {
-        let batch = Batch::new(rng, &[tokens], &[tokens], page_size);
-        Self {
-            geometry: g,
-            q_rope: random(rng, tokens * g.query_heads * g.rope_dim),
-            q_nope: random(rng, tokens * g.query_heads * g.nope_dim),
-            k_rope: random(rng, tokens * g.rope_width()),
-            c_kv: random(rng, tokens * g.latent_rank),
-            positions: (0..tokens as i32).collect(),
-            slots: (0..tokens).map(|t| batch.slot(0, t) as i64).collect(),
-            batch,
-        }
-    }
-
-    fn rows(&self, t: std::ops::Range<usize>) -> StepInputs<'_> {
-        let g = &self.geometry;
-        let cut = |len: usize| t.start * len..t.end * len;
-        StepInputs {
-            q_rope: &self.q_rope[cut(g.query_heads * g.rope_dim)],
-            q_nope: &self.q_nope[cut(g.query_heads * g.nope_dim)],
-            k_rope: &self.k_rope[cut(g.rope_width())],
-            c_kv: &self.c_kv[cut(g.latent_rank)],
-            positions: &self.positions[t.clone()],
-            slots: &self.slots[t],
-        }
-    }
+fn layer(rng: &mut rand::rngs::ChaCha8Rng, g: Geometry) -> ReferenceLayer {
+    ReferenceLayer::new(weights(rng, g)).unwrap()
 }
 
 proptest! {
@@ -150,7 +84,7 @@ fn a_step_that_is_refused_leaves_the_cache_untouched() {
     let mut cache = layer.new_cache(CacheFormat::INT4, 8, sequence.batch.pages).unwrap();
     let before = cache.clone();
     let mut refused =
-        |inputs: StepInputs, batch| layer.step(&inputs, &batch, &tables, &mut cache).unwrap_err().to_string();
+        |inputs: ReferenceInputs, batch| layer.step(&inputs, &batch, &tables, &mut cache).unwrap_err().to_string();
 
     let inputs = sequence.rows(0..3);
     let batch = sequence.batch.sequences();
@@ -161,9 +95,9 @@ fn a_step_that_is_refused_leaves_the_cache_untouched() {
         refused(inputs, too_long),
         "page table: expected 13 pages for the 100 tokens of sequence 0, got 2 pages"
     );
-    assert!(refused(StepInputs { q_nope: &[], ..inputs }, batch).starts_with("q_nope: expected [tokens 3"));
-    assert!(refused(StepInputs { q_rope: &[], ..inputs }, batch).starts_with("q_rope: expected [tokens 3"));
-    assert!(refused(StepInputs { positions: &[0, 1, 64], ..inputs }, batch).starts_with("positions [2] = 64"));
+    assert!(refused(ReferenceInputs { q_nope: &[], ..inputs }, batch).starts_with("q_nope: expected [tokens 3"));
+    assert!(refused(ReferenceInputs { q_rope: &[], ..inputs }, batch).starts_with("q_rope: expected [tokens 3"));
+    assert!(refused(ReferenceInputs { positions: &[0, 1, 64], ..inputs }, batch).starts_with("positions [2] = 64"));
     assert!(cache == before);
 }
 
@@ -174,7 +108,7 @@ fn weights_that_do_not_fit_are_named() {
     let refused = |change: fn(&mut LatentAttention)| {
         let mut weights = good.clone();
         change(&mut weights);
-        LatentAttentionLayer::new(weights).unwrap_err().to_string()
+        ReferenceLayer::new(weights).unwrap_err().to_string()
     };
     assert_eq!(
         refused(|w| w.up_key = Matrix::from_fn(1, 1, |_, _| 0.0)),

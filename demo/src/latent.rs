@@ -5,10 +5,13 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use latent_attention::cache::{CacheFormat, PageTable, PagedCache, Sequences};
-use latent_attention::layer::{LatentAttentionLayer, StepInputs};
+use latent_attention::ops::RotationBuffers;
+use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{LatentAttention, QueryDown};
 
+use crate::engine::Engine;
+use crate::kernels::KernelLayer;
 use crate::tensors::{Norm, Projection, to_tensor, to_vec};
 use crate::transformer::AttentionStep;
 
@@ -22,10 +25,11 @@ pub struct LatentSteps<'a> {
     /// The one sequence's pages, in order.
     pages: Vec<i32>,
     saturated: usize,
+    difference: Option<f64>,
 }
 
 impl<'a> LatentSteps<'a> {
-    /// Prepares the given layers with an empty cache for `capacity` tokens each.
+    /// Prepares the given layers with an empty cache for `capacity` tokens each, computed by `engine`.
     ///
     /// # Errors
     /// If a layer is inconsistent or there is not enough memory.
@@ -34,14 +38,38 @@ impl<'a> LatentSteps<'a> {
         tables: &'a RopeTables,
         format: CacheFormat,
         capacity: usize,
+        engine: &Engine,
     ) -> Result<Self> {
         let pages = capacity.div_ceil(PAGE_SIZE);
+        // The model's cosines and sines, on the device once for all layers.
+        let shared = match (engine, layers.first()) {
+            (Engine::Gpu(device) | Engine::Sampled(device), Some(first)) => {
+                Some(RotationBuffers::upload(device, tables, &first.frequencies)?)
+            }
+            _ => None,
+        };
+        let prepare = |index: usize, weights: &LatentAttention| -> Result<Layer> {
+            let kernels = match (engine.device_of(index, layers.len()), &shared) {
+                (Some((device, tokens)), Some(shared)) => {
+                    Some((KernelLayer::new(device, weights, shared, format, PAGE_SIZE, pages)?, tokens))
+                }
+                _ => None,
+            };
+            Layer::new(weights, format, pages, kernels)
+        };
         let layers = layers.iter().enumerate().map(|(index, weights)| {
-            Layer::new(weights, format, pages).with_context(|| format!("latent attention of layer {index}"))
+            prepare(index, weights).with_context(|| format!("latent attention of layer {index}"))
         });
         let layers = layers.collect::<Result<_>>()?;
         let pages = (0..i32::try_from(pages).context("too many pages")?).collect();
-        Ok(Self { layers, tables, pages, saturated: 0 })
+        Ok(Self { layers, tables, pages, saturated: 0, difference: None })
+    }
+
+    /// The largest difference, so far, between what the kernels and what the reference computed of the same inputs,
+    /// relative to the largest number; `None` if not both computed anything.
+    #[must_use]
+    pub fn difference(&self) -> Option<f64> {
+        self.difference
     }
 
     /// How many cached values were not finite or beyond the format's range, so far.
@@ -56,9 +84,10 @@ impl AttentionStep for LatentSteps<'_> {
         let capacity = self.pages.len() * PAGE_SIZE;
         ensure!(positions.end <= capacity, "the cache has room for {capacity} tokens");
         let layer = self.layers.get_mut(layer).context("no such layer")?;
-        let (out, saturated) = layer.forward(normed, positions, self.tables, &self.pages)?;
-        self.saturated += saturated;
-        Ok(out)
+        let stepped = layer.forward(normed, positions, self.tables, &self.pages)?;
+        self.saturated += stepped.saturated;
+        self.difference = [self.difference, stepped.difference].into_iter().flatten().reduce(f64::max);
+        Ok(stepped.output)
     }
 
     fn reset(&mut self) {
@@ -77,15 +106,29 @@ struct Layer {
     key_rope: Projection,
     down: Projection,
     output: Projection,
-    layer: LatentAttentionLayer,
+    layer: ReferenceLayer,
     cache: PagedCache,
+    /// The same on a device, and how many tokens of a sequence it computes. With all of them the reference rests.
+    kernels: Option<(KernelLayer, usize)>,
     /// Tokens in the cache.
     cached: usize,
 }
 
+/// What comes of a step.
+struct Stepped {
+    output: Vec<f32>,
+    saturated: usize,
+    difference: Option<f64>,
+}
+
 impl Layer {
-    fn new(weights: &LatentAttention, format: CacheFormat, pages: usize) -> Result<Self> {
-        let layer = LatentAttentionLayer::new(weights.clone())?;
+    fn new(
+        weights: &LatentAttention,
+        format: CacheFormat,
+        pages: usize,
+        kernels: Option<(KernelLayer, usize)>,
+    ) -> Result<Self> {
+        let layer = ReferenceLayer::new(weights.clone())?;
         let query_down = |stage: &QueryDown| anyhow::Ok((Projection::new(&stage.down)?, Norm::new(&stage.norm)?));
         Ok(Self {
             query_down: weights.query_down.as_ref().map(query_down).transpose()?,
@@ -96,18 +139,18 @@ impl Layer {
             output: Projection::new(&weights.output)?,
             cache: layer.new_cache(format, PAGE_SIZE, pages)?,
             layer,
+            kernels,
             cached: 0,
         })
     }
 
-    /// The attention's output and how many cached values saturated.
     fn forward(
         &mut self,
         normed: &[f32],
         positions: Range<usize>,
         tables: &RopeTables,
         pages: &[i32],
-    ) -> Result<(Vec<f32>, usize)> {
+    ) -> Result<Stepped> {
         let weights = self.layer.weights();
         let (tokens, geometry) = (positions.len(), weights.geometry);
         ensure!(self.cached == positions.start, "{} tokens are cached, the next is {}", self.cached, positions.start);
@@ -116,7 +159,7 @@ impl Layer {
         let table_rows: Vec<i32> = positions.clone().map(i32::try_from).collect::<Result<_, _>>()?;
         // Pages are used in order, so a token's slot is its position.
         let slots: Vec<i64> = positions.clone().map(i64::try_from).collect::<Result<_, _>>()?;
-        let inputs = StepInputs {
+        let inputs = ReferenceInputs {
             q_rope: &to_vec(&self.query_rope.apply(&query_input)?)?,
             q_nope: &to_vec(&self.query_nope.apply(&query_input)?)?,
             k_rope: &to_vec(&self.key_rope.apply(&x)?)?,
@@ -124,15 +167,30 @@ impl Layer {
             positions: &table_rows,
             slots: &slots,
         };
-        let sequences = Sequences {
-            query_starts: &[0, i32::try_from(tokens)?],
-            seq_lens: &[i32::try_from(positions.end)?],
-            pages: PageTable::Dense { table: pages, max_pages: pages.len() },
+        let computed = match &mut self.kernels {
+            Some((kernels, tokens)) if positions.start < *tokens => {
+                let positions = positions.start..positions.end.min(*tokens);
+                Some(kernels.step(&inputs, positions, pages)?)
+            }
+            _ => None,
         };
-        let step = self.layer.step(&inputs, &sequences, tables, &mut self.cache)?;
+        let is_sample = !matches!(self.kernels, Some((_, usize::MAX)));
+        let (heads, saturated, difference) = match computed {
+            Some((heads, saturated)) if !is_sample => (heads, saturated, None),
+            sample => {
+                let sequences = Sequences {
+                    query_starts: &[0, i32::try_from(tokens)?],
+                    seq_lens: &[i32::try_from(positions.end)?],
+                    pages: PageTable::Dense { table: pages, max_pages: pages.len() },
+                };
+                let step = self.layer.step(&inputs, &sequences, tables, &mut self.cache)?;
+                let difference = sample.map(|(heads, _)| largest_difference(&heads, &step.out[..heads.len()]));
+                (step.out, step.saturated, difference)
+            }
+        };
         self.cached = positions.end;
-        let heads = to_tensor(&step.out, tokens, geometry.query_heads * geometry.value_dim)?;
-        Ok((to_vec(&self.output.apply(&heads)?)?, step.saturated))
+        let heads = to_tensor(&heads, tokens, geometry.query_heads * geometry.value_dim)?;
+        Ok(Stepped { output: to_vec(&self.output.apply(&heads)?)?, saturated, difference })
     }
 
     /// What the query projections read: the hidden state, or what DeepSeek's low-rank stage makes of it.
@@ -142,6 +200,13 @@ impl Layer {
             None => Ok(x.clone()),
         }
     }
+}
+
+/// Relative to the largest number.
+fn largest_difference(got: &[f32], expected: &[f32]) -> f64 {
+    let largest = |numbers: &mut dyn Iterator<Item = f32>| numbers.fold(0.0, |most, x| f64::max(most, x.abs().into()));
+    let difference = largest(&mut got.iter().zip(expected).map(|(g, e)| g - e));
+    difference / largest(&mut expected.iter().copied()).max(f64::MIN_POSITIVE)
 }
 
 #[cfg(test)]

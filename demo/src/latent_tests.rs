@@ -51,7 +51,7 @@ fn full_rank_and_full_rope_equal_the_original() {
     let tables = RopeTables::from_theta(100.0, DIM, TOKENS);
     let expected = DenseSteps::new(&[layer], &tables).unwrap().forward(0, &x, 0..TOKENS).unwrap();
     let layers = [converted(DIM, GROUPS * DIM)];
-    let mut steps = LatentSteps::new(&layers, &tables, CacheFormat::BF16, TOKENS).unwrap();
+    let mut steps = LatentSteps::new(&layers, &tables, CacheFormat::BF16, TOKENS, &Engine::Reference).unwrap();
     let got = steps.forward(0, &x, 0..TOKENS).unwrap();
     let size = expected.iter().fold(0.0f32, |size, v| size.max(v.abs()));
     // Both caches round to bf16, of different numbers.
@@ -66,7 +66,7 @@ fn prefill_equals_token_by_token_in_every_format() {
     let tables = RopeTables::from_theta(100.0, DIM, TOKENS);
     let layers = [converted(4, 12)];
     for format in [CacheFormat::BF16, CacheFormat::INT4] {
-        let mut steps = LatentSteps::new(&layers, &tables, format, TOKENS).unwrap();
+        let mut steps = LatentSteps::new(&layers, &tables, format, TOKENS, &Engine::Reference).unwrap();
         let whole = steps.forward(0, &x, 0..TOKENS).unwrap();
         steps.reset();
         let mut parts = steps.forward(0, &x[..5 * HIDDEN], 0..5).unwrap();
@@ -84,7 +84,7 @@ fn prefill_equals_token_by_token_in_every_format() {
 fn gaps_and_full_caches_are_errors() {
     let tables = RopeTables::from_theta(100.0, DIM, 4 * TOKENS);
     let layers = [converted(4, 12)];
-    let mut steps = LatentSteps::new(&layers, &tables, CacheFormat::INT4, PAGE_SIZE).unwrap();
+    let mut steps = LatentSteps::new(&layers, &tables, CacheFormat::INT4, PAGE_SIZE, &Engine::Reference).unwrap();
     let x = input();
     assert!(steps.forward(0, &x[..HIDDEN], 1..2).is_err());
     assert!(steps.forward(0, &x, 0..TOKENS).is_err());

@@ -4,8 +4,10 @@
 pub mod args;
 pub mod conversion;
 pub mod dense;
+pub mod engine;
 pub mod evaluate;
 pub mod generate;
+pub mod kernels;
 pub mod latent;
 pub mod model;
 pub mod plot;

@@ -172,6 +172,7 @@ mod tests {
             error,
             perplexity: 35.0 + 1e4 / bytes,
             tokens_per_second: 20.0,
+            difference: None,
         }
     }
 

@@ -13,6 +13,7 @@ use latent_attention::weights::{DenseAttention, LatentAttention};
 use crate::args::Arguments;
 use crate::conversion::{CALIBRATION_TOKENS, calibrate, convert_all};
 use crate::dense::DenseSteps;
+use crate::engine::Engine;
 use crate::evaluate::{Recording, measure};
 use crate::generate::continue_text;
 use crate::latent::LatentSteps;
@@ -36,7 +37,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.generate == 0 || prompt_tokens > 0, "the prompt is empty");
     // One table and one cache size serve everything that is run.
     let positions = text.evaluation.len().max(prompt_tokens + arguments.generate).max(CALIBRATION_TOKENS);
-    let bench = Bench { model: &model, arguments, text: &text, tables: model.rope_tables(positions), positions };
+    let (engine, line) = Engine::detect();
+    println!("{line}");
+    let tables = model.rope_tables(positions);
+    let bench = Bench { model: &model, arguments, text: &text, tables, positions, engine };
     match &model.attention {
         Layers::Dense(layers) => bench.convert_and_compare(layers),
         Layers::Latent(layers) => bench.compare_formats(layers),
@@ -61,6 +65,7 @@ struct Bench<'a> {
     tables: RopeTables,
     /// Tokens that caches have room for.
     positions: usize,
+    engine: Engine,
 }
 
 impl Bench<'_> {
@@ -87,6 +92,7 @@ impl Bench<'_> {
             error: None,
             perplexity: measured.perplexity,
             tokens_per_second: measured.tokens_per_second,
+            difference: None,
         });
         let mut kept = Vec::new();
         for variant in variants {
@@ -195,11 +201,12 @@ impl Bench<'_> {
             error,
             perplexity: measured.perplexity,
             tokens_per_second: measured.tokens_per_second,
+            difference: attention.difference(),
         })
     }
 
     fn steps(&self, layers: &[LatentAttention], format: CacheFormat) -> Result<LatentSteps<'_>> {
-        LatentSteps::new(layers, &self.tables, format, self.positions)
+        LatentSteps::new(layers, &self.tables, format, self.positions, &self.engine)
     }
 
     fn report(&self, table: &Table) -> Result<()> {

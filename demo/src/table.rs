@@ -21,6 +21,8 @@ pub struct Row {
     pub perplexity: f64,
     /// Decoding speed, one token at a time.
     pub tokens_per_second: f64,
+    /// By how much the kernels differ from the reference, where both computed.
+    pub difference: Option<f64>,
 }
 
 /// Rows that are compared; bytes are compared with `original_bytes`.
@@ -33,7 +35,7 @@ pub struct Table {
 }
 
 /// Column titles, and whether the column holds numbers (which stand to the right).
-const COLUMNS: [(&str, bool); 9] = [
+const COLUMNS: [(&str, bool); 10] = [
     ("attention", false),
     ("cache", false),
     ("codes, B", true),
@@ -43,10 +45,11 @@ const COLUMNS: [(&str, bool); 9] = [
     ("output error", true),
     ("perplexity", true),
     ("tokens/s", true),
+    ("kernels differ", true),
 ];
 
 impl Table {
-    fn cells(&self, row: &Row) -> [String; 9] {
+    fn cells(&self, row: &Row) -> [String; 10] {
         let saved = |bytes: f64| match 100.0 * (1.0 - bytes / self.original_bytes) {
             percent if percent < 0.005 => "-".to_owned(),
             percent => format!("{percent:.2} %"),
@@ -61,6 +64,7 @@ impl Table {
             row.error.map_or("-".to_owned(), |error| format!("{error:.4}")),
             significant(row.perplexity),
             format!("{:.1}", row.tokens_per_second),
+            row.difference.map_or("-".to_owned(), |difference| format!("{difference:.4}")),
         ]
     }
 }
@@ -116,6 +120,7 @@ mod tests {
             error,
             perplexity,
             tokens_per_second: 21.34,
+            difference: None,
         }
     }
 

@@ -12,6 +12,7 @@ use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
 use latent_attention_demo::conversion::{calibrate, convert_all};
 use latent_attention_demo::dense::DenseSteps;
+use latent_attention_demo::engine::Engine;
 use latent_attention_demo::evaluate::measure;
 use latent_attention_demo::latent::LatentSteps;
 use latent_attention_demo::model::{Layers, Model};
@@ -68,7 +69,8 @@ fn a_full_rank_conversion_has_the_perplexity_of_the_original() {
     let options = ConvertOptions::new(64, 192);
     let converted = convert_all(sample.dense(), &sample.calibrations, &options, "full rank").unwrap();
     let mut original = DenseSteps::new(sample.dense(), &sample.tables).unwrap();
-    let mut latent = LatentSteps::new(&converted, &sample.tables, CacheFormat::BF16, POSITIONS).unwrap();
+    let mut latent =
+        LatentSteps::new(&converted, &sample.tables, CacheFormat::BF16, POSITIONS, &Engine::Reference).unwrap();
     let perplexity = |attention: &mut dyn AttentionStep| {
         measure("test", &sample.model.transformer, attention, &sample.evaluation).unwrap().perplexity
     };
@@ -95,7 +97,9 @@ fn inputs(sample: &Sample, wanted: usize) -> Vec<f32> {
 /// Relative change of one layer's attention output from a bf16 cache to `format`, on `inputs`.
 fn change(sample: &Sample, layer: &LatentAttention, inputs: &[f32], format: CacheFormat) -> f64 {
     let output = |format| {
-        let mut steps = LatentSteps::new(std::slice::from_ref(layer), &sample.tables, format, POSITIONS).unwrap();
+        let mut steps =
+            LatentSteps::new(std::slice::from_ref(layer), &sample.tables, format, POSITIONS, &Engine::Reference)
+                .unwrap();
         steps.forward(0, inputs, 0..inputs.len() / layer.hidden()).unwrap()
     };
     let (exact, quantised) = (output(CacheFormat::BF16), output(format));

@@ -4,6 +4,7 @@
 //! the simulator's instruction suite. It runs both on the GPU, then one test of each kernel under compute-sanitizer,
 //! then times each operation, and writes what came out to one JSON file.
 
+mod operations;
 mod programs;
 mod report;
 mod timing;

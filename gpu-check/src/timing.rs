@@ -4,11 +4,16 @@ use anyhow::Result;
 use latent_attention::device::{Buffer, Ceiling, Device, Event, Graph, Stream};
 use serde::Serialize;
 
+use crate::operations;
+
 /// Repetitions of a measurement; the median counts.
 const REPETITIONS: usize = 15;
 
 /// Bytes that are overwritten between repetitions: more than any L2 cache holds.
 const FLUSH_BYTES: usize = 256 << 20;
+
+/// The models of the table in the design's section on decoding.
+const SHAPES: [&str; 5] = ["llama2-7b-d64", "llama2-7b-d16", "llama3-8b-d64", "deepseek-v2-lite", "deepseek-v3"];
 
 /// Everything that was timed.
 #[derive(Serialize)]
@@ -91,7 +96,34 @@ pub fn run(device: &Device) -> Result<Timing> {
     })?;
     timing.mma_tflop_per_s = flops as f64 / median(&times) / 1e6;
     println!("ceilings: copy {:.2} TB/s, bf16 mma.sync {:.0} TFLOP/s", timing.copy_tb_per_s, timing.mma_tflop_per_s);
+    for name in SHAPES {
+        for row in operations::rows(device, &mut clock, name)? {
+            row.print(&timing);
+            timing.rows.push(row);
+        }
+    }
     Ok(timing)
+}
+
+impl Row {
+    /// A row of times.
+    pub fn new(operation: &'static str, shape: String, sorted: &[f64], bytes: u64, flops: u64) -> Self {
+        let range_us = [sorted[0], sorted[sorted.len() - 1]];
+        Self { operation, shape, median_us: median(sorted), range_us, bytes, flops }
+    }
+
+    /// One line: times, rates, and the larger of their shares in what the machine can do.
+    fn print(&self, ceilings: &Timing) {
+        let (tb, tflop) = (self.bytes as f64 / self.median_us / 1e6, self.flops as f64 / self.median_us / 1e6);
+        let share = (tb / ceilings.copy_tb_per_s).max(tflop / ceilings.mma_tflop_per_s);
+        println!(
+            "{:14} {:44} {:9.1} us  {tb:6.2} TB/s  {tflop:7.1} TFLOP/s  {:5.1} % of its ceiling",
+            self.operation,
+            self.shape,
+            self.median_us,
+            100.0 * share
+        );
+    }
 }
 
 fn median(sorted: &[f64]) -> f64 {

@@ -1,6 +1,6 @@
 //! A batch whose lengths and page table are in device memory.
 
-use super::check;
+use super::{CacheView, check};
 use crate::cache::{CacheLayout, PageTable, Sequences};
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
@@ -34,10 +34,13 @@ pub struct Batch<'a> {
     query_starts: View<'a, i32>,
     seq_lens: View<'a, i32>,
     pages: Pages<'a>,
+    /// Page ids are below this.
+    page_count: usize,
 }
 
 impl<'a> Batch<'a> {
-    /// A batch whose numbers the host does not see, so that it cannot check them.
+    /// A batch whose numbers the host does not see, so that it cannot check them. It is for caches of at least
+    /// `page_count` pages.
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths of the views do not fit together, [`Error::Config`] if they are on different
@@ -45,9 +48,14 @@ impl<'a> Batch<'a> {
     ///
     /// # Safety
     /// Whenever a kernel runs on the batch, `query_starts` must ascend from 0, lengths must not be negative, a page
-    /// table must have an id below the cache's number of pages for every page that a sequence's length reaches, and
-    /// `indptr` must ascend within `indices`.
-    pub unsafe fn from_device(query_starts: View<'a, i32>, seq_lens: View<'a, i32>, pages: Pages<'a>) -> Result<Self> {
+    /// table must have an id below `page_count` for every page that a sequence's length reaches, and `indptr` must ascend
+    /// within `indices`.
+    pub unsafe fn from_device(
+        query_starts: View<'a, i32>,
+        seq_lens: View<'a, i32>,
+        pages: Pages<'a>,
+        page_count: usize,
+    ) -> Result<Self> {
         let (device, sequences) = (seq_lens.device().clone(), seq_lens.len());
         check::view("query starts", &device, &query_starts, &[("sequences + 1", sequences + 1)])?;
         match &pages {
@@ -59,7 +67,7 @@ impl<'a> Batch<'a> {
                 device.check_same("page table indices", indices.device())?;
             }
         }
-        Ok(Self { query_starts, seq_lens, pages })
+        Ok(Self { query_starts, seq_lens, pages, page_count })
     }
 
     /// Number of sequences.
@@ -72,6 +80,17 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seq_lens.is_empty()
+    }
+
+    /// Returns [`Error::Config`] if the cache is too small for the batch's page ids.
+    pub(super) fn check_cache(&self, cache: &CacheView) -> Result<()> {
+        match cache.pages() >= self.page_count {
+            true => Ok(()),
+            false => Err(Error::Config {
+                what: "cache".into(),
+                why: format!("has {} pages, the batch is for caches of {} or more", cache.pages(), self.page_count),
+            }),
+        }
     }
 
     /// What kernels are told of it, if it is on the device.
@@ -101,6 +120,7 @@ pub struct BatchBuffers {
     /// `indptr` of a CSR table.
     starts: Option<Buffer<i32>>,
     max_pages: usize,
+    page_count: usize,
 }
 
 impl BatchBuffers {
@@ -131,6 +151,7 @@ impl BatchBuffers {
             table,
             starts,
             max_pages,
+            page_count: pages,
         })
     }
 
@@ -142,6 +163,7 @@ impl BatchBuffers {
             None => Pages::Dense { table, max_pages: self.max_pages },
             Some(indptr) => Pages::Csr { indptr: indptr.view(), indices: table },
         };
-        Batch { query_starts: self.query_starts.view(), seq_lens: self.seq_lens.view(), pages }
+        let (query_starts, seq_lens) = (self.query_starts.view(), self.seq_lens.view());
+        Batch { query_starts, seq_lens, pages, page_count: self.page_count }
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn tensor<T: Element>(
 }
 
 /// [`tensor`], of one that is written.
-pub(super) fn tensor_mut<T: Element>(
+pub(crate) fn tensor_mut<T: Element>(
     what: &'static str,
     device: &Device,
     tensor: &TensorMut<T>,

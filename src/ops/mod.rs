@@ -7,12 +7,10 @@
 //!
 //! Letters in shapes are those of [`Geometry`](crate::Geometry); T counts the query tokens of a batch.
 
-#![allow(dead_code)] // The operations that use the helpers follow.
-
 mod absorb;
 mod batch;
 mod cache;
-mod check;
+pub(crate) mod check;
 mod combine;
 mod decode;
 mod rope_append;

@@ -94,6 +94,7 @@ impl UpProject {
         let (nope, value, latent) = (("nope", g.nope_dim), ("value", g.value_dim), ("latent", g.latent_rank));
         let cache = args.cache.params(device, &self.config.layout)?;
         let batch = args.batch.params(device)?;
+        args.batch.check_cache(&args.cache)?;
         check::view("token starts", device, &args.token_starts, &[("sequences + 1", args.batch.len() + 1)])?;
         let up_key = check::tensor("key up-projection", device, &args.up_key, [kv_heads, nope, latent])?;
         let up_value = check::tensor("value up-projection", device, &args.up_value, [kv_heads, value, latent])?;

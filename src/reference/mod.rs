@@ -9,6 +9,7 @@
 mod absorb;
 mod combine;
 mod decode;
+mod layer;
 mod rope_append;
 mod up_project;
 mod vector;
@@ -16,5 +17,6 @@ mod vector;
 pub use absorb::{absorb_query, expand_output};
 pub use combine::combine;
 pub use decode::{Attended, DecodeInputs, decode, decode_split};
+pub use layer::{ReferenceInputs, ReferenceLayer, ReferenceOutput};
 pub use rope_append::{AppendInputs, AppendParams, Appended, rms_norm, rope_append};
 pub use up_project::{Projected, up_project};

@@ -1,6 +1,8 @@
 //! Random inputs and comparisons shared by the tests.
 #![allow(dead_code)] // Each test binary uses a part.
 
+pub mod layers;
+
 use latent_attention::Geometry;
 use latent_attention::cache::{
     CacheFormat, CacheLayout, Group, LatentFormat, PageTable, PagedCache, RopeFormat, Sequences,

@@ -10,6 +10,7 @@ mod combine;
 mod common;
 mod decode;
 mod device;
+mod layer;
 mod rope_append;
 mod rope_append_refusals;
 mod strided;

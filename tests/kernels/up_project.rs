@@ -392,7 +392,10 @@ fn wrong_arguments_are_named() {
     let wanted = "values: expected [tokens 3, kv heads 2, value 8], got [4, 2, 8]";
     check(with(3, [4, 2, 8]), [2, 16], wanted);
 
-    // A cache of another format, and what lies on another device.
+    // A cache that lacks the batch's pages, one of another format, and what lies on another device.
+    let message = run(&DeviceCache::new(&device, layout, 1).unwrap(), &batch, right, [2, 16]).unwrap_err().to_string();
+    let wanted = format!("cache: has 1 pages, the batch is for caches of {} or more", case.cache.pages());
+    assert_eq!(message, wanted);
     let other = Case::new(9, geometry, CacheFormat::BF16, &[3], 8);
     let message = run(&DeviceCache::upload(&device, &other.cache).unwrap(), &batch, right, [2, 16]).unwrap_err();
     assert!(message.to_string().starts_with("cache: the operation was made for"), "{message}");

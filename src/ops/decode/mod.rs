@@ -77,8 +77,7 @@ pub struct Plan<'a> {
     query_tokens: usize,
     page_table: u64,
     workspace: ViewMut<'a, u8>,
-    /// Keeps the page table borrowed.
-    _batch: Batch<'a>,
+    batch: Batch<'a>,
 }
 
 /// The arguments of [`Decode::run`].
@@ -200,7 +199,7 @@ impl Decode {
             query_tokens,
             page_table: batch.params(device)?.page_table,
             workspace,
-            _batch: batch.clone(),
+            batch: batch.clone(),
         };
         let map = self.workspace(query_tokens);
         let items = self.schedule.config().max_items(query_tokens) * ITEM_WORDS;
@@ -225,13 +224,7 @@ impl Decode {
     /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, plan: &mut Plan, args: DecodeArgs) -> Result<()> {
         let (device, g, tokens) = (self.kernel.device(), &self.config.geometry, plan.query_tokens);
-        if plan.config != self.config {
-            return Err(Error::Config {
-                what: "plan".into(),
-                why: "was made by an operation of another configuration".into(),
-            });
-        }
-        device.check_same("plan", plan.workspace.view().device())?;
+        self.check_plan(plan, &args.cache)?;
         let rows = [("query tokens", tokens), ("query heads", g.query_heads)];
         let latent = ("latent", g.latent_rank);
         let q_latent = check::tensor("q_latent", device, &args.q_latent, [rows[0], rows[1], latent])?;
@@ -283,6 +276,19 @@ impl Decode {
         };
         // SAFETY: as above; `decode` wrote the parts.
         unsafe { combine.launch(stream, &params) }
+    }
+
+    /// Whether a plan is this operation's, and a cache one that its batch lies in.
+    pub(crate) fn check_plan(&self, plan: &Plan, cache: &CacheView) -> Result<()> {
+        if plan.config != self.config {
+            return Err(Error::Config {
+                what: "plan".into(),
+                why: "was made by an operation of another configuration".into(),
+            });
+        }
+        self.kernel.device().check_same("plan", plan.workspace.view().device())?;
+        cache.params(self.kernel.device(), &self.config.layout)?;
+        plan.batch.check_cache(cache)
     }
 
     /// Launches the attention kernel with this parameter block, for up to `items` items.

@@ -1,0 +1,120 @@
+//! `layer`: one attention layer's step, from projected tokens to the input of the output projection.
+
+use super::{AppendInputs, AppendParams, DecodeInputs, absorb_query, decode, expand_output, rope_append};
+use crate::cache::{CacheFormat, CacheLayout, PagedCache, Sequences};
+use crate::error::{Result, check_len};
+use crate::geometry::Geometry;
+use crate::rope::RopeTables;
+use crate::weights::LatentAttention;
+
+/// What the engine's own projections made of the new tokens of a batch, T in all.
+#[derive(Clone, Copy, Debug)]
+pub struct ReferenceInputs<'a> {
+    /// `[T, H, R]`, not yet rotated.
+    pub q_rope: &'a [f32],
+    /// `[T, H, Dn]`.
+    pub q_nope: &'a [f32],
+    /// `[T, Gr, R]`, not yet rotated.
+    pub k_rope: &'a [f32],
+    /// `[T, L]`: the down-projection's output, before norm and latent bias.
+    pub c_kv: &'a [f32],
+    /// `[T]`: row of the cosine and sine tables.
+    pub positions: &'a [i32],
+    /// `[T]`: where each token goes in the cache; -1 stores nothing.
+    pub slots: &'a [i64],
+}
+
+/// The outcome of [`ReferenceLayer::step`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferenceOutput {
+    /// `[T, H, Dv]`: the output projection's input.
+    pub out: Vec<f32>,
+    /// How many cached values were not finite or beyond f16's range.
+    pub saturated: usize,
+}
+
+/// One latent-attention layer over a paged cache in host memory: what
+/// [`LatentAttentionLayer`](crate::layer::LatentAttentionLayer) computes, by this module's functions.
+#[derive(Clone, Debug)]
+pub struct ReferenceLayer {
+    weights: LatentAttention,
+}
+
+impl ReferenceLayer {
+    /// A layer with the given weights.
+    ///
+    /// # Errors
+    /// As [`LatentAttention::validate`].
+    pub fn new(weights: LatentAttention) -> Result<Self> {
+        weights.validate()?;
+        Ok(Self { weights })
+    }
+
+    /// The layer's weights.
+    #[must_use]
+    pub fn weights(&self) -> &LatentAttention {
+        &self.weights
+    }
+
+    /// An empty cache for this layer: `pages` pages of `page_size` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if the page size is not one of
+    /// [`PAGE_SIZES`](crate::cache::PAGE_SIZES), or there is not enough memory.
+    pub fn new_cache(&self, format: CacheFormat, page_size: usize, pages: usize) -> Result<PagedCache> {
+        PagedCache::new(CacheLayout::new(&self.weights.geometry, format, page_size)?, pages)
+    }
+
+    /// One step of a batch: rotates and appends the new tokens, then lets them attend to their sequences through the
+    /// cache, themselves included, all in the latent space.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::Index`](crate::Error::Index) or
+    /// [`Error::Config`](crate::Error::Config) says which argument does not fit; the cache is untouched then.
+    pub fn step(
+        &self,
+        inputs: &ReferenceInputs,
+        sequences: &Sequences,
+        tables: &RopeTables,
+        cache: &mut PagedCache,
+    ) -> Result<ReferenceOutput> {
+        let weights = &self.weights;
+        let geometry: &Geometry = &weights.geometry;
+        let tokens = inputs.slots.len();
+        // What decoding needs is checked before the cache is written.
+        check_len("query tokens of the batch", sequences.query_tokens(), &[("slots", tokens)])?;
+        sequences.resolve(cache)?;
+        let q_nope: Vec<f64> = inputs.q_nope.iter().map(|&q| f64::from(q)).collect();
+        let q_latent = absorb_query(geometry, weights.up_key.data(), &q_nope, tokens)?;
+
+        let params = AppendParams {
+            geometry,
+            pairing: weights.pairing,
+            tables,
+            frequencies: &weights.frequencies,
+            norm: weights.latent_norm.as_ref(),
+            bias: weights.latent_bias.as_deref(),
+        };
+        let append = AppendInputs {
+            q_rope: inputs.q_rope,
+            k_rope: inputs.k_rope,
+            c_kv: inputs.c_kv,
+            positions: inputs.positions,
+            slots: inputs.slots,
+        };
+        let appended = rope_append(&params, &append, cache)?;
+
+        let q_rope: Vec<f64> = appended.q_rope.iter().map(|&q| f64::from(q)).collect();
+        let inputs = DecodeInputs {
+            geometry,
+            q_latent: &q_latent,
+            q_rope: &q_rope,
+            scale: weights.scale,
+            sequences: *sequences,
+        };
+        let attended = decode(&inputs, cache)?;
+        let (up_value, value_bias) = (weights.up_value.data(), weights.value_bias.as_deref());
+        let out = expand_output(geometry, up_value, value_bias, &attended.o_latent, tokens)?;
+        Ok(ReferenceOutput { out: out.into_iter().map(|v| v as f32).collect(), saturated: appended.saturated })
+    }
+}
