@@ -114,3 +114,23 @@ fn dimensions_beyond_a_device_are_refused() {
         refusal("", &launch);
     }
 }
+
+#[test]
+fn all_of_dynamic_shared_memory_lies_behind_its_alignment() {
+    // Four bytes of static shared memory, then 16 dynamic ones that begin on 16.
+    let text = format!(
+        "{HEADER}.extern .shared .align 16 .b8 dynamic[];\n.visible .entry k(.param .u64 out)\n{{\n.reg .b32 %r<4>;\n\
+         .reg .b64 %d;\n.shared .align 4 .b8 fixed[4];\nmov.u32 %r0, dynamic;\nmov.u32 %r1, 7;\n\
+         st.shared.u32 [fixed], %r1;\nst.shared.v4.u32 [%r0], {{%r1, %r1, %r1, %r1}};\nld.shared.u32 %r2, [%r0+12];\n\
+         ld.param.u64 %d, [out];\nst.global.u32 [%d], %r0;\nst.global.u32 [%d+4], %r2;\nret;\n}}\n"
+    );
+    let mut machine = Machine::default();
+    let module = machine.load(&text).unwrap();
+    let out = machine.memory.allocate(8);
+    let launch = launch([1; 3]).with_dynamic_shared(16);
+    let report = machine.launch(&module, "k", &launch, Params::new().pointer(out).bytes()).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    let mut bytes = [0; 8];
+    machine.memory.read(out, &mut bytes).unwrap();
+    assert_eq!(bytes, [16, 0, 0, 0, 7, 0, 0, 0]);
+}

@@ -68,6 +68,8 @@ fn decode_all(module: &Module, memory: &mut Memory, errors: &mut Vec<DecodeError
     }
     let mut constants = Vec::new();
     let (mut global, mut constant, mut shared) = (0, 0, 0);
+    // Of dynamic shared memory, which begins behind the static.
+    let mut dynamic_align = 1;
     for variable in &module.variables {
         let entity = match (variable.space, variable.count) {
             (Space::Global, Some(count)) => {
@@ -82,7 +84,10 @@ fn decode_all(module: &Module, memory: &mut Memory, errors: &mut Vec<DecodeError
             (Space::Shared, Some(count)) => {
                 Entity::Memory(Space::Shared, reserve(&mut shared, variable, count, SHARED_BYTES)? as u64)
             }
-            (Space::Shared, None) => Entity::DynamicShared { align: variable.align },
+            (Space::Shared, None) => {
+                dynamic_align = dynamic_align.max(variable.align);
+                Entity::DynamicShared { align: variable.align }
+            }
             _ => {
                 let message = format!("cannot place variable `{}` in {:?} memory", variable.name, variable.space);
                 return Err(DecodeError::new(variable.line, message));
@@ -110,7 +115,8 @@ fn decode_all(module: &Module, memory: &mut Memory, errors: &mut Vec<DecodeError
     functions.sort_by_key(|(index, _)| *index);
     let mut functions: Vec<_> = functions.into_iter().map(|(_, code)| code).collect();
     for code in functions.iter_mut().filter(|code| code.entry) {
-        code.shared_bytes = code.shared_bytes.max(shared);
+        // Padded, so that all of the dynamic part lies behind an aligned beginning.
+        code.shared_bytes = code.shared_bytes.max(shared).next_multiple_of(dynamic_align);
     }
     let files = module.files.iter().cloned().collect();
     Ok(Program { functions, by_name, files, constants })
