@@ -36,21 +36,12 @@ impl Engine {
                 let line = format!(
                     "Attention is computed by the reference, as there is no GPU ({why}). Beside it, the kernels \
                      compute the first {SAMPLED_TOKENS} tokens of each sequence in the first and the last layer, on \
-                     the simulator; the last column says by how much they differ from it, relative to the largest \
-                     number."
+                     the simulator; the last column says by how much they differ from the reference given the same \
+                     bf16 numbers, relative to the largest."
                 );
                 // What the checker finds is the tests' business.
                 (Self::Sampled(Device::simulate(Simulation::default().with_checked(false))), line)
             }
-        }
-    }
-
-    /// The device that computes layer `index` of `layers`, if one does, and the number of tokens that it computes.
-    pub(crate) fn device_of(&self, index: usize, layers: usize) -> Option<(&Device, usize)> {
-        match self {
-            Self::Gpu(device) => Some((device, usize::MAX)),
-            Self::Sampled(device) if index == 0 || index + 1 == layers => Some((device, SAMPLED_TOKENS)),
-            Self::Sampled(_) | Self::Reference => None,
         }
     }
 }

@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use anyhow::Result;
 use half::bf16;
-use latent_attention::cache::{CacheFormat, CacheLayout, PageTable, Sequences};
+use latent_attention::cache::{CacheFormat, CacheLayout, PageTable, PagedCache, Sequences};
 use latent_attention::device::{Buffer, Device, Stream, Tensor, TensorMut};
 use latent_attention::layer::{LatentAttentionLayer, LayerConfig, LayerWorkspace, StepArgs};
 use latent_attention::ops::{BatchBuffers, DeviceCache, RotationBuffers};
-use latent_attention::reference::ReferenceInputs;
-use latent_attention::weights::LatentAttention;
+use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
+use latent_attention::rope::RopeTables;
+use latent_attention::weights::{LatentAttention, Matrix};
 
 /// Tokens of one step; longer ones are taken in parts.
 const STEP_TOKENS: usize = 128;
@@ -118,4 +119,77 @@ impl KernelLayer {
         let heads = out.to_vec()?.into_iter().map(bf16::to_f32).collect();
         Ok((heads, usize::try_from(counters.to_vec()?[0])?))
     }
+}
+
+/// A layer's kernels beside a reference of their own, which is given the same bf16 numbers: what differs between the two
+/// is what the kernels compute.
+pub struct Sample {
+    kernels: KernelLayer,
+    reference: ReferenceLayer,
+    cache: PagedCache,
+}
+
+impl Sample {
+    /// Prepares both, with empty caches.
+    ///
+    /// # Errors
+    /// As [`KernelLayer::new`].
+    pub fn new(
+        kernels: KernelLayer,
+        weights: &LatentAttention,
+        format: CacheFormat,
+        page_size: usize,
+        pages: usize,
+    ) -> Result<Self> {
+        let mut weights = weights.clone();
+        for matrix in [&mut weights.up_key, &mut weights.up_value] {
+            *matrix = Matrix::new(matrix.rows(), matrix.cols(), rounded(matrix.data()))?;
+        }
+        let reference = ReferenceLayer::new(weights)?;
+        let cache = reference.new_cache(format, page_size, pages)?;
+        Ok(Self { kernels, reference, cache })
+    }
+
+    /// Lets both take in the first `positions.len()` tokens of `inputs`. Returns the largest difference between their
+    /// outputs, relative to the largest number of the reference's.
+    ///
+    /// # Errors
+    /// As [`KernelLayer::step`].
+    pub fn difference(
+        &mut self,
+        inputs: &ReferenceInputs,
+        positions: Range<usize>,
+        pages: &[i32],
+        tables: &RopeTables,
+    ) -> Result<f64> {
+        let tokens = positions.len();
+        let first = |values: &[f32]| rounded(&values[..values.len() / inputs.slots.len() * tokens]);
+        let sequences = Sequences {
+            query_starts: &[0, i32::try_from(tokens)?],
+            seq_lens: &[i32::try_from(positions.end)?],
+            pages: PageTable::Dense { table: pages, max_pages: pages.len() },
+        };
+        let same = ReferenceInputs {
+            q_rope: &first(inputs.q_rope),
+            q_nope: &first(inputs.q_nope),
+            k_rope: &first(inputs.k_rope),
+            c_kv: &first(inputs.c_kv),
+            positions: &inputs.positions[..tokens],
+            slots: &inputs.slots[..tokens],
+        };
+        let expected = self.reference.step(&same, &sequences, tables, &mut self.cache)?.out;
+        let (got, _) = self.kernels.step(&same, positions, pages)?;
+        Ok(largest_difference(&got, &expected))
+    }
+}
+
+fn rounded(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect()
+}
+
+/// Relative to the largest number.
+fn largest_difference(got: &[f32], expected: &[f32]) -> f64 {
+    let largest = |numbers: &mut dyn Iterator<Item = f32>| numbers.fold(0.0, |most, x| f64::max(most, x.abs().into()));
+    let difference = largest(&mut got.iter().zip(expected).map(|(g, e)| g - e));
+    difference / largest(&mut expected.iter().copied()).max(f64::MIN_POSITIVE)
 }

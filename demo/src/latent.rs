@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use latent_attention::cache::{CacheFormat, PageTable, PagedCache, Sequences};
 use latent_attention::ops::RotationBuffers;
@@ -10,8 +10,8 @@ use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{LatentAttention, QueryDown};
 
-use crate::engine::Engine;
-use crate::kernels::KernelLayer;
+use crate::engine::{Engine, SAMPLED_TOKENS};
+use crate::kernels::{KernelLayer, Sample};
 use crate::tensors::{Norm, Projection, to_tensor, to_vec};
 use crate::transformer::AttentionStep;
 
@@ -49,13 +49,18 @@ impl<'a> LatentSteps<'a> {
             _ => None,
         };
         let prepare = |index: usize, weights: &LatentAttention| -> Result<Layer> {
-            let kernels = match (engine.device_of(index, layers.len()), &shared) {
-                (Some((device, tokens)), Some(shared)) => {
-                    Some((KernelLayer::new(device, weights, shared, format, PAGE_SIZE, pages)?, tokens))
-                }
-                _ => None,
+            let on = |device| match &shared {
+                Some(shared) => KernelLayer::new(device, weights, shared, format, PAGE_SIZE, pages),
+                None => bail!("there are no tables on the device"),
             };
-            Layer::new(weights, format, pages, kernels)
+            let beside = match engine {
+                Engine::Gpu(device) => Beside::Instead(Box::new(on(device)?)),
+                Engine::Sampled(device) if index == 0 || index + 1 == layers.len() => {
+                    Beside::Sample(Box::new(Sample::new(on(device)?, weights, format, PAGE_SIZE, pages)?))
+                }
+                Engine::Sampled(_) | Engine::Reference => Beside::Nothing,
+            };
+            Layer::new(weights, format, pages, beside)
         };
         let layers = layers.iter().enumerate().map(|(index, weights)| {
             prepare(index, weights).with_context(|| format!("latent attention of layer {index}"))
@@ -65,7 +70,7 @@ impl<'a> LatentSteps<'a> {
         Ok(Self { layers, tables, pages, saturated: 0, difference: None })
     }
 
-    /// The largest difference, so far, between what the kernels and what the reference computed of the same inputs,
+    /// The largest difference, so far, between what the kernels and what the reference computed of the same bf16 numbers,
     /// relative to the largest number; `None` if not both computed anything.
     #[must_use]
     pub fn difference(&self) -> Option<f64> {
@@ -108,10 +113,18 @@ struct Layer {
     output: Projection,
     layer: ReferenceLayer,
     cache: PagedCache,
-    /// The same on a device, and how many tokens of a sequence it computes. With all of them the reference rests.
-    kernels: Option<(KernelLayer, usize)>,
+    beside: Beside,
     /// Tokens in the cache.
     cached: usize,
+}
+
+/// What there is beside the reference.
+enum Beside {
+    Nothing,
+    /// The kernels, on the simulator, for the first tokens of a sequence.
+    Sample(Box<Sample>),
+    /// The kernels, on a GPU; the reference rests.
+    Instead(Box<KernelLayer>),
 }
 
 /// What comes of a step.
@@ -122,12 +135,7 @@ struct Stepped {
 }
 
 impl Layer {
-    fn new(
-        weights: &LatentAttention,
-        format: CacheFormat,
-        pages: usize,
-        kernels: Option<(KernelLayer, usize)>,
-    ) -> Result<Self> {
+    fn new(weights: &LatentAttention, format: CacheFormat, pages: usize, beside: Beside) -> Result<Self> {
         let layer = ReferenceLayer::new(weights.clone())?;
         let query_down = |stage: &QueryDown| anyhow::Ok((Projection::new(&stage.down)?, Norm::new(&stage.norm)?));
         Ok(Self {
@@ -139,7 +147,7 @@ impl Layer {
             output: Projection::new(&weights.output)?,
             cache: layer.new_cache(format, PAGE_SIZE, pages)?,
             layer,
-            kernels,
+            beside,
             cached: 0,
         })
     }
@@ -167,26 +175,24 @@ impl Layer {
             positions: &table_rows,
             slots: &slots,
         };
-        let computed = match &mut self.kernels {
-            Some((kernels, tokens)) if positions.start < *tokens => {
-                let positions = positions.start..positions.end.min(*tokens);
-                Some(kernels.step(&inputs, positions, pages)?)
-            }
-            _ => None,
-        };
-        let is_sample = !matches!(self.kernels, Some((_, usize::MAX)));
-        let (heads, saturated, difference) = match computed {
-            Some((heads, saturated)) if !is_sample => (heads, saturated, None),
-            sample => {
+        let (heads, saturated) = match &mut self.beside {
+            Beside::Instead(kernels) => kernels.step(&inputs, positions.clone(), pages)?,
+            Beside::Sample(_) | Beside::Nothing => {
                 let sequences = Sequences {
                     query_starts: &[0, i32::try_from(tokens)?],
                     seq_lens: &[i32::try_from(positions.end)?],
                     pages: PageTable::Dense { table: pages, max_pages: pages.len() },
                 };
                 let step = self.layer.step(&inputs, &sequences, tables, &mut self.cache)?;
-                let difference = sample.map(|(heads, _)| largest_difference(&heads, &step.out[..heads.len()]));
-                (step.out, step.saturated, difference)
+                (step.out, step.saturated)
             }
+        };
+        let difference = match &mut self.beside {
+            Beside::Sample(sample) if positions.start < SAMPLED_TOKENS => {
+                let positions = positions.start..positions.end.min(SAMPLED_TOKENS);
+                Some(sample.difference(&inputs, positions, pages, tables)?)
+            }
+            _ => None,
         };
         self.cached = positions.end;
         let heads = to_tensor(&heads, tokens, geometry.query_heads * geometry.value_dim)?;
@@ -200,13 +206,6 @@ impl Layer {
             None => Ok(x.clone()),
         }
     }
-}
-
-/// Relative to the largest number.
-fn largest_difference(got: &[f32], expected: &[f32]) -> f64 {
-    let largest = |numbers: &mut dyn Iterator<Item = f32>| numbers.fold(0.0, |most, x| f64::max(most, x.abs().into()));
-    let difference = largest(&mut got.iter().zip(expected).map(|(g, e)| g - e));
-    difference / largest(&mut expected.iter().copied()).max(f64::MIN_POSITIVE)
 }
 
 #[cfg(test)]

@@ -91,3 +91,29 @@ fn gaps_and_full_caches_are_errors() {
     assert!(steps.forward(1, &x[..HIDDEN], 0..1).is_err());
     assert!(steps.forward(0, &x[..HIDDEN], 0..1).is_ok());
 }
+
+#[test]
+fn the_kernels_can_take_the_references_place() {
+    if latent_attention::image::images().is_empty() {
+        return; // Built without nvcc.
+    }
+    let (layers, x) = ([converted(4, 12), converted(4, 12)], input());
+    let tables = RopeTables::from_theta(100.0, DIM, TOKENS);
+    let run = |engine: &Engine| {
+        let mut steps = LatentSteps::new(&layers, &tables, CacheFormat::BF16, TOKENS, engine).unwrap();
+        let mut out = steps.forward(1, &x[..40 * HIDDEN], 0..40).unwrap();
+        out.extend(steps.forward(1, &x[40 * HIDDEN..], 40..TOKENS).unwrap());
+        (out, steps.difference())
+    };
+    let device = latent_attention::device::Device::simulated();
+    let (expected, none) = run(&Engine::Reference);
+    let (instead, alone) = run(&Engine::Gpu(device.clone()));
+    let (beside, difference) = run(&Engine::Sampled(device));
+    assert_eq!((none, alone), (None, None));
+    // The sample is only looked at.
+    assert_eq!(beside, expected);
+    assert!(difference.is_some_and(|difference| difference > 0.0 && difference < 0.02), "{difference:?}");
+    let size = expected.iter().fold(0.0f32, |size, v| size.max(v.abs()));
+    let difference = largest_difference(&instead, &expected);
+    assert!(difference > 0.0 && difference < 0.02 * size, "{difference} of {size}");
+}
