@@ -1,7 +1,7 @@
 //! What computes attention: the kernels on a GPU, or the reference with the kernels beside it on the simulator.
 
 use latent_attention::device::{Device, Simulation};
-use latent_attention::image;
+use latent_attention::{Error, image};
 
 /// Tokens at the beginning of a sequence for which the simulator runs a sampled layer's kernels too.
 pub const SAMPLED_TOKENS: usize = 32;
@@ -33,6 +33,10 @@ impl Engine {
                 (Self::Reference, line.into())
             }
             Err(why) => {
+                let why = match why {
+                    Error::NoDriver { .. } => "no NVIDIA driver".into(),
+                    other => other.to_string(),
+                };
                 let line = format!(
                     "Attention is computed by the reference, as there is no GPU ({why}). Beside it, the kernels \
                      compute the first {SAMPLED_TOKENS} tokens of each sequence in the first and the last layer, on \

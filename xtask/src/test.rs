@@ -32,8 +32,21 @@ pub fn everything() -> Result<()> {
     run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     step("package");
     package()?;
+    step("tests that gpu-check sanitizes");
+    sanitized()?;
     step("tests");
     tests()
+}
+
+/// A test that was renamed would silently not be sanitized.
+fn sanitized() -> Result<()> {
+    let list =
+        ["test", "--quiet", "--package", "latent-attention", "--all-features", "--test", "kernels", "--", "--list"];
+    let tests = output(&mut cargo(list))?;
+    let exists = |name: &str| tests.lines().any(|line| line.strip_suffix(": test") == Some(name));
+    let missing: Vec<_> = include_str!("../../gpu-check/sanitized.txt").lines().filter(|name| !exists(name)).collect();
+    ensure!(missing.is_empty(), "gpu-check/sanitized.txt names tests that do not exist: {missing:?}");
+    Ok(())
 }
 
 /// Cargo, made to fail where it would otherwise build without kernels: checks of nothing would pass.
