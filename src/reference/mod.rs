@@ -11,6 +11,7 @@ mod combine;
 mod decode;
 mod layer;
 mod rope_append;
+mod schedule;
 mod up_project;
 mod vector;
 
@@ -19,4 +20,5 @@ pub use combine::combine;
 pub use decode::{Attended, DecodeInputs, decode, decode_split};
 pub use layer::{ReferenceInputs, ReferenceLayer, ReferenceOutput};
 pub use rope_append::{AppendInputs, AppendParams, Appended, rms_norm, rope_append};
+pub use schedule::{Piece, balanced_piece, schedule};
 pub use up_project::{Projected, up_project};

@@ -13,6 +13,7 @@ mod device;
 mod layer;
 mod rope_append;
 mod rope_append_refusals;
+mod schedule;
 mod strided;
 mod up_project;
 
