@@ -10,8 +10,8 @@ use libloading::Library;
 
 use crate::error::{Error, Result};
 
-/// The driver's library, by the names of the systems that have one.
-const NAMES: [&str; 3] = ["libcuda.so.1", "libcuda.so", "nvcuda.dll"];
+/// The driver's library, by the names that the system may have it under.
+const NAMES: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
 
 /// The oldest CUDA version whose driver loads images made by nvcc 13.0: `1000 * major + 10 * minor`.
 const OLDEST: i32 = 13_000;
@@ -43,7 +43,7 @@ const NO_DEVICE: c_int = 100;
 
 fn open() -> Result<Library> {
     let mut reasons = Vec::new();
-    for name in NAMES {
+    for &name in NAMES {
         // SAFETY: loading a library runs its initialisers; this is NVIDIA's driver, which programs load in this way.
         match unsafe { Library::new(name) } {
             Ok(library) => return Ok(library),
@@ -51,7 +51,8 @@ fn open() -> Result<Library> {
             Err(error) => reasons.push(error.source().map_or_else(|| error.to_string(), ToString::to_string)),
         }
     }
-    Err(Error::NoDriver { why: reasons.join("; ") })
+    // The first name is the usual one.
+    Err(Error::NoDriver { why: reasons.swap_remove(0) })
 }
 
 /// A function that answers with one number behind a pointer.

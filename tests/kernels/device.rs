@@ -3,7 +3,7 @@
 use half::bf16;
 use latent_attention::Error;
 use latent_attention::device::{Device, LaunchConfig, Shape, Stream, Tensor, TensorMut, View};
-use latent_attention::ops::{Combine, CombineConfig};
+use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
 use latent_attention::sys::CombineParams;
 
 use crate::device;
@@ -141,4 +141,37 @@ fn graphs_and_timing_need_a_gpu() {
     let message = stream.capture(|| Ok(())).unwrap_err().to_string();
     assert_eq!(message, "graph capture: needs a GPU");
     assert!(latent_attention::device::Event::new(&simulated).is_err());
+}
+
+#[test]
+fn a_replayed_graph_reads_what_is_there_then() {
+    let device = device();
+    if !device.is_cuda() {
+        return; // The simulator has no graphs.
+    }
+    let combine = Combine::new(&device, CombineConfig::new(4, 1)).unwrap();
+    let stream = device.stream().unwrap();
+    let (mut o_partial, lse_partial) = (device.zeros(4).unwrap(), device.zeros(1).unwrap());
+    let (mut o_latent, mut lse) = (device.zeros(4).unwrap(), device.zeros(1).unwrap());
+    let graph = stream.capture(|| {
+        combine.run(
+            &stream,
+            CombineArgs {
+                rows: 1,
+                splits: 1,
+                o_partial: o_partial.view(),
+                lse_partial: lse_partial.view(),
+                o_latent: o_latent.view_mut(),
+                lse: lse.view_mut(),
+            },
+        )
+    });
+    let graph = graph.unwrap();
+    for numbers in [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]] {
+        o_partial.write(&numbers).unwrap();
+        // SAFETY: all buffers are still there, and nothing else runs.
+        unsafe { graph.launch(&stream) }.unwrap();
+        stream.synchronize().unwrap();
+        assert_eq!(o_latent.to_vec().unwrap(), numbers.map(bf16::from_f32));
+    }
 }
