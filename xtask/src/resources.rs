@@ -76,7 +76,9 @@ fn table() -> Result<Option<String>> {
 
 /// Where the build script put the images.
 fn images() -> Result<PathBuf> {
-    let mut build = process::cargo(["build", "--package", "latent-attention", "--message-format", "json"]);
+    // The same build as the tests'.
+    let mut build =
+        process::cargo(["build", "--package", "latent-attention", "--all-features", "--message-format", "json"]);
     build.env("LATENT_ATTENTION_STRICT", "1");
     let messages = output(&mut build)?;
     let folder = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
