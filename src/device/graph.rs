@@ -1,6 +1,6 @@
 //! CUDA graphs and events: replaying a captured step, and timing it.
 
-use super::{Backend, Device, Stream, cuda};
+use super::{Device, Stream, cuda};
 use crate::error::{Error, Result};
 
 /// Captured launches that can be run again at the cost of one call.
@@ -34,7 +34,7 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        if let Backend::Cuda(cuda) = self.device.backend() {
+        if let Some(cuda) = self.device.backend().cuda() {
             cuda.destroy_graph(self.raw);
         }
     }
@@ -77,16 +77,13 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        if let Backend::Cuda(cuda) = self.device.backend() {
+        if let Some(cuda) = self.device.backend().cuda() {
             cuda.destroy_event(self.raw);
         }
     }
 }
 
 fn cuda_of<'a>(device: &'a Device, what: &str) -> Result<&'a cuda::Cuda> {
-    match device.backend() {
-        Backend::Cuda(cuda) => Ok(cuda),
-        #[cfg(feature = "simulator")]
-        Backend::Simulated(_) => Err(Error::Config { what: what.into(), why: "needs a GPU".into() }),
-    }
+    let none = || Error::Config { what: what.into(), why: "needs a GPU".into() };
+    device.backend().cuda().ok_or_else(none)
 }

@@ -123,7 +123,7 @@ impl Device {
     /// Whether this is a GPU.
     #[must_use]
     pub fn is_cuda(&self) -> bool {
-        matches!(&*self.0, Backend::Cuda(_))
+        self.0.cuda().is_some()
     }
 
     /// Sizes that kernels are fitted to.
@@ -139,11 +139,7 @@ impl Device {
     /// Compute capability of a GPU, as (9, 0).
     #[must_use]
     pub fn compute_capability(&self) -> Option<(i32, i32)> {
-        match &*self.0 {
-            Backend::Cuda(cuda) => Some(cuda.capability()),
-            #[cfg(feature = "simulator")]
-            Backend::Simulated(_) => None,
-        }
+        self.0.cuda().map(cuda::Cuda::capability)
     }
 
     /// Memory for `len` elements, which may hold anything. (The simulator reports reads of what was not written.)
@@ -195,11 +191,7 @@ impl Device {
     /// # Errors
     /// [`Error::Driver`], which may be that of an earlier kernel.
     pub fn synchronize(&self) -> Result<()> {
-        match &*self.0 {
-            Backend::Cuda(cuda) => cuda.synchronize(),
-            #[cfg(feature = "simulator")]
-            Backend::Simulated(_) => Ok(()),
-        }
+        self.0.cuda().map_or(Ok(()), cuda::Cuda::synchronize)
     }
 
     fn backend(&self) -> &Backend {
@@ -230,6 +222,15 @@ impl fmt::Debug for Device {
 }
 
 impl Backend {
+    /// The GPU, if it is one.
+    fn cuda(&self) -> Option<&cuda::Cuda> {
+        match self {
+            Self::Cuda(cuda) => Some(cuda),
+            #[cfg(feature = "simulator")]
+            Self::Simulated(_) => None,
+        }
+    }
+
     fn allocate(&self, bytes: usize) -> Result<u64> {
         match self {
             Self::Cuda(cuda) => cuda.allocate(bytes),

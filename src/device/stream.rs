@@ -1,6 +1,6 @@
 //! Queues of work.
 
-use super::{Backend, Device, Graph, cuda};
+use super::{Device, Graph, cuda};
 use crate::error::Result;
 
 /// A queue of work: what is launched on a stream runs in order. The simulator runs everything at once, in order too.
@@ -13,10 +13,9 @@ pub struct Stream {
 
 impl Stream {
     pub(super) fn new(device: &Device) -> Result<Self> {
-        let (raw, is_ours) = match device.backend() {
-            Backend::Cuda(cuda) => (cuda.new_stream()?, true),
-            #[cfg(feature = "simulator")]
-            Backend::Simulated(_) => (cuda::RawStream::null(), false),
+        let (raw, is_ours) = match device.backend().cuda() {
+            Some(cuda) => (cuda.new_stream()?, true),
+            None => (cuda::RawStream::null(), false),
         };
         Ok(Self { device: device.clone(), raw, is_ours })
     }
@@ -41,11 +40,7 @@ impl Stream {
     /// # Errors
     /// [`Error::Driver`](crate::Error::Driver), which may be that of an earlier kernel.
     pub fn synchronize(&self) -> Result<()> {
-        match self.device.backend() {
-            Backend::Cuda(cuda) => cuda.synchronize_stream(self.raw),
-            #[cfg(feature = "simulator")]
-            Backend::Simulated(_) => Ok(()),
-        }
+        self.device.backend().cuda().map_or(Ok(()), |cuda| cuda.synchronize_stream(self.raw))
     }
 
     /// Records what `work` launches on this stream as a graph, instead of running it.
@@ -65,7 +60,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.is_ours
-            && let Backend::Cuda(cuda) = self.device.backend()
+            && let Some(cuda) = self.device.backend().cuda()
         {
             cuda.destroy_stream(self.raw);
         }
