@@ -1,7 +1,7 @@
 // What the machine can do at most, for other kernels to be held against: `ceiling_copy` moves bytes, `ceiling_mma`
 // multiplies matrices on the tensor cores by `mma.sync`, both as fast as this file knows how.
 //
-// `ceiling_copy`: thread i of the grid copies the 16-byte units i, i + threads, ...; UNROLL loads are under way at once.
+// `ceiling_copy`: thread i of the grid copies the 16-byte units i, i + threads, ...; UNROLL loads are under way.
 //     Per unit, 16 bytes are read and 16 written, nothing is computed.
 // `ceiling_mma`: each warp keeps CHAINS independent accumulators of m16n8k16 (bf16, f32 sums) in registers, so that the
 //     tensor cores never wait for a result; operands are constants in registers. Per warp and round, CHAINS *
@@ -52,7 +52,8 @@ extern "C" __global__ void __launch_bounds__(CEILING_THREADS)
             mma_bf16(sums[i], a, b, b);
         }
     }
-    // Each element of a chain is 16 * rounds. Storing what depends on all of them keeps the compiler from leaving any out.
+    // Each element of a chain is 16 * rounds. Storing what depends on all of them keeps the compiler from leaving any
+    // out.
     float total = 0.0f;
 #pragma unroll
     for (unsigned i = 0; i < CHAINS; ++i) {

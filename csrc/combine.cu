@@ -71,7 +71,8 @@ __device__ bool is_aligned(uint64_t address, unsigned bytes) { return address % 
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS) combine(const __grid_constant__ CombineParams params) {
+extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS)
+    combine(const __grid_constant__ CombineParams params) {
     extern __shared__ float weights[];
     __shared__ float scratch_max[WARP], scratch_sum[WARP];
     const unsigned row = blockIdx.x;

@@ -12,7 +12,8 @@
 //     2 H R. Tables, gain and bias are many tokens' and come from L1 and L2: 12 bytes of index, cosine and sine for a
 //     dimension of a unit, once where both halves of a run have one rope head.
 // FLOPs: 3 per rotated value, 3 and 6 comparisons per quantised one, less than 3 per byte. Memory decides for many
-//     tokens, with 32 to 54 PTX instructions per value (ptx-sim) not far behind; for few, the latency of a chain of three loads.
+//     tokens, with 32 to 54 PTX instructions per value (ptx-sim) not far behind; for few, the latency of a chain of three
+//     loads.
 //
 // Values are accessed 16 bytes at a time where addresses and strides allow it, else one by one. A token's record is
 // written without touching its neighbours'.

@@ -44,7 +44,8 @@ __device__ Query find_query(const ScheduleParams &params, unsigned query) {
         row = __ldg(page_starts);
         pages = __ldg(page_starts + 1) - row;
     }
-    const uint64_t most = min(static_cast<uint64_t>(params.max_tokens), static_cast<uint64_t>(pages) * params.page_size);
+    const uint64_t in_table = static_cast<uint64_t>(pages) * params.page_size;
+    const uint64_t most = min(static_cast<uint64_t>(params.max_tokens), in_table);
     return {visible <= 0 ? 0 : static_cast<unsigned>(min(static_cast<uint64_t>(visible), most)), row};
 }
 
@@ -132,7 +133,8 @@ extern "C" __global__ void __launch_bounds__(SCHEDULE_THREADS) schedule(const __
             const unsigned tokens = queries[q].tokens, pieces = items_of(tokens, piece);
             for (unsigned i = threadIdx.x % WARP; i < pieces; i += WARP) {
                 const int32_t slot = pieces > 1 ? static_cast<int32_t>(starts[q].y + i) : -1;
-                items[starts[q].x + i] = {base + q, queries[q].row, i * piece, min(tokens, (i + 1) * piece), slot, {0, 0, 0}};
+                const unsigned first = i * piece;
+                items[starts[q].x + i] = {base + q, queries[q].row, first, min(tokens, first + piece), slot, {0, 0, 0}};
             }
         }
         done = {done.x + total.x, done.y + total.y};

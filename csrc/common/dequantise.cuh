@@ -17,7 +17,7 @@ __device__ inline uint16_t dequantise_int4(uint32_t word, unsigned i, uint32_t a
 
 // The 8 values of a word of 4-bit codes, at 3 instructions each.
 //
-// A code becomes f32 without a conversion or a shift of its own: as bits 19..16 of 128.0f it makes 128 + code, and as bits
+// A code becomes f32 without a conversion or a shift of its own: as bits 19..16 of 128.0f it makes 128 + code, as bits
 // 15..12 of 2048.0f it makes 2048 + code, so that each of four shifts serves two codes. min - 128 scale and
 // min - 2048 scale round once, by at most 2^-13 of a step where values are near zero, and 2^-24 of min elsewhere. The
 // value's own rounding to bf16 is the other error, half a step of 8 significant bits, at most 2^-8 of it.

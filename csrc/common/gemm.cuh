@@ -53,8 +53,8 @@ struct TileSums {
     static __device__ unsigned first_column() { return threadIdx.x / WARP % 4 * 32; }
 };
 
-// Brings the first `count` numbers of a chunk into shared memory, and zeros behind them. `aligned`: asynchronously, all 8
-// or none.
+// Brings the first `count` numbers of a chunk into shared memory, and zeros behind them. `aligned`: asynchronously, all
+// 8 or none.
 __device__ inline void copy_chunk(unsigned char *to, const uint16_t *from, unsigned count, bool aligned) {
     if (aligned) {
         // Of all or nothing, nvcc makes a predicate; of a count, arithmetic on addresses.

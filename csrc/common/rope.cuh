@@ -1,8 +1,8 @@
 // Turns pairs of dimensions: `src/rope/mod.rs` on the device, to the bit. For a pair (a, b) with cosine c and sine s,
 // a' = a c - b s and b' = b c + a s, each operation rounded, none contracted.
 //
-// Heads whose size is a power of two from 8 to 256 are turned a unit of 8 neighbouring dimensions of a lane at a time: no
-// head then lies in two halves of a run, and a unit's partners are in the same lane or, all of them, in one other.
+// Heads whose size is a power of two from 8 to 256 are turned a unit of 8 neighbouring dimensions of a lane at a time:
+// no head then lies in two halves of a run, and a unit's partners are in the same lane or, all of them, in one other.
 #pragma once
 
 #include <stdint.h>
@@ -35,7 +35,7 @@ __device__ inline bool turns_in_units(unsigned rope_dim) {
 
 __device__ inline float f32_from_bf16(uint16_t bits) { return f32_from_bf16_low(bits); }
 
-// For each dimension of a unit, its own factor and its partner's. A head's lower dimension of a pair loses the partner's
+// For each dimension of a unit, its own factor and its partner's. A head's lower dimension of a pair loses the other's
 // share, so `sin` is negative there: -(b s) and b (-s) are the same bits.
 struct UnitRotation {
     float cos[UNIT], sin[UNIT];

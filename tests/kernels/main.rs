@@ -12,7 +12,6 @@ mod decode;
 mod device;
 mod layer;
 mod rope_append;
-mod rope_append_refusals;
 mod schedule;
 mod strided;
 mod up_project;
