@@ -8,9 +8,12 @@ use std::sync::Mutex;
 use crate::arch::Arch;
 use crate::select::{capability, suits};
 
-/// What nvcc is told in every case. Line numbers cost nothing at run time and are what profilers and the simulator
-/// point with.
-const OPTIONS: [&str; 5] = ["-std=c++17", "-O3", "-lineinfo", "-Werror", "all-warnings"];
+/// What nvcc is told in every case.
+const OPTIONS: [&str; 4] = ["-std=c++17", "-O3", "-Werror", "all-warnings"];
+
+/// Line numbers: what the simulator points with. In machine code they take several times the space of the code itself;
+/// `NVCC_APPEND_FLAGS=-lineinfo` puts them there for a profiler.
+const LINES: &str = "-lineinfo";
 
 /// One file to compile for one architecture.
 pub struct Job {
@@ -34,6 +37,7 @@ impl Job {
         let mut command = Command::new(nvcc);
         command
             .args(OPTIONS)
+            .args(self.arch.is_virtual().then_some(LINES))
             .arg(if self.arch.is_virtual() { "-ptx" } else { "-cubin" })
             .arg(format!("-gencode=arch=compute_{},code={}", capability(self.arch), self.arch.name()))
             .arg("-o")
