@@ -4,23 +4,21 @@
 //     S^T [tokens x heads]  = C [tokens x latents] Q^T,  O^T [latents x heads] += C^T P^T
 //
 // Tile: a block has one item of `schedule` (one query token, a range of its tokens) and 8, 16 or 32 heads; it takes 8
-// to 64
-//     tokens at a time, in four phases with a barrier after each: copies of the next tile start; partial scores; softmax;
-//     output.
+//     to 64 tokens at a time, in three phases with a barrier after each: copies of the next tile start, and partial
+//     scores; softmax; output.
 // Scores: a warp has 16 tokens and every score_parts-th step of 64 latents; partial sums meet in shared memory.
-// Softmax: a warp has TILES heads, its lanes the tokens.
+// Softmax: a warp has TILES heads, a lane four or eight tokens of one of them.
 // Accumulators: a warp has slices w, w + 8, .. of 64 latents, for all heads: 16 * SLICES * TILES registers per thread.
 // Shared memory, by `ops/decode/tiling.rs`: the query (2 bytes per latent and head, and the heads' steps of the rotated
-//     key), 1 or 2 stages of tokens as they are in the cache, f16 rows of a tile (int4 in groups), 18 KiB of scores for 32
-//     heads, weights; about 4 KiB of SmallArrays.
+//     key), 1 or 2 stages of tokens as they are in the cache, f16 rows of a tile (int4 in groups), 18 KiB of scores for
+//     32 heads, weights; about 6 KiB of SmallArrays.
 // Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head. With
 //     int4 (L / 2 bytes) that is 8 FLOPs per byte and head: memory decides up to about 20 heads on an A100, then tensor
-//     cores do. Beside them a value costs 11/8 instructions to unpack (Whole), 2 conflict-free reads of its code, and per
-//     weight (L weights share none of it) about 20 instructions of softmax.
+//     cores do. Beside them a value costs 11/8 instructions to unpack (Whole) and 2 conflict-free reads of its code.
+//     All instructions that a token costs are held by tests/kernels/decode_budgets.rs.
 // Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-28 of its largest;
-// weights
-//     have 11 bits (bf16 latents: 16) and are normalised as rounded; groups' latents are rounded to f16. Everything else
-//     is exact, so that the lse is right to f32 rounding, but for groups.
+//     weights have 11 bits (bf16 latents: 16) and are normalised as rounded; groups' latents are rounded to f16.
+//     Everything else is exact, so that the lse is right to f32 rounding, but for groups.
 #include "decode/block.cuh"
 #include "decode/latents.cuh"
 #include "decode/load.cuh"
@@ -31,18 +29,20 @@
 
 namespace {
 
-// A warp's part of its m-tile's scores, [part][head][token].
+// A warp's part of its m-tile's scores, [part][head][position].
 template <typename S>
-__device__ void store_scores(const DecodeParams &params, float *buffer, unsigned m_tile, unsigned part,
-                             const float (&scores)[S::TILES][4]) {
-    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4, stride = params.shared.score_stride / 4;
-    float *to = buffer + (part * S::HEADS + 2 * t) * stride + 16 * m_tile + g;
+__device__ void store_scores(const DecodeParams &params, unsigned char *buffer, const float (&scores)[S::TILES][4]) {
+    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4, stride = anew(params.shared.score_stride);
+    const Share share(params);
+    unsigned char *to = buffer + (share.part * S::HEADS + 2 * t) * stride + 4 * (16 * share.m_tile + g);
 #pragma unroll
     for (int n = 0; n < S::TILES; ++n) {
-        to[8 * n * stride] = scores[n][0];
-        to[(8 * n + 1) * stride] = scores[n][1];
-        to[8 * n * stride + 8] = scores[n][2];
-        to[(8 * n + 1) * stride + 8] = scores[n][3];
+        float *first = reinterpret_cast<float *>(to), *second = reinterpret_cast<float *>(to + stride);
+        first[0] = scores[n][0];
+        first[8] = scores[n][2];
+        second[0] = scores[n][1];
+        second[8] = scores[n][3];
+        to += 8 * stride;
     }
 }
 
@@ -69,67 +69,68 @@ __device__ void decode(const DecodeParams &params) {
     const DecodeShared &map = params.shared;
     const unsigned tile = params.tile_tokens;
     const bool overlapped = map.stage_count > 1;
-    // Tiles of an item take turns in two places.
-    const auto turn_of = [&](unsigned first) { return (first - item.first) & tile ? 1u : 0u; };
+    // Tiles of an item take turns in two places. Where one is, is found anew in each phase: registers are the output's.
+    const auto turn_of = [&](unsigned first) { return (first & tile) != 0 ? 1u : 0u; };
     const auto stage_of = [&](unsigned first) {
-        return shared + map.stages + (overlapped && turn_of(first) != 0 ? map.stage_bytes : 0);
+        return shared + map.stages + (overlapped && (anew(first) & tile) != 0 ? map.stage_bytes : 0);
     };
     if (threadIdx.x < tile) {
-        small.pages[0][threadIdx.x] = find_page(params, item, item.first);
-        small.pages[1][threadIdx.x] = find_page(params, item, item.first + tile);
+        small.pages[turn_of(item.first)][threadIdx.x] = find_page(params, item, item.first);
+        small.pages[turn_of(item.first + tile)][threadIdx.x] = find_page(params, item, item.first + tile);
     }
     __syncthreads();
     if (overlapped) {
-        copy_tile<S>(params, small.pages[0], item.first, stage_of(item.first));
+        copy_tile<S>(params, small.pages[turn_of(item.first)], item.first, item.end, stage_of(item.first));
     }
     load_queries<S>(params, item.query, first_head, shared, small);
 
     Output<S> output = {};
     Softmax<S> softmax(small);
-    for (unsigned first = item.first; first < item.end; first += tile) {
-        unsigned char *stage = stage_of(first);
+    // By a shuffle, which tells the compiler that all lanes agree: then it need not be in a register of each.
+    for (unsigned first = __shfl_sync(ALL_LANES, item.first, 0); first < item.end; first += tile) {
         cp_async_wait_all();
         // This tile is there, and nobody needs the one before.
         __syncthreads();
         if (overlapped) {
             if (first + tile < item.end) {
-                copy_tile<S>(params, small.pages[turn_of(first + tile)], first + tile, stage_of(first + tile));
+                copy_tile<S>(params, small.pages[turn_of(first + tile)], first + tile, item.end,
+                             stage_of(first + tile));
             }
         } else {
-            copy_tile<S>(params, small.pages[turn_of(first)], first, stage);
+            copy_tile<S>(params, small.pages[turn_of(first)], first, item.end, stage_of(first));
             cp_async_wait_all();
             __syncthreads();
         }
-        const unsigned char *rows = stage;
-        unsigned row_stride = map.latent_stride;
+        const auto rows_of = [&] {
+            return S::LATENTS == Latents::Groups ? shared + map.dequantized : stage_of(first);
+        };
+        const unsigned row_stride = S::LATENTS == Latents::Groups ? map.dequantized_stride : map.latent_stride;
         if constexpr (S::LATENTS == Latents::Groups) {
-            dequantize_tile(params, stage, shared + map.dequantized);
-            rows = shared + map.dequantized;
-            row_stride = map.dequantized_stride;
+            dequantize_tile(params, stage_of(first), rows_of());
             __syncthreads();
         }
 
-        const unsigned warp = thread_index() / WARP, m_tile = warp % params.m_tiles, part = warp / params.m_tiles;
+        if constexpr (S::LATENTS == Latents::Whole) {
+            prepare_tokens<S>(params, stage_of(first), min(tile, item.end - first), small);
+        }
         float scores[S::TILES][4] = {};
-        score_latents<S>(params, stage, rows, row_stride, shared + map.q_latent, small, m_tile, part, scores);
-        score_rope<S>(params, stage, shared, small, m_tile, part, scores);
-        store_scores<S>(params, reinterpret_cast<float *>(shared + map.scores), m_tile, part, scores);
+        score_latents<S>(params, stage_of(first), rows_of(), row_stride, shared + map.q_latent, small, scores);
+        score_rope<S>(params, stage_of(first), shared, small, scores);
+        store_scores<S>(params, shared + map.scores, scores);
         __syncthreads();
         const uint64_t page = find_page(params, item, first + 2 * tile);
-        softmax.add_tile(params, stage, reinterpret_cast<const float *>(shared + map.scores),
-                         min(tile, item.end - first), shared + map.weights, small);
+        softmax.add_tile(params, shared + map.scores, min(tile, item.end - first), shared + map.weights, small);
         if (thread_index() < tile) {
             // In place of this tile's, whose copies all have been started.
             small.pages[turn_of(first)][thread_index()] = page;
         }
         __syncthreads();
-        accumulate<S>(params, stage, rows, row_stride, shared + map.weights, small, output);
+        accumulate<S>(params, stage_of(first), rows_of(), row_stride, shared + map.weights, small, output);
     }
 
     const float lse = softmax.finish(small);
-    const unsigned lane = threadIdx.x % WARP;
-    if (lane < S::TILES) {
-        write_lse(params, item, first_head + threadIdx.x / WARP * S::TILES + lane, lse);
+    if (softmax.leads()) {
+        write_lse(params, item, first_head + softmax.head(), lse);
     }
     __syncthreads();
     write_output<S>(params, item, first_head, small, output);

@@ -37,6 +37,19 @@ struct Shape {
     static constexpr int PLANES = LATENTS == Latents::Bf16 ? 2 : RUNS;
 };
 
+// In Latents::Whole, for each position of a tile: what brings a P to a weight's unit; what takes the rounded weight
+// back to a P; the same times the token's min.
+struct __align__(16) TokenFactors {
+    float into[DECODE_MAX_TILE], back[DECODE_MAX_TILE], shift[DECODE_MAX_TILE];
+};
+
+// A lane's part of its head's sums, relative to the largest exponent: of P, and for each run of Phat and (Whole) Phat *
+// min (softmax.cuh).
+template <int RUNS>
+struct SoftmaxState {
+    float sum, rounded[RUNS], shifted[RUNS];
+};
+
 // Aligned, so that dynamic shared memory behind it begins on a multiple of 128 bytes.
 template <typename S>
 struct __align__(128) SmallArrays {
@@ -44,21 +57,28 @@ struct __align__(128) SmallArrays {
     uint64_t pages[2][DECODE_MAX_TILE];
     // The block's work: here rather than in registers.
     DecodeItem item;
-    // Per thread: its running sum of the softmax, and the largest exponent of 2 so far of that sum's head.
-    float sums[DECODE_THREADS], largest[DECODE_THREADS];
-    // Per run and warp, all alike: the unit of the weights (softmax.cuh).
-    float units[S::RUNS][WARPS];
+    // Whole: what the weights of a run need of this tile's tokens (softmax.cuh). After the last tile, per head: out =
+    // accumulator * factor + offset.
+    union {
+        TokenFactors tokens[S::RUNS];
+        struct {
+            float factor[S::HEADS], offset[S::HEADS];
+        } out[S::RUNS];
+    };
+    // The unit of a run's weights, and what this tile made of the one before.
+    float units[S::RUNS], renormalise[S::RUNS];
+    // The largest exponent of 2 so far, per head.
+    float largest[S::HEADS];
     // From accumulated score to the exponent of 2, per head.
     float logit_factor[S::HEADS];
     // Sums of the scaled query over each run (Whole).
     float q_sums[S::RUNS][S::HEADS];
     // What the accumulated output is to be multiplied with before this tile's.
     float rescale[S::RUNS][S::HEADS];
-    // out = accumulator * out_factor + out_offset.
-    float out_factor[S::RUNS][S::HEADS];
-    float out_offset[S::RUNS][S::HEADS];
-    // Steps of the rotated key in which an n-tile's heads have a part.
-    unsigned rope_first[S::TILES], rope_end[S::TILES];
+    // Steps of the rotated key in which an n-tile's heads have a part: the first, and how many.
+    uint2 rope_steps[S::TILES];
+    // Per thread, if there is one run.
+    SoftmaxState<S::RUNS> states[S::RUNS == 1 ? DECODE_THREADS : 1];
 };
 
 template <typename T>
@@ -66,8 +86,8 @@ __device__ const T &at(const unsigned char *base, unsigned offset) {
     return *reinterpret_cast<const T *>(base + offset);
 }
 
-// In which order a step of 16 tokens stands in the contraction: lane t of a quarter's k = 2 t, 2 t + 1, 2 t + 8, 2 t +
-// 9 are tokens t, t + 4, t + 8, t + 12, and in memory these four weights are neighbours.
-__device__ inline unsigned weight_position(unsigned token) {
-    return (token & ~15u) + 4 * (token & 3) + (token >> 2 & 3);
-}
+// In which order a tile's tokens stand in the products: as row of the scores, and as k of the output, where lane t of a
+// quarter has positions 4 t .. 4 t + 3 of 16. For a position its token, and for a token its position. Both four
+// neighbouring positions and four that are 4 apart are tokens that differ modulo 4, and rows of latents that differ
+// modulo 4 are in different banks; so the one as well as the other can be read at once.
+__device__ inline unsigned token_at(unsigned position) { return position ^ (position >> 2 & 3); }

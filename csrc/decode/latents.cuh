@@ -24,13 +24,23 @@ __device__ void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, u
     }
 }
 
-// A lane's part of the rows that a warp's m-tile reads: rows g and g + 8, in a tile of fewer than 16 tokens the same.
+// A warp's share of a tile's scores: an m-tile, and which part of the steps. Found anew where it is needed.
+struct Share {
+    unsigned m_tile, part;
+    __device__ explicit Share(const DecodeParams &params) {
+        const unsigned warp = thread_index() / WARP;
+        m_tile = warp & (params.m_tiles - 1);
+        part = warp * params.score_parts / WARPS;
+    }
+};
+
+// The tokens of a lane's positions g and g + 8 of a warp's m-tile; a tile of fewer than 16 has the same in both.
 struct Rows {
     unsigned low, high;
     __device__ Rows(const DecodeParams &params, unsigned lane, unsigned m_tile) {
-        const unsigned g = lane / 4, mask = params.tile_tokens - 1;
-        low = (16 * m_tile + g) & mask;
-        high = (16 * m_tile + g + 8) & mask;
+        const unsigned position = 16 * m_tile + lane / 4, mask = params.tile_tokens - 1;
+        low = token_at(position) & mask;
+        high = token_at(position + 8) & mask;
     }
 };
 
@@ -39,7 +49,8 @@ __device__ inline void dequantize_tile(const DecodeParams &params, const unsigne
     const CacheParams &cache = params.cache;
     const DecodeShared &map = params.shared;
     const unsigned words = anew(params.latent_steps) * STEP / 8;
-    const unsigned lanes_log2 = words >= WARP ? 5 : 32 - __clz(words - 1), group_log2 = __ffs(anew(cache.latent_group)) - 1;
+    const unsigned lanes_log2 = words >= WARP ? 5 : 32 - __clz(words - 1);
+    const unsigned group_log2 = __ffs(anew(cache.latent_group)) - 1;
     const unsigned thread = thread_index(), lane = thread & ((1u << lanes_log2) - 1);
     for (unsigned token = thread >> lanes_log2; token < params.tile_tokens; token += DECODE_THREADS >> lanes_log2) {
         for (unsigned word = lane; word < words; word += 1u << lanes_log2) {
@@ -47,80 +58,103 @@ __device__ inline void dequantize_tile(const DecodeParams &params, const unsigne
             const unsigned group = min(8 * word >> group_log2, cache.latent_groups - 1);
             const uint32_t affine = at<uint32_t>(stage, map.affine + token * map.affine_stride + 4 * group);
             const uint32_t codes = at<uint32_t>(stage, token * map.latent_stride + 4 * word);
-            *reinterpret_cast<uint4 *>(rows + token * map.dequantized_stride + 16 * word) = dequantize_word(codes, affine);
+            uint4 *place = reinterpret_cast<uint4 *>(rows + token * map.dequantized_stride + 16 * word);
+            *place = dequantize_word(codes, affine);
         }
     }
 }
 
-// Adds the latents' part of m-tile `m_tile`'s scores, of the steps that are `part`'s out of score_parts.
+// Adds the products of 32 latents, OFFSET bytes into a step: of codes in one word of each row.
+template <typename S, int OFFSET>
+__device__ void multiply_codes(float (&sums)[S::TILES][4], uint32_t low, uint32_t high,
+                               uint32_t query, unsigned tile_bytes) {
+    const uint32_t a0[4] = {subnormal_pair<0>(low), subnormal_pair<0>(high), subnormal_pair<1>(low),
+                            subnormal_pair<1>(high)};
+    const uint32_t a1[4] = {subnormal_pair<2>(low), subnormal_pair<2>(high), subnormal_pair<3>(low),
+                            subnormal_pair<3>(high)};
+#pragma unroll
+    for (int n = 0; n < S::TILES; ++n) {
+        uint32_t b[4];
+        ldmatrix_x4<OFFSET>(b, query + n * tile_bytes);
+        mma_f16(sums[n], a0, b[0], b[1]);
+        mma_f16(sums[n], a1, b[2], b[3]);
+    }
+}
+
+// The same of 16-bit rows.
+template <typename S, int OFFSET>
+__device__ void multiply_rows(float (&sums)[S::TILES][4], uint32_t rows, uint32_t query, unsigned tile_bytes) {
+    uint32_t a0[4], a1[4];
+    ldmatrix_x4<OFFSET>(a0, rows);
+    ldmatrix_x4<OFFSET + 32>(a1, rows);
+#pragma unroll
+    for (int n = 0; n < S::TILES; ++n) {
+        uint32_t b[4];
+        ldmatrix_x4<OFFSET>(b, query + n * tile_bytes);
+        multiply<S>(sums[n], a0, b[0], b[1]);
+        multiply<S>(sums[n], a1, b[2], b[3]);
+    }
+}
+
+// Adds the latents' part of the warp's share of scores.
 template <typename S>
 __device__ void score_latents(const DecodeParams &params, const unsigned char *stage, const unsigned char *rows,
                               unsigned row_stride, const unsigned char *queries, const SmallArrays<S> &small,
-                              unsigned m_tile, unsigned part, float (&scores)[S::TILES][4]) {
+                              float (&scores)[S::TILES][4]) {
     const DecodeShared &map = params.shared;
-    const unsigned lane = thread_index() % WARP, steps = params.latent_steps;
-    const uint32_t query = shared_address(queries) + lane % 8 * map.q_latent_stride + lane / 8 * 16;
+    const unsigned lane = thread_index() % WARP, steps = params.latent_steps, parts = params.score_parts;
+    const auto [m_tile, part] = Share(params);
+    const unsigned tile_bytes = 8 * anew(map.q_latent_stride);
+    uint32_t query = shared_address(queries) + lane % 8 * (tile_bytes / 8) + lane / 8 * 16 + 2 * STEP * part;
     if constexpr (S::LATENTS == Latents::Whole) {
         const unsigned t = lane % 4;
         const Rows token(params, lane, m_tile);
-        const unsigned char *low = stage + token.low * map.latent_stride + 8 * t;
-        const unsigned char *high = stage + token.high * map.latent_stride + 8 * t;
+        const unsigned char *low = stage + token.low * map.latent_stride + 8 * t + STEP / 2 * part;
+        const unsigned char *high = stage + token.high * map.latent_stride + 8 * t + STEP / 2 * part;
         // With at most one run, no other sums are alive meanwhile.
         const unsigned runs = S::RUNS == 1 ? 1 : (steps + WARPS - 1) / WARPS;
+        unsigned step = part;
 #pragma unroll 1
         for (unsigned run = 0; run < runs; ++run) {
             float sums[S::TILES][4] = {};
+            const unsigned end = S::RUNS == 1 ? steps : min(steps, (run + 1) * WARPS);
 #pragma unroll 1
-            for (unsigned step = run * WARPS + part; step < min(steps, (run + 1) * WARPS); step += params.score_parts) {
-                const uint2 low_words = at<uint2>(low, step * STEP / 2), high_words = at<uint2>(high, step * STEP / 2);
-#pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    const uint32_t lo = i == 0 ? low_words.x : low_words.y, hi = i == 0 ? high_words.x : high_words.y;
-                    const uint32_t a0[4] = {subnormal_pair<0>(lo), subnormal_pair<0>(hi), subnormal_pair<1>(lo), subnormal_pair<1>(hi)};
-                    const uint32_t a1[4] = {subnormal_pair<2>(lo), subnormal_pair<2>(hi), subnormal_pair<3>(lo), subnormal_pair<3>(hi)};
-#pragma unroll
-                    for (int n = 0; n < S::TILES; ++n) {
-                        uint32_t b[4];
-                        ldmatrix_x4(b, query + 8 * n * map.q_latent_stride + 2 * STEP * step + 64 * i);
-                        mma_f16(sums[n], a0, b[0], b[1]);
-                        mma_f16(sums[n], a1, b[2], b[3]);
-                    }
-                }
+            for (; step < end; step += parts) {
+                const uint2 low_words = at<uint2>(low, 0), high_words = at<uint2>(high, 0);
+                low += STEP / 2 * parts;
+                high += STEP / 2 * parts;
+                multiply_codes<S, 0>(sums, low_words.x, high_words.x, query, tile_bytes);
+                multiply_codes<S, 64>(sums, low_words.y, high_words.y, query, tile_bytes);
+                query += 2 * STEP * parts;
             }
-            const uint32_t affine_low = at<uint32_t>(stage, map.affine + token.low * map.affine_stride + 4 * run);
-            const uint32_t affine_high = at<uint32_t>(stage, map.affine + token.high * map.affine_stride + 4 * run);
-            const float scale_low = affine_scale(affine_low) * SUBNORMAL, scale_high = affine_scale(affine_high) * SUBNORMAL;
+            const Share share(params);
+            const Rows own(params, thread_index() % WARP, share.m_tile);
+            const unsigned pairs = map.affine + 4 * run;
+            const uint32_t pair_low = at<uint32_t>(stage, pairs + own.low * map.affine_stride);
+            const uint32_t pair_high = at<uint32_t>(stage, pairs + own.high * map.affine_stride);
+            const float scale_low = affine_scale(pair_low) * SUBNORMAL;
+            const float scale_high = affine_scale(pair_high) * SUBNORMAL;
             // The rank-1 term is added by one part.
-            const float min_low = part == 0 ? affine_min(affine_low) : 0.0f;
-            const float min_high = part == 0 ? affine_min(affine_high) : 0.0f;
+            const float min_low = share.part == 0 ? affine_min(pair_low) : 0.0f;
+            const float min_high = share.part == 0 ? affine_min(pair_high) : 0.0f;
 #pragma unroll
             for (int n = 0; n < S::TILES; ++n) {
                 const float2 q_sum = *reinterpret_cast<const float2 *>(&small.q_sums[run][8 * n + 2 * t]);
-                scores[n][0] += fmaf(scale_low, sums[n][0], min_low * q_sum.x);
-                scores[n][1] += fmaf(scale_low, sums[n][1], min_low * q_sum.y);
-                scores[n][2] += fmaf(scale_high, sums[n][2], min_high * q_sum.x);
-                scores[n][3] += fmaf(scale_high, sums[n][3], min_high * q_sum.y);
+                scores[n][0] = fmaf(scale_low, sums[n][0], fmaf(min_low, q_sum.x, scores[n][0]));
+                scores[n][1] = fmaf(scale_low, sums[n][1], fmaf(min_low, q_sum.y, scores[n][1]));
+                scores[n][2] = fmaf(scale_high, sums[n][2], fmaf(min_high, q_sum.x, scores[n][2]));
+                scores[n][3] = fmaf(scale_high, sums[n][3], fmaf(min_high, q_sum.y, scores[n][3]));
             }
         }
     } else {
-        const unsigned row = (16 * m_tile + lane % 16) & (params.tile_tokens - 1);
-        const uint32_t latents = shared_address(rows) + row * row_stride + lane / 16 * 16;
+        const unsigned token = token_at(16 * m_tile + lane % 16) & (params.tile_tokens - 1);
+        uint32_t latents = shared_address(rows) + token * row_stride + lane / 16 * 16 + 2 * STEP * part;
 #pragma unroll 1
-        for (unsigned step = part; step < steps; step += params.score_parts) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                uint32_t a0[4];
-                ldmatrix_x4(a0, latents + 2 * STEP * step + 64 * i);
-                uint32_t a1[4];
-                ldmatrix_x4(a1, latents + 2 * STEP * step + 64 * i + 32);
-#pragma unroll
-                for (int n = 0; n < S::TILES; ++n) {
-                    uint32_t b[4];
-                    ldmatrix_x4(b, query + 8 * n * map.q_latent_stride + 2 * STEP * step + 64 * i);
-                    multiply<S>(scores[n], a0, b[0], b[1]);
-                    multiply<S>(scores[n], a1, b[2], b[3]);
-                }
-            }
+        for (unsigned step = part; step < steps; step += parts) {
+            multiply_rows<S, 0>(scores, latents, query, tile_bytes);
+            multiply_rows<S, 64>(scores, latents, query, tile_bytes);
+            latents += 2 * STEP * parts;
+            query += 2 * STEP * parts;
         }
     }
 }
@@ -136,13 +170,51 @@ __device__ unsigned latent_of(unsigned slice, unsigned j, unsigned half) {
     return STEP * slice + (S::LATENTS == Latents::Whole ? 8 * g + 2 * j + half : 16 * j + g + 8 * half);
 }
 
+// Adds the products of 64 latents of 16 tokens: `words` are those of a lane's four positions, `weight` is where a
+// lane's weights of its first head begin.
+template <typename S>
+__device__ void accumulate_codes(float (&output)[4][S::TILES][4], const uint32_t (&words)[4],
+                                 const unsigned char *weight, unsigned stride) {
+    // Low halves hold a word's even values, high halves the odd ones: bring those of two tokens together.
+    const uint32_t even0 = __byte_perm(words[0], words[1], 0x5410), odd0 = __byte_perm(words[0], words[1], 0x7632);
+    const uint32_t even1 = __byte_perm(words[2], words[3], 0x5410), odd1 = __byte_perm(words[2], words[3], 0x7632);
+    const uint32_t a[4][4] = {
+        {subnormal_pair<0>(even0), subnormal_pair<0>(odd0), subnormal_pair<0>(even1), subnormal_pair<0>(odd1)},
+        {subnormal_pair<1>(even0), subnormal_pair<1>(odd0), subnormal_pair<1>(even1), subnormal_pair<1>(odd1)},
+        {subnormal_pair<2>(even0), subnormal_pair<2>(odd0), subnormal_pair<2>(even1), subnormal_pair<2>(odd1)},
+        {subnormal_pair<3>(even0), subnormal_pair<3>(odd0), subnormal_pair<3>(even1), subnormal_pair<3>(odd1)}};
+#pragma unroll
+    for (int n = 0; n < S::TILES; ++n) {
+        const uint2 b = at<uint2>(weight, 8 * n * stride);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            mma_f16(output[j][n], a[j], b.x, b.y);
+        }
+    }
+}
+
+// The same of m-tile J of 16-bit rows, with the weights at hand.
+template <typename S, int J>
+__device__ void accumulate_rows(float (&output)[4][S::TILES][4], uint32_t row, const uint2 (&b)[S::PLANES][S::TILES]) {
+    uint32_t a[4];
+    ldmatrix_x4_transposed<32 * J>(a, row);
+#pragma unroll
+    for (int plane = 0; plane < S::PLANES; ++plane) {
+#pragma unroll
+        for (int n = 0; n < S::TILES; ++n) {
+            multiply<S>(output[J][n], a, b[plane][n].x, b[plane][n].y);
+        }
+    }
+}
+
 // output = output * rescale + latents * weights.
 template <typename S>
 __device__ void accumulate(const DecodeParams &params, const unsigned char *stage, const unsigned char *rows,
                            unsigned row_stride, const unsigned char *weights, const SmallArrays<S> &small,
                            Output<S> &output) {
     const unsigned thread = thread_index(), warp = thread / WARP, lane = thread % WARP, g = lane / 4, t = lane % 4;
-    const unsigned mask = params.tile_tokens - 1, stride = params.shared.weight_stride, steps = params.m_tiles;
+    const unsigned mask = params.tile_tokens - 1, stride = anew(params.shared.weight_stride);
+    const unsigned steps = params.m_tiles;
     const unsigned slices = params.latent_steps;
 #pragma unroll
     for (int i = 0; i < S::SLICES; ++i) {
@@ -170,57 +242,51 @@ __device__ void accumulate(const DecodeParams &params, const unsigned char *stag
                 }
             }
         }
+        constexpr bool OF_RUN = S::LATENTS == Latents::Whole;
         const unsigned plane_bytes = S::HEADS * stride;
-        const unsigned char *weight = weights + (S::LATENTS == Latents::Whole ? run * plane_bytes : 0) + g * stride + 8 * t;
+        const unsigned char *weight = weights + (OF_RUN ? run * plane_bytes : 0) + g * stride + 8 * t;
+        if constexpr (S::LATENTS == Latents::Whole) {
+            // Tokens of positions 4 t .. 4 t + 3, of every 16.
+            const unsigned char *codes[4];
+#pragma unroll
+            for (unsigned x = 0; x < 4; ++x) {
+                const unsigned token = token_at(4 * t + x) & mask;
+                codes[x] = stage + token * params.shared.latent_stride + slice * STEP / 2 + 4 * g;
+            }
+            const unsigned step_bytes = 16 * params.shared.latent_stride;
 #pragma unroll 1
-        for (unsigned step = 0; step < steps; ++step) {
-            if constexpr (S::LATENTS == Latents::Whole) {
+            for (unsigned step = steps; step > 0; --step) {
                 uint32_t words[4];
 #pragma unroll
                 for (int x = 0; x < 4; ++x) {
-                    const unsigned token = (16 * step + t + 4 * x) & mask;
-                    words[x] = at<uint32_t>(stage, token * params.shared.latent_stride + slice * STEP / 2 + 4 * g);
+                    words[x] = at<uint32_t>(codes[x], 0);
+                    codes[x] += step_bytes;
                 }
-                // Low halves hold a word's even values, high halves the odd ones: bring those of two tokens together.
-                const uint32_t even[2] = {__byte_perm(words[0], words[1], 0x5410), __byte_perm(words[2], words[3], 0x5410)};
-                const uint32_t odd[2] = {__byte_perm(words[0], words[1], 0x7632), __byte_perm(words[2], words[3], 0x7632)};
-                const uint32_t a[4][4] = {
-                    {subnormal_pair<0>(even[0]), subnormal_pair<0>(odd[0]), subnormal_pair<0>(even[1]), subnormal_pair<0>(odd[1])},
-                    {subnormal_pair<1>(even[0]), subnormal_pair<1>(odd[0]), subnormal_pair<1>(even[1]), subnormal_pair<1>(odd[1])},
-                    {subnormal_pair<2>(even[0]), subnormal_pair<2>(odd[0]), subnormal_pair<2>(even[1]), subnormal_pair<2>(odd[1])},
-                    {subnormal_pair<3>(even[0]), subnormal_pair<3>(odd[0]), subnormal_pair<3>(even[1]), subnormal_pair<3>(odd[1])}};
-#pragma unroll
-                for (int n = 0; n < S::TILES; ++n) {
-                    const uint2 b = at<uint2>(weight, 8 * n * stride + 32 * step);
-#pragma unroll
-                    for (int j = 0; j < 4; ++j) {
-                        mma_f16(output[i][j][n], a[j], b.x, b.y);
-                    }
-                }
-            } else {
+                accumulate_codes<S>(output[i], words, weight, stride);
+                weight += 32;
+            }
+        } else {
+            // Row x of a matrix is k = x: position 2 x if x is even, else 2 x - 1; matrices 2 and 3 are k + 8, two
+            // positions further.
+            const unsigned position = lane % 8 / 2 * 4 + lane % 2 + lane / 16 * 2;
+            uint32_t row = shared_address(rows) + (token_at(position) & mask) * row_stride + 2 * STEP * slice +
+                           lane / 8 % 2 * 16;
+#pragma unroll 1
+            for (unsigned step = steps; step > 0; --step) {
                 uint2 b[S::PLANES][S::TILES];
 #pragma unroll
                 for (int plane = 0; plane < S::PLANES; ++plane) {
 #pragma unroll
                     for (int n = 0; n < S::TILES; ++n) {
-                        b[plane][n] = at<uint2>(weight, plane * plane_bytes + 8 * n * stride + 32 * step);
+                        b[plane][n] = at<uint2>(weight, plane * plane_bytes + 8 * n * stride);
                     }
                 }
-                // Row x of a matrix is k = x: tokens x / 2 and, where x is odd, 4 further; matrices 2 and 3 are k + 8.
-                const unsigned token = (16 * step + lane % 8 / 2 + lane % 2 * 4 + lane / 16 * 8) & mask;
-                const uint32_t row = shared_address(rows) + token * row_stride + 2 * STEP * slice + lane / 8 % 2 * 16;
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    uint32_t a[4];
-                    ldmatrix_x4_transposed(a, row + 32 * j);
-#pragma unroll
-                    for (int plane = 0; plane < S::PLANES; ++plane) {
-#pragma unroll
-                        for (int n = 0; n < S::TILES; ++n) {
-                            multiply<S>(output[i][j][n], a, b[plane][n].x, b[plane][n].y);
-                        }
-                    }
-                }
+                accumulate_rows<S, 0>(output[i], row, b);
+                accumulate_rows<S, 1>(output[i], row, b);
+                accumulate_rows<S, 2>(output[i], row, b);
+                accumulate_rows<S, 3>(output[i], row, b);
+                row += 16 * row_stride;
+                weight += 32;
             }
         }
     }

@@ -16,31 +16,67 @@ __device__ inline uint64_t find_page(const DecodeParams &params, const DecodeIte
     return params.cache.pages + page * params.cache.page_bytes;
 }
 
-// Copies a row per token, of `row_bytes` at `offset` of the token's page, to `destination`, as `chunks` chunks of
-// `CHUNK` bytes. Chunks past a row's end, and all of tokens past the item's end, become zeros.
 template <unsigned CHUNK>
+__device__ void cp_async(uint32_t to, const void *from) {
+    if constexpr (CHUNK == 16) {
+        cp_async_16(to, from);
+    } else {
+        cp_async_4(to, from);
+    }
+}
+
+template <unsigned CHUNK>
+__device__ void cp_async_zero_filled(uint32_t to, const void *from, unsigned bytes) {
+    if constexpr (CHUNK == 16) {
+        cp_async_16_zero_filled(to, from, bytes);
+    } else {
+        cp_async_4_zero_filled(to, from, bytes);
+    }
+}
+
+// Copies a row per token, of `row_bytes` at `offset` of the token's page, to `destination`, as chunks of `CHUNK` bytes.
+// Neighbouring lanes take neighbouring chunks, 2^lanes_log2 to a row; several rows share a warp if they are short.
+// COMPLETE: no chunk is past a row's end, and all tokens exist. Otherwise chunks past a row's end, and all of tokens
+// past the item's end, become zeros.
+template <unsigned CHUNK, bool COMPLETE>
 __device__ void copy_rows(const DecodeParams &params, const uint64_t *pages, unsigned first, uint32_t destination,
-                          unsigned stride, unsigned chunks, unsigned offset, unsigned row_bytes) {
-    chunks = anew(chunks);
-    // Neighbouring lanes take neighbouring chunks; several rows share a warp if they are short.
-    const unsigned lanes_log2 = chunks >= WARP ? 5 : 32 - __clz(max(chunks, 1u) - 1);
-    const unsigned thread = thread_index(), lane = thread & ((1u << lanes_log2) - 1);
+                          unsigned stride, unsigned lanes_log2, unsigned chunks, unsigned offset, unsigned row_bytes) {
+    const unsigned thread = thread_index(), lane = thread & ((1u << lanes_log2) - 1), step = 1u << lanes_log2;
+    const unsigned mask = params.cache.page_size - 1, token_step = DECODE_THREADS >> lanes_log2;
 #pragma unroll 1
-    for (unsigned token = thread >> lanes_log2; token < params.tile_tokens; token += DECODE_THREADS >> lanes_log2) {
-        const uint64_t page = pages[token];
-        const unsigned row = (first + token) & (params.cache.page_size - 1);
-        const uint64_t source = page + offset + row * row_bytes;
+    for (unsigned chunk = lane; chunk < chunks; chunk += step) {
+        const unsigned from = offset + CHUNK * chunk;
+        const bool inside = CHUNK * chunk < row_bytes;
+        unsigned token = thread >> lanes_log2;
+        uint32_t to = destination + token * stride + CHUNK * chunk;
+        const uint64_t *page = pages + token;
 #pragma unroll 1
-        for (unsigned chunk = lane; chunk < chunks; chunk += 1u << lanes_log2) {
-            const bool exists = page != 0 && CHUNK * chunk < row_bytes;
-            const void *from = reinterpret_cast<const void *>(exists ? source + CHUNK * chunk : params.cache.pages);
-            const uint32_t to = destination + token * stride + CHUNK * chunk;
-            if (CHUNK == 16) {
-                cp_async_16_zero_filled(to, from, exists ? CHUNK : 0);
+        for (; token < params.tile_tokens; token += token_step, page += token_step, to += token_step * stride) {
+            const uint64_t source = *page + (from + ((first + token) & mask) * row_bytes);
+            if constexpr (COMPLETE) {
+                cp_async<CHUNK>(to, reinterpret_cast<const void *>(source));
             } else {
-                cp_async_4_zero_filled(to, from, exists ? CHUNK : 0);
+                const bool exists = inside && *page != 0;
+                const void *existing = reinterpret_cast<const void *>(exists ? source : params.cache.pages);
+                cp_async_zero_filled<CHUNK>(to, existing, exists ? CHUNK : 0);
             }
         }
+    }
+}
+
+// The same, whichever of both it is. All threads agree.
+template <unsigned CHUNK>
+__device__ void copy_rows(const DecodeParams &params, const uint64_t *pages, unsigned first, bool tokens_exist,
+                          uint32_t destination, unsigned stride, unsigned chunks, unsigned offset, unsigned row_bytes) {
+    chunks = anew(chunks);
+    if (chunks == 0) {
+        return;
+    }
+    const unsigned lanes_log2 = chunks >= WARP ? 5 : 32 - __clz(chunks - 1);
+    if (tokens_exist && row_bytes == CHUNK * chunks) {
+        copy_rows<CHUNK, true>(params, pages, first, destination, stride, lanes_log2, chunks, offset, row_bytes);
+    } else {
+        copy_rows<CHUNK, false>(params, pages, first, destination, stride, lanes_log2, chunks, offset, row_bytes);
     }
 }
 
@@ -54,14 +90,16 @@ __device__ inline unsigned rope_step_bytes(const DecodeParams &params) {
 
 // Starts the copies of a tile's latents, rotated keys and scales.
 template <typename S>
-__device__ void copy_tile(const DecodeParams &params, const uint64_t *pages, unsigned first, const unsigned char *stage) {
+__device__ void copy_tile(const DecodeParams &params, const uint64_t *pages, unsigned first, unsigned end,
+                          const unsigned char *stage) {
     const CacheParams &cache = params.cache;
     const DecodeShared &map = params.shared;
     const uint32_t base = shared_address(stage);
-    copy_rows<16>(params, pages, first, base, map.latent_stride, params.latent_steps * STEP_BYTES<S> / 16, 0,
+    const bool exist = first + params.tile_tokens <= end;
+    copy_rows<16>(params, pages, first, exist, base, map.latent_stride, params.latent_steps * STEP_BYTES<S> / 16, 0,
                   cache.latent_row_bytes);
-    copy_rows<16>(params, pages, first, base + map.rope, map.rope_stride, params.rope_steps * rope_step_bytes(params) / 16,
-                  cache.rope_offset, cache.rope_row_bytes);
-    copy_rows<4>(params, pages, first, base + map.affine, map.affine_stride, cache.affine_row_bytes / 4,
+    copy_rows<16>(params, pages, first, exist, base + map.rope, map.rope_stride,
+                  params.rope_steps * rope_step_bytes(params) / 16, cache.rope_offset, cache.rope_row_bytes);
+    copy_rows<4>(params, pages, first, exist, base + map.affine, map.affine_stride, cache.affine_row_bytes / 4,
                  cache.affine_offset, cache.affine_row_bytes);
 }

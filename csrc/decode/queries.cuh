@@ -27,7 +27,9 @@ __device__ inline uint4 load_bf16(const uint16_t *row, unsigned from, unsigned c
 }
 
 // The larger of two pairs of bf16 magnitudes, as integers.
-__device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) { return __vmaxu2(a & 0x7FFF7FFF, b & 0x7FFF7FFF); }
+__device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) {
+    return __vmaxu2(a & 0x7FFF7FFF, b & 0x7FFF7FFF);
+}
 
 // The power of two for a head whose largest magnitude is the bf16 `largest`, and its inverse.
 __device__ inline float2 power_for(uint32_t largest) {
@@ -44,8 +46,9 @@ __device__ uint32_t query_pair(uint32_t pair, float factor) {
 
 // The part of a head's query that meets rope steps `first` .. `first + rope_span - 1`: zeros but in the columns of its
 // own rope head. `sums` gets the sum of each step.
-__device__ inline void store_rope_query(const DecodeParams &params, unsigned char *row, float *sums, const uint16_t *query,
-                                        unsigned first, unsigned rope_head, bool present, float factor) {
+__device__ inline void store_rope_query(const DecodeParams &params, unsigned char *row, float *sums,
+                                        const uint16_t *query, unsigned first, unsigned rope_head, bool present,
+                                        float factor) {
     const unsigned lane = threadIdx.x % WARP, dims = params.geometry.rope_dim;
     const unsigned own = rope_head * dims - first * ROPE_STEP;
     // 16 lanes to a step: pair 4 j + t of a step is its values 8 t + 2 j.
@@ -73,8 +76,8 @@ __device__ inline void store_rope_query(const DecodeParams &params, unsigned cha
 }
 
 template <typename S>
-__device__ void load_queries(const DecodeParams &params, unsigned query_token, unsigned first_head, unsigned char *shared,
-                             SmallArrays<S> &small) {
+__device__ void load_queries(const DecodeParams &params, unsigned query_token, unsigned first_head,
+                             unsigned char *shared, SmallArrays<S> &small) {
     const GeometryParams &sizes = params.geometry;
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const unsigned chunks = params.latent_steps * STEP / 8;
@@ -98,7 +101,8 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
             uint32_t largest = 0;
             for (unsigned chunk = lane; chunk < chunks; chunk += WARP) {
                 const uint4 x = load_bf16(latent, 8 * chunk, count, vectors);
-                largest = larger_magnitudes(largest, larger_magnitudes(larger_magnitudes(x.x, x.y), larger_magnitudes(x.z, x.w)));
+                const uint32_t low = larger_magnitudes(x.x, x.y), high = larger_magnitudes(x.z, x.w);
+                largest = larger_magnitudes(largest, larger_magnitudes(low, high));
             }
             for (unsigned i = lane; present && i < sizes.rope_dim; i += WARP) {
                 largest = larger_magnitudes(largest, __ldg(rope + i));
@@ -124,7 +128,8 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
                 }
                 if constexpr (S::LATENTS == Latents::Whole) {
                     // Chunk 2 t + i of a step: lane t, word i.
-                    uint32_t *step = reinterpret_cast<uint32_t *>(row) + chunk / 8 * 32 + chunk % 2 * 16 + chunk % 8 / 2;
+                    const unsigned place = chunk / 8 * 32 + chunk % 2 * 16 + chunk % 8 / 2;
+                    uint32_t *step = reinterpret_cast<uint32_t *>(row) + place;
 #pragma unroll
                     for (int j = 0; j < 4; ++j) {
                         step[4 * j] = stored[j];
@@ -149,8 +154,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
             end = ((last_head / heads_per_rope + 1) * sizes.rope_dim + ROPE_STEP - 1) / ROPE_STEP;
         }
         if (n % 8 == 0 && lane == 0) {
-            small.rope_first[n / 8] = first;
-            small.rope_end[n / 8] = end;
+            small.rope_steps[n / 8] = {first, end - first};
         }
         float *sums = reinterpret_cast<float *>(shared + params.shared.q_rope_sums) + n * (params.rope_span | 1);
         store_rope_query(params, shared + params.shared.q_rope + n * params.shared.q_rope_stride, sums, rope, first,

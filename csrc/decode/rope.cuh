@@ -12,65 +12,75 @@
 
 // For lane t of a quarter, values 8 t .. 8 t + 7 of step `step` of a token's rotated key: bf16, or codes as subnormal
 // f16.
-__device__ inline uint4 rope_values(const DecodeParams &params, const unsigned char *stage, unsigned t, unsigned token, unsigned step) {
-    const unsigned char *row = stage + params.shared.rope + token * params.shared.rope_stride;
+__device__ inline uint4 rope_values(const DecodeParams &params, const unsigned char *row, unsigned t, unsigned step) {
     if (params.cache.rope_kind == ROW_BF16) {
         return at<uint4>(row, 64 * step + 16 * t);
     }
     if (params.cache.rope_kind == ROW_INT8) {
         const uint2 bytes = at<uint2>(row, 32 * step + 8 * t);
-        return {subnormal_bytes<0>(bytes.x), subnormal_bytes<1>(bytes.x), subnormal_bytes<0>(bytes.y), subnormal_bytes<1>(bytes.y)};
+        return {subnormal_bytes<0>(bytes.x), subnormal_bytes<1>(bytes.x), subnormal_bytes<0>(bytes.y),
+                subnormal_bytes<1>(bytes.y)};
     }
     const uint32_t word = at<uint32_t>(row, 16 * step + 4 * t);
     return {subnormal_pair<0>(word), subnormal_pair<1>(word), subnormal_pair<2>(word), subnormal_pair<3>(word)};
 }
 
-// The (scale, min) of a step of a token's rotated key.
-__device__ inline uint32_t rope_affine(const DecodeParams &params, const unsigned char *stage, unsigned token, unsigned step) {
-    const unsigned pair = params.cache.latent_groups + step * ROPE_STEP / params.cache.rope_group;
-    return at<uint32_t>(stage, params.shared.affine + token * params.shared.affine_stride + 4 * pair);
-}
-
 template <typename S>
 __device__ void score_rope(const DecodeParams &params, const unsigned char *stage, const unsigned char *shared,
-                           const SmallArrays<S> &small, unsigned m_tile, unsigned part,
-                           float (&scores)[S::TILES][4]) {
+                           const SmallArrays<S> &small, float (&scores)[S::TILES][4]) {
     const DecodeShared &map = params.shared;
     const unsigned lane = thread_index() % WARP, t = lane % 4, steps = params.rope_steps;
-    const uint32_t query = shared_address(shared + map.q_rope) + lane % 8 * map.q_rope_stride + lane / 8 * 16;
-    const float *sums = reinterpret_cast<const float *>(shared + map.q_rope_sums);
+    const Share share(params);
+    if (share.part >= steps) {
+        return;
+    }
+    const unsigned query_stride = anew(map.q_rope_stride);
+    const uint32_t query = shared_address(shared + map.q_rope) + lane % 8 * query_stride + lane / 8 * 16;
     const bool coded = params.cache.rope_kind != ROW_BF16;
-    const Rows token(params, lane, m_tile);
+    const Rows token(params, lane, share.m_tile);
+    const unsigned char *low = stage + map.rope + token.low * map.rope_stride;
+    const unsigned char *high = stage + map.rope + token.high * map.rope_stride;
+    // The pairs of (scale, min) begin behind the latent's.
+    const unsigned char *pairs = stage + map.affine + 4 * params.cache.latent_groups;
+    const unsigned low_pairs = token.low * map.affine_stride, high_pairs = token.high * map.affine_stride;
+    const unsigned group_log2 = __ffs(params.cache.rope_group) - 1;
+    const unsigned sum_stride = 4 * (anew(params.rope_span) | 1);
+    const unsigned char *sums = shared + map.q_rope_sums + 2 * t * sum_stride;
+    uint2 own_steps[S::TILES];
+#pragma unroll
+    for (int n = 0; n < S::TILES; ++n) {
+        own_steps[n] = small.rope_steps[n];
+    }
 #pragma unroll 1
-    for (unsigned step = part; step < steps; step += params.score_parts) {
+    for (unsigned step = share.part; step < steps; step += params.score_parts) {
+        const uint4 lo = rope_values(params, low, t, step), hi = rope_values(params, high, t, step);
+        const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
         uint32_t affine_low = 0, affine_high = 0;
         if (coded) {
-            affine_low = rope_affine(params, stage, token.low, step);
-            affine_high = rope_affine(params, stage, token.high, step);
+            const unsigned pair = 4 * (step * ROPE_STEP >> group_log2);
+            affine_low = at<uint32_t>(pairs, low_pairs + pair);
+            affine_high = at<uint32_t>(pairs, high_pairs + pair);
         }
-        const uint4 lo = rope_values(params, stage, t, token.low, step);
-        const uint4 hi = rope_values(params, stage, t, token.high, step);
-        const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-        const float scale_low = affine_scale(affine_low) * SUBNORMAL, scale_high = affine_scale(affine_high) * SUBNORMAL;
-        const float min_low = affine_min(affine_low), min_high = affine_min(affine_high);
+        const float scale_low = affine_scale(affine_low) * SUBNORMAL, min_low = affine_min(affine_low);
+        const float scale_high = affine_scale(affine_high) * SUBNORMAL, min_high = affine_min(affine_high);
 #pragma unroll
         for (int n = 0; n < S::TILES; ++n) {
-            const unsigned own = step - small.rope_first[n];
-            if (own >= small.rope_end[n] - small.rope_first[n]) {
+            const unsigned own = step - own_steps[n].x;
+            if (own >= own_steps[n].y) {
                 continue;
             }
             uint32_t b[4];
-            ldmatrix_x4(b, query + 8 * n * map.q_rope_stride + 64 * own);
+            ldmatrix_x4(b, query + 8 * n * query_stride + 64 * own);
             if (coded) {
                 float products[4] = {};
                 mma_f16(products, a0, b[0], b[1]);
                 mma_f16(products, a1, b[2], b[3]);
-                const float2 sum = {sums[(8 * n + 2 * t) * (params.rope_span | 1) + own],
-                                    sums[(8 * n + 2 * t + 1) * (params.rope_span | 1) + own]};
-                scores[n][0] += fmaf(scale_low, products[0], min_low * sum.x);
-                scores[n][1] += fmaf(scale_low, products[1], min_low * sum.y);
-                scores[n][2] += fmaf(scale_high, products[2], min_high * sum.x);
-                scores[n][3] += fmaf(scale_high, products[3], min_high * sum.y);
+                const unsigned first_sum = 8 * n * sum_stride + 4 * own;
+                const float sum_x = at<float>(sums, first_sum), sum_y = at<float>(sums, first_sum + sum_stride);
+                scores[n][0] = fmaf(scale_low, products[0], fmaf(min_low, sum_x, scores[n][0]));
+                scores[n][1] = fmaf(scale_low, products[1], fmaf(min_low, sum_y, scores[n][1]));
+                scores[n][2] = fmaf(scale_high, products[2], fmaf(min_high, sum_x, scores[n][2]));
+                scores[n][3] = fmaf(scale_high, products[3], fmaf(min_high, sum_y, scores[n][3]));
             } else {
                 mma_bf16(scores[n], a0, b[0], b[1]);
                 mma_bf16(scores[n], a1, b[2], b[3]);

@@ -9,7 +9,8 @@ __device__ inline size_t output_row(const DecodeParams &params, const DecodeItem
 
 __device__ inline void write_lse(const DecodeParams &params, const DecodeItem &item, unsigned head, float lse) {
     if (head < params.geometry.query_heads) {
-        reinterpret_cast<float *>(item.slot < 0 ? params.lse : params.lse_partial)[output_row(params, item, head)] = lse;
+        float *to = reinterpret_cast<float *>(item.slot < 0 ? params.lse : params.lse_partial);
+        to[output_row(params, item, head)] = lse;
     }
 }
 
@@ -22,7 +23,8 @@ __device__ inline void write_value(const DecodeParams &params, const DecodeItem 
 }
 
 // What a query that sees no token gets: zeros and minus infinity.
-__device__ inline void write_nothing(const DecodeParams &params, const DecodeItem &item, unsigned first_head, unsigned heads) {
+__device__ inline void write_nothing(const DecodeParams &params, const DecodeItem &item, unsigned first_head,
+                                     unsigned heads) {
     const unsigned end_head = min(first_head + heads, params.geometry.query_heads), rank = params.geometry.latent_rank;
     for (unsigned head = first_head + threadIdx.x / WARP; head < end_head; head += WARPS) {
         for (unsigned latent = threadIdx.x % WARP; latent < rank; latent += WARP) {
@@ -51,7 +53,7 @@ __device__ void write_output(const DecodeParams &params, const DecodeItem &item,
                 if (head >= params.geometry.query_heads || STEP * slice >= rank) {
                     continue;
                 }
-                const float factor = small.out_factor[run][own], offset = small.out_offset[run][own];
+                const float factor = small.out[run].factor[own], offset = small.out[run].offset[own];
                 float x[8];
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
@@ -68,7 +70,8 @@ __device__ void write_output(const DecodeParams &params, const DecodeItem &item,
                             bf16x2_from_f32(x[0], x[1]), bf16x2_from_f32(x[2], x[3]), bf16x2_from_f32(x[4], x[5]),
                             bf16x2_from_f32(x[6], x[7])};
                     } else if (latent < rank) {
-                        float4 *to = reinterpret_cast<float4 *>(reinterpret_cast<float *>(params.o_partial) + row + latent);
+                        float *numbers = reinterpret_cast<float *>(params.o_partial) + row + latent;
+                        float4 *to = reinterpret_cast<float4 *>(numbers);
                         to[0] = {x[0], x[1], x[2], x[3]};
                         to[1] = {x[4], x[5], x[6], x[7]};
                     }

@@ -55,3 +55,12 @@ __device__ inline uint32_t f16x2_from_f32(float low, float high) {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     return bits;
 }
+
+// The two numbers of a pair of f16, exactly.
+__device__ inline float2 f32x2_from_f16x2(uint32_t pair) {
+    float2 x;
+    asm("{.reg .b16 low, high;\n mov.b32 {low, high}, %2;\n cvt.f32.f16 %0, low;\n cvt.f32.f16 %1, high;}"
+        : "=f"(x.x), "=f"(x.y)
+        : "r"(pair));
+    return x;
+}

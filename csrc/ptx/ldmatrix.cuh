@@ -7,18 +7,20 @@
 
 #include <stdint.h>
 
-// Four matrices at the addresses in shared memory that `shared_address` gives.
+// Four matrices at the addresses in shared memory that `shared_address` gives, plus OFFSET, which costs nothing.
+template <int OFFSET = 0>
 __device__ inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4+%5];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(row)
+                 : "r"(row), "n"(OFFSET)
                  : "memory");
 }
 
 // The same of the matrices' transposes.
+template <int OFFSET = 0>
 __device__ inline void ldmatrix_x4_transposed(uint32_t (&r)[4], uint32_t row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4+%5];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(row)
+                 : "r"(row), "n"(OFFSET)
                  : "memory");
 }

@@ -27,7 +27,7 @@ use crate::common::{self, Batch, formats, ragged, random, rng};
 use crate::{PTX, device, rounded, simulate, wide};
 
 /// A layer's step with random numbers.
-struct Step {
+pub struct Step {
     geometry: Geometry,
     batch: Batch,
     cache: PagedCache,
@@ -94,7 +94,7 @@ impl Step {
         (spread, Shape { sizes: [self.rows, heads, width], strides })
     }
 
-    fn run(&self, device: &Device) -> (Vec<bf16>, Vec<f32>) {
+    pub fn run(&self, device: &Device) -> (Vec<bf16>, Vec<f32>) {
         let layout = self.cache.layout();
         let buffers = BatchBuffers::upload(device, &self.batch.sequences(), layout, self.batch.pages).unwrap();
         self.run_on(device, &buffers.batch())
@@ -165,7 +165,7 @@ impl Step {
 }
 
 /// A geometry of any sizes.
-fn geometry(query_heads: usize, rope_heads: usize, latent_rank: usize, rope_dim: usize) -> Geometry {
+pub fn geometry(query_heads: usize, rope_heads: usize, latent_rank: usize, rope_dim: usize) -> Geometry {
     let mut geometry = Geometry::mha2mla(query_heads, rope_heads, rope_dim + 8, rope_dim, 1).unwrap();
     geometry.latent_rank = latent_rank;
     geometry.validate().unwrap()
@@ -360,7 +360,7 @@ fn csr_tables_are_the_same_batch() {
 }
 
 /// One sequence in one piece.
-fn one_piece(geometry: Geometry, format: CacheFormat, tokens: usize) -> Step {
+pub fn one_piece(geometry: Geometry, format: CacheFormat, tokens: usize) -> Step {
     let rng = &mut rng(900);
     let batch = Batch::new(rng, &[tokens], &[1], 64);
     let mut step = Step::random(rng, geometry, format, batch);

@@ -9,6 +9,7 @@ mod combine;
 #[path = "../common/mod.rs"]
 mod common;
 mod decode;
+mod decode_budgets;
 mod device;
 mod layer;
 mod rope_append;

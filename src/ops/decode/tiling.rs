@@ -16,8 +16,9 @@ const WARPS: usize = 8;
 /// Values per step of a rotated key.
 const ROPE_STEP: usize = 32;
 
-/// Most bytes of the kernels' static shared memory.
-const STATIC_BYTES: usize = 4608;
+/// Most bytes of the kernels' static shared memory, and of those for more than two slices.
+const STATIC_BYTES: usize = 5504;
+const LARGE_STATIC_BYTES: usize = 5888;
 
 /// Shared memory that the driver keeps for itself in each block.
 const RESERVED_BYTES: usize = 1024;
@@ -115,7 +116,8 @@ impl Tiling {
                 {
                     for &(tile_tokens, stages) in tiles {
                         let tiling = Self::with(variant, geometry, layout, tile_tokens, stages)?;
-                        let used = tiling.shared_bytes + STATIC_BYTES;
+                        let fixed = if variant.slices > 2 { LARGE_STATIC_BYTES } else { STATIC_BYTES };
+                        let used = tiling.shared_bytes + fixed;
                         wanted = wanted.min(used);
                         let fits_together =
                             blocks == 1 || blocks * (used + RESERVED_BYTES) <= limits.shared_bytes_per_multiprocessor;

@@ -1,0 +1,78 @@
+//! What `decode` may cost, as the simulator counts it: PTX instructions, which a GPU's compiler still thins out (moves,
+//! parameters and 64-bit addresses of shared memory cost nothing there).
+
+use latent_attention::Geometry;
+use latent_attention::cache::{CacheFormat, CacheLayout, Group};
+use latent_attention::image::{self, Arch};
+use ptx_sim::meter::{Class, Meter, Path, Traffic};
+
+use crate::decode::{geometry, one_piece};
+use crate::device;
+
+/// Runs of a step on one device, which `Step::run` does.
+const RUNS: u64 = 2;
+
+fn traffic(meter: &Meter, path: Path) -> Traffic {
+    meter.traffic.get(&path).copied().unwrap_or_default()
+}
+
+/// Meters of sequences of 512 and 1024 tokens in one piece; the difference is what 512 tokens cost, without what a
+/// block costs. None on a GPU.
+fn meters(geometry: Geometry, format: CacheFormat) -> Option<[Meter; 2]> {
+    let [short, long] = [512, 1024].map(|tokens| {
+        let device = device();
+        one_piece(geometry, format, tokens).run(&device);
+        device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_")).map(|(_, c)| c.meter)
+    });
+    Some([short?, long?])
+}
+
+/// Warp instructions per cached token, with about 5 % to spare, and of these tensor-core products: H L / 1024 for the
+/// latents (bf16: half as many more, for the weights' second half), and those of the rotated key.
+#[test]
+fn instructions_per_token() {
+    for (name, geometry, format, most, products) in [
+        ("llama2-7b-d16", geometry(32, 32, 512, 16), CacheFormat::INT4, 320, 18.0),
+        ("llama3-8b-d64", geometry(32, 8, 512, 16), CacheFormat::INT4, 225, 16.5),
+        ("deepseek-v2-lite", geometry(16, 1, 512, 64), CacheFormat::INT4, 175, 8.5),
+        ("llama3-8b-d64, groups", geometry(32, 8, 512, 16), CacheFormat::int4(Group::G64), 370, 16.5),
+        ("llama3-8b-d64, bf16", geometry(32, 8, 512, 16), CacheFormat::BF16, 280, 24.5),
+    ] {
+        let Some([short, long]) = meters(geometry, format) else { return };
+        let per_token = |count: fn(&Meter) -> u64| (count(&long) - count(&short)) as f64 / (512 * RUNS) as f64;
+        let warp = per_token(|m| m.total().warp);
+        let mma = per_token(|m| m.instructions(Class::Mma).warp);
+        assert!(warp <= f64::from(most), "{name}: {warp} instructions per token, of {most}");
+        assert!(mma <= products, "{name}: {mma} products per token, of {products}");
+
+        let bytes = CacheLayout::new(&geometry, format, 64).unwrap().bytes_per_token();
+        let copied = per_token(|m| traffic(m, Path::CopyGlobalRead).bytes);
+        assert_eq!(copied, bytes as f64, "{name}");
+        for path in [Path::LocalRead, Path::LocalWrite] {
+            assert_eq!(traffic(&long, path).bytes, 0, "{name}");
+        }
+        for path in [Path::SharedRead, Path::SharedWrite] {
+            assert_eq!(traffic(&long, path).conflicts, traffic(&short, path).conflicts, "{name}: {path:?}");
+        }
+    }
+}
+
+/// Both loops over latents handle 32 values per lane and round. Counted is what is done to them between loading and
+/// multiplying: 11/8 instructions per value for both together.
+#[test]
+fn unpacking_a_value_takes_less_than_one_and_a_half_instructions() {
+    let Some(ptx) = image::ptx("decode_sm80", Arch::Compute80) else { return };
+    let (_, kernel) = ptx.split_once(".entry decode_whole_1x4(").unwrap();
+    let kernel = kernel.split(".entry ").next().unwrap();
+    let count = |block: &str, names: &[&str]| {
+        let opcodes = block.lines().map(|line| line.trim_start().split(['\t', ' ']).next().unwrap_or_default());
+        opcodes.filter(|opcode| names.iter().any(|name| opcode.starts_with(name))).count()
+    };
+    let unpacking =
+        |block| count(block, &["and.", "or.", "xor.", "lop3", "shr.", "shl.", "prmt", "cvt.f", "sub.", "fma."]);
+    // The rotated key's products are fewer per block, and of 8 values.
+    let loops: Vec<usize> =
+        kernel.split("\n$L__").filter(|block| count(block, &["mma.sync"]) == 16).map(unpacking).collect();
+    assert_eq!(loops.len(), 2, "one for scores, one for the output: {loops:?}");
+    assert!(loops.iter().sum::<usize>() as f64 / 32.0 < 1.5, "{loops:?}");
+}
