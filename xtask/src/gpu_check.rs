@@ -60,7 +60,7 @@ fn programs() -> Result<Vec<(&'static str, PathBuf)>> {
     ])
 }
 
-/// Whether the loader would find the driver's library, as far as can be told without loading it.
-fn has_driver() -> bool {
+/// Whether this machine has a GPU, as far as can be told without loading the driver.
+pub fn has_driver() -> bool {
     Command::new("nvidia-smi").arg("--list-gpus").output().is_ok_and(|output| output.status.success())
 }

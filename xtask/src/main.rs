@@ -58,9 +58,14 @@ fn main() -> Result<()> {
     }
 }
 
-/// Builds and runs the demo, on the downloaded model unless the arguments name another.
+/// Builds and runs the demo with its kernels, on the downloaded model unless the arguments name another.
 fn demo(arguments: &[String]) -> Result<()> {
     let mut command = process::cargo(["run", "--release", "--package", "latent-attention-demo", "--"]);
+    setup::cuda()?;
+    if !gpu_check::has_driver() && std::env::var_os("CUDA_COMPUTE_CAP").is_none() {
+        // The simulator runs PTX, which is always made; machine code for every GPU would only take time.
+        command.env("CUDA_COMPUTE_CAP", "80");
+    }
     let needs_no_model = |argument: &String| {
         argument == "--model" || argument.starts_with("--model=") || ["--help", "-h"].contains(&argument.as_str())
     };
