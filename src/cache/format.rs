@@ -58,7 +58,7 @@ pub enum RopeFormat {
 
 /// How one row of a tile is stored: the common view of latent and rope formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowFormat {
+pub(crate) enum RowFormat {
     Bf16,
     Affine { bits: usize, group: usize },
 }

@@ -143,11 +143,23 @@ impl CacheLayout {
         Ok(())
     }
 
-    pub(super) fn latent_row(&self) -> RowFormat {
+    /// Returns [`Error::Shape`] unless so many bytes are a whole number of pages.
+    pub(crate) fn check_bytes(&self, bytes: usize) -> Result<()> {
+        if bytes.is_multiple_of(self.page_bytes()) {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            what: "cache bytes",
+            expected: format!("a multiple of {} bytes per page", self.page_bytes()),
+            got: format!("{bytes} bytes"),
+        })
+    }
+
+    pub(crate) fn latent_row(&self) -> RowFormat {
         self.format.latent.into()
     }
 
-    pub(super) fn rope_row(&self) -> RowFormat {
+    pub(crate) fn rope_row(&self) -> RowFormat {
         self.format.rope.into()
     }
 }

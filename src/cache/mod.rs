@@ -28,6 +28,7 @@ mod paged;
 mod sequences;
 
 pub use codec::{Affine, NIBBLE_ORDER, Quantized, pack_nibbles, quantize, unpack_nibbles};
+pub(crate) use format::RowFormat;
 pub use format::{CacheFormat, Group, LatentFormat, RopeFormat};
 pub use layout::{CacheLayout, PAGE_SIZES, Tile};
 pub use paged::PagedCache;

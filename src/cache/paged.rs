@@ -37,13 +37,7 @@ impl PagedCache {
     /// # Errors
     /// [`Error::Shape`] if the bytes are not a whole number of pages.
     pub fn from_bytes(layout: CacheLayout, bytes: Vec<u8>) -> Result<Self> {
-        if !bytes.len().is_multiple_of(layout.page_bytes()) {
-            return Err(Error::Shape {
-                what: "cache bytes",
-                expected: format!("a multiple of {} bytes per page", layout.page_bytes()),
-                got: format!("{} bytes", bytes.len()),
-            });
-        }
+        layout.check_bytes(bytes.len())?;
         Ok(Self { layout, bytes })
     }
 

@@ -82,11 +82,7 @@ impl<T: Element> Buffer<T> {
     /// The whole buffer, to write.
     #[must_use]
     pub fn view_mut(&mut self) -> ViewMut<'_, T> {
-        ViewMut(self.view_unchecked())
-    }
-
-    fn view_unchecked(&mut self) -> View<'_, T> {
-        View { device: self.device.clone(), address: self.address, len: self.len, owner: PhantomData }
+        ViewMut(self.view())
     }
 
     /// Copies `values` to the device, after all work given to it before. Waits for the copy.

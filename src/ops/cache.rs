@@ -1,7 +1,7 @@
 //! The paged cache in device memory.
 
 use super::check;
-use crate::cache::{CacheLayout, LatentFormat, PagedCache, RopeFormat};
+use crate::cache::{CacheLayout, PagedCache, RowFormat};
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::{Error, Result};
 use crate::sys;
@@ -123,13 +123,7 @@ impl<'a> CacheViewMut<'a> {
 }
 
 fn check_pages(layout: &CacheLayout, bytes: &View<u8>) -> Result<()> {
-    if !bytes.len().is_multiple_of(layout.page_bytes()) {
-        return Err(Error::Shape {
-            what: "cache bytes",
-            expected: format!("a multiple of {} bytes per page", layout.page_bytes()),
-            got: format!("{} bytes", bytes.len()),
-        });
-    }
+    layout.check_bytes(bytes.len())?;
     check::alignment("cache", bytes, 16)
 }
 
@@ -141,15 +135,12 @@ fn params(device: &Device, expected: &CacheLayout, layout: &CacheLayout, bytes: 
             why: format!("the operation was made for {expected:?}, not for {layout:?}"),
         });
     }
-    let (latent_kind, latent_group) = match layout.format().latent {
-        LatentFormat::Bf16 => (sys::ROW_BF16, 0),
-        LatentFormat::Int4 { group } => (sys::ROW_INT4, group.size()),
+    let kind = |row| match row {
+        RowFormat::Bf16 => (sys::ROW_BF16, 0),
+        RowFormat::Affine { bits: 4, group } => (sys::ROW_INT4, group),
+        RowFormat::Affine { group, .. } => (sys::ROW_INT8, group),
     };
-    let (rope_kind, rope_group) = match layout.format().rope {
-        RopeFormat::Bf16 => (sys::ROW_BF16, 0),
-        RopeFormat::Int8 => (sys::ROW_INT8, crate::cache::Group::Whole.size()),
-        RopeFormat::Int4 { group } => (sys::ROW_INT4, group.size()),
-    };
+    let ((latent_kind, latent_group), (rope_kind, rope_group)) = (kind(layout.latent_row()), kind(layout.rope_row()));
     let count = |n| check::count("cache", n);
     Ok(sys::CacheParams {
         pages: bytes.address(),

@@ -75,7 +75,6 @@ pub struct Decode {
 pub struct Plan<'a> {
     config: DecodeConfig,
     query_tokens: usize,
-    page_table: u64,
     workspace: ViewMut<'a, u8>,
     batch: Batch<'a>,
 }
@@ -111,8 +110,8 @@ impl Decode {
     /// 2048 they are served on every device (99 KiB of shared memory per block), in each format.
     ///
     /// # Errors
-    /// [`Error::Config`] if the layout is another geometry's, if there is no kernel for the latent's size, or if the
-    /// device has too little shared memory for it; as [`Device::kernel`].
+    /// [`Error::Shape`] if the layout is another geometry's; [`Error::Config`] if there is no kernel for the latent's size,
+    /// or if the device has too little shared memory for it; as [`Device::kernel`].
     pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
         let geometry = config.geometry.validate()?;
         config.layout.check(&geometry)?;
@@ -174,7 +173,7 @@ impl Decode {
     /// same batch, until its lengths change.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Alignment`] or [`Error::Config`] names the argument that does not fit; as
+    /// [`Error::WorkspaceTooSmall`], [`Error::Alignment`] or [`Error::Config`] names the argument that does not fit; as
     /// [`Kernel::launch`].
     pub fn plan<'a>(
         &self,
@@ -188,19 +187,10 @@ impl Decode {
         device.check_same("workspace", workspace.view().device())?;
         check::alignment("workspace", &workspace.view(), ALIGNMENT as u64)?;
         if workspace.view().len() < self.workspace_bytes() {
-            return Err(Error::Shape {
-                what: "workspace",
-                expected: format!("at least {} bytes", self.workspace_bytes()),
-                got: workspace.view().len().to_string(),
-            });
+            let (needed, got) = (self.workspace_bytes(), workspace.view().len());
+            return Err(Error::WorkspaceTooSmall { needed, got });
         }
-        let plan = Plan {
-            config: self.config,
-            query_tokens,
-            page_table: batch.params(device)?.page_table,
-            workspace,
-            batch: batch.clone(),
-        };
+        let plan = Plan { config: self.config, query_tokens, workspace, batch: batch.clone() };
         let map = self.workspace(query_tokens);
         let items = self.schedule.config().max_items(query_tokens) * ITEM_WORDS;
         let start = plan.workspace.view().address();
@@ -224,7 +214,7 @@ impl Decode {
     /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, plan: &mut Plan, args: DecodeArgs) -> Result<()> {
         let (device, g, tokens) = (self.kernel.device(), &self.config.geometry, plan.query_tokens);
-        self.check_plan(plan, &args.cache)?;
+        let cache = self.check_plan(plan, &args.cache)?;
         let rows = [("query tokens", tokens), ("query heads", g.query_heads)];
         let latent = ("latent", g.latent_rank);
         let q_latent = check::tensor("q_latent", device, &args.q_latent, [rows[0], rows[1], latent])?;
@@ -235,9 +225,9 @@ impl Decode {
         let address = |offset: usize| plan.workspace.view().address() + offset as u64;
         let params = sys::DecodeParams {
             geometry: geometry_params(g)?,
-            cache: args.cache.params(device, &self.config.layout)?,
+            cache,
             shared: self.tiling.shared,
-            page_table: plan.page_table,
+            page_table: plan.batch.params(device)?.page_table,
             items: address(map.items),
             item_count: address(map.item_count),
             q_latent: args.q_latent.view().address(),
@@ -278,8 +268,8 @@ impl Decode {
         unsafe { combine.launch(stream, &params) }
     }
 
-    /// Whether a plan is this operation's, and a cache one that its batch lies in.
-    pub(crate) fn check_plan(&self, plan: &Plan, cache: &CacheView) -> Result<()> {
+    /// What the kernel is told of a cache, if the plan is this operation's and its batch lies in the cache.
+    pub(crate) fn check_plan(&self, plan: &Plan, cache: &CacheView) -> Result<sys::CacheParams> {
         if plan.config != self.config {
             return Err(Error::Config {
                 what: "plan".into(),
@@ -287,8 +277,8 @@ impl Decode {
             });
         }
         self.kernel.device().check_same("plan", plan.workspace.view().device())?;
-        cache.params(self.kernel.device(), &self.config.layout)?;
-        plan.batch.check_cache(cache)
+        plan.batch.check_cache(cache)?;
+        cache.params(self.kernel.device(), &self.config.layout)
     }
 
     /// Launches the attention kernel with this parameter block, for up to `items` items.
