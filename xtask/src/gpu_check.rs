@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use crate::process::{self, output, run};
 use crate::setup;
@@ -43,12 +42,10 @@ fn programs() -> Result<Vec<(&'static str, PathBuf)>> {
         let mut command = process::cargo(["--quiet"]);
         command.args(arguments).args(["--release", "--message-format", "json"]);
         command.env("LATENT_ATTENTION_STRICT", "1").env("LATENT_ATTENTION_COMMIT", commit.trim());
-        let messages = output(&mut command)?;
-        let program =
-            messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
-                let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
-                is_it.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
-            });
+        let program = process::messages(&mut command)?.iter().find_map(|message| {
+            let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
+            is_it.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+        });
         let program = program.with_context(|| format!("cargo named no program `{name}`"))?;
         ensure!(Path::is_file(&program), "{} is missing", program.display());
         Ok((name, program))

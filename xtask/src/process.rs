@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 /// The cargo that runs this task, at the workspace's root.
 pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
@@ -43,6 +44,11 @@ pub fn format(source: &str) -> Result<String> {
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "rustfmt failed: {}", output.status);
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Runs a program and returns the lines that it prints as JSON, such as cargo's messages.
+pub fn messages(command: &mut Command) -> Result<Vec<Value>> {
+    Ok(output(command)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 /// Runs a program and returns what it prints.

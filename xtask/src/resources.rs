@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 
 use crate::process::{self, output};
 use crate::setup;
@@ -80,8 +79,7 @@ fn images() -> Result<PathBuf> {
     let mut build =
         process::cargo(["build", "--package", "latent-attention", "--all-features", "--message-format", "json"]);
     build.env("LATENT_ATTENTION_STRICT", "1");
-    let messages = output(&mut build)?;
-    let folder = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
+    let folder = process::messages(&mut build)?.iter().find_map(|message| {
         let ours = message["package_id"].as_str().is_some_and(|id| id.contains("#latent-attention@"));
         let is_ours = ours && message["reason"] == "build-script-executed";
         is_ours.then(|| message["out_dir"].as_str().map(PathBuf::from)).flatten()
