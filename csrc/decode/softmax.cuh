@@ -47,6 +47,8 @@ __device__ void prepare_tokens(const DecodeParams &params, const unsigned char *
         small.tokens[r].back[position] = back;
         small.tokens[r].shift[position] = back * affine_min(affine[j]);
     }
+    // All lanes have read the unit before: the values that they exchanged depend on it. This tells racecheck so.
+    __syncwarp();
     if (lane == 0) {
         small.units[r] = unit;
         small.renormalise[r] = before * inverse;
@@ -128,6 +130,8 @@ public:
             maximum = fmaxf(maximum, __shfl_xor_sync(ALL_LANES, maximum, distance));
         }
         const float shrink = exp2_approximate(before - maximum);
+        // As above, for the largest exponent so far.
+        __syncwarp();
         if (leads()) {
             small.largest[head] = maximum;
         }

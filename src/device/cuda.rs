@@ -3,10 +3,11 @@
 //! cudarc's safe layer has no clusters, no programmatic launch, and tracks memory by events that do not suit graph
 //! capture, so this goes to the driver's functions as cudarc declares them, with its context.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::{CudaContext, sys};
@@ -21,6 +22,14 @@ pub(super) struct Cuda {
     capability: (i32, i32),
     limits: Limits,
     modules: Mutex<HashMap<&'static str, Module>>,
+    /// Held for writing while a stream is captured. What waits for the whole context would fail meanwhile, in whichever
+    /// thread, and spoil the capture: it holds this for reading.
+    captures: RwLock<()>,
+}
+
+thread_local! {
+    /// Whether this thread is in a capture: then it does not wait for its end.
+    static IS_CAPTURING: Cell<bool> = const { Cell::new(false) };
 }
 
 macro_rules! handle {
@@ -86,7 +95,7 @@ impl Cuda {
             shared_bytes_per_multiprocessor: size(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
             multiprocessors: size(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         };
-        Ok(Self { context, name, capability, limits, modules: Mutex::default() })
+        Ok(Self { context, name, capability, limits, modules: Mutex::default(), captures: RwLock::default() })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -104,14 +113,14 @@ impl Cuda {
     pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
         self.bind()?;
         // SAFETY: the memory is only reached through addresses handed to kernels and copies.
-        unsafe { result::malloc_sync(bytes) }.map_err(failed("cuMemAlloc"))
+        self.between_captures(|| unsafe { result::malloc_sync(bytes) }.map_err(failed("cuMemAlloc")))
     }
 
     /// A failure is that of an earlier kernel, which the next call reports again.
     pub(super) fn free(&self, address: u64) {
         if self.bind().is_ok() {
             // SAFETY: buffers free what they allocated, once.
-            let _ = unsafe { result::free_sync(address) };
+            let _ = self.between_captures(|| unsafe { result::free_sync(address) });
         }
     }
 
@@ -119,23 +128,39 @@ impl Cuda {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.synchronize()?;
-        // SAFETY: views reach over memory of this device only, and the copy is done on return.
-        unsafe { result::memcpy_htod_sync(address, bytes) }.map_err(failed("cuMemcpyHtoD"))
+        self.bind()?;
+        self.between_captures(|| {
+            result::ctx::synchronize().map_err(failed("cuCtxSynchronize"))?;
+            // SAFETY: views reach over memory of this device only, and the copy is done on return.
+            unsafe { result::memcpy_htod_sync(address, bytes) }.map_err(failed("cuMemcpyHtoD"))
+        })
     }
 
     pub(super) fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.synchronize()?;
-        // SAFETY: as for writing.
-        unsafe { result::memcpy_dtoh_sync(bytes, address) }.map_err(failed("cuMemcpyDtoH"))
+        self.bind()?;
+        self.between_captures(|| {
+            result::ctx::synchronize().map_err(failed("cuCtxSynchronize"))?;
+            // SAFETY: as for writing.
+            unsafe { result::memcpy_dtoh_sync(bytes, address) }.map_err(failed("cuMemcpyDtoH"))
+        })
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {
         self.bind()?;
-        result::ctx::synchronize().map_err(failed("cuCtxSynchronize"))
+        self.between_captures(|| result::ctx::synchronize().map_err(failed("cuCtxSynchronize")))
+    }
+
+    /// Runs what does not go together with a capture when no other thread is in one. In a capture of this thread it
+    /// runs at once, for the driver to refuse.
+    fn between_captures<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _held = match IS_CAPTURING.get() {
+            true => None,
+            false => Some(self.captures.read().unwrap_or_else(PoisonError::into_inner)),
+        };
+        run()
     }
 
     /// The kernel `name` of a file, allowed that much dynamic shared memory.
@@ -163,22 +188,24 @@ impl Cuda {
     }
 
     fn module(&self, file: &'static str) -> Result<Module> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(&module) = modules.get(file) {
-            return Ok(module);
-        }
         self.bind()?;
-        let (major, minor) = self.capability;
-        let image = choose(file, self.capability)
-            .ok_or_else(|| image::missing(file, format!("{} (compute capability {major}.{minor})", self.name)))?;
-        // PTX must end with a zero, and machine code should begin on an aligned address.
-        let mut words = vec![0u64; image.bytes.len() / 8 + 1];
-        super::memory::as_bytes_mut(&mut words)[..image.bytes.len()].copy_from_slice(image.bytes);
-        // SAFETY: the driver copies the image, which is an ELF file or ends with a zero.
-        let loaded = unsafe { result::module::load_data(words.as_ptr().cast()) };
-        let module = Module(loaded.map_err(failed("cuModuleLoadData"))?);
-        modules.insert(file, module);
-        Ok(module)
+        self.between_captures(|| {
+            let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(&module) = modules.get(file) {
+                return Ok(module);
+            }
+            let (major, minor) = self.capability;
+            let image = choose(file, self.capability)
+                .ok_or_else(|| image::missing(file, format!("{} (compute capability {major}.{minor})", self.name)))?;
+            // PTX must end with a zero, and machine code should begin on an aligned address.
+            let mut words = vec![0u64; image.bytes.len() / 8 + 1];
+            super::memory::as_bytes_mut(&mut words)[..image.bytes.len()].copy_from_slice(image.bytes);
+            // SAFETY: the driver copies the image, which is an ELF file or ends with a zero.
+            let loaded = unsafe { result::module::load_data(words.as_ptr().cast()) };
+            let module = Module(loaded.map_err(failed("cuModuleLoadData"))?);
+            modules.insert(file, module);
+            Ok(module)
+        })
     }
 
     /// # Safety
@@ -243,18 +270,19 @@ impl Cuda {
 
     pub(super) fn capture(&self, stream: RawStream, work: impl FnOnce() -> Result<()>) -> Result<RawGraph> {
         self.bind()?;
-        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream exists, as its owner does.
-        unsafe { result::stream::begin_capture(stream.0, mode) }.map_err(failed("cuStreamBeginCapture"))?;
-        let outcome = work();
-        // SAFETY: as above; the capture ends whatever became of the work.
-        let graph = unsafe { result::stream::end_capture(stream.0) }.map_err(failed("cuStreamEndCapture"));
-        outcome?;
-        let graph = graph?;
+        if IS_CAPTURING.get() {
+            return Err(Error::Config { what: "graph capture".into(), why: "this thread is in one already".into() });
+        }
+        let captured = {
+            let _alone = self.captures.write().unwrap_or_else(PoisonError::into_inner);
+            let capture = Capture::begin(stream)?;
+            work()?;
+            capture.end()?
+        };
         // SAFETY: the graph was just captured, and is no longer needed once it is instantiated.
         unsafe {
-            let instance = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
-            let destroyed = result::graph::destroy(graph);
+            let instance = result::graph::instantiate(captured, sys::CUgraphInstantiate_flags(0));
+            let destroyed = result::graph::destroy(captured);
             let instance = instance.map_err(failed("cuGraphInstantiate"))?;
             destroyed.map_err(failed("cuGraphDestroy"))?;
             Ok(RawGraph(instance))
@@ -304,6 +332,40 @@ impl Cuda {
 
     fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(failed("cuCtxSetCurrent"))
+    }
+}
+
+/// A capture that this thread is in. It ends in any case, also when the work fails or panics.
+struct Capture(RawStream);
+
+impl Capture {
+    fn begin(stream: RawStream) -> Result<Self> {
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream exists, as its owner does.
+        unsafe { result::stream::begin_capture(stream.0, mode) }.map_err(failed("cuStreamBeginCapture"))?;
+        IS_CAPTURING.set(true);
+        Ok(Self(stream))
+    }
+
+    fn end(self) -> Result<sys::CUgraph> {
+        let stream = self.0;
+        std::mem::forget(self);
+        Self::end_on(stream)
+    }
+
+    fn end_on(stream: RawStream) -> Result<sys::CUgraph> {
+        IS_CAPTURING.set(false);
+        // SAFETY: the stream exists, as its owner does.
+        unsafe { result::stream::end_capture(stream.0) }.map_err(failed("cuStreamEndCapture"))
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if let Ok(graph) = Self::end_on(self.0) {
+            // SAFETY: the graph was just captured, and nobody has it.
+            let _ = unsafe { result::graph::destroy(graph) };
+        }
     }
 }
 

@@ -175,3 +175,54 @@ fn a_replayed_graph_reads_what_is_there_then() {
         assert_eq!(o_latent.to_vec().unwrap(), numbers.map(bf16::from_f32));
     }
 }
+
+/// Found on an H200: waiting for the whole context fails while any stream is captured, and spoils the capture.
+#[test]
+fn other_threads_copy_while_one_captures() {
+    let device = device();
+    if !device.is_cuda() {
+        return; // The simulator has no graphs.
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let device = &device;
+            scope.spawn(move || {
+                for round in 0..50 {
+                    if thread % 2 == 0 {
+                        let numbers = device.upload(&[round; 1000]).unwrap();
+                        assert_eq!(numbers.to_vec().unwrap(), [round; 1000]);
+                    } else {
+                        let stream = device.stream().unwrap();
+                        let combine = Combine::new(device, CombineConfig::new(4, 1)).unwrap();
+                        let (o_partial, lse_partial) = (device.zeros(4).unwrap(), device.zeros(1).unwrap());
+                        let (mut o_latent, mut lse) = (device.zeros(4).unwrap(), device.zeros(1).unwrap());
+                        let args = CombineArgs {
+                            rows: 1,
+                            splits: 1,
+                            o_partial: o_partial.view(),
+                            lse_partial: lse_partial.view(),
+                            o_latent: o_latent.view_mut(),
+                            lse: lse.view_mut(),
+                        };
+                        stream.capture(|| combine.run(&stream, args)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_captured_is_refused_and_ends_the_capture() {
+    let device = device();
+    if !device.is_cuda() {
+        return; // The simulator has no graphs.
+    }
+    let stream = device.stream().unwrap();
+    let mut numbers = device.upload(&[1, 2, 3]).unwrap();
+    assert!(matches!(stream.capture(|| numbers.write(&[4, 5, 6])), Err(Error::Driver { .. })));
+    let message = stream.capture(|| stream.capture(|| Ok(())).map(|_| ())).unwrap_err().to_string();
+    assert_eq!(message, "graph capture: this thread is in one already");
+    assert_eq!(numbers.to_vec().unwrap(), [1, 2, 3]);
+    stream.capture(|| Ok(())).unwrap();
+}
