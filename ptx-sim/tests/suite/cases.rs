@@ -31,12 +31,18 @@ pub struct Case {
 #[derive(Clone, Copy, Debug)]
 pub enum Tolerance {
     Exact,
-    /// f64 bits, the payload of a NaN being unspecified (PTX ISA 9.7.3).
-    Double,
+    /// Bits of the format, the payload of a NaN being unspecified (PTX ISA 9.7.3).
+    Number(Format),
     /// f32 bits, within so many units in the last place of the expected result.
     Ulp(u32),
     /// Numbers of the format, within `relative * |expected| + absolute`.
     Within {
+        format: Format,
+        relative: f64,
+        absolute: f64,
+    },
+    /// The same, of both 16-bit halves of a word.
+    HalvesWithin {
         format: Format,
         relative: f64,
         absolute: f64,
@@ -70,7 +76,7 @@ impl Tolerance {
         got == want
             || match self {
                 Self::Exact => false,
-                Self::Double => f64::from_bits(got).is_nan() && f64::from_bits(want).is_nan(),
+                Self::Number(format) => format.value(got).is_nan() && format.value(want).is_nan(),
                 // As integers with the sign taken into account, neighbours differ by one.
                 Self::Ulp(most) => {
                     let ordered = |bits: u64| match (bits & 0x7FFF_FFFF) as i64 {
@@ -83,6 +89,10 @@ impl Tolerance {
                 Self::Within { format, relative, absolute } => {
                     let (got, want) = (format.value(got), format.value(want));
                     close(got, want, relative * want.abs() + absolute) || got == want
+                }
+                Self::HalvesWithin { format, relative, absolute } => {
+                    let one = Self::Within { format, relative, absolute };
+                    one.accepts(got & 0xFFFF, want & 0xFFFF) && one.accepts(got >> 16, want >> 16)
                 }
             }
     }

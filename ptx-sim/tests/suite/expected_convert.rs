@@ -1,6 +1,6 @@
 //! Conversions between integers and floats (PTX ISA 9.7.9.21), by way of integers of 128 bits and exact f64.
 
-use crate::cases::{Case, Tolerance};
+use crate::cases::{Case, Format, Tolerance};
 use crate::exactly::{Exactly, single};
 use crate::expected_float::{bits32, f32_of, flush};
 use crate::expected_half::Small;
@@ -204,7 +204,7 @@ fn to_integral(list: &mut Vec<Case>) {
                     _ => x.to_bits(),
                 }]
             });
-            list.push(case.within(if ty == "f64" { Tolerance::Double } else { Tolerance::Exact }));
+            list.push(case.within(if ty == "f64" { Tolerance::Number(Format::F64) } else { Tolerance::Exact }));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! f32 and f64 arithmetic: IEEE 754 operations of this computer, and exact error terms for the directed modes
 //! (PTX ISA 9.7.3).
 
-use crate::cases::{Case, Tolerance};
+use crate::cases::{Case, Format, Tolerance};
 use crate::exact::scaled;
 use crate::exactly::{Exactly, single};
 use crate::inputs::Element::{F32, F64, Tame};
@@ -77,7 +77,7 @@ fn binary(list: &mut Vec<Case>) {
                 };
                 if overflows { largest } else { directed(mode, near, rounded, &[a, b]).unwrap_or(near) }.to_bits()
             });
-            list.push(case.within(Tolerance::Double));
+            list.push(case.within(Tolerance::Number(Format::F64)));
         }
         list.push(Case::new("float", &format!("{name}.rn.ftz.f32"), &[F32; 2], move |row| {
             bits32(flush(plain(flush(f32_of(row[0])), flush(f32_of(row[1])))))
@@ -120,14 +120,14 @@ fn multiply_add(list: &mut Vec<Case>) {
             let case = Case::new("float", &format!("fma.{mode}.f64"), &[Tame; 3], move |row| {
                 fused_double(row, mode).to_bits()
             });
-            list.push(case.within(Tolerance::Double));
+            list.push(case.within(Tolerance::Number(Format::F64)));
         }
     }
     for name in ["fma.rn.f64", "mad.rn.f64"] {
         let case = Case::new("float", name, &[F64; 3], |row| {
             f64::from_bits(row[0]).mul_add(f64::from_bits(row[1]), f64::from_bits(row[2])).to_bits()
         });
-        list.push(case.within(Tolerance::Double));
+        list.push(case.within(Tolerance::Number(Format::F64)));
     }
     list.push(Case::new("float", "mad.rn.f32", &[F32; 3], move |row| bits32(near(row))));
     list.push(Case::new("float", "fma.rn.sat.f32", &[F32; 3], move |row| bits32(saturate(near(row)))));
@@ -151,7 +151,7 @@ fn unary(list: &mut Vec<Case>) {
                 let rounded = directed(mode, plain(x), exact(x).double(mode), &[x]);
                 rounded.filter(|_| x != 0.0).unwrap_or(plain(x)).to_bits()
             });
-            list.push(case.within(Tolerance::Double));
+            list.push(case.within(Tolerance::Number(Format::F64)));
         };
         add("rcp", |x| 1.0 / x, |x| 1.0 / x, |x| Exactly::quotient(1.0, x));
         add("sqrt", f64::sqrt, f32::sqrt, Exactly::root);
@@ -173,8 +173,8 @@ fn unary(list: &mut Vec<Case>) {
     sign("abs.ftz.f32", |x| x & 0x7FFF_FFFF, true);
     sign("neg.f32", |x| x ^ 0x8000_0000, false);
     sign("neg.ftz.f32", |x| x ^ 0x8000_0000, true);
-    list.push(Case::new("float", "abs.f64", &[F64], |row| row[0] & !(1 << 63)).within(Tolerance::Double));
-    list.push(Case::new("float", "neg.f64", &[F64], |row| row[0] ^ 1 << 63).within(Tolerance::Double));
+    list.push(Case::new("float", "abs.f64", &[F64], |row| row[0] & !(1 << 63)).within(Tolerance::Number(Format::F64)));
+    list.push(Case::new("float", "neg.f64", &[F64], |row| row[0] ^ 1 << 63).within(Tolerance::Number(Format::F64)));
 }
 
 /// The order of f64 as `min` and `max` see it: -0 below +0. A NaN loses, unless `nan` lets it win.
@@ -204,7 +204,7 @@ fn extremes(list: &mut Vec<Case>) {
         let case = Case::new("float", &format!("{name}.f64"), &[F64; 2], move |row| {
             extreme(f64::from_bits(row[0]), f64::from_bits(row[1]), max, false).to_bits()
         });
-        list.push(case.within(Tolerance::Double));
+        list.push(case.within(Tolerance::Number(Format::F64)));
         for nan in [false, true] {
             if nan && !max {
                 continue;

@@ -1,6 +1,6 @@
 //! Loads, stores, atomics and asynchronous copies (PTX ISA 9.7.9, 9.7.13.5-6): bytes in little-endian order.
 
-use crate::cases::{Case, Tolerance};
+use crate::cases::{Case, Format, Tolerance};
 use crate::expected_float::{bits32, f32_of};
 use crate::expected_half::Small;
 use crate::inputs::Element::{self, Bf16, Bf16x2, F16, F16x2, F32, F64, I16, I32, I64};
@@ -166,7 +166,7 @@ fn atom(
     f: impl Fn(u64, u64) -> u64 + std::panic::RefUnwindSafe + 'static,
 ) {
     let case = Case::of(file, name, 2, rows(&[operand; 2]), move |row| vec![row[0], f(row[0], row[1])]);
-    list.push(case.within(if operand == F64 { Tolerance::Double } else { Tolerance::Exact }));
+    list.push(case.within(if operand == F64 { Tolerance::Number(Format::F64) } else { Tolerance::Exact }));
 }
 
 fn atomics(list: &mut Vec<Case>) {
@@ -198,7 +198,7 @@ fn atomics(list: &mut Vec<Case>) {
             atom(list, "atomic", &format!("atom.global.{name}.{ty}"), operand, f);
             let red =
                 Case::new("atomic", &format!("red.global.{name}.{ty}"), &[operand; 2], move |row| f(row[0], row[1]));
-            list.push(red.within(if operand == F64 { Tolerance::Double } else { Tolerance::Exact }));
+            list.push(red.within(if operand == F64 { Tolerance::Number(Format::F64) } else { Tolerance::Exact }));
             let first = list.len() - 2;
             list[first..].iter_mut().for_each(|case| case.rows.retain(kept));
         }
