@@ -9,21 +9,24 @@
 // Scores: a warp has 16 tokens and every score_parts-th step of 64 latents; partial sums meet in shared memory.
 // Softmax: a warp has TILES heads, a lane four or eight tokens of one of them.
 // Accumulators: a warp has slices w, w + 8, .. of 64 latents, for all heads: 16 * SLICES * TILES registers per thread.
+//     What a group's mins add to the output (output.cuh) is few numbers, in shared memory.
 // Shared memory, by `ops/decode/tiling.rs`: the query (2 bytes per latent and head, and the heads' steps of the rotated
-//     key), 1 or 2 stages of tokens as they are in the cache, f16 rows of a tile (int4 in groups), 18 KiB of scores for
-//     32 heads, weights; about 6 KiB of SmallArrays.
+//     key), 1 or 2 stages of tokens as they are in the cache, a tile's scales and mins in f16, 18 KiB of scores for 32
+//     heads, weights; about 4 KiB of SmallArrays.
 // Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head. With
 //     int4 (L / 2 bytes) that is 8 FLOPs per byte and head: memory decides up to about 20 heads on an A100, then tensor
-//     cores do. Beside them a value costs 11/8 instructions to unpack (Whole) and 2 conflict-free reads of its code.
-//     All instructions that a token costs are held by tests/kernels/decode_budgets.rs.
+//     cores do. Beside them a value costs 11/8 instructions to unpack (in groups 12/8) and 2 conflict-free reads of its
+//     code. All instructions that a token costs are held by tests/kernels/decode_budgets.rs.
 // Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-28 of its largest;
-//     weights have 11 bits (bf16 latents: 16) and are normalised as rounded; groups' latents are rounded to f16.
-//     Everything else is exact, so that the lse is right to f32 rounding, but for groups.
+//     weights have 11 bits (bf16 latents: 16) and are normalised as rounded; times a scale they are rounded to 11 bits
+//     again. Everything else is exact, so that the lse is right to f32 rounding.
 #include "decode/block.cuh"
-#include "decode/latents.cuh"
 #include "decode/load.cuh"
+#include "decode/output.cuh"
 #include "decode/queries.cuh"
 #include "decode/rope.cuh"
+#include "decode/scales.cuh"
+#include "decode/scores.cuh"
 #include "decode/softmax.cuh"
 #include "decode/write.cuh"
 
@@ -83,9 +86,9 @@ __device__ void decode(const DecodeParams &params) {
         copy_tile<S>(params, small.pages[turn_of(item.first)], item.first, item.end, stage_of(item.first));
     }
     load_queries<S>(params, item.query, first_head, shared, small);
+    Softmax<S>::begin(params, shared, small);
 
     Output<S> output = {};
-    Softmax<S> softmax(small);
     // By a shuffle, which tells the compiler that all lanes agree: then it need not be in a register of each.
     for (unsigned first = __shfl_sync(ALL_LANES, item.first, 0); first < item.end; first += tile) {
         cp_async_wait_all();
@@ -101,39 +104,32 @@ __device__ void decode(const DecodeParams &params) {
             cp_async_wait_all();
             __syncthreads();
         }
-        const auto rows_of = [&] {
-            return S::LATENTS == Latents::Groups ? shared + map.dequantized : stage_of(first);
-        };
-        const unsigned row_stride = S::LATENTS == Latents::Groups ? map.dequantized_stride : map.latent_stride;
-        if constexpr (S::LATENTS == Latents::Groups) {
-            dequantize_tile(params, stage_of(first), rows_of());
-            __syncthreads();
-        }
-
-        if constexpr (S::LATENTS == Latents::Whole) {
-            prepare_tokens<S>(params, stage_of(first), min(tile, item.end - first), small);
+        if constexpr (S::CODED) {
+            prepare_scales<S>(params, stage_of(first), min(tile, item.end - first), shared, small);
         }
         float scores[S::TILES][4] = {};
-        score_latents<S>(params, stage_of(first), rows_of(), row_stride, shared + map.q_latent, small, scores);
+        score_latents<S>(params, stage_of(first), shared, small, scores);
         score_rope<S>(params, stage_of(first), shared, small, scores);
         store_scores<S>(params, shared + map.scores, scores);
         __syncthreads();
         const uint64_t page = find_page(params, item, first + 2 * tile);
-        softmax.add_tile(params, shared + map.scores, min(tile, item.end - first), shared + map.weights, small);
+        Softmax<S>::add_tile(params, min(tile, item.end - first), shared, small);
         if (thread_index() < tile) {
             // In place of this tile's, whose copies all have been started.
             small.pages[turn_of(first)][thread_index()] = page;
         }
         __syncthreads();
-        accumulate<S>(params, stage_of(first), rows_of(), row_stride, shared + map.weights, small, output);
+        accumulate<S>(params, stage_of(first), shared, small, output);
     }
 
-    const float lse = softmax.finish(small);
-    if (softmax.leads()) {
-        write_lse(params, item, first_head + softmax.head(), lse);
+    // The last tile's rescaling is done.
+    __syncthreads();
+    const float lse = Softmax<S>::finish(small);
+    if (Softmax<S>::leads()) {
+        write_lse(params, item, first_head + Softmax<S>::head(), lse);
     }
     __syncthreads();
-    write_output<S>(params, item, first_head, small, output);
+    write_output<S>(params, item, first_head, shared, small, output);
 }
 
 }  // namespace

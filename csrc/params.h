@@ -130,9 +130,9 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
 /* Where things lie in the dynamic shared memory of `decode`: bytes from its start, and bytes from row to row. */
 struct DecodeShared {
     uint32_t q_latent;        /* 16-bit [heads of a block] rows */
-    uint32_t q_latent_stride; /* 16 more than a multiple of 128 */
+    uint32_t q_latent_stride; /* an odd multiple of 16 */
     uint32_t q_rope;          /* 16-bit [heads of a block] rows */
-    uint32_t q_rope_stride;   /* 16 more than a multiple of 128 */
+    uint32_t q_rope_stride;   /* an odd multiple of 16 */
     uint32_t q_rope_sums;     /* f32 [heads of a block][rope_span | 1] */
     uint32_t stages;          /* the first stage; the next follows stage_bytes later */
     uint32_t stage_bytes;
@@ -141,15 +141,16 @@ struct DecodeShared {
     uint32_t rope;            /* from the start of a stage: [tile_tokens] rotated keys as they are in the cache */
     uint32_t rope_stride;
     uint32_t affine;          /* from the start of a stage: [tile_tokens] rows of (scale, min) pairs */
-    uint32_t affine_stride;   /* an odd multiple of 4 */
-    uint32_t dequantized;     /* f16 [tile_tokens] rows of latents; int4 in groups only */
-    uint32_t dequantized_stride; /* 16 more than a multiple of 128 */
+    uint32_t affine_stride;   /* an odd multiple of 4; of 16 with latents in groups */
+    uint32_t q_sums;          /* f16 [ceil(latent_groups / 16)][heads of a block][16][2]; int4 in groups only */
+    uint32_t scales;          /* f16 [2][latent_groups] rows of a tile's scales and mins; int4 only */
+    uint32_t mins;            /* f32 [8-head tiles of a block * ceil(latent_groups / 16)][128]; int4 only */
     uint32_t scores;          /* f32 [score_parts][heads of a block] rows of scores */
     uint32_t score_stride;    /* 16 more than a multiple of 64 */
     uint32_t weights;         /* 16-bit [planes][heads of a block] rows of weights */
-    uint32_t weight_stride;   /* an odd multiple of 32 */
+    uint32_t weight_stride;   /* of rows of weights, scales and mins: an odd multiple of 32 */
 };
-LATENT_ATTENTION_SIZE(struct DecodeShared, 76);
+LATENT_ATTENTION_SIZE(struct DecodeShared, 80);
 
 /* `decode` runs on blocks of DECODE_THREADS threads, as many as there is room for items along x, and along y one for each
  * tile of heads. Blocks without an item end at once. */
@@ -178,7 +179,7 @@ struct DecodeParams {
     uint32_t rope_span;      /* most 32-value steps of the rotated key that 8 neighbouring heads have a part in */
     struct DecodeShared shared;
 };
-LATENT_ATTENTION_SIZE(struct DecodeParams, 288);
+LATENT_ATTENTION_SIZE(struct DecodeParams, 296);
 
 /* Which dimensions of a rope head form pair j: (j, j + R/2) or (2 j, 2 j + 1). `rope::Pairing`. */
 #define PAIRING_HALF 0

@@ -201,8 +201,9 @@ pub struct DecodeShared {
     pub rope_stride: u32,
     pub affine: u32,
     pub affine_stride: u32,
-    pub dequantized: u32,
-    pub dequantized_stride: u32,
+    pub q_sums: u32,
+    pub scales: u32,
+    pub mins: u32,
     pub scores: u32,
     pub score_stride: u32,
     pub weights: u32,
@@ -210,7 +211,7 @@ pub struct DecodeShared {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DecodeShared"][::core::mem::size_of::<DecodeShared>() - 76usize];
+    ["Size of DecodeShared"][::core::mem::size_of::<DecodeShared>() - 80usize];
     ["Alignment of DecodeShared"][::core::mem::align_of::<DecodeShared>() - 4usize];
     ["Offset of field: DecodeShared::q_latent"][::core::mem::offset_of!(DecodeShared, q_latent) - 0usize];
     ["Offset of field: DecodeShared::q_latent_stride"][::core::mem::offset_of!(DecodeShared, q_latent_stride) - 4usize];
@@ -225,13 +226,13 @@ const _: () = {
     ["Offset of field: DecodeShared::rope_stride"][::core::mem::offset_of!(DecodeShared, rope_stride) - 40usize];
     ["Offset of field: DecodeShared::affine"][::core::mem::offset_of!(DecodeShared, affine) - 44usize];
     ["Offset of field: DecodeShared::affine_stride"][::core::mem::offset_of!(DecodeShared, affine_stride) - 48usize];
-    ["Offset of field: DecodeShared::dequantized"][::core::mem::offset_of!(DecodeShared, dequantized) - 52usize];
-    ["Offset of field: DecodeShared::dequantized_stride"]
-        [::core::mem::offset_of!(DecodeShared, dequantized_stride) - 56usize];
-    ["Offset of field: DecodeShared::scores"][::core::mem::offset_of!(DecodeShared, scores) - 60usize];
-    ["Offset of field: DecodeShared::score_stride"][::core::mem::offset_of!(DecodeShared, score_stride) - 64usize];
-    ["Offset of field: DecodeShared::weights"][::core::mem::offset_of!(DecodeShared, weights) - 68usize];
-    ["Offset of field: DecodeShared::weight_stride"][::core::mem::offset_of!(DecodeShared, weight_stride) - 72usize];
+    ["Offset of field: DecodeShared::q_sums"][::core::mem::offset_of!(DecodeShared, q_sums) - 52usize];
+    ["Offset of field: DecodeShared::scales"][::core::mem::offset_of!(DecodeShared, scales) - 56usize];
+    ["Offset of field: DecodeShared::mins"][::core::mem::offset_of!(DecodeShared, mins) - 60usize];
+    ["Offset of field: DecodeShared::scores"][::core::mem::offset_of!(DecodeShared, scores) - 64usize];
+    ["Offset of field: DecodeShared::score_stride"][::core::mem::offset_of!(DecodeShared, score_stride) - 68usize];
+    ["Offset of field: DecodeShared::weights"][::core::mem::offset_of!(DecodeShared, weights) - 72usize];
+    ["Offset of field: DecodeShared::weight_stride"][::core::mem::offset_of!(DecodeShared, weight_stride) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -262,7 +263,7 @@ pub struct DecodeParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 288usize];
+    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 296usize];
     ["Alignment of DecodeParams"][::core::mem::align_of::<DecodeParams>() - 8usize];
     ["Offset of field: DecodeParams::geometry"][::core::mem::offset_of!(DecodeParams, geometry) - 0usize];
     ["Offset of field: DecodeParams::cache"][::core::mem::offset_of!(DecodeParams, cache) - 32usize];

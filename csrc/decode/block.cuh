@@ -23,31 +23,34 @@ constexpr unsigned RUN = WARPS * STEP;
 // Values per step of the rotated key.
 constexpr unsigned ROPE_STEP = 32;
 
+// Groups of latents whose mins one tensor-core product takes.
+constexpr unsigned MIN_BLOCK = 16;
+
+// A query's numbers are up to 2^15 (queries.cuh), and sums of 128 of them times this fit an f16.
+constexpr float Q_SUM_UNIT = 1.0f / 128.0f;
+
 template <Latents LATENTS_, int SLICES_, int TILES_>
 struct Shape {
     static constexpr Latents LATENTS = LATENTS_;
+    static constexpr bool CODED = LATENTS != Latents::Bf16;
     // Slices of latents that a warp accumulates: slice w + 8 i is warp w's, and lies in run i.
     static constexpr int SLICES = SLICES_;
     // n-tiles of 8 heads.
     static constexpr int TILES = TILES_;
     static constexpr int HEADS = 8 * TILES;
-    // Runs of latents whose weights differ.
+    // Runs of latents that share a scale in Latents::Whole.
     static constexpr int RUNS = LATENTS == Latents::Whole ? SLICES : 1;
-    // Copies of the weights: one for each run, or the two halves of each weight.
-    static constexpr int PLANES = LATENTS == Latents::Bf16 ? 2 : RUNS;
+    // Most groups with a scale and a min each.
+    static constexpr int GROUPS = LATENTS == Latents::Groups ? SLICES * RUN / 32 : RUNS;
+    // Groups in one slice of latents may be two.
+    static constexpr int HALVES = LATENTS == Latents::Groups ? 2 : 1;
+    // Copies of the weights: the two halves of each.
+    static constexpr int PLANES = LATENTS == Latents::Bf16 ? 2 : 1;
 };
 
-// In Latents::Whole, for each position of a tile: what brings a P to a weight's unit; what takes the rounded weight
-// back to a P; the same times the token's min.
-struct __align__(16) TokenFactors {
-    float into[DECODE_MAX_TILE], back[DECODE_MAX_TILE], shift[DECODE_MAX_TILE];
-};
-
-// A lane's part of its head's sums, relative to the largest exponent: of P, and for each run of Phat and (Whole) Phat *
-// min (softmax.cuh).
-template <int RUNS>
+// A lane's part of its head's sums, relative to the largest exponent: of P, and of P as the weights have it.
 struct SoftmaxState {
-    float sum, rounded[RUNS], shifted[RUNS];
+    float sum, rounded;
 };
 
 // Aligned, so that dynamic shared memory behind it begins on a multiple of 128 bytes.
@@ -57,28 +60,20 @@ struct __align__(128) SmallArrays {
     uint64_t pages[2][DECODE_MAX_TILE];
     // The block's work: here rather than in registers.
     DecodeItem item;
-    // Whole: what the weights of a run need of this tile's tokens (softmax.cuh). After the last tile, per head: out =
-    // accumulator * factor + offset.
-    union {
-        TokenFactors tokens[S::RUNS];
-        struct {
-            float factor[S::HEADS], offset[S::HEADS];
-        } out[S::RUNS];
-    };
-    // The unit of a run's weights, and what this tile made of the one before.
-    float units[S::RUNS], renormalise[S::RUNS];
+    // The unit of a group's scales, and what this tile made of the one before (scales.cuh).
+    float units[S::GROUPS], renormalise[S::GROUPS];
     // The largest exponent of 2 so far, per head.
     float largest[S::HEADS];
     // From accumulated score to the exponent of 2, per head.
     float logit_factor[S::HEADS];
     // Sums of the scaled query over each run (Whole).
     float q_sums[S::RUNS][S::HEADS];
-    // What the accumulated output is to be multiplied with before this tile's.
-    float rescale[S::RUNS][S::HEADS];
+    // What the accumulated output is to be multiplied with: before a tile's is added, and after the last one.
+    float rescale[S::HEADS];
     // Steps of the rotated key in which an n-tile's heads have a part: the first, and how many.
     uint2 rope_steps[S::TILES];
-    // Per thread, if there is one run.
-    SoftmaxState<S::RUNS> states[S::RUNS == 1 ? DECODE_THREADS : 1];
+    // Per thread: here rather than in registers, which are the output's.
+    SoftmaxState states[DECODE_THREADS];
 };
 
 template <typename T>

@@ -16,70 +16,6 @@ __device__ inline uint64_t find_page(const DecodeParams &params, const DecodeIte
     return params.cache.pages + page * params.cache.page_bytes;
 }
 
-template <unsigned CHUNK>
-__device__ void cp_async(uint32_t to, const void *from) {
-    if constexpr (CHUNK == 16) {
-        cp_async_16(to, from);
-    } else {
-        cp_async_4(to, from);
-    }
-}
-
-template <unsigned CHUNK>
-__device__ void cp_async_zero_filled(uint32_t to, const void *from, unsigned bytes) {
-    if constexpr (CHUNK == 16) {
-        cp_async_16_zero_filled(to, from, bytes);
-    } else {
-        cp_async_4_zero_filled(to, from, bytes);
-    }
-}
-
-// Copies a row per token, of `row_bytes` at `offset` of the token's page, to `destination`, as chunks of `CHUNK` bytes.
-// Neighbouring lanes take neighbouring chunks, 2^lanes_log2 to a row; several rows share a warp if they are short.
-// COMPLETE: no chunk is past a row's end, and all tokens exist. Otherwise chunks past a row's end, and all of tokens
-// past the item's end, become zeros.
-template <unsigned CHUNK, bool COMPLETE>
-__device__ void copy_rows(const DecodeParams &params, const uint64_t *pages, unsigned first, uint32_t destination,
-                          unsigned stride, unsigned lanes_log2, unsigned chunks, unsigned offset, unsigned row_bytes) {
-    const unsigned thread = thread_index(), lane = thread & ((1u << lanes_log2) - 1), step = 1u << lanes_log2;
-    const unsigned mask = params.cache.page_size - 1, token_step = DECODE_THREADS >> lanes_log2;
-#pragma unroll 1
-    for (unsigned chunk = lane; chunk < chunks; chunk += step) {
-        const unsigned from = offset + CHUNK * chunk;
-        const bool inside = CHUNK * chunk < row_bytes;
-        unsigned token = thread >> lanes_log2;
-        uint32_t to = destination + token * stride + CHUNK * chunk;
-        const uint64_t *page = pages + token;
-#pragma unroll 1
-        for (; token < params.tile_tokens; token += token_step, page += token_step, to += token_step * stride) {
-            const uint64_t source = *page + (from + ((first + token) & mask) * row_bytes);
-            if constexpr (COMPLETE) {
-                cp_async<CHUNK>(to, reinterpret_cast<const void *>(source));
-            } else {
-                const bool exists = inside && *page != 0;
-                const void *existing = reinterpret_cast<const void *>(exists ? source : params.cache.pages);
-                cp_async_zero_filled<CHUNK>(to, existing, exists ? CHUNK : 0);
-            }
-        }
-    }
-}
-
-// The same, whichever of both it is. All threads agree.
-template <unsigned CHUNK>
-__device__ void copy_rows(const DecodeParams &params, const uint64_t *pages, unsigned first, bool tokens_exist,
-                          uint32_t destination, unsigned stride, unsigned chunks, unsigned offset, unsigned row_bytes) {
-    chunks = anew(chunks);
-    if (chunks == 0) {
-        return;
-    }
-    const unsigned lanes_log2 = chunks >= WARP ? 5 : 32 - __clz(chunks - 1);
-    if (tokens_exist && row_bytes == CHUNK * chunks) {
-        copy_rows<CHUNK, true>(params, pages, first, destination, stride, lanes_log2, chunks, offset, row_bytes);
-    } else {
-        copy_rows<CHUNK, false>(params, pages, first, destination, stride, lanes_log2, chunks, offset, row_bytes);
-    }
-}
-
 // Bytes of 64 latents, and of a step of the rotated key, as they lie in the cache.
 template <typename S>
 constexpr unsigned STEP_BYTES = S::LATENTS == Latents::Bf16 ? 2 * STEP : STEP / 2;
@@ -88,18 +24,86 @@ __device__ inline unsigned rope_step_bytes(const DecodeParams &params) {
     return params.cache.rope_kind == ROW_BF16 ? 64 : params.cache.rope_kind == ROW_INT8 ? 32 : 16;
 }
 
-// Starts the copies of a tile's latents, rotated keys and scales.
+// A piece of each token: of its latent or rotated key 16 bytes, of its pairs of scale and min 4, or what is past a row's
+// end, which becomes zeros.
+struct Piece {
+    unsigned from, row_bytes;  // in a page, and from row to row there
+    unsigned to, stride;       // in a stage
+    bool is_long, exists;
+
+    // Piece `index` of so many of a latent and of a rotated key.
+    __device__ Piece(const DecodeParams &params, unsigned index, unsigned latent_pieces, unsigned rope_pieces) {
+        const CacheParams &cache = params.cache;
+        const DecodeShared &map = params.shared;
+        const unsigned pieces = latent_pieces + rope_pieces;
+        is_long = index < pieces;
+        if (index < latent_pieces) {
+            from = to = 16 * index;
+            exists = from < cache.latent_row_bytes;
+            row_bytes = cache.latent_row_bytes, stride = map.latent_stride;
+        } else if (is_long) {
+            const unsigned offset = 16 * (index - latent_pieces);
+            exists = offset < cache.rope_row_bytes;
+            from = cache.rope_offset + offset, row_bytes = cache.rope_row_bytes;
+            to = map.rope + offset, stride = map.rope_stride;
+        } else {
+            const unsigned offset = 4 * (index - pieces);
+            exists = true;
+            from = cache.affine_offset + offset, row_bytes = cache.affine_row_bytes;
+            to = map.affine + offset, stride = map.affine_stride;
+        }
+    }
+};
+
+// Starts the copies of a lane's piece of the warp's tokens, an eighth of the tile. COMPLETE: all of it is there.
+// Otherwise pieces past a row's end, and all of tokens past the item's end, become zeros.
+template <bool COMPLETE>
+__device__ void copy_pieces(const DecodeParams &params, const Piece &piece, const uint64_t *pages, unsigned first,
+                            uint32_t stage) {
+    const unsigned count = params.tile_tokens / WARPS, begin = thread_index() / WARP * count;
+    const unsigned mask = params.cache.page_size - 1;
+    uint32_t to = stage + piece.to + begin * piece.stride;
+#pragma unroll 2
+    for (unsigned token = begin; token < begin + count; ++token, to += piece.stride) {
+        const uint64_t page = pages[token];
+        const void *from =
+            reinterpret_cast<const void *>(page + (piece.from + ((first + token) & mask) * piece.row_bytes));
+        if constexpr (COMPLETE) {
+            if (piece.is_long) {
+                cp_async_16(to, from);
+            } else {
+                cp_async_4(to, from);
+            }
+        } else {
+            const bool exists = piece.exists && page != 0;
+            const void *existing = exists ? from : reinterpret_cast<const void *>(params.cache.pages);
+            if (piece.is_long) {
+                cp_async_16_zero_filled(to, existing, exists ? 16 : 0);
+            } else {
+                cp_async_4_zero_filled(to, existing, exists ? 4 : 0);
+            }
+        }
+    }
+}
+
+// Starts the copies of a tile's latents, rotated keys and scales: a warp has an eighth of the tokens, its lanes the
+// pieces of one at a time.
 template <typename S>
 __device__ void copy_tile(const DecodeParams &params, const uint64_t *pages, unsigned first, unsigned end,
                           const unsigned char *stage) {
     const CacheParams &cache = params.cache;
-    const DecodeShared &map = params.shared;
-    const uint32_t base = shared_address(stage);
-    const bool exist = first + params.tile_tokens <= end;
-    copy_rows<16>(params, pages, first, exist, base, map.latent_stride, params.latent_steps * STEP_BYTES<S> / 16, 0,
-                  cache.latent_row_bytes);
-    copy_rows<16>(params, pages, first, exist, base + map.rope, map.rope_stride,
-                  params.rope_steps * rope_step_bytes(params) / 16, cache.rope_offset, cache.rope_row_bytes);
-    copy_rows<4>(params, pages, first, exist, base + map.affine, map.affine_stride, cache.affine_row_bytes / 4,
-                 cache.affine_offset, cache.affine_row_bytes);
+    const unsigned latent_bytes = params.latent_steps * STEP_BYTES<S>;
+    const unsigned rope_bytes = params.rope_steps * rope_step_bytes(params);
+    const unsigned pieces = (latent_bytes + rope_bytes) / 16 + cache.affine_row_bytes / 4;
+    const bool complete = first + params.tile_tokens <= end && latent_bytes == cache.latent_row_bytes &&
+                          rope_bytes == cache.rope_row_bytes;
+#pragma unroll 1
+    for (unsigned index = thread_index() % WARP; index < pieces; index += WARP) {
+        const Piece piece(params, index, latent_bytes / 16, rope_bytes / 16);
+        if (complete) {
+            copy_pieces<true>(params, piece, pages, first, shared_address(stage));
+        } else {
+            copy_pieces<false>(params, piece, pages, first, shared_address(stage));
+        }
+    }
 }

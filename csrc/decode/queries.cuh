@@ -75,6 +75,33 @@ __device__ inline void store_rope_query(const DecodeParams &params, unsigned cha
     }
 }
 
+// Where chunk `c` of a step's 8 begins, in words. Whole: it is word c % 2 of lane c / 2. Groups: of lane c % 4, in the
+// step's first or second 32 latents.
+template <typename S>
+__device__ unsigned place_of(unsigned c) {
+    return S::LATENTS == Latents::Whole ? c % 2 * 16 + c / 2 : c / 4 * 16 + c % 4;
+}
+
+// Groups: the sums of head n's query over each group, as B operands of score_mins: [block of 16 groups][head][t], there
+// the groups t, t + 4, t + 8 and t + 12, in two f16 parts. Of `chunk` and its neighbours in other lanes, `sum` each.
+template <typename S>
+__device__ void store_group_sum(const DecodeParams &params, unsigned char *q_sums, unsigned n, unsigned chunk,
+                                float sum) {
+    const unsigned chunks = params.cache.latent_group / 8, group = chunk / chunks;
+    for (unsigned distance = 1; distance < chunks; distance *= 2) {
+        sum += __shfl_xor_sync(ALL_LANES, sum, distance);
+    }
+    if (chunk % chunks == 0 && group < params.cache.latent_groups) {
+        sum *= Q_SUM_UNIT;
+        const uint32_t high = f16x2_from_f32(sum, 0.0f);
+        const uint32_t low = f16x2_from_f32(sum - f32x2_from_f16x2(high).x, 0.0f);
+        uint16_t *to = reinterpret_cast<uint16_t *>(q_sums) +
+                       8 * (group / MIN_BLOCK * S::HEADS * 4 + n * 4 + group % 4) + group % MIN_BLOCK / 4;
+        to[0] = high;
+        to[4] = low;
+    }
+}
+
 template <typename S>
 __device__ void load_queries(const DecodeParams &params, unsigned query_token, unsigned first_head,
                              unsigned char *shared, SmallArrays<S> &small) {
@@ -114,35 +141,51 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
         }
 
         unsigned char *row = shared + params.shared.q_latent + n * params.shared.q_latent_stride;
-        for (unsigned run = 0; run * (RUN / 8) < chunks; ++run) {
-            float sum = 0.0f;
-            for (unsigned chunk = run * (RUN / 8) + lane; chunk < min(chunks, (run + 1) * (RUN / 8)); chunk += WARP) {
-                const uint4 x = load_bf16(latent, 8 * chunk, count, vectors);
-                const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
-                uint32_t stored[4];
+        unsigned char *q_sums = shared + params.shared.q_sums;
+        if constexpr (S::LATENTS == Latents::Groups) {
+            // Of groups that fill up the last block.
+            const unsigned blocks = (params.cache.latent_groups + MIN_BLOCK - 1) / MIN_BLOCK;
+            for (unsigned i = lane; i < 4 * blocks; i += WARP) {
+                reinterpret_cast<uint4 *>(q_sums)[i / 4 * S::HEADS * 4 + n * 4 + i % 4] = {};
+            }
+            __syncwarp();
+        }
+        float sum = 0.0f;
+        for (unsigned first = 0; first < chunks; first += WARP) {
+            const unsigned chunk = first + lane;
+            const uint4 x = load_bf16(latent, 8 * chunk, chunk < chunks ? count : 0, vectors);
+            const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
+            uint32_t stored[4];
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    const bool in_place = S::LATENTS == Latents::Whole && j % 2 == 1;
-                    stored[j] = query_pair<S>(pairs[j], in_place ? factor.x * ODD_PAIR : factor.x);
-                    sum += (f32_from_bf16_low(pairs[j]) + f32_from_bf16_high(pairs[j])) * factor.x;
-                }
-                if constexpr (S::LATENTS == Latents::Whole) {
-                    // Chunk 2 t + i of a step: lane t, word i.
-                    const unsigned place = chunk / 8 * 32 + chunk % 2 * 16 + chunk % 8 / 2;
-                    uint32_t *step = reinterpret_cast<uint32_t *>(row) + place;
-#pragma unroll
-                    for (int j = 0; j < 4; ++j) {
-                        step[4 * j] = stored[j];
-                    }
-                } else {
-                    reinterpret_cast<uint4 *>(row)[chunk] = {stored[0], stored[1], stored[2], stored[3]};
-                }
+            for (int j = 0; j < 4; ++j) {
+                const bool in_place = S::CODED && j % 2 == 1;
+                stored[j] = query_pair<S>(pairs[j], in_place ? factor.x * ODD_PAIR : factor.x);
+                sum += (f32_from_bf16_low(pairs[j]) + f32_from_bf16_high(pairs[j])) * factor.x;
+            }
+            if constexpr (S::LATENTS == Latents::Groups) {
+                store_group_sum<S>(params, q_sums, n, chunk, sum);
+                sum = 0.0f;
             }
             if constexpr (S::LATENTS == Latents::Whole) {
-                sum = reduce_warp(sum, Sum());
-                if (lane == 0) {
-                    small.q_sums[run][n] = sum;
+                if (first + WARP >= chunks || (first + WARP) % (RUN / 8) == 0) {
+                    sum = reduce_warp(sum, Sum());
+                    if (lane == 0) {
+                        small.q_sums[first / (RUN / 8)][n] = sum;
+                    }
+                    sum = 0.0f;
                 }
+            }
+            if (chunk >= chunks) {
+                continue;
+            }
+            if constexpr (S::CODED) {
+                uint32_t *step = reinterpret_cast<uint32_t *>(row) + chunk / 8 * 32 + place_of<S>(chunk % 8);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    step[4 * j] = stored[j];
+                }
+            } else {
+                reinterpret_cast<uint4 *>(row)[chunk] = {stored[0], stored[1], stored[2], stored[3]};
             }
         }
 

@@ -1,7 +1,7 @@
 // Results: of a whole query token o_latent (bf16) and lse, of a part of it f32 partials for `combine`.
 #pragma once
 
-#include "latents.cuh"
+#include "output.cuh"
 
 __device__ inline size_t output_row(const DecodeParams &params, const DecodeItem &item, unsigned head) {
     return static_cast<size_t>(item.slot < 0 ? item.query : item.slot) * params.geometry.query_heads + head;
@@ -38,13 +38,12 @@ __device__ inline void write_nothing(const DecodeParams &params, const DecodeIte
 
 template <typename S>
 __device__ void write_output(const DecodeParams &params, const DecodeItem &item, unsigned first_head,
-                             const SmallArrays<S> &small, const Output<S> &output) {
+                             unsigned char *shared, const SmallArrays<S> &small, const Output<S> &output) {
     const unsigned warp = threadIdx.x / WARP, t = threadIdx.x % 4, rank = params.geometry.latent_rank;
     const bool vectors = rank % 8 == 0 && (item.slot < 0 ? params.o_latent : params.o_partial) % 16 == 0;
 #pragma unroll
     for (int i = 0; i < S::SLICES; ++i) {
         const unsigned slice = warp + WARPS * i;
-        const int run = S::RUNS == 1 ? 0 : i;
 #pragma unroll
         for (int n = 0; n < S::TILES; ++n) {
 #pragma unroll
@@ -53,13 +52,20 @@ __device__ void write_output(const DecodeParams &params, const DecodeItem &item,
                 if (head >= params.geometry.query_heads || STEP * slice >= rank) {
                     continue;
                 }
-                const float factor = small.out[run].factor[own], offset = small.out[run].offset[own];
                 float x[8];
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    const float in_place = S::LATENTS == Latents::Whole && j % 2 == 1 ? factor * ODD_PAIR : factor;
-                    x[2 * j] = fmaf(output[i][j][n][column], in_place, offset);
-                    x[2 * j + 1] = fmaf(output[i][j][n][column + 2], in_place, offset);
+                    float factor = small.rescale[own], offset = 0.0f;
+                    if constexpr (S::CODED) {
+                        const unsigned group = group_of<S>(params, slice, j), in_block = group % MIN_BLOCK;
+                        const float4 &mins =
+                            mins_of_unit<S>(params, shared, group / MIN_BLOCK, n, in_block % 8 * 4 + t);
+                        offset = factor * (in_block < 8 ? (column == 0 ? mins.x : mins.y)
+                                                        : (column == 0 ? mins.z : mins.w));
+                        factor *= small.units[group] * SUBNORMAL * (j % 2 == 1 ? ODD_PAIR : 1.0f);
+                    }
+                    x[2 * j] = fmaf(output[i][j][n][column], factor, offset);
+                    x[2 * j + 1] = fmaf(output[i][j][n][column + 2], factor, offset);
                 }
                 const size_t row = output_row(params, item, head) * rank;
                 if (S::LATENTS == Latents::Whole && vectors) {

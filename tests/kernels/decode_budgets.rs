@@ -58,21 +58,26 @@ fn instructions_per_token() {
 }
 
 /// Both loops over latents handle 32 values per lane and round. Counted is what is done to them between loading and
-/// multiplying: 11/8 instructions per value for both together.
+/// multiplying: 11/8 instructions per value for both together, and 12/8 in groups, whose words take other ways to the
+/// lanes. Nothing is done to a value after that: scales and mins meet sums and weights.
 #[test]
-fn unpacking_a_value_takes_less_than_one_and_a_half_instructions() {
+fn unpacking_a_value_takes_at_most_one_and_a_half_instructions() {
     let Some(ptx) = image::ptx("decode_sm80", Arch::Compute80) else { return };
-    let (_, kernel) = ptx.split_once(".entry decode_whole_1x4(").unwrap();
-    let kernel = kernel.split(".entry ").next().unwrap();
-    let count = |block: &str, names: &[&str]| {
-        let opcodes = block.lines().map(|line| line.trim_start().split(['\t', ' ']).next().unwrap_or_default());
-        opcodes.filter(|opcode| names.iter().any(|name| opcode.starts_with(name))).count()
-    };
-    let unpacking =
-        |block| count(block, &["and.", "or.", "xor.", "lop3", "shr.", "shl.", "prmt", "cvt.f", "sub.", "fma."]);
-    // The rotated key's products are fewer per block, and of 8 values.
-    let loops: Vec<usize> =
-        kernel.split("\n$L__").filter(|block| count(block, &["mma.sync"]) == 16).map(unpacking).collect();
-    assert_eq!(loops.len(), 2, "one for scores, one for the output: {loops:?}");
-    assert!(loops.iter().sum::<usize>() as f64 / 32.0 < 1.5, "{loops:?}");
+    for name in ["decode_whole_1x4", "decode_groups_1x4"] {
+        let (_, kernel) = ptx.split_once(&format!(".entry {name}(")).unwrap();
+        let kernel = kernel.split(".entry ").next().unwrap();
+        let count = |block: &str, names: &[&str]| {
+            let opcodes = block.lines().map(|line| line.trim_start().split(['\t', ' ']).next().unwrap_or_default());
+            opcodes.filter(|opcode| names.iter().any(|name| opcode.starts_with(name))).count()
+        };
+        let names = ["and.", "or.", "xor.", "lop3", "shr.", "shl.", "prmt", "selp", "cvt.f16", "cvt.rn.f16", "sub.f"];
+        // The rotated key's products are fewer per block, and of 8 values; so are the mins'.
+        let loops: Vec<usize> = kernel
+            .split("\n$L__")
+            .filter(|block| count(block, &["mma.sync"]) == 16 && count(block, &["prmt", "ldmatrix"]) >= 4)
+            .map(|block| count(block, &names))
+            .collect();
+        assert_eq!(loops.len(), 2, "{name}: one for scores, one for the output: {loops:?}");
+        assert!(loops.iter().sum::<usize>() as f64 / 32.0 <= 1.5, "{name}: {loops:?}");
+    }
 }

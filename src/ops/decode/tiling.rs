@@ -16,9 +16,12 @@ const WARPS: usize = 8;
 /// Values per step of a rotated key.
 const ROPE_STEP: usize = 32;
 
+/// Groups of latents whose mins one tensor-core product takes.
+const MIN_BLOCK: usize = 16;
+
 /// Most bytes of the kernels' static shared memory, and of those for more than two slices.
-const STATIC_BYTES: usize = 5504;
-const LARGE_STATIC_BYTES: usize = 5888;
+const STATIC_BYTES: usize = 3840;
+const LARGE_STATIC_BYTES: usize = 3968;
 
 /// Shared memory that the driver keeps for itself in each block.
 const RESERVED_BYTES: usize = 1024;
@@ -156,12 +159,11 @@ impl Tiling {
         let rope_steps = geometry.rope_width().div_ceil(ROPE_STEP);
         let rope_span = rope_span(geometry);
         let m_tiles = (tile_tokens / 16).max(1);
-        // Rows that `ldmatrix` reads 8 at a time begin 16 bytes further in the banks than the one before.
-        let shifted_16 = |bytes: usize| bytes.next_multiple_of(128) + 16;
+        // Rows that `ldmatrix` reads 8 at a time, 16 bytes each, fill the banks: an odd multiple of that.
+        let shifted_16 = |bytes: usize| 16 * (bytes.div_ceil(16) | 1);
         let latent_stride = match variant.latents {
             // Four rows of a step's 32 bytes fill the banks: 32 more than a multiple of 128.
-            Latents::Whole => (32 * steps + 95) / 128 * 128 + 32,
-            Latents::Groups => 32 * steps,
+            Latents::Whole | Latents::Groups => (32 * steps + 95) / 128 * 128 + 32,
             Latents::Bf16 => shifted_16(128 * steps),
         };
         // As many rows as a warp reads at once of a step.
@@ -171,14 +173,19 @@ impl Tiling {
             RopeFormat::Int4 { .. } => 16,
         };
         let rope_stride = rope_step_bytes * (rope_steps | 1);
-        let affine_stride = 4 * ((layout.affine_tile().row_bytes / 4) | 1);
+        let affine_stride = match variant.latents {
+            // A warp reads a pair of each of 8 tokens, or of Groups four neighbouring ones.
+            Latents::Whole | Latents::Bf16 => 4 * ((layout.affine_tile().row_bytes / 4) | 1),
+            Latents::Groups => shifted_16(layout.affine_tile().row_bytes),
+        };
         let q_latent_stride = shifted_16(128 * steps);
         let q_rope_stride = shifted_16(64 * rope_span);
-        let dequantized_stride = shifted_16(128 * steps);
-        let planes = match variant.latents {
-            Latents::Whole => variant.slices,
-            Latents::Groups => 1,
-            Latents::Bf16 => 2,
+        let groups = layout.latent_groups();
+        let min_blocks = groups.div_ceil(MIN_BLOCK);
+        let (planes, sum_blocks) = match variant.latents {
+            Latents::Whole => (1, 0),
+            Latents::Groups => (1, min_blocks),
+            Latents::Bf16 => (2, 0),
         };
         // Writing touches 8 tokens of 4 pairs of heads, reading 32 tokens of a head.
         let score_stride = 4 * (16 * m_tiles + 4);
@@ -198,10 +205,9 @@ impl Tiling {
         let affine = (rope + if rope_steps > 0 { tile_tokens * rope_stride } else { 0 }).next_multiple_of(16);
         let stage_bytes = (affine + tile_tokens * affine_stride).next_multiple_of(128);
         let first_stage = part(stages * stage_bytes)?;
-        let dequantized = part(match variant.latents {
-            Latents::Groups => tile_tokens * dequantized_stride,
-            _ => 0,
-        })?;
+        let q_sums = part(sum_blocks * heads * 4 * MIN_BLOCK)?;
+        let scales = part(2 * groups * weight_stride)?;
+        let mins = part(min_blocks * variant.tiles * 4 * 8 * MIN_BLOCK)?;
         let scores = part(WARPS / m_tiles * heads * score_stride)?;
         let weights = part(planes * heads * weight_stride)?;
         let bytes = |n| count("shared memory", n);
@@ -219,8 +225,9 @@ impl Tiling {
             rope_stride: bytes(rope_stride)?,
             affine: bytes(affine)?,
             affine_stride: bytes(affine_stride)?,
-            dequantized,
-            dequantized_stride: bytes(dequantized_stride)?,
+            q_sums,
+            scales,
+            mins,
             scores,
             score_stride: bytes(score_stride)?,
             weights,
@@ -286,7 +293,7 @@ mod tests {
         for (heads, rope, rank, format, expected) in [
             // Llama3-8B, d_kv 64.
             (32, (8, 16), 512, int4, ["whole_1x4 32x2 1", "whole_1x4 64x2 1", "whole_1x4 64x2 2"]),
-            (32, (8, 16), 512, groups, ["groups_1x4 16x2 1", "groups_1x4 32x2 1", "groups_1x4 64x2 1"]),
+            (32, (8, 16), 512, groups, ["groups_1x4 32x2 1", "groups_1x4 64x2 1", "groups_1x4 32x2 2"]),
             (32, (8, 16), 512, bf16, ["bf16_1x4 16x1 1", "bf16_1x4 32x2 1", "bf16_1x4 32x2 1"]),
             // DeepSeek-V2-Lite.
             (16, (1, 64), 512, int4, ["whole_1x2 64x2 1", "whole_1x2 64x2 2", "whole_1x2 64x2 2"]),
@@ -294,7 +301,7 @@ mod tests {
             (32, (32, 16), 512, int4, ["whole_1x4 32x1 1", "whole_1x4 64x2 1", "whole_1x4 32x2 2"]),
             (32, (32, 16), 1024, int4, ["whole_2x2 32x1 1", "whole_2x4 32x2 1", "whole_2x4 64x2 1"]),
             (32, (32, 16), 2048, int4, ["whole_5x1 32x1 1", "whole_5x2 32x1 1", "whole_5x2 32x2 1"]),
-            (32, (32, 16), 2048, groups, ["groups_5x1 8x1 1", "groups_5x1 16x2 1", "groups_5x1 32x1 1"]),
+            (32, (32, 16), 2048, groups, ["groups_5x1 16x1 1", "groups_5x1 32x1 1", "groups_5x1 32x2 1"]),
             (32, (32, 16), 2048, bf16, ["bf16_5x1 8x1 1", "bf16_5x1 16x1 1", "bf16_5x1 32x1 1"]),
             // SmolLM-135M, d_kv 32.
             (9, (3, 8), 96, int4, ["whole_1x2 64x2 2", "whole_1x2 64x2 2", "whole_1x2 64x2 2"]),
@@ -303,12 +310,18 @@ mod tests {
         }
     }
 
-    /// Every latent up to Llama2-7B's is served on the smallest device, whatever its format.
+    /// Every latent that the kernels take is served on the smallest device, beside as many rotated numbers as Llama2-7B
+    /// has; only where all of both are bf16, the last two steps of latents are too many.
     #[test]
     fn everything_fits_99_kib() {
-        for rank in (1..=2048).step_by(53).chain([512, 1024, 2048]) {
-            for format in [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16] {
+        for rank in (1..=2560).step_by(53).chain([512, 1024, 2048, 2560]) {
+            let (whole, groups) = (CacheFormat::INT4, CacheFormat::int4(Group::G32));
+            let wide = [whole, groups].map(|format| format.with_rope(RopeFormat::Bf16));
+            for format in [whole, groups, wide[0], wide[1], CacheFormat::BF16] {
                 for (heads, rope) in [(32, (32, 16)), (128, (1, 64)), (9, (3, 8)), (1, (1, 0))] {
+                    if format == CacheFormat::BF16 && heads == 32 && rank > 38 * STEP {
+                        continue;
+                    }
                     let tiling = chosen(heads, rope, rank, format, 99);
                     assert!(tiling.shared_bytes + STATIC_BYTES <= 99 * KIB);
                 }

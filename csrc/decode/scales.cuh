@@ -1,0 +1,70 @@
+// Scales and mins of a tile's latents as the output's products need them: f16 rows of a group, in the order of positions.
+//
+// The output's products take codes as they are, so that a weight is multiplied by its token's scale (output.cuh), both
+// f16. For that a group's scales are divided by its unit, the largest power of two not above the largest scale so far:
+// what is far below that loses bits, but is as small beside what it is added to. Where a scale is 0 all codes are.
+#pragma once
+
+#include "../common/int4.cuh"
+#include "../ptx/convert.cuh"
+#include "block.cuh"
+
+// Row `group` of the scales, and of the mins.
+__device__ inline const unsigned char *scales_of(const DecodeParams &params, const unsigned char *shared,
+                                                 unsigned group) {
+    return shared + params.shared.scales + group * params.shared.weight_stride;
+}
+__device__ inline const unsigned char *mins_of(const DecodeParams &params, const unsigned char *shared,
+                                               unsigned group) {
+    return scales_of(params, shared, params.cache.latent_groups + group);
+}
+
+// The rows and units of a tile with `count` tokens. A warp takes a group at a time, its lanes a token each, or four
+// groups, so that it reads four neighbouring pairs of 8 tokens from all banks.
+template <typename S>
+__device__ void prepare_scales(const DecodeParams &params, const unsigned char *stage, unsigned count,
+                               unsigned char *shared, SmallArrays<S> &small) {
+    constexpr unsigned GROUP_LANES = S::LATENTS == Latents::Groups ? 4 : 1, TOKEN_LANES = WARP / GROUP_LANES;
+    constexpr unsigned ROUNDS = DECODE_MAX_TILE / TOKEN_LANES;
+    const unsigned thread = thread_index(), lane = thread % WARP, groups = params.cache.latent_groups;
+    const unsigned char *pairs = stage + params.shared.affine;
+    for (unsigned first = thread / WARP * GROUP_LANES; first < groups; first += WARPS * GROUP_LANES) {
+        const unsigned group = first + lane % GROUP_LANES;
+        const bool exists = group < groups;
+        uint32_t affine[ROUNDS], largest = 0;
+#pragma unroll
+        for (unsigned i = 0; i < ROUNDS; ++i) {
+            const unsigned token = lane / GROUP_LANES + TOKEN_LANES * i;
+            affine[i] = 0;
+            if (token < count && exists) {
+                affine[i] = at<uint32_t>(pairs, token * params.shared.affine_stride + 4 * group);
+            }
+            // Scales are not negative: their bits have their order.
+            largest = max(largest, affine[i] & 0xFFFF);
+        }
+#pragma unroll
+        for (unsigned distance = GROUP_LANES; distance < WARP; distance *= 2) {
+            largest = max(largest, __shfl_xor_sync(ALL_LANES, largest, distance));
+        }
+        const float before = exists ? small.units[group] : 1.0f;
+        const float unit = fmaxf(before, __uint_as_float(__float_as_uint(affine_scale(largest)) & 0x7F800000));
+        const float inverse = 1.0f / unit;
+        unsigned char *row = const_cast<unsigned char *>(scales_of(params, shared, group));
+        const unsigned mins = groups * params.shared.weight_stride;
+#pragma unroll
+        for (unsigned i = 0; i < ROUNDS; ++i) {
+            const unsigned token = lane / GROUP_LANES + TOKEN_LANES * i;
+            if (token < 16 * params.m_tiles && exists) {
+                unsigned char *place = row + 2 * token_at(token);
+                *reinterpret_cast<uint16_t *>(place) = f16x2_from_f32(affine_scale(affine[i]) * inverse, 0.0f);
+                *reinterpret_cast<uint16_t *>(place + mins) = affine[i] >> 16;
+            }
+        }
+        // All lanes have read the unit before: the values that they exchanged do not depend on it.
+        __syncwarp();
+        if (lane < GROUP_LANES && exists) {
+            small.units[group] = unit;
+            small.renormalise[group] = before * inverse;
+        }
+    }
+}
