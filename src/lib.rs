@@ -9,9 +9,12 @@
 //! - [`ops`] checks an operation's arguments and launches its kernel.
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
+//! - `capi` (feature) is the C library, whose header is `include/latent_attention.h`.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod cache;
+#[cfg(feature = "capi")]
+pub mod capi;
 #[cfg(feature = "convert")]
 pub mod convert;
 pub mod device;

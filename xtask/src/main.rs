@@ -1,7 +1,9 @@
 //! The workspace's tasks, run as `cargo xtask TASK`. Each sets up what it needs.
 
 mod bindings;
+mod capi;
 mod gpu_check;
+mod header;
 mod process;
 mod resources;
 mod setup;
@@ -31,8 +33,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Make src/sys.rs of csrc/params.h anew
+    /// Make src/sys.rs of csrc/params.h anew, and include/latent_attention.h of src/capi
     Bindings,
+    /// Build the C library into target/capi: shared, static, and the header
+    Capi,
     /// Build the programs that check the kernels on a GPU into target/gpu, and run them if there is one: tests,
     /// compute-sanitizer, first timings
     #[command(disable_help_flag = true)]
@@ -51,7 +55,8 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Setup => setup::everything(),
         Task::Demo { arguments } => demo(&arguments),
-        Task::Bindings => bindings::write(),
+        Task::Bindings => bindings::write().and_then(|()| header::write()),
+        Task::Capi => capi::build().map(|_| ()),
         Task::GpuCheck { arguments } => gpu_check::gpu_check(&arguments),
         Task::Kernels => resources::write(),
         Task::Test => test::everything(),

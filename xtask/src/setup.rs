@@ -76,6 +76,15 @@ pub fn libclang() -> Result<Option<PathBuf>> {
     }
 }
 
+/// A Python that has numpy: installed like the compiler, or, on systems that have none to download, its own.
+pub fn python_with_numpy() -> Result<Command> {
+    let mut command = Command::new(python()?);
+    if HAS_WHEELS {
+        command.env("PYTHONPATH", install("numpy", "numpy (17 MB to download)")?.0);
+    }
+    Ok(command)
+}
+
 /// Installs what `xtask/NAME-requirements.txt` pins into target/NAME, unless it is there. Returns the folder and
 /// whether it is new.
 fn install(name: &str, what: &str) -> Result<(PathBuf, bool)> {

@@ -6,10 +6,10 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::process::{self, output, run, run_inspected};
-use crate::{bindings, resources, setup};
+use crate::{bindings, capi, header, resources, setup};
 
 /// Feature sets that must build on their own; the tests build all features together.
-const FEATURES: [&str; 5] = ["", "simulator", "convert", "load", "gguf"];
+const FEATURES: [&str; 6] = ["", "simulator", "convert", "load", "gguf", "capi"];
 
 pub fn everything() -> Result<()> {
     setup::everything()?;
@@ -17,6 +17,7 @@ pub fn everything() -> Result<()> {
     run(&mut cargo(["fmt", "--all", "--check"]))?;
     step("bindings");
     bindings::check()?;
+    header::check()?;
     step("minimum Rust version of the dependencies");
     minimum_rust_version()?;
     step("lints");
@@ -36,6 +37,8 @@ pub fn everything() -> Result<()> {
     package()?;
     step("tests that gpu-check sanitizes");
     sanitized()?;
+    step("C library");
+    capi::check()?;
     step("tests");
     tests()
 }

@@ -1,0 +1,144 @@
+//! `rope_append`.
+
+use super::data::{LaArray, LaCacheFormat, LaGeometry, LaTensor};
+use super::device::{LaDevice, LaStream};
+use super::status::{LaStatus, create, destroy, read, report};
+use crate::cache::CacheLayout;
+use crate::error::Error;
+use crate::ops::{CacheViewMut, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation};
+use crate::rope::Pairing;
+
+/// Pair j of a rope head is its dimensions (j, j + R/2): Hugging Face's Llama and Qwen, MHA2MLA.
+pub const LA_PAIRING_HALF: u32 = 0;
+/// Pair j of a rope head is its dimensions (2 j, 2 j + 1): DeepSeek's checkpoints, GGUF files of Llama models.
+pub const LA_PAIRING_INTERLEAVED: u32 = 1;
+
+/// Takes in a step's new tokens: rotates queries and keys, applies norm and bias to the latents, quantises, and stores
+/// latents and keys in their pages.
+pub struct LaRopeAppend {
+    operation: RopeAppend,
+    layout: CacheLayout,
+}
+
+/// What stays the same from run to run.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaRopeAppendConfig {
+    /// The layer's sizes.
+    pub geometry: LaGeometry,
+    /// How the cache's bytes lie.
+    pub format: LaCacheFormat,
+    /// LA_PAIRING_HALF or LA_PAIRING_INTERLEAVED.
+    pub pairing: u32,
+}
+
+/// The arguments of la_rope_append_run(), for T tokens. A token whose position is outside of the tables, or whose slot is
+/// neither -1 nor in the cache, is counted, and nothing of it is written.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaRopeAppendArgs {
+    /// `[T, H, R]`, not yet rotated. Left out (memory of address 0 without elements): it is what `q_rotated` holds.
+    pub q_rope: LaTensor,
+    /// Out: `[T, H, R]`.
+    pub q_rotated: LaTensor,
+    /// `[T, Gr, R]`, not yet rotated.
+    pub k_rope: LaTensor,
+    /// `[T, 1, L]`: the down-projection's output.
+    pub c_kv: LaTensor,
+    /// i32 `[T]`: row of the tables.
+    pub positions: LaArray,
+    /// i64 `[T]`: where each token goes, page * page_size + offset; -1 stores nothing.
+    pub slots: LaArray,
+    /// f32 `[positions, frequencies]`.
+    pub cos: LaArray,
+    /// f32 `[positions, frequencies]`.
+    pub sin: LaArray,
+    /// Columns of the tables.
+    pub frequencies: usize,
+    /// u32 `[Gr, R/2]`: the column that turns each pair. Whenever the kernel runs, each must be less than `frequencies`.
+    pub frequency_index: LaArray,
+    /// Left out, or f32 `[L]`: gain of an RMSNorm over the latent.
+    pub norm_gain: LaArray,
+    /// Added to the mean square under the norm's root.
+    pub norm_epsilon: f32,
+    /// Left out, or f32 `[L]`: added to the latent after the norm.
+    pub bias: LaArray,
+    /// Out: the cache's bytes, whole pages that begin on 16 bytes.
+    pub cache: LaArray,
+    /// Left out, or u64 `[2]`, to which are added: values that were not finite or beyond f16's range, and had to be moved
+    /// into their group's; refused tokens.
+    pub counters: LaArray,
+}
+
+/// Loads the kernel.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn la_rope_append_create(
+    device: *const LaDevice,
+    config: *const LaRopeAppendConfig,
+    out: *mut *mut LaRopeAppend,
+) -> LaStatus {
+    // SAFETY: as the header says.
+    unsafe {
+        create(out, || {
+            let (device, config) = (&read("device", device)?.device, read("config", config)?);
+            let layout = config.format.layout(&config.geometry)?;
+            let pairing = match config.pairing {
+                LA_PAIRING_HALF => Pairing::Half,
+                LA_PAIRING_INTERLEAVED => Pairing::Interleaved,
+                unknown => {
+                    let why = "must be LA_PAIRING_HALF or LA_PAIRING_INTERLEAVED".into();
+                    return Err(Error::Config { what: format!("pairing {unknown}"), why }.into());
+                }
+            };
+            let config = RopeAppendConfig::new(config.geometry.into(), layout, pairing);
+            Ok(LaRopeAppend { operation: RopeAppend::new(device, config)?, layout })
+        })
+    }
+}
+
+/// Takes in the tokens.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn la_rope_append_run(
+    operation: *const LaRopeAppend,
+    stream: *const LaStream,
+    args: *const LaRopeAppendArgs,
+) -> LaStatus {
+    report(|| {
+        // SAFETY: as the header says.
+        unsafe {
+            let LaRopeAppend { operation, layout } = read("operation", operation)?;
+            let (stream, args) = (&read("stream", stream)?.0, read("args", args)?);
+            let device = stream.device();
+            let q_rope = args.q_rope.memory.is_given().then(|| args.q_rope.read(device, "q_rope")).transpose()?;
+            let gain = args.norm_gain.optional(device, "latent norm")?;
+            let counters = args.counters.is_given().then(|| args.counters.view_mut(device, "counters")).transpose()?;
+            let rotation = Rotation::from_device(
+                args.cos.view(device, "cosines")?,
+                args.sin.view(device, "sines")?,
+                args.frequencies,
+                args.frequency_index.view(device, "frequency index")?,
+            )?;
+            let args = RopeAppendArgs {
+                q_rope,
+                q_rotated: args.q_rotated.write(device, "q_rotated")?,
+                k_rope: args.k_rope.read(device, "k_rope")?,
+                c_kv: args.c_kv.read(device, "c_kv")?,
+                positions: args.positions.view(device, "positions")?,
+                slots: args.slots.view(device, "slots")?,
+                rotation,
+                norm: gain.map(|gain| DeviceNorm { gain, epsilon: args.norm_epsilon }),
+                bias: args.bias.optional(device, "latent bias")?,
+                cache: CacheViewMut::new(*layout, args.cache.view_mut(device, "cache")?)?,
+                counters,
+            };
+            Ok(operation.run(stream, args)?)
+        }
+    })
+}
+
+/// Ends the operation.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn la_rope_append_destroy(operation: *mut LaRopeAppend) {
+    // SAFETY: as the header says.
+    unsafe { destroy(operation) };
+}
