@@ -3,14 +3,14 @@
 // Made of src/capi by `cargo xtask bindings`; do not edit. docs/c.md begins with a first program.
 //
 // - Memory belongs to the caller. Addresses are the device's: of cudaMalloc, of a PyTorch tensor's data_ptr(), of an
-//   LaBuffer. An operation is made once for a device and a configuration, which loads its kernels; running it checks every
-//   argument, launches on the stream, and returns: it allocates no device memory and waits for nothing, so that a CUDA
-//   graph can capture it. What it reads and writes must stay until the stream has got there.
+//   LaBuffer. An operation is made once for a device and a configuration, which loads its kernels; running it checks
+//   every argument, launches on the stream, and returns: it allocates no device memory and waits for nothing, so that a
+//   CUDA graph can capture it. What it reads and writes must stay until the stream has got there.
 // - Functions return LA_STATUS_OK or say why not; la_last_error() has the details. A call that fails has launched
 //   nothing that writes an output, and leaves *out alone.
-// - Pointers are null or point to what their type says; null is refused, not followed. Handles are those that this library
-//   made and that were not destroyed yet. What only the device can see (positions, slots) is checked by the kernels; where
-//   it is not (page ids, lengths, frequencies), the struct says what must hold.
+// - Pointers are null or point to what their type says; null is refused, not followed. Handles are those that this
+//   library made and that were not destroyed yet. What only the device can see (positions, slots) is checked by the
+//   kernels; where it is not (page ids, lengths, frequencies), the struct says what must hold.
 // - Different threads may use the same handles at the same time, except plans, and except to destroy them.
 // - Letters in shapes are those of LaGeometry, T is a number of query tokens. Tensors hold bf16 numbers.
 
@@ -185,8 +185,8 @@ typedef struct {
     size_t strides[2];
 } LaTensor;
 
-// The arguments of la_rope_append_run(), for T tokens. A token whose position is outside of the tables, or whose slot is
-// neither -1 nor in the cache, is counted, and nothing of it is written.
+// The arguments of la_rope_append_run(), for T tokens. A token whose position is outside of the tables, or whose slot
+// is neither -1 nor in the cache, is counted, and nothing of it is written.
 typedef struct {
     // `[T, H, R]`, not yet rotated. Left out (memory of address 0 without elements): it is what `q_rotated` holds.
     LaTensor q_rope;
@@ -206,7 +206,7 @@ typedef struct {
     LaArray sin;
     // Columns of the tables.
     size_t frequencies;
-    // u32 `[Gr, R/2]`: the column that turns each pair. Whenever the kernel runs, each must be less than `frequencies`.
+    // u32 `[Gr, R/2]`: the column that turns each pair. Each must be less than `frequencies` when the kernel runs.
     LaArray frequency_index;
     // Left out, or f32 `[L]`: gain of an RMSNorm over the latent.
     LaArray norm_gain;
@@ -216,8 +216,8 @@ typedef struct {
     LaArray bias;
     // Out: the cache's bytes, whole pages that begin on 16 bytes.
     LaArray cache;
-    // Left out, or u64 `[2]`, to which are added: values that were not finite or beyond f16's range, and had to be moved
-    // into their group's; refused tokens.
+    // Left out, or u64 `[2]`, to which are added: values that were not finite or beyond f16's range, and had to be
+    // moved into their group's; refused tokens.
     LaArray counters;
 } LaRopeAppendArgs;
 
@@ -353,13 +353,12 @@ uint32_t la_abi_version(void);
 // is until another call of the same thread fails.
 const char *la_last_error(void);
 
-// The `ordinal`-th NVIDIA GPU that the driver shows, with its primary context, which the CUDA runtime and PyTorch use too.
-// The driver is opened here: programs need not link it.
-LaStatus la_device_cuda(size_t ordinal,
-                        LaDevice **out);
+// The `ordinal`-th NVIDIA GPU that the driver shows, with its primary context, which the CUDA runtime and PyTorch use
+// too. The driver is opened here: programs need not link it.
+LaStatus la_device_cuda(size_t ordinal, LaDevice **out);
 
-// A simulated device: runs the same kernels on the CPU, slowly, and checks every access. Its addresses are its own, not
-// those of the process.
+// A simulated device: runs the same kernels on the CPU, slowly, and checks every access. Its addresses are its own,
+// not those of the process.
 LaStatus la_device_simulated(LaDevice **out);
 
 // The device's name, which lives as long as the handle.
@@ -394,12 +393,9 @@ LaStatus la_buffer_address(const LaBuffer *buffer, uint64_t *out);
 // Frees the memory.
 void la_buffer_destroy(LaBuffer *buffer);
 
-// Copies `bytes` bytes from the host to device memory, this library's or not, after all work given to the device before.
-// Waits for the copy.
-LaStatus la_upload(const LaDevice *device,
-                   uint64_t to,
-                   const void *from,
-                   size_t bytes);
+// Copies `bytes` bytes from the host to device memory, this library's or not, after all work given to the device
+// before. Waits for the copy.
+LaStatus la_upload(const LaDevice *device, uint64_t to, const void *from, size_t bytes);
 
 // Copies `bytes` bytes of device memory to the host, after all work given to the device before. Waits for the copy.
 LaStatus la_download(const LaDevice *device, uint64_t from, void *to, size_t bytes);

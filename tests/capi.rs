@@ -1,1 +1,275 @@
+//! The C library's functions as a C program calls them: what they refuse, and how they say so.
+//! (`cargo xtask test` compiles and runs `examples/c/decode.c`, which shows what they do.)
 
+use std::ffi::{CStr, CString};
+use std::ptr::{null, null_mut};
+
+use latent_attention::capi::*;
+
+/// The message of the last failure.
+fn message() -> String {
+    // SAFETY: the text stays until another call of this thread fails.
+    unsafe { CStr::from_ptr(la_last_error()) }.to_str().unwrap().into()
+}
+
+/// What a creating function makes.
+fn created<T>(create: impl FnOnce(*mut *mut T) -> LaStatus) -> *mut T {
+    let mut handle = null_mut();
+    assert_eq!(create(&mut handle), LaStatus::Ok, "{}", message());
+    handle
+}
+
+fn geometry() -> LaGeometry {
+    LaGeometry { query_heads: 4, kv_heads: 2, latent_rank: 32, rope_heads: 2, rope_dim: 8, nope_dim: 8, value_dim: 16 }
+}
+
+fn format() -> LaCacheFormat {
+    LaCacheFormat { latent_row: LA_ROW_INT4, latent_group: 512, rope_row: LA_ROW_INT4, rope_group: 32, page_size: 16 }
+}
+
+/// A simulated device and its stream; destroyed with the test's process.
+fn device() -> (*mut LaDevice, *mut LaStream) {
+    // SAFETY: as the header asks.
+    unsafe {
+        let device = created(|out| la_device_simulated(out));
+        (device, created(|out| la_stream_create(device, out)))
+    }
+}
+
+/// So many bytes of device memory, zeros.
+fn memory(device: *const LaDevice, bytes: usize) -> u64 {
+    let mut address = 0;
+    // SAFETY: as the header asks.
+    unsafe {
+        let buffer = created(|out| la_buffer_create(device, bytes, out));
+        assert_eq!(la_buffer_address(buffer, &mut address), LaStatus::Ok);
+        assert_eq!(la_upload(device, address, vec![0u8; bytes].as_ptr().cast(), bytes), LaStatus::Ok);
+    }
+    address
+}
+
+#[test]
+fn null_pointers_are_refused_by_name() {
+    let (device, stream) = device();
+    let mut name = null();
+    let args = LaAbsorbQueryArgs::default();
+    // SAFETY: null is allowed everywhere.
+    unsafe {
+        let absorb = created(|out| la_absorb_query_create(device, &geometry(), out));
+        for (status, message, what) in [
+            (la_device_simulated(null_mut()), message(), "out"),
+            (la_device_name(null(), &mut name), message(), "device"),
+            (la_device_synchronize(null()), message(), "device"),
+            (la_stream_synchronize(null()), message(), "stream"),
+            (la_geometry_named(null(), &mut geometry()), message(), "name"),
+            (la_cache_layout(null(), &format(), &mut LaCacheLayout::default()), message(), "geometry"),
+            (la_cache_layout(&geometry(), null(), &mut LaCacheLayout::default()), message(), "format"),
+            (la_absorb_query_create(device, null(), &mut null_mut()), message(), "geometry"),
+            (la_decode_create(device, null(), &mut null_mut()), message(), "config"),
+            (la_absorb_query_run(null(), stream, &args), message(), "operation"),
+            (la_absorb_query_run(absorb, null(), &args), message(), "stream"),
+            (la_absorb_query_run(absorb, stream, null()), message(), "args"),
+            (la_upload(device, 256, null(), 1), message(), "from"),
+            (la_download(device, 0, [0u8].as_mut_ptr().cast(), 1), message(), "from"),
+        ] {
+            assert_eq!((status, message), (LaStatus::NullPointer, format!("{what}: is a null pointer")));
+        }
+        la_absorb_query_destroy(absorb);
+        la_absorb_query_destroy(null_mut());
+        la_device_destroy(null_mut());
+    }
+}
+
+#[test]
+fn a_failed_call_leaves_out_alone() {
+    let mut operation = std::ptr::dangling_mut::<LaCombine>();
+    let config = LaCombineConfig { latent_rank: 8, max_splits: 0 };
+    // SAFETY: as the header asks.
+    let status = unsafe { la_combine_create(device().0, &config, &mut operation) };
+    assert_eq!((status, operation), (LaStatus::Config, std::ptr::dangling_mut()));
+    assert_eq!(message(), "combine of 0 parts: must be 1..=8192");
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_refused_with_the_crates_words() {
+    let mut layout = LaCacheLayout::default();
+    let odd = LaGeometry { rope_dim: 7, ..geometry() };
+    let pages = LaCacheFormat { page_size: 20, ..format() };
+    let (unknown_row, int8_latents) =
+        (LaCacheFormat { rope_row: 7, ..format() }, LaCacheFormat { latent_row: 2, ..format() });
+    let rows = "must be LA_ROW_BF16 with 0, LA_ROW_INT4 with 32, 64, 128 or 512, or, of rotated keys only, LA_ROW_INT8 \
+                with 512";
+    for (geometry, format, status, text) in [
+        (odd, format(), LaStatus::Geometry, "geometry: rope_dim must be even, got 7".into()),
+        (geometry(), pages, LaStatus::Config, "page size 20: must be one of [8, 16, 32, 64] tokens".into()),
+        (
+            geometry(),
+            unknown_row,
+            LaStatus::Config,
+            format!("cache format: rope rows of kind 7 in groups of 32: {rows}"),
+        ),
+        (
+            geometry(),
+            int8_latents,
+            LaStatus::Config,
+            format!("cache format: latent rows of kind 2 in groups of 512: {rows}"),
+        ),
+    ] {
+        // SAFETY: as the header asks.
+        assert_eq!((unsafe { la_cache_layout(&geometry, &format, &mut layout) }, message()), (status, text));
+    }
+    let config = LaRopeAppendConfig { geometry: geometry(), format: format(), pairing: 2 };
+    // SAFETY: as the header asks.
+    let status = unsafe { la_rope_append_create(device().0, &config, &mut null_mut()) };
+    let text = "pairing 2: must be LA_PAIRING_HALF or LA_PAIRING_INTERLEAVED";
+    assert_eq!((status, message()), (LaStatus::Config, text.into()));
+}
+
+#[test]
+fn tensors_must_lie_in_their_memory_and_begin_on_an_element() {
+    let (device, stream) = device();
+    let address = memory(device, 4096);
+    let dense = |address, elements, sizes: [usize; 3]| LaTensor {
+        memory: LaArray { address, elements },
+        sizes,
+        strides: [sizes[1] * sizes[2], sizes[2]],
+    };
+    let good = LaAbsorbQueryArgs {
+        up_key: dense(address, 512, [2, 8, 32]),
+        q_nope: dense(address, 32, [1, 4, 8]),
+        q_latent: dense(address + 2048, 128, [1, 4, 32]),
+    };
+    let mut heads = good;
+    heads.q_nope.sizes[1] = 3;
+    let (mut short, mut odd, mut nowhere, mut shared) = (good, good, good, good);
+    short.up_key.memory.elements = 511;
+    odd.q_nope.memory.address += 1;
+    nowhere.q_latent.memory.address = 0;
+    shared.q_latent.strides[1] = 16;
+    // SAFETY: as the header asks, up to what is refused.
+    unsafe {
+        let absorb = created(|out| la_absorb_query_create(device, &geometry(), out));
+        assert_eq!(la_absorb_query_run(absorb, stream, &good), LaStatus::Ok);
+        for (args, status, text) in [
+            (heads, LaStatus::Shape, "q_nope: expected [tokens 1, query heads 4, nope 8], got [1, 3, 8]"),
+            (short, LaStatus::Shape, "within 511 elements of memory, got 512 elements"),
+            (odd, LaStatus::Alignment, "q_nope: expected a multiple of 2 bytes, got address"),
+            (nowhere, LaStatus::NullPointer, "q_latent: is a null pointer"),
+            (shared, LaStatus::Shape, "tensor to write: expected rows that share no elements"),
+        ] {
+            assert_eq!(la_absorb_query_run(absorb, stream, &args), status);
+            assert!(message().contains(text), "{}", message());
+        }
+    }
+}
+
+#[test]
+fn a_plan_needs_its_workspace_and_a_batch_its_cache() {
+    let (device, stream) = device();
+    let config = LaDecodeConfig {
+        geometry: geometry(),
+        format: format(),
+        scale: 0.25,
+        max_query_tokens: 1,
+        max_tokens: 64,
+        ..Default::default()
+    };
+    let array = |bytes, elements| LaArray { address: memory(device, bytes), elements };
+    let batch = LaBatch {
+        query_starts: array(8, 2),
+        seq_lens: array(4, 1),
+        page_table: array(8, 2),
+        max_pages: 2,
+        page_count: 2,
+        ..Default::default()
+    };
+    let csr = LaBatch { page_starts: array(4, 1), ..batch };
+    // SAFETY: as the header asks, up to what is refused.
+    unsafe {
+        let decode = created(|out| la_decode_create(device, &config, out));
+        let mut bytes = 0;
+        assert_eq!(la_decode_workspace_bytes(decode, &mut bytes), LaStatus::Ok);
+        let workspace = array(bytes, bytes);
+        let plan = |batch, tokens, workspace| {
+            let mut plan = null_mut();
+            let status = la_decode_plan(decode, stream, batch, tokens, workspace, &mut plan);
+            (status, plan)
+        };
+        let small = LaArray { elements: bytes - 1, ..workspace };
+        assert_eq!(plan(&batch, 1, small).0, LaStatus::WorkspaceTooSmall);
+        assert_eq!(message(), format!("workspace: expected at least {bytes} bytes, got {}", bytes - 1));
+        assert_eq!(plan(&batch, 2, workspace).0, LaStatus::Config);
+        assert_eq!(message(), "2 query tokens: this operation was made for at most 1");
+        assert_eq!(plan(&csr, 1, workspace).0, LaStatus::Shape);
+        assert!(message().starts_with("page table indptr: expected [sequences + 1 2]"), "{}", message());
+        let (status, plan) = plan(&batch, 1, workspace);
+        assert_eq!(status, LaStatus::Ok, "{}", message());
+
+        let mut layout = LaCacheLayout::default();
+        assert_eq!(la_cache_layout(&geometry(), &format(), &mut layout), LaStatus::Ok);
+        let tensor = |inner: usize| LaTensor {
+            memory: array(8 * inner, 4 * inner),
+            sizes: [1, 4, inner],
+            strides: [4 * inner, inner],
+        };
+        let mut args = LaDecodeArgs {
+            q_latent: tensor(32),
+            q_rope: tensor(8),
+            cache: array(layout.page_bytes, layout.page_bytes),
+            o_latent: array(256, 128),
+            lse: array(16, 4),
+        };
+        assert_eq!(la_decode_run(decode, stream, plan, &args), LaStatus::Config);
+        assert_eq!(message(), "cache: has 1 pages, the batch is for caches of 2 or more");
+        args.cache.elements -= 1;
+        assert_eq!(la_decode_run(decode, stream, plan, &args), LaStatus::Shape);
+        assert!(message().starts_with("cache bytes: expected a multiple of"), "{}", message());
+        assert_eq!(la_decode_run(decode, stream, null_mut(), &args), LaStatus::NullPointer);
+        la_plan_destroy(plan);
+        la_decode_destroy(decode);
+    }
+}
+
+#[test]
+fn what_the_simulator_finds_is_an_error_of_the_kernel() {
+    let (device, stream) = device();
+    let (o_partial, bytes) = (memory(device, 64), 64);
+    // SAFETY: the sizes are wrong on purpose; the simulator looks at every access.
+    unsafe {
+        let config = LaCombineConfig { latent_rank: 8, max_splits: 4 };
+        let combine = created(|out| la_combine_create(device, &config, out));
+        let array = |elements| LaArray { address: o_partial, elements };
+        let args = LaCombineArgs {
+            rows: bytes,
+            splits: 2,
+            o_partial: array(2 * 8 * bytes),
+            lse_partial: array(2 * bytes),
+            o_latent: array(8 * bytes),
+            lse: array(bytes),
+        };
+        assert_eq!(la_combine_run(combine, stream, &args), LaStatus::Kernel);
+        assert!(message().starts_with("kernel `combine`: "), "{}", message());
+    }
+}
+
+#[test]
+fn named_geometries_are_the_crates() {
+    let mut sizes = LaGeometry::default();
+    for (name, build) in latent_attention::Geometry::NAMED {
+        let name = CString::new(*name).unwrap();
+        // SAFETY: as the header asks.
+        assert_eq!(unsafe { la_geometry_named(name.as_ptr(), &mut sizes) }, LaStatus::Ok);
+        assert_eq!(sizes, build().unwrap().into());
+    }
+    // SAFETY: as the header asks.
+    assert_eq!(unsafe { la_geometry_named(c"gpt-2".as_ptr(), &mut sizes) }, LaStatus::Config);
+    assert!(message().starts_with("model name `gpt-2`: known names are llama2-7b-d64,"), "{}", message());
+}
+
+#[test]
+fn a_machine_without_the_gpu_says_so() {
+    // SAFETY: as the header asks.
+    let status = unsafe { la_device_cuda(1 << 20, &mut null_mut()) };
+    let expected = [LaStatus::NoDriver, LaStatus::DriverTooOld, LaStatus::NoDevice];
+    assert!(expected.contains(&status), "{status:?}: {}", message());
+}

@@ -178,8 +178,8 @@ int main(int argc, char **argv) {
     CHECK(la_decode_workspace_bytes(decode, &workspace_bytes));
     LaPlan *plan;
     CHECK(la_decode_plan(decode, stream, &batch, 1, memory(NULL, workspace_bytes, 1), &plan));
-    LaDecodeArgs decode_args = {tokens_of(q_latent, 0, 1, H, L), tokens_of(d_q_rope, TOKENS - 1, 1, H, R), cache, o_latent,
-                                lse};
+    LaDecodeArgs decode_args = {
+        tokens_of(q_latent, 0, 1, H, L), tokens_of(d_q_rope, TOKENS - 1, 1, H, R), cache, o_latent, lse};
     CHECK(la_decode_run(decode, stream, plan, &decode_args));
     LaExpandOutputArgs expand_args = {
         tokens_of(d_up_value, 0, G, DV, L), {0, 0}, tokens_of(o_latent, 0, 1, H, L), tokens_of(out, 0, 1, H, DV)};

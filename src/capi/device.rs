@@ -26,16 +26,16 @@ pub struct LaStream(pub(super) Stream);
 /// Device memory of its own.
 pub struct LaBuffer(Buffer<u8>);
 
-/// The `ordinal`-th NVIDIA GPU that the driver shows, with its primary context, which the CUDA runtime and PyTorch use too.
-/// The driver is opened here: programs need not link it.
+/// The `ordinal`-th NVIDIA GPU that the driver shows, with its primary context, which the CUDA runtime and PyTorch use
+/// too. The driver is opened here: programs need not link it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_device_cuda(ordinal: usize, out: *mut *mut LaDevice) -> LaStatus {
     // SAFETY: as the header says.
     unsafe { create(out, || Ok(LaDevice::new(Device::cuda(ordinal)?))) }
 }
 
-/// A simulated device: runs the same kernels on the CPU, slowly, and checks every access. Its addresses are its own, not
-/// those of the process.
+/// A simulated device: runs the same kernels on the CPU, slowly, and checks every access. Its addresses are its own,
+/// not those of the process.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_device_simulated(out: *mut *mut LaDevice) -> LaStatus {
     // SAFETY: as the header says.
@@ -123,8 +123,8 @@ pub unsafe extern "C" fn la_buffer_destroy(buffer: *mut LaBuffer) {
     unsafe { destroy(buffer) };
 }
 
-/// Copies `bytes` bytes from the host to device memory, this library's or not, after all work given to the device before.
-/// Waits for the copy.
+/// Copies `bytes` bytes from the host to device memory, this library's or not, after all work given to the device
+/// before. Waits for the copy.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_upload(device: *const LaDevice, to: u64, from: *const c_void, bytes: usize) -> LaStatus {
     report(|| {

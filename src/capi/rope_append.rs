@@ -32,8 +32,8 @@ pub struct LaRopeAppendConfig {
     pub pairing: u32,
 }
 
-/// The arguments of la_rope_append_run(), for T tokens. A token whose position is outside of the tables, or whose slot is
-/// neither -1 nor in the cache, is counted, and nothing of it is written.
+/// The arguments of la_rope_append_run(), for T tokens. A token whose position is outside of the tables, or whose slot
+/// is neither -1 nor in the cache, is counted, and nothing of it is written.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaRopeAppendArgs {
@@ -55,7 +55,7 @@ pub struct LaRopeAppendArgs {
     pub sin: LaArray,
     /// Columns of the tables.
     pub frequencies: usize,
-    /// u32 `[Gr, R/2]`: the column that turns each pair. Whenever the kernel runs, each must be less than `frequencies`.
+    /// u32 `[Gr, R/2]`: the column that turns each pair. Each must be less than `frequencies` when the kernel runs.
     pub frequency_index: LaArray,
     /// Left out, or f32 `[L]`: gain of an RMSNorm over the latent.
     pub norm_gain: LaArray,
@@ -65,8 +65,8 @@ pub struct LaRopeAppendArgs {
     pub bias: LaArray,
     /// Out: the cache's bytes, whole pages that begin on 16 bytes.
     pub cache: LaArray,
-    /// Left out, or u64 `[2]`, to which are added: values that were not finite or beyond f16's range, and had to be moved
-    /// into their group's; refused tokens.
+    /// Left out, or u64 `[2]`, to which are added: values that were not finite or beyond f16's range, and had to be
+    /// moved into their group's; refused tokens.
     pub counters: LaArray,
 }
 
