@@ -53,7 +53,7 @@ pub fn check() -> Result<()> {
     if cfg!(target_os = "linux") {
         needed(&folder.join("liblatent_attention.so"))?;
     }
-    for script in ["tests/python/mirror.py", "examples/python/decode.py"] {
+    for script in ["tests/python/mirror.py", "examples/python/decode.py", "tests/python/peers.py"] {
         run(setup::python_with_numpy()?.arg(crate::root().join(script)))?;
     }
     Ok(())
