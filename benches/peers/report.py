@@ -17,14 +17,14 @@ class Report:
         print(f"  {'':38} {'time, us':>20}  {'x ours':>7}  {'cache, B':>8}  {'largest error':>13}  {'relative':>9}")
 
     def row(self, row):
-        """`us` and `ratio` are None where nothing can be timed."""
+        """`us` is None where nothing can be timed, `ratio` if ours could not be either."""
         self.content["rows"].append(row)
         self._write()
-        time, ratio = "-", "-"
+        time = "-"
         if row["us"] is not None:
             low, high = row["range_us"]
             time = f"{row['us']:.1f} ({low:.0f}-{high:.0f})" + ("" if row["graph"] else " *")
-            ratio = f"{row['ratio']:.2f}"
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
         errors = f"{row['max_error']:13.2e}  {row['relative_error']:9.2e}"
         print(f"  {row['name']:38} {time:>20}  {ratio:>7}  {row['token_bytes']:8}  {errors}", flush=True)
 

@@ -323,20 +323,20 @@ def dense(array, sizes):
     return Tensor(array, tuple(sizes), (sizes[1] * sizes[2], sizes[2]))
 
 
-def array(tensor):
+def array(torch_tensor):
     """A dense tensor of PyTorch's as an array: its memory, which it must keep while kernels run."""
-    if not tensor.is_contiguous():
+    if not torch_tensor.is_contiguous():
         raise ValueError("an array has no gaps")
-    return Array(tensor.data_ptr(), tensor.numel())
+    return Array(torch_tensor.data_ptr(), torch_tensor.numel())
 
 
-def tensor(tensor):
+def tensor(torch_tensor):
     """A bf16 tensor [outer, middle, inner] of PyTorch's, possibly a slice: its memory, as above."""
-    sizes, (outer, middle, inner) = tuple(tensor.shape), tensor.stride()
+    sizes, (outer, middle, inner) = tuple(torch_tensor.shape), torch_tensor.stride()
     if inner != 1 and sizes[2] > 1:
         raise ValueError("the inner dimension must be dense")
     span = 0 if 0 in sizes else (sizes[0] - 1) * outer + (sizes[1] - 1) * middle + sizes[2]
-    return Tensor(Array(tensor.data_ptr(), span), sizes, (outer, middle))
+    return Tensor(Array(torch_tensor.data_ptr(), span), sizes, (outer, middle))
 
 
 class Operation(_Handle):
