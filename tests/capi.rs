@@ -1,9 +1,11 @@
 //! The C library's functions as a C program calls them: what they refuse, and how they say so.
-//! (`cargo xtask test` compiles and runs `examples/c/decode.c`, which shows what they do.)
+//! (`cargo xtask test` compiles and runs `examples/c/decode.c`, which shows what they do; here are the two operations
+//! that it has no use for.)
 
 use std::ffi::{CStr, CString};
 use std::ptr::{null, null_mut};
 
+use half::bf16;
 use latent_attention::capi::*;
 
 /// The message of the last failure.
@@ -46,6 +48,90 @@ fn memory(device: *const LaDevice, bytes: usize) -> u64 {
         assert_eq!(la_upload(device, address, vec![0u8; bytes].as_ptr().cast(), bytes), LaStatus::Ok);
     }
     address
+}
+
+/// These elements in device memory.
+fn upload<T>(device: *const LaDevice, values: &[T]) -> LaArray {
+    let address = memory(device, size_of_val(values));
+    // SAFETY: as the header asks.
+    let status = unsafe { la_upload(device, address, values.as_ptr().cast(), size_of_val(values)) };
+    assert_eq!(status, LaStatus::Ok, "{}", message());
+    LaArray { address, elements: values.len() }
+}
+
+/// What an array of device memory holds.
+fn download<T: Copy + Default>(device: *const LaDevice, array: LaArray) -> Vec<T> {
+    let mut values = vec![T::default(); array.elements];
+    // SAFETY: as the header asks.
+    let status = unsafe { la_download(device, array.address, values.as_mut_ptr().cast(), size_of_val(&*values)) };
+    assert_eq!(status, LaStatus::Ok, "{}", message());
+    values
+}
+
+fn dense(memory: LaArray, sizes: [usize; 3]) -> LaTensor {
+    LaTensor { memory, sizes, strides: [sizes[1] * sizes[2], sizes[2]] }
+}
+
+#[test]
+fn combine_merges_parts() {
+    let (device, stream) = device();
+    let args = LaCombineArgs {
+        rows: 1,
+        splits: 2,
+        o_partial: upload(device, &[1.0f32, 2.0, 3.0, 4.0]),
+        lse_partial: upload(device, &[0.5f32, 0.5]),
+        o_latent: upload(device, &[bf16::NAN; 2]),
+        lse: upload(device, &[f32::NAN]),
+    };
+    // SAFETY: as the header asks.
+    unsafe {
+        let config = LaCombineConfig { latent_rank: 2, max_splits: 2 };
+        let combine = created(|out| la_combine_create(device, &config, out));
+        assert_eq!(la_combine_run(combine, stream, &args), LaStatus::Ok, "{}", message());
+        la_combine_destroy(combine);
+    }
+    assert_eq!(download::<bf16>(device, args.o_latent), [2.0, 3.0].map(bf16::from_f32));
+    let lse: Vec<f32> = download(device, args.lse);
+    assert!((lse[0] - (0.5 + std::f32::consts::LN_2)).abs() < 1e-6, "{lse:?}");
+}
+
+#[test]
+fn up_project_finds_its_tokens_by_a_csr_page_table() {
+    let (device, stream) = device();
+    let geometry = LaGeometry { rope_heads: 1, ..geometry() };
+    let format = LaCacheFormat { latent_row: LA_ROW_BF16, rope_row: LA_ROW_BF16, page_size: 8, ..Default::default() };
+    // Two pages of 8 tokens: latents of 32 numbers, then rotated keys of 8. The first one is no one's.
+    let [one, two] = [1.0, 2.0].map(bf16::from_f32);
+    let page = [vec![one; 8 * 32], vec![two; 8 * 8]].concat();
+    let cache = upload(device, &[vec![bf16::NAN; page.len()], page].concat());
+    let batch = LaBatch {
+        query_starts: upload(device, &[0, 0]),
+        seq_lens: upload(device, &[3]),
+        page_table: upload(device, &[1]),
+        page_starts: upload(device, &[0, 1]),
+        max_pages: 0,
+        page_count: 2,
+    };
+    let args = LaUpProjectArgs {
+        cache: LaArray { elements: 2 * cache.elements, ..cache },
+        token_starts: upload(device, &[0, 3]),
+        up_key: dense(upload(device, &[one; 2 * 8 * 32]), [2, 8, 32]),
+        up_value: dense(upload(device, &[two; 2 * 16 * 32]), [2, 16, 32]),
+        value_bias: upload(device, &[0.5f32; 2 * 16]),
+        keys: dense(upload(device, &[bf16::NAN; 3 * 2 * 16]), [3, 2, 16]),
+        values: dense(upload(device, &[bf16::NAN; 3 * 2 * 16]), [3, 2, 16]),
+    };
+    // SAFETY: as the header asks.
+    unsafe {
+        let config = LaUpProjectConfig { geometry, format };
+        let up_project = created(|out| la_up_project_create(device, &config, out));
+        assert_eq!(la_up_project_run(up_project, stream, &batch, &args), LaStatus::Ok, "{}", message());
+        la_up_project_destroy(up_project);
+    }
+    let key = [[32.0; 8], [2.0; 8]].concat();
+    let wide = |values: Vec<bf16>| values.into_iter().map(bf16::to_f32).collect::<Vec<_>>();
+    assert_eq!(wide(download(device, args.keys.memory)), key.repeat(3 * 2));
+    assert_eq!(wide(download(device, args.values.memory)), [64.5; 3 * 2 * 16]);
 }
 
 #[test]
@@ -129,15 +215,11 @@ fn sizes_that_do_not_fit_are_refused_with_the_crates_words() {
 fn tensors_must_lie_in_their_memory_and_begin_on_an_element() {
     let (device, stream) = device();
     let address = memory(device, 4096);
-    let dense = |address, elements, sizes: [usize; 3]| LaTensor {
-        memory: LaArray { address, elements },
-        sizes,
-        strides: [sizes[1] * sizes[2], sizes[2]],
-    };
+    let array = |address, elements| LaArray { address, elements };
     let good = LaAbsorbQueryArgs {
-        up_key: dense(address, 512, [2, 8, 32]),
-        q_nope: dense(address, 32, [1, 4, 8]),
-        q_latent: dense(address + 2048, 128, [1, 4, 32]),
+        up_key: dense(array(address, 512), [2, 8, 32]),
+        q_nope: dense(array(address, 32), [1, 4, 8]),
+        q_latent: dense(array(address + 2048, 128), [1, 4, 32]),
     };
     let mut heads = good;
     heads.q_nope.sizes[1] = 3;
