@@ -10,6 +10,7 @@
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
 //! - `capi` (feature) is the C library, whose header is `include/latent_attention.h`.
+//! - `validate` (feature) runs every operation on a device against the reference.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod cache;
@@ -28,6 +29,8 @@ pub mod ops;
 pub mod reference;
 pub mod rope;
 pub mod sys;
+#[cfg(feature = "validate")]
+pub mod validate;
 pub mod weights;
 
 /// The README's example is compiled with the documentation tests.

@@ -83,7 +83,7 @@ impl ScheduleConfig {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let bad = |what: String, why: String| Err(Error::Config { what, why });
         for (what, n) in [
             ("most query tokens", self.max_query_tokens),

@@ -13,7 +13,7 @@ mod layer;
 mod rope_append;
 mod schedule;
 mod up_project;
-mod vector;
+pub(crate) mod vector;
 
 pub use absorb::{absorb_query, expand_output};
 pub use combine::combine;

@@ -4,7 +4,7 @@
 const LANES: usize = 8;
 
 /// `a . b`.
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let (a_lanes, b_lanes) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let tail = a_lanes.remainder().iter().zip(b_lanes.remainder()).map(|(x, y)| x * y);
     let mut sums = [0.0; LANES];
@@ -30,7 +30,7 @@ pub(super) fn widen(values: &[f32]) -> Vec<f64> {
 
 /// `[f(0), f(1), ..]`, computed on all cores. Rows are independent of each other, so the result does not depend on
 /// the number of cores.
-pub(super) fn map_rows<T: Send>(rows: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub(crate) fn map_rows<T: Send>(rows: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(rows);
     if cores <= 1 {
         return (0..rows).map(f).collect();

@@ -1,0 +1,173 @@
+//! `rope_append`: bits, of the cache and of the rotated queries.
+
+use half::bf16;
+
+use super::batch::RaggedBatch;
+use super::compare::Comparison;
+use super::draw::Draw;
+use super::tensors::{single, wide};
+use super::{Case, Kind, Validation};
+use crate::device::{Device, Tensor, TensorMut};
+use crate::error::Result;
+use crate::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers};
+use crate::reference::{AppendInputs, AppendParams, rope_append};
+use crate::rope::{FrequencyIndex, RopeTables};
+use crate::weights::RmsNorm;
+
+/// Columns that the tables have more than a rope head has pairs, so that heads differ.
+const SPARE_FREQUENCIES: usize = 3;
+
+/// The new tokens of a batch and the cache that they go to.
+pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
+    let has_norm = case.kind() == Kind::RopeAppendNorm;
+    let batch = validation.batch(draw);
+    tokens(case, &batch, has_norm, draw)?;
+    if !has_norm {
+        let (tokens, rank) = (batch.query_tokens(), case.geometry().latent_rank);
+        let mut latents = case.tensors.get::<bf16>("c_kv", &[tokens, 1, rank])?;
+        let len = latents.len() as u32;
+        // Moved into their group's range and counted.
+        for special in [f32::NAN, f32::INFINITY, -1e30] {
+            latents[draw.below(len) as usize] = bf16::from_f32(special);
+        }
+        case.tensors.put("c_kv", &[tokens, 1, rank], &latents);
+    }
+    Ok(())
+}
+
+/// The inputs that a layer's step has too.
+pub(super) fn tokens(case: &mut Case, batch: &RaggedBatch, has_norm: bool, draw: &mut Draw) -> Result<()> {
+    let (g, layout) = (*case.geometry(), case.settings.layout()?);
+    let t = batch.query_tokens();
+    let places = batch.query_places();
+    // A query token in front of the first token has no place in the cache.
+    let slots: Vec<i64> =
+        places.iter().map(|place| place.map_or(-1, |place| batch.slot(place, layout.page_size()) as i64)).collect();
+    let positions: Vec<i32> = places.iter().map(|place| place.map_or(0, |place| place.token as i32)).collect();
+    let (positions_len, frequencies) = (batch.longest().max(1), g.rope_dim / 2 + SPARE_FREQUENCIES);
+    let tables = draw.tables(positions_len, frequencies)?;
+    let pairs = g.rope_width() / 2;
+    let index: Vec<u32> = (0..pairs).map(|_| draw.below(frequencies as u32)).collect();
+    let cache = batch.cache(draw, layout, true)?;
+    case.put_cache("cache_before", &cache);
+    let tensors = &mut case.tensors;
+    tensors.put("q_rope", &[t, g.query_heads, g.rope_dim], &draw.bf16(t * g.query_heads * g.rope_dim, 1.0));
+    tensors.put("k_rope", &[t, g.rope_heads, g.rope_dim], &draw.bf16(t * g.rope_width(), 1.0));
+    tensors.put("c_kv", &[t, 1, g.latent_rank], &draw.bf16(t * g.latent_rank, 1.0));
+    tensors.put("positions", &[t], &positions);
+    tensors.put("slots", &[t], &slots);
+    tensors.put("cos", &[positions_len, frequencies], tables.cos());
+    tensors.put("sin", &[positions_len, frequencies], tables.sin());
+    tensors.put("frequency_index", &[g.rope_heads, g.rope_dim / 2], &index);
+    if has_norm {
+        tensors.put("norm_gain", &[g.latent_rank], &draw.f32(g.latent_rank, 1.0));
+        tensors.put("bias", &[g.latent_rank], &draw.f32(g.latent_rank, 1.0));
+    }
+    Ok(())
+}
+
+/// What turns the tokens, and what is done to their latents.
+pub(super) struct Parameters {
+    pub tables: RopeTables,
+    pub frequencies: FrequencyIndex,
+    pub norm: Option<RmsNorm>,
+    pub bias: Option<Vec<f32>>,
+}
+
+impl Parameters {
+    pub fn get(case: &Case) -> Result<Self> {
+        let (g, tensors) = (case.geometry(), &case.tensors);
+        let [positions, frequencies] = tensors.sizes("cos")?;
+        let table = |name| tensors.get(name, &[positions, frequencies]);
+        let norm = tensors.optional("norm_gain", &[g.latent_rank])?;
+        Ok(Self {
+            tables: RopeTables::new(frequencies, table("cos")?, table("sin")?)?,
+            frequencies: FrequencyIndex::new(
+                g.rope_heads,
+                tensors.get("frequency_index", &[g.rope_heads, g.rope_dim / 2])?,
+            )?,
+            norm: norm.map(|gain| RmsNorm { gain, epsilon: case.settings.norm_epsilon }),
+            bias: tensors.optional("bias", &[g.latent_rank])?,
+        })
+    }
+}
+
+pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+    let (g, settings, tensors) = (*case.geometry(), &case.settings, &case.tensors);
+    let [t] = tensors.sizes("slots")?;
+    let parameters = Parameters::get(case)?;
+    let config = RopeAppendConfig::new(g, settings.layout()?, settings.pairing()?);
+    let (append, stream) = (RopeAppend::new(device, config)?, device.stream()?);
+    let query = [t, g.query_heads, g.rope_dim];
+    let key = [t, g.rope_heads, g.rope_dim];
+    let latent = [t, 1, g.latent_rank];
+    let q_rope = tensors.upload::<bf16>(device, "q_rope", &query)?;
+    let k_rope = tensors.upload::<bf16>(device, "k_rope", &key)?;
+    let c_kv = tensors.upload::<bf16>(device, "c_kv", &latent)?;
+    let (positions, slots) = (tensors.upload(device, "positions", &[t])?, tensors.upload(device, "slots", &[t])?);
+    let rotation = RotationBuffers::upload(device, &parameters.tables, &parameters.frequencies)?;
+    let gain = parameters.norm.as_ref().map(|norm| device.upload(&norm.gain)).transpose()?;
+    let bias = parameters.bias.as_ref().map(|bias| device.upload(bias)).transpose()?;
+    let mut cache = DeviceCache::upload(device, &case.cache("cache_before")?)?;
+    let mut q_rotated = device.upload(&vec![bf16::NAN; q_rope.len()])?;
+    let mut counters = device.zeros(2)?;
+    append.run(
+        &stream,
+        RopeAppendArgs {
+            q_rope: Some(Tensor::dense(q_rope.view(), query)?),
+            q_rotated: TensorMut::dense(q_rotated.view_mut(), query)?,
+            k_rope: Tensor::dense(k_rope.view(), key)?,
+            c_kv: Tensor::dense(c_kv.view(), latent)?,
+            positions: positions.view(),
+            slots: slots.view(),
+            rotation: rotation.rotation(),
+            norm: gain.as_ref().map(|gain| DeviceNorm { gain: gain.view(), epsilon: settings.norm_epsilon }),
+            bias: bias.as_ref().map(|bias| bias.view()),
+            cache: cache.view_mut(),
+            counters: Some(counters.view_mut()),
+        },
+    )?;
+    case.keep("q_rotated", &query, &q_rotated)?;
+    case.keep("counters", &[2], &counters)?;
+    case.put_cache("cache", &cache.download()?);
+    Ok(())
+}
+
+pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+    let (g, settings, tensors) = (case.geometry(), &case.settings, &case.tensors);
+    let [t] = tensors.sizes("slots")?;
+    let parameters = Parameters::get(case)?;
+    let params = AppendParams {
+        geometry: g,
+        pairing: settings.pairing()?,
+        tables: &parameters.tables,
+        frequencies: &parameters.frequencies,
+        norm: parameters.norm.as_ref(),
+        bias: parameters.bias.as_deref(),
+    };
+    let query = [t, g.query_heads, g.rope_dim];
+    let rows = |name, shape: [usize; 3]| Ok::<_, crate::Error>(single(&tensors.get(name, &shape)?));
+    let inputs = AppendInputs {
+        q_rope: &rows("q_rope", query)?,
+        k_rope: &rows("k_rope", [t, g.rope_heads, g.rope_dim])?,
+        c_kv: &rows("c_kv", [t, 1, g.latent_rank])?,
+        positions: &tensors.get::<i32>("positions", &[t])?,
+        slots: &tensors.get::<i64>("slots", &[t])?,
+    };
+    let mut cache = case.cache("cache_before")?;
+    let appended = rope_append(&params, &inputs, &mut cache)?;
+    let q_rotated: Vec<bf16> = appended.q_rope.iter().map(|&q| bf16::from_f32(q)).collect();
+    // The reference refuses tokens that the kernel would count.
+    let counters = vec![appended.saturated as f64, 0.0];
+    Ok(vec![
+        case.output::<bf16>("q_rotated", &query, wide(&q_rotated))?.exact(),
+        compare_cache(case, &cache)?,
+        case.output::<u64>("counters", &[2], counters)?.exact(),
+    ])
+}
+
+/// All bytes of the cache that an operation left.
+pub(super) fn compare_cache(case: &Case, want: &crate::cache::PagedCache) -> Result<Comparison> {
+    let shape = [want.pages(), want.layout().page_bytes()];
+    Ok(case.output::<u8>("cache", &shape, wide(want.bytes()))?.exact())
+}

@@ -1,0 +1,76 @@
+//! `combine`.
+
+use half::bf16;
+
+use super::Case;
+use super::compare::Comparison;
+use super::draw::Draw;
+use super::tensors::wide;
+use super::tolerance::{self, Rule};
+use crate::device::Device;
+use crate::error::Result;
+use crate::ops::{Combine, CombineArgs, CombineConfig};
+use crate::reference::{self, Attended};
+
+/// Parts to merge.
+const SPLITS: usize = 5;
+
+/// Largest log-sum-exp of a part: weights from all to next to nothing.
+const LSE: f32 = 8.0;
+
+/// The heads of one query token in parts, of which every fourth saw nothing; none saw anything of the first head.
+pub(super) fn inputs(case: &mut Case, draw: &mut Draw) {
+    let (rows, rank) = (case.geometry().query_heads, case.geometry().latent_rank);
+    let mut o_partial = draw.f32(SPLITS * rows * rank, 1.0);
+    let mut lse_partial = draw.f32(SPLITS * rows, LSE);
+    for (part, (lse, o)) in lse_partial.iter_mut().zip(o_partial.chunks_exact_mut(rank)).enumerate() {
+        if part % rows == 0 || draw.below(4) == 0 {
+            *lse = f32::NEG_INFINITY;
+            o.fill(f32::NAN);
+        }
+    }
+    case.tensors.put("o_partial", &[SPLITS, rows, rank], &o_partial);
+    case.tensors.put("lse_partial", &[SPLITS, rows], &lse_partial);
+}
+
+pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+    let rank = case.geometry().latent_rank;
+    let [splits, rows] = case.tensors.sizes("lse_partial")?;
+    let o_partial = case.tensors.upload::<f32>(device, "o_partial", &[splits, rows, rank])?;
+    let lse_partial = case.tensors.upload::<f32>(device, "lse_partial", &[splits, rows])?;
+    let mut o_latent = device.upload(&vec![bf16::NAN; rows * rank])?;
+    let mut lse = device.upload(&vec![f32::NAN; rows])?;
+    Combine::new(device, CombineConfig::new(rank, splits))?.run(
+        &device.stream()?,
+        CombineArgs {
+            rows,
+            splits,
+            o_partial: o_partial.view(),
+            lse_partial: lse_partial.view(),
+            o_latent: o_latent.view_mut(),
+            lse: lse.view_mut(),
+        },
+    )?;
+    case.keep("o_latent", &[rows, rank], &o_latent)?;
+    case.keep("lse", &[rows], &lse)
+}
+
+pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+    let rank = case.geometry().latent_rank;
+    let [splits, rows] = case.tensors.sizes("lse_partial")?;
+    let o_partial = wide(&case.tensors.get::<f32>("o_partial", &[splits, rows, rank])?);
+    let lse_partial = wide(&case.tensors.get::<f32>("lse_partial", &[splits, rows])?);
+    let part = |split: usize| Attended {
+        o_latent: o_partial[split * rows * rank..][..rows * rank].to_vec(),
+        lse: lse_partial[split * rows..][..rows].to_vec(),
+    };
+    let merged = reference::combine(&(0..splits).map(part).collect::<Vec<_>>())?;
+    let seen = o_partial.chunks_exact(rank).zip(&lse_partial).filter(|&(_, &lse)| lse > f64::NEG_INFINITY);
+    let largest = seen.flat_map(|(o, _)| o).fold(0f64, |largest, value| largest.max(value.abs()));
+    let o_latent = case.output::<bf16>("o_latent", &[rows, rank], merged.o_latent)?;
+    let lse = case.output::<f32>("lse", &[rows], merged.lse)?;
+    Ok(vec![
+        o_latent.elementwise(Rule::Merged, |_, want| tolerance::merged(want, largest)),
+        lse.log_sum_exp(Rule::MergedLse, tolerance::merged_lse),
+    ])
+}

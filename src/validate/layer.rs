@@ -1,0 +1,130 @@
+//! A layer's whole step.
+
+use half::bf16;
+
+use super::append::{self, Parameters};
+use super::batch::RaggedBatch;
+use super::compare::Comparison;
+use super::draw::Draw;
+use super::tensors::{Number, single, wide};
+use super::tolerance::{self, Rule};
+use super::{Case, Validation, up_project};
+use crate::device::{Device, Tensor, TensorMut};
+use crate::error::Result;
+use crate::layer::{LatentAttentionLayer, LayerConfig, StepArgs};
+use crate::ops::{DeviceCache, RotationBuffers};
+use crate::reference::{ReferenceInputs, ReferenceLayer};
+use crate::weights::{LatentAttention, Linear, Matrix};
+
+/// New tokens for a cache that holds the earlier ones.
+pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
+    let g = *case.geometry();
+    let batch = validation.batch(draw);
+    let t = batch.query_tokens();
+    batch.put(&mut case.tensors);
+    append::tokens(case, &batch, true, draw)?;
+    case.tensors.put("q_nope", &[t, g.query_heads, g.nope_dim], &draw.bf16(t * g.query_heads * g.nope_dim, 1.0));
+    up_project::weights(case, draw);
+    Ok(())
+}
+
+/// The layer between the engine's own projections, which have no inputs here.
+fn weights(case: &Case, parameters: &Parameters) -> Result<LatentAttention> {
+    let (g, tensors) = (*case.geometry(), &case.tensors);
+    let matrix = |name: &str, rows: usize| {
+        let values: Vec<bf16> = tensors.get(name, &[g.kv_heads, rows, g.latent_rank])?;
+        Matrix::new(g.kv_heads * rows, g.latent_rank, single(&values))
+    };
+    let unused = |rows: usize, cols: usize| Ok::<_, crate::Error>(Linear::new(Matrix::new(rows, cols, Vec::new())?));
+    Ok(LatentAttention {
+        geometry: g,
+        query_down: None,
+        query_rope: unused(g.query_heads * g.rope_dim, 0)?,
+        query_nope: unused(g.query_heads * g.nope_dim, 0)?,
+        key_rope: unused(g.rope_width(), 0)?,
+        down: unused(g.latent_rank, 0)?,
+        latent_norm: parameters.norm.clone(),
+        latent_bias: parameters.bias.clone(),
+        up_key: matrix("up_key", g.nope_dim)?,
+        up_value: matrix("up_value", g.value_dim)?,
+        value_bias: Some(tensors.get("value_bias", &[g.kv_heads, g.value_dim])?),
+        output: unused(0, g.query_heads * g.value_dim)?,
+        frequencies: parameters.frequencies.clone(),
+        pairing: case.settings.pairing()?,
+        scale: case.settings.scale.wide(),
+    })
+}
+
+pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+    let (g, cache, tensors) = (*case.geometry(), case.cache("cache_before")?, &case.tensors);
+    let batch = RaggedBatch::get(tensors, case.settings.page_size, cache.pages())?;
+    let t = batch.query_tokens();
+    let parameters = Parameters::get(case)?;
+    let rotation = RotationBuffers::upload(device, &parameters.tables, &parameters.frequencies)?;
+    let config = LayerConfig::new(*cache.layout(), t, batch.longest().max(1));
+    let layer = LatentAttentionLayer::new(device, &weights(case, &parameters)?, &rotation, config)?;
+    let stream = device.stream()?;
+    let buffers = batch.upload(device, cache.layout(), cache.pages())?;
+    let on_device = buffers.batch();
+    let mut cache = DeviceCache::upload(device, &cache)?;
+    let rope = [t, g.query_heads, g.rope_dim];
+    let (nope, out_shape) = ([t, g.query_heads, g.nope_dim], [t, g.query_heads, g.value_dim]);
+    let (key, latent) = ([t, g.rope_heads, g.rope_dim], [t, 1, g.latent_rank]);
+    let q_rope = tensors.upload::<bf16>(device, "q_rope", &rope)?;
+    let q_nope = tensors.upload::<bf16>(device, "q_nope", &nope)?;
+    let k_rope = tensors.upload::<bf16>(device, "k_rope", &key)?;
+    let c_kv = tensors.upload::<bf16>(device, "c_kv", &latent)?;
+    let (positions, slots) = (tensors.upload(device, "positions", &[t])?, tensors.upload(device, "slots", &[t])?);
+    let mut out = device.upload(&vec![bf16::NAN; out_shape.iter().product()])?;
+    let mut counters = device.zeros(2)?;
+    let mut memory = device.allocate(layer.plan_bytes())?;
+    let mut workspace = layer.new_workspace()?;
+    let mut plan = layer.plan(&stream, &on_device, t, memory.view_mut())?;
+    layer.step(
+        &stream,
+        StepArgs {
+            q_rope: Tensor::dense(q_rope.view(), rope)?,
+            q_nope: Tensor::dense(q_nope.view(), nope)?,
+            k_rope: Tensor::dense(k_rope.view(), key)?,
+            c_kv: Tensor::dense(c_kv.view(), latent)?,
+            positions: positions.view(),
+            slots: slots.view(),
+            plan: &mut plan,
+            workspace: &mut workspace,
+            cache: cache.view_mut(),
+            out: TensorMut::dense(out.view_mut(), out_shape)?,
+            counters: Some(counters.view_mut()),
+        },
+    )?;
+    case.keep("out", &out_shape, &out)?;
+    case.keep("counters", &[2], &counters)?;
+    case.put_cache("cache", &cache.download()?);
+    Ok(())
+}
+
+pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+    let (g, tensors) = (case.geometry(), &case.tensors);
+    let mut cache = case.cache("cache_before")?;
+    let batch = RaggedBatch::get(tensors, case.settings.page_size, cache.pages())?;
+    let t = batch.query_tokens();
+    let slots: Vec<i64> = tensors.get("slots", &[t])?;
+    let parameters = Parameters::get(case)?;
+    let rows = |name, shape: [usize; 3]| Ok::<_, crate::Error>(single(&tensors.get(name, &shape)?));
+    let inputs = ReferenceInputs {
+        q_rope: &rows("q_rope", [t, g.query_heads, g.rope_dim])?,
+        q_nope: &rows("q_nope", [t, g.query_heads, g.nope_dim])?,
+        k_rope: &rows("k_rope", [t, g.rope_heads, g.rope_dim])?,
+        c_kv: &rows("c_kv", [t, 1, g.latent_rank])?,
+        positions: &tensors.get::<i32>("positions", &[t])?,
+        slots: &slots,
+    };
+    let reference = ReferenceLayer::new(weights(case, &parameters)?)?;
+    let step = reference.step(&inputs, &batch.sequences(), &parameters.tables, &mut cache)?;
+    let out = case.output::<bf16>("out", &[t, g.query_heads, g.value_dim], wide(&step.out))?;
+    let counters = vec![step.saturated as f64, 0.0];
+    Ok(vec![
+        out.together(Rule::Step, tolerance::step()),
+        append::compare_cache(case, &cache)?,
+        case.output::<u64>("counters", &[2], counters)?.exact(),
+    ])
+}
