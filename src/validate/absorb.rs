@@ -72,27 +72,27 @@ pub(super) fn check_query(case: &Case) -> Result<Vec<Comparison>> {
     let (g, tensors) = (case.geometry(), &case.tensors);
     // Counted by the output, whose rows are never empty.
     let [t, _, _] = tensors.sizes("q_latent")?;
+    let q_latent = case.output::<bf16>("q_latent", &[t, g.query_heads, g.latent_rank])?;
     let weights = single(&tensors.get("up_key", &[g.kv_heads, g.nope_dim, g.latent_rank])?);
     let input = wide(&tensors.get::<bf16>("q_nope", &[t, g.query_heads, g.nope_dim])?);
     let product = |weights: &[f32], input: &[f64]| absorb_query(g, weights, input, t);
     let magnitudes = product(&magnitudes(&weights), &input.iter().map(|x| x.abs()).collect::<Vec<_>>())?;
-    let shape = [t, g.query_heads, g.latent_rank];
-    let output = case.output::<bf16>("q_latent", &shape, product(&weights, &input)?)?;
-    Ok(vec![output.elementwise(Rule::Product, |i, want| tolerance::product(want, magnitudes[i]))])
+    let q_latent = q_latent.against(product(&weights, &input)?);
+    Ok(vec![q_latent.elementwise(Rule::Product, |i, want| tolerance::product(want, magnitudes[i]))])
 }
 
 pub(super) fn check_output(case: &Case) -> Result<Vec<Comparison>> {
     let (g, tensors) = (case.geometry(), &case.tensors);
-    let [t, _, _] = tensors.sizes("o_latent")?;
+    let [t, _, _] = tensors.sizes("out")?;
+    let out = case.output::<bf16>("out", &[t, g.query_heads, g.value_dim])?;
     let weights = single(&tensors.get("up_value", &[g.kv_heads, g.value_dim, g.latent_rank])?);
     let input = wide(&tensors.get::<bf16>("o_latent", &[t, g.query_heads, g.latent_rank])?);
     let bias = tensors.get::<f32>("value_bias", &[g.kv_heads, g.value_dim])?;
     let product = |weights: &[f32], bias: &[f32], input: &[f64]| expand_output(g, weights, Some(bias), input, t);
     let positive = input.iter().map(|x| x.abs()).collect::<Vec<_>>();
     let magnitudes = product(&magnitudes(&weights), &magnitudes(&bias), &positive)?;
-    let shape = [t, g.query_heads, g.value_dim];
-    let output = case.output::<bf16>("out", &shape, product(&weights, &bias, &input)?)?;
-    Ok(vec![output.elementwise(Rule::Product, |i, want| tolerance::product(want, magnitudes[i]))])
+    let out = out.against(product(&weights, &bias, &input)?);
+    Ok(vec![out.elementwise(Rule::Product, |i, want| tolerance::product(want, magnitudes[i]))])
 }
 
 fn magnitudes(values: &[f32]) -> Vec<f32> {

@@ -3,10 +3,11 @@
 use half::bf16;
 
 use super::batch::RaggedBatch;
-use super::compare::Comparison;
+use super::compare::{Comparison, Worst};
 use super::draw::Draw;
 use super::tensors::{single, wide};
 use super::{Case, Kind, Validation};
+use crate::cache::{CacheLayout, PagedCache};
 use crate::device::{Device, Tensor, TensorMut};
 use crate::error::Result;
 use crate::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers};
@@ -136,6 +137,8 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
 pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let (g, settings, tensors) = (case.geometry(), &case.settings, &case.tensors);
     let [t] = tensors.sizes("slots")?;
+    let query = [t, g.query_heads, g.rope_dim];
+    let (q_rotated, counters) = (case.output::<bf16>("q_rotated", &query)?, case.output::<u64>("counters", &[2])?);
     let parameters = Parameters::get(case)?;
     let params = AppendParams {
         geometry: g,
@@ -145,7 +148,6 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
         norm: parameters.norm.as_ref(),
         bias: parameters.bias.as_deref(),
     };
-    let query = [t, g.query_heads, g.rope_dim];
     let rows = |name, shape: [usize; 3]| Ok::<_, crate::Error>(single(&tensors.get(name, &shape)?));
     let inputs = AppendInputs {
         q_rope: &rows("q_rope", query)?,
@@ -156,18 +158,33 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     };
     let mut cache = case.cache("cache_before")?;
     let appended = rope_append(&params, &inputs, &mut cache)?;
-    let q_rotated: Vec<bf16> = appended.q_rope.iter().map(|&q| bf16::from_f32(q)).collect();
-    // The reference refuses tokens that the kernel would count.
-    let counters = vec![appended.saturated as f64, 0.0];
+    let rounded: Vec<bf16> = appended.q_rope.iter().map(|&q| bf16::from_f32(q)).collect();
     Ok(vec![
-        case.output::<bf16>("q_rotated", &query, wide(&q_rotated))?.exact(),
+        q_rotated.against(wide(&rounded)).exact(),
         compare_cache(case, &cache)?,
-        case.output::<u64>("counters", &[2], counters)?.exact(),
+        // The reference refuses tokens that the kernel would count.
+        counters.against(vec![appended.saturated as f64, 0.0]).exact(),
     ])
 }
 
 /// All bytes of the cache that an operation left.
-pub(super) fn compare_cache(case: &Case, want: &crate::cache::PagedCache) -> Result<Comparison> {
-    let shape = [want.pages(), want.layout().page_bytes()];
-    Ok(case.output::<u8>("cache", &shape, wide(want.bytes()))?.exact())
+pub(super) fn compare_cache(case: &Case, want: &PagedCache) -> Result<Comparison> {
+    let layout = want.layout();
+    let cache = case.output::<u8>("cache", &[want.pages(), layout.page_bytes()])?;
+    let mut comparison = cache.against(wide(want.bytes())).exact();
+    if let Some(Worst { index, place, .. }) = &mut comparison.worst {
+        *place = Some(owner(layout, index[1]));
+    }
+    Ok(comparison)
+}
+
+/// What a byte of a page belongs to.
+fn owner(layout: &CacheLayout, byte: usize) -> String {
+    let (name, tile) = match byte {
+        _ if byte < layout.rope_tile().offset => ("latent", layout.latent_tile()),
+        _ if byte < layout.affine_tile().offset => ("rotated key", layout.rope_tile()),
+        _ => ("scales", layout.affine_tile()),
+    };
+    let (row, byte) = ((byte - tile.offset) / tile.row_bytes, (byte - tile.offset) % tile.row_bytes);
+    format!("byte {byte} of the {name} of the page's token {row}")
 }

@@ -109,8 +109,8 @@ impl RaggedBatch {
 
     /// Prefix sums of the lengths.
     pub fn token_starts(&self) -> Vec<i32> {
-        let ends = self.seq_lens.iter().scan(0, |sum, len| {
-            *sum += len;
+        let ends = self.seq_lens.iter().scan(0i32, |sum, len| {
+            *sum = len.saturating_add(*sum);
             Some(*sum)
         });
         std::iter::once(0).chain(ends).collect()

@@ -170,10 +170,10 @@ impl Case {
         &self.settings.geometry
     }
 
-    /// An output beside what it should be.
-    pub(super) fn output<T: Number>(&self, name: &'static str, shape: &[usize], want: Vec<f64>) -> Result<Output> {
+    /// An output. Checks read it first: its shape bounds what the reference computes, whatever a file says otherwise.
+    pub(super) fn output<T: Number>(&self, name: &'static str, shape: &[usize]) -> Result<Output> {
         let got = wide(&self.tensors.get::<T>(name, shape)?);
-        Ok(Output { case: self.kind().name(), name, shape: shape.to_vec(), got, want })
+        Ok(Output { case: self.kind().name(), name, shape: shape.to_vec(), got, want: Vec::new() })
     }
 
     /// Keeps what is in device memory as an output.

@@ -8,7 +8,7 @@ use super::draw::Draw;
 use super::tensors::wide;
 use super::tolerance::{self, Rule};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{Combine, CombineArgs, CombineConfig};
 use crate::reference::{self, Attended};
 
@@ -58,6 +58,12 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
 pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let rank = case.geometry().latent_rank;
     let [splits, rows] = case.tensors.sizes("lse_partial")?;
+    let (o_latent, lse) = (case.output::<bf16>("o_latent", &[rows, rank])?, case.output::<f32>("lse", &[rows])?);
+    if rows == 0 {
+        // Then nothing bounds the number of parts.
+        let source = case.tensors.source().display();
+        return Err(Error::Config { what: format!("lse_partial in {source}"), why: "has no rows".into() });
+    }
     let o_partial = wide(&case.tensors.get::<f32>("o_partial", &[splits, rows, rank])?);
     let lse_partial = wide(&case.tensors.get::<f32>("lse_partial", &[splits, rows])?);
     let part = |split: usize| Attended {
@@ -67,8 +73,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let merged = reference::combine(&(0..splits).map(part).collect::<Vec<_>>())?;
     let seen = o_partial.chunks_exact(rank).zip(&lse_partial).filter(|&(_, &lse)| lse > f64::NEG_INFINITY);
     let largest = seen.flat_map(|(o, _)| o).fold(0f64, |largest, value| largest.max(value.abs()));
-    let o_latent = case.output::<bf16>("o_latent", &[rows, rank], merged.o_latent)?;
-    let lse = case.output::<f32>("lse", &[rows], merged.lse)?;
+    let (o_latent, lse) = (o_latent.against(merged.o_latent), lse.against(merged.lse));
     Ok(vec![
         o_latent.elementwise(Rule::Merged, |_, want| tolerance::merged(want, largest)),
         lse.log_sum_exp(Rule::MergedLse, tolerance::merged_lse),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::tolerance::Rule;
 
-/// An output's numbers and those that they should be, as f64.
+/// An output's numbers and, once it is known, what they should be, as f64.
 pub(super) struct Output {
     pub case: &'static str,
     pub name: &'static str,
@@ -53,9 +53,17 @@ pub struct Worst {
     pub want: f64,
     /// By how much it may differ; `None` where the rule is about all elements together.
     pub allowed: Option<f64>,
+    /// Of a byte of a cache: what it belongs to.
+    pub place: Option<String>,
 }
 
 impl Output {
+    /// The same with what the reference says.
+    pub fn against(self, want: Vec<f64>) -> Self {
+        debug_assert_eq!(self.got.len(), want.len(), "{} of {}", self.name, self.case);
+        Self { want, ..self }
+    }
+
     /// Passes if all bits are equal, of numbers that f64 holds exactly.
     pub fn exact(self) -> Comparison {
         let differs = |got: f64, want: f64| match got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan() {
@@ -107,12 +115,7 @@ impl Output {
     }
 
     /// What does not depend on the rule, and the first of the elements that are worst by `badness(index, error)`.
-    fn measure(
-        &self,
-        rule: Rule,
-        error: impl Fn(f64, f64) -> f64,
-        badness: impl Fn(usize, f64) -> f64,
-    ) -> Comparison {
+    fn measure(&self, rule: Rule, error: impl Fn(f64, f64) -> f64, badness: impl Fn(usize, f64) -> f64) -> Comparison {
         let (mut max_abs, mut max_rel, mut squares, mut sizes) = (0f64, 0f64, 0.0, 0.0);
         let mut worst: Option<(usize, f64)> = None;
         for (i, (&got, &want)) in self.got.iter().zip(&self.want).enumerate() {
@@ -141,6 +144,7 @@ impl Output {
             got: self.got[i],
             want: self.want[i],
             allowed: None,
+            place: None,
         });
         Comparison {
             case: self.case,

@@ -63,6 +63,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let batch = RaggedBatch::get(tensors, settings.page_size, cache.pages())?;
     let t = batch.query_tokens();
     let (latent, rope) = ([t, g.query_heads, g.latent_rank], [t, g.query_heads, g.rope_dim]);
+    let (o_latent, lse) = (case.output::<bf16>("o_latent", &latent)?, case.output::<f32>("lse", &latent[..2])?);
     let inputs = DecodeInputs {
         geometry: g,
         q_latent: &wide(&tensors.get::<bf16>("q_latent", &latent)?),
@@ -72,8 +73,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     };
     let attended = reference::decode(&inputs, &cache)?;
     let largest = largest_latent(&batch, &cache)?;
-    let o_latent = case.output::<bf16>("o_latent", &latent, attended.o_latent)?;
-    let lse = case.output::<f32>("lse", &latent[..2], attended.lse)?;
+    let (o_latent, lse) = (o_latent.against(attended.o_latent), lse.against(attended.lse));
     Ok(vec![
         o_latent.elementwise(Rule::Attended, |_, want| tolerance::attended(want, largest)).with_cosine(COSINE),
         lse.log_sum_exp(Rule::Lse, tolerance::lse),

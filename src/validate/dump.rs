@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors, View};
 
 use super::tensors::{Tensor, Tensors};
 use super::{Case, Kind};
@@ -37,7 +37,12 @@ impl Dump {
         let mut partial_name = std::ffi::OsString::from(".partial-");
         partial_name.push(name);
         let partial = dir.with_file_name(partial_name);
-        fs::create_dir_all(&partial).map_err(|cause| Error::Io { path: partial.clone(), cause })?;
+        let io = |cause| Error::Io { path: partial.clone(), cause };
+        if partial.exists() {
+            // What a run left that was killed.
+            fs::remove_dir_all(&partial).map_err(io)?;
+        }
+        fs::create_dir_all(&partial).map_err(io)?;
         Ok(Self { dir: dir.into(), partial, published: false })
     }
 
@@ -50,10 +55,9 @@ impl Dump {
         let metadata = serde_json::to_string(&case.settings)
             .map_err(|error| Error::File { path: path.clone(), why: error.to_string() })?;
         let metadata = Some([(METADATA.to_owned(), metadata)].into());
-        safetensors::serialize_to_file(case.tensors.iter(), metadata, &path).map_err(|error| match error {
-            SafeTensorError::IoError(cause) => Error::Io { path, cause },
-            other => Error::File { path, why: other.to_string() },
-        })
+        let bytes = safetensors::serialize(case.tensors.iter(), metadata)
+            .map_err(|error| Error::File { path: path.clone(), why: error.to_string() })?;
+        fs::write(&path, bytes).map_err(|cause| Error::Io { path, cause })
     }
 
     /// Gives the folder its name.
@@ -114,8 +118,7 @@ fn read(dir: &Path, kind: Kind) -> Result<Case> {
     }
     settings.check().map_err(|error| malformed(error.to_string()))?;
     let tensors = file.iter().map(|(name, tensor)| {
-        let copy =
-            Tensor { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: tensor.data().to_vec() };
+        let copy = Tensor { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: tensor.data().to_vec() };
         (name.to_owned(), copy)
     });
     let by_name = tensors.collect();

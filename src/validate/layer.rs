@@ -107,7 +107,8 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let mut cache = case.cache("cache_before")?;
     let batch = RaggedBatch::get(tensors, case.settings.page_size, cache.pages())?;
     let t = batch.query_tokens();
-    let slots: Vec<i64> = tensors.get("slots", &[t])?;
+    let out = case.output::<bf16>("out", &[t, g.query_heads, g.value_dim])?;
+    let counters = case.output::<u64>("counters", &[2])?;
     let parameters = Parameters::get(case)?;
     let rows = |name, shape: [usize; 3]| Ok::<_, crate::Error>(single(&tensors.get(name, &shape)?));
     let inputs = ReferenceInputs {
@@ -116,15 +117,13 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
         k_rope: &rows("k_rope", [t, g.rope_heads, g.rope_dim])?,
         c_kv: &rows("c_kv", [t, 1, g.latent_rank])?,
         positions: &tensors.get::<i32>("positions", &[t])?,
-        slots: &slots,
+        slots: &tensors.get::<i64>("slots", &[t])?,
     };
     let reference = ReferenceLayer::new(weights(case, &parameters)?)?;
     let step = reference.step(&inputs, &batch.sequences(), &parameters.tables, &mut cache)?;
-    let out = case.output::<bf16>("out", &[t, g.query_heads, g.value_dim], wide(&step.out))?;
-    let counters = vec![step.saturated as f64, 0.0];
     Ok(vec![
-        out.together(Rule::Step, tolerance::step()),
+        out.against(wide(&step.out)).together(Rule::Step, tolerance::step()),
         append::compare_cache(case, &cache)?,
-        case.output::<u64>("counters", &[2], counters)?.exact(),
+        counters.against(vec![step.saturated as f64, 0.0]).exact(),
     ])
 }

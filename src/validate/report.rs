@@ -107,10 +107,15 @@ fn place(worst: &Worst) -> String {
         Some(allowed) if allowed > 0.0 => format!(" +- {allowed:.1e}"),
         _ => String::new(),
     };
-    format!("{:?} {}, {}{allowed}", worst.index, number(worst.got), number(worst.want))
+    let owner = worst.place.as_ref().map_or(String::new(), |place| format!(" ({place})"));
+    format!("{:?} {}, {}{allowed}{owner}", worst.index, number(worst.got), number(worst.want))
 }
 
-/// Whole numbers as they are, others with six significant digits.
+/// Whole numbers as they are, others with six digits.
 fn number(x: f64) -> String {
-    if x == x.trunc() && x.abs() < 1e9 || !x.is_finite() { format!("{x}") } else { format!("{x:.5e}") }
+    match x.abs() {
+        size if x == x.trunc() && size < 1e9 || !size.is_finite() => format!("{x}"),
+        size if (1e-3..1e6).contains(&size) => format!("{x:.*}", (5 - size.log10().floor() as i32).max(0) as usize),
+        _ => format!("{x:.5e}"),
+    }
 }

@@ -56,13 +56,17 @@ impl Rule {
     pub fn explanation(self) -> &'static str {
         match self {
             Self::Exact => "the same bits; NaN equals NaN (the cache and the rotation are specified to the bit)",
-            Self::Product => "|want|/256 + sum of |terms| * 2^-20: rounding to bf16, f32 sums (tests/kernels/absorb.rs)",
+            Self::Product => {
+                "|want|/256 + sum of |terms| * 2^-20: rounding to bf16, f32 sums (tests/kernels/absorb.rs)"
+            }
             Self::Attended => {
                 "the larger of |want| * 2/128 and 8e-4 of the largest latent, and a cosine distance of 5e-6 over all: \
                  rounding to bf16, weights and latents of 11 bits; FlashMLA's bounds (tests/kernels/decode.rs)"
             }
             Self::Lse => "1e-5 * max(1, |want|): f32 sums (tests/kernels/decode.rs)",
-            Self::Merged => "|want|/256 + 4e-6 of the largest part: rounding to bf16, f32 sums (tests/kernels/combine.rs)",
+            Self::Merged => {
+                "|want|/256 + 4e-6 of the largest part: rounding to bf16, f32 sums (tests/kernels/combine.rs)"
+            }
             Self::MergedLse => "1e-6 * max(1, |want|): f32 sums (tests/kernels/combine.rs)",
             Self::Projected => {
                 "|want|/256 + what rounding the latents to bf16 can move the sum by, f32 sums; rotated keys that the cache \

@@ -10,7 +10,7 @@ use super::tolerance::{self, Rule};
 use super::{Case, Validation};
 use crate::cache::{PagedCache, RopeFormat};
 use crate::device::{Device, Tensor, TensorMut};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{DeviceCache, UpProject, UpProjectArgs, UpProjectConfig};
 use crate::reference::{self, vector};
 
@@ -75,6 +75,9 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let (g, cache, tensors) = (case.geometry(), case.cache("cache")?, &case.tensors);
     let batch = RaggedBatch::get(tensors, case.settings.page_size, cache.pages())?;
     let tokens = batch.tokens();
+    let head = g.nope_dim + g.rope_dim;
+    let keys = case.output::<bf16>("keys", &[tokens, g.kv_heads, head])?;
+    let values = case.output::<bf16>("values", &[tokens, g.kv_heads, g.value_dim])?;
     let up_key = single(&tensors.get("up_key", &[g.kv_heads, g.nope_dim, g.latent_rank])?);
     let up_value = single(&tensors.get("up_value", &[g.kv_heads, g.value_dim, g.latent_rank])?);
     let bias: Vec<f32> = tensors.get("value_bias", &[g.kv_heads, g.value_dim])?;
@@ -82,15 +85,13 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let starts = batch.token_starts();
     let given: Vec<i32> = tensors.get("token_starts", &[starts.len()])?;
     if given != starts {
-        return Err(crate::Error::Config {
+        return Err(Error::Config {
             what: format!("token_starts in {}", tensors.source().display()),
             why: format!("expected the prefix sums of seq_lens, {starts:?}, got {given:?}"),
         });
     }
     let want = reference::up_project(g, &up_key, &up_value, Some(&bias), &batch.sequences(), &cache)?;
-    let (head, rows) = (g.nope_dim + g.rope_dim, g.kv_heads * g.nope_dim);
-    let keys = case.output::<bf16>("keys", &[tokens, g.kv_heads, head], want.keys)?;
-    let values = case.output::<bf16>("values", &[tokens, g.kv_heads, g.value_dim], want.values)?;
+    let (keys, values, rows) = (keys.against(want.keys), values.against(want.values), g.kv_heads * g.nope_dim);
     let key_slack = slack(&batch, &cache, &up_key, g.latent_rank)?;
     let value_slack = slack(&batch, &cache, &up_value, g.latent_rank)?;
     let allowed_key = |i: usize, want: f64| {
@@ -105,10 +106,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
         }
     };
     let allowed_value = |i: usize, want: f64| tolerance::projected(want, value_slack[i] + tolerance::BIAS);
-    Ok(vec![
-        keys.elementwise(Rule::Projected, allowed_key),
-        values.elementwise(Rule::Projected, allowed_value),
-    ])
+    Ok(vec![keys.elementwise(Rule::Projected, allowed_key), values.elementwise(Rule::Projected, allowed_value)])
 }
 
 /// For each token and row of weights, what roundings may cost their product.

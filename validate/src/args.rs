@@ -53,7 +53,8 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub dump: Option<PathBuf>,
     /// Check the outputs in such a folder, which may be another implementation's, instead of running anything
-    #[arg(long, value_name = "DIR", exclusive = true)]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["geometry", "Sizes", "format", "rope_format", "page_size",
+          "pairing", "seq_lens", "query_tokens", "fixed_tokens", "seed", "device", "dump"])]
     pub against: Option<PathBuf>,
     /// Write the report to this file
     #[arg(long, value_name = "FILE")]

@@ -52,6 +52,7 @@ fn programs() -> Result<Vec<(&'static str, PathBuf)>> {
     };
     Ok(vec![
         build("gpu-check", &["build", "--package", "gpu-check"])?,
+        build("validate", &["build", "--package", "validate"])?,
         build("kernels", &["test", "--no-run", "--package", "latent-attention", "--test", "kernels"])?,
         build("suite", &["test", "--no-run", "--package", "ptx-sim", "--test", "suite"])?,
     ])

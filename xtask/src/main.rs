@@ -34,6 +34,14 @@ enum Task {
         arguments: Vec<String>,
     },
     /// Make src/sys.rs of csrc/params.h anew, and include/latent_attention.h of src/capi
+    /// Run every operation against the f64 reference, on a GPU or the simulator; dump inputs and outputs, or check a dump
+    #[command(disable_help_flag = true)]
+    Validate {
+        /// Passed on to the program; `cargo xtask validate --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Make src/sys.rs of csrc/params.h anew
     Bindings,
     /// Build the C library into target/capi: shared, static, and the header
     Capi,
@@ -57,6 +65,8 @@ fn main() -> Result<()> {
         Task::Demo { arguments } => demo(&arguments),
         Task::Bindings => bindings::write().and_then(|()| header::write()),
         Task::Capi => capi::build().map(|_| ()),
+        Task::Validate { arguments } => validate(&arguments),
+        Task::Bindings => bindings::write(),
         Task::GpuCheck { arguments } => gpu_check::gpu_check(&arguments),
         Task::Kernels => resources::write(),
         Task::Test => test::everything(),
@@ -78,6 +88,20 @@ fn demo(arguments: &[String]) -> Result<()> {
         command.arg("--model").arg(setup::model()?);
     }
     process::run(command.args(arguments))
+}
+
+/// Builds and runs the validation with its kernels, which checking a dump does without. Does not return: the program's
+/// exit status is the task's.
+fn validate(arguments: &[String]) -> Result<()> {
+    let mut command = process::cargo(["run", "--release", "--package", "validate", "--"]);
+    if !arguments.iter().any(|argument| argument.starts_with("--against")) {
+        setup::cuda()?;
+    }
+    if !gpu_check::has_driver() && std::env::var_os("CUDA_COMPUTE_CAP").is_none() {
+        command.env("CUDA_COMPUTE_CAP", "80");
+    }
+    let status = command.args(arguments).status()?;
+    std::process::exit(status.code().unwrap_or(2))
 }
 
 /// The workspace's root folder.

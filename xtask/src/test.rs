@@ -10,6 +10,7 @@ use crate::{bindings, capi, header, resources, setup};
 
 /// Feature sets that must build on their own; the tests build all features together.
 const FEATURES: [&str; 6] = ["", "simulator", "convert", "load", "gguf", "capi"];
+const FEATURES: [&str; 6] = ["", "simulator", "convert", "load", "gguf", "validate"];
 
 pub fn everything() -> Result<()> {
     setup::everything()?;
