@@ -219,6 +219,13 @@ fn missing_and_unfit_tensors_are_named() {
     assert_eq!(message, tensor("lse") + "expected [4, 4] F32, got [4, 4] I32");
     let message = refused("\"shape\":[4,4,24]", "\"shape\":[4,3,32]");
     assert!(message.starts_with(&tensor("o_latent")) && message.ends_with("[4, 4, 24] BF16, got [4, 3, 32] BF16"));
+    let norm = file(&folder, Kind::Layer);
+    let whole_layer = std::fs::read(&norm).unwrap();
+    edit_header(&norm, "norm_gain", "norm_loss");
+    std::fs::write(&path, &whole).unwrap();
+    let message = refusal(&folder);
+    assert!(message.starts_with("tensor `norm_gain` in") && message.ends_with("got no such tensor"), "{message}");
+    std::fs::write(&norm, whole_layer).unwrap();
     let message = refused("\"shape\":[3,5]", "\"shape\":[15] ");
     assert_eq!(message, tensor("page_table") + "expected 2 dimensions, got [15]");
     let message = refused("decode-balanced", "decode-Balanced");

@@ -6,7 +6,7 @@ use super::batch::RaggedBatch;
 use super::compare::{Comparison, Worst};
 use super::draw::Draw;
 use super::tensors::{single, wide};
-use super::{Case, Kind, Validation};
+use super::{Case, Validation};
 use crate::cache::{CacheLayout, PagedCache};
 use crate::device::{Device, Tensor, TensorMut};
 use crate::error::Result;
@@ -20,10 +20,9 @@ const SPARE_FREQUENCIES: usize = 3;
 
 /// The new tokens of a batch and the cache that they go to.
 pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
-    let has_norm = case.kind() == Kind::RopeAppendNorm;
     let batch = validation.batch(draw);
-    tokens(case, &batch, has_norm, draw)?;
-    if !has_norm {
+    tokens(case, &batch, draw)?;
+    if !case.kind().has_norm() {
         let (tokens, rank) = (batch.query_tokens(), case.geometry().latent_rank);
         let mut latents = case.tensors.get::<bf16>("c_kv", &[tokens, 1, rank])?;
         let len = latents.len() as u32;
@@ -37,7 +36,7 @@ pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) 
 }
 
 /// The inputs that a layer's step has too.
-pub(super) fn tokens(case: &mut Case, batch: &RaggedBatch, has_norm: bool, draw: &mut Draw) -> Result<()> {
+pub(super) fn tokens(case: &mut Case, batch: &RaggedBatch, draw: &mut Draw) -> Result<()> {
     let (g, layout) = (*case.geometry(), case.settings.layout()?);
     let t = batch.query_tokens();
     let places = batch.query_places();
@@ -51,6 +50,7 @@ pub(super) fn tokens(case: &mut Case, batch: &RaggedBatch, has_norm: bool, draw:
     let index: Vec<u32> = (0..pairs).map(|_| draw.below(frequencies as u32)).collect();
     let cache = batch.cache(draw, layout, true)?;
     case.put_cache("cache_before", &cache);
+    let has_norm = case.kind().has_norm();
     let tensors = &mut case.tensors;
     tensors.put("q_rope", &[t, g.query_heads, g.rope_dim], &draw.bf16(t * g.query_heads * g.rope_dim, 1.0));
     tensors.put("k_rope", &[t, g.rope_heads, g.rope_dim], &draw.bf16(t * g.rope_width(), 1.0));
@@ -80,15 +80,15 @@ impl Parameters {
         let (g, tensors) = (case.geometry(), &case.tensors);
         let [positions, frequencies] = tensors.sizes("cos")?;
         let table = |name| tensors.get(name, &[positions, frequencies]);
-        let norm = tensors.optional("norm_gain", &[g.latent_rank])?;
+        let latent = |name| case.kind().has_norm().then(|| tensors.get(name, &[g.latent_rank])).transpose();
         Ok(Self {
             tables: RopeTables::new(frequencies, table("cos")?, table("sin")?)?,
             frequencies: FrequencyIndex::new(
                 g.rope_heads,
                 tensors.get("frequency_index", &[g.rope_heads, g.rope_dim / 2])?,
             )?,
-            norm: norm.map(|gain| RmsNorm { gain, epsilon: case.settings.norm_epsilon }),
-            bias: tensors.optional("bias", &[g.latent_rank])?,
+            norm: latent("norm_gain")?.map(|gain| RmsNorm { gain, epsilon: case.settings.norm_epsilon }),
+            bias: latent("bias")?,
         })
     }
 }

@@ -85,6 +85,11 @@ impl Kind {
         }
     }
 
+    /// Whether the latent has a norm and a bias.
+    pub(super) fn has_norm(self) -> bool {
+        matches!(self, Self::RopeAppendNorm | Self::Layer)
+    }
+
     /// Query tokens of a product with the up-projections: on both sides of where one kernel takes over from the other.
     fn product_tokens(self, geometry: &Geometry) -> usize {
         let few = sys::ABSORB_FEW_ROWS as usize / (geometry.query_heads / geometry.kv_heads);

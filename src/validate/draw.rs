@@ -37,8 +37,8 @@ impl Draw {
         values.shuffle(&mut self.0);
     }
 
-    /// Cosines and sines of random angles, from the tangents of their halves: libraries of mathematics may differ in the
-    /// last bit of a cosine, but not of a quotient.
+    /// Cosines and sines of random angles, from the tangents of their halves: libraries of mathematics may differ in
+    /// the last bit of a cosine, but not of a quotient.
     pub fn tables(&mut self, positions: usize, frequencies: usize) -> crate::Result<RopeTables> {
         let angle = |half: f32| {
             let tangent = f64::from(half);

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// make the same bytes.)
 const METADATA: &str = "latent-attention";
 
-/// A folder of cases that is being written. It appears under its name, with all that was added, when it is published; if
-/// it never is, nothing is left.
+/// A folder of cases that is being written. It appears under its name, with all that was added, when it is published;
+/// if it never is, nothing is left.
 #[derive(Debug)]
 pub struct Dump {
     dir: PathBuf,

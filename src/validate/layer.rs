@@ -22,7 +22,7 @@ pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) 
     let batch = validation.batch(draw);
     let t = batch.query_tokens();
     batch.put(&mut case.tensors);
-    append::tokens(case, &batch, true, draw)?;
+    append::tokens(case, &batch, draw)?;
     case.tensors.put("q_nope", &[t, g.query_heads, g.nope_dim], &draw.bf16(t * g.query_heads * g.nope_dim, 1.0));
     up_project::weights(case, draw);
     Ok(())

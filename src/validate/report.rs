@@ -45,7 +45,7 @@ const COLUMNS: &str = "\
 max abs, max rel: largest |got - want|, and |got - want| / |want|
 cosine: sum (got - want)^2 / sum (got^2 + want^2)
 lse: largest |got - want| / max(1, |want|)
-worst element: the largest part of what the rule allows; [index] got, want +- allowed";
+worst element: the largest part of what the rule allows (of a step the largest error); [index] got, want +- allowed";
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -94,10 +94,6 @@ impl Tensors {
         self.by_name.insert(name.into(), tensor);
     }
 
-    pub fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
-    }
-
     /// The numbers of a tensor that has to have this type and shape.
     ///
     /// # Errors
@@ -109,11 +105,6 @@ impl Tensors {
             true => Ok(T::of_bytes(&tensor.bytes)),
             false => Err(self.unfit(name, expected(), format!("{:?} {}", tensor.shape, tensor.dtype))),
         }
-    }
-
-    /// [`Tensors::get`] of a tensor that may be absent.
-    pub fn optional<T: Number>(&self, name: &str, shape: &[usize]) -> Result<Option<Vec<T>>> {
-        self.has(name).then(|| self.get(name, shape)).transpose()
     }
 
     /// The sizes of a tensor that has to have N dimensions.

@@ -69,8 +69,8 @@ impl Rule {
             }
             Self::MergedLse => "1e-6 * max(1, |want|): f32 sums (tests/kernels/combine.rs)",
             Self::Projected => {
-                "|want|/256 + what rounding the latents to bf16 can move the sum by, f32 sums; rotated keys that the cache \
-                 holds in bf16 are copied (tests/kernels/up_project.rs)"
+                "|want|/256 + what rounding the latents to bf16 can move the sum by, f32 sums; rotated keys that the \
+                 cache holds in bf16 are copied (tests/kernels/up_project.rs)"
             }
             Self::Step => {
                 "root mean square of the error at most 3 sqrt(5) * 2^-9 of the output's: five roundings to bf16 \
@@ -113,9 +113,10 @@ pub(super) fn projected(want: f64, slack: f64) -> f64 {
 /// What the roundings of a latent and of f32 sums may cost the product with a row of weights: `sum` and `square` are of
 /// the magnitudes of its terms, `weights` is the sum of the weights' magnitudes, `largest` the latent's largest number.
 ///
-/// Latents are rounded to bf16 independently of each other, each by at most `a_i = 2^-8 |w_i c_i|` after multiplication:
-/// together beyond `4 sqrt(sum a_i^2)` once in 1500 times at the very worst (Hoeffding), never beyond `sum a_i`. Their
-/// dequantisation in f32 adds at most 2^-13 of a step, 2/15 of the largest number. Those of bf16 are not rounded.
+/// Latents are rounded to bf16 independently of each other, each by at most `a_i = 2^-8 |w_i c_i|` after
+/// multiplication: together beyond `4 sqrt(sum a_i^2)` once in 1500 times at the very worst (Hoeffding; of uniform
+/// errors those 4 are 7 standard deviations), never beyond `sum a_i`. Their dequantisation in f32 adds at most 2^-13 of
+/// a step, 2/15 of the largest number. Those of bf16 are not rounded.
 pub(super) fn latent_slack(latent: LatentFormat, [sum, square, weights]: [f64; 3], largest: f64) -> f64 {
     let rounding = match latent {
         LatentFormat::Bf16 => 0.0,

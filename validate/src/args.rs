@@ -19,10 +19,8 @@ pub struct Arguments {
     /// A named model
     #[arg(long, value_name = "NAME", default_value = "smollm-135m-d32", value_parser = names())]
     pub geometry: String,
-    #[command(flatten)]
-    pub sizes: Sizes,
-    /// How the cache stores latents; rotated keys are stored alike (`int4`: one scale for up to 512 latents, and one for
-    /// 32 numbers of a key)
+    /// How the cache stores latents; rotated keys are stored alike (`int4`: one scale for up to 512 latents, and one
+    /// for 32 numbers of a key)
     #[arg(long, value_name = "FORMAT", default_value = "int4", value_parser = of(&LATENT_FORMATS))]
     pub format: String,
     /// How the cache stores rotated keys, if otherwise
@@ -59,24 +57,33 @@ pub struct Arguments {
     /// Write the report to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub sizes: Sizes,
 }
 
 /// Sizes that replace those of the named model.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Sizes, instead of the named model's")]
 pub struct Sizes {
+    /// Query heads
     #[arg(long, value_name = "H")]
     query_heads: Option<usize>,
+    /// Heads with an up-projection of their own
     #[arg(long, value_name = "G")]
     kv_heads: Option<usize>,
+    /// Heads with a rotated key of their own
     #[arg(long, value_name = "Gr")]
     rope_heads: Option<usize>,
+    /// Numbers in a latent
     #[arg(long, value_name = "L")]
     latent_rank: Option<usize>,
+    /// Rotated dimensions per rope head
     #[arg(long, value_name = "R")]
     rope_dim: Option<usize>,
+    /// Dimensions per query and key head that are not rotated
     #[arg(long, value_name = "Dn")]
     nope_dim: Option<usize>,
+    /// Dimensions per value head
     #[arg(long, value_name = "Dv")]
     value_dim: Option<usize>,
 }

@@ -51,7 +51,7 @@ fn a_run_its_dump_and_a_damaged_dump() {
     let text = exits(&validate(&["--against", &dump]), 0);
     assert!(text.contains("PASSED"), "{text}");
 
-    // The last byte of the file is the last of the last tensor: they are sorted by the size of their numbers, then by name.
+    // The last byte of the file is of the last tensor: they are sorted by the size of their numbers, then by name.
     let file = Path::new(&dump).join("rope-append.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 0x11;
