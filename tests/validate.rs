@@ -190,6 +190,30 @@ fn a_query_that_saw_nothing_has_to_say_so() {
 }
 
 #[test]
+fn an_infinite_latent_that_nobody_sees_excuses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("dump");
+    let mut validation = small();
+    (validation.format, validation.seq_lens, validation.query_tokens) = (CacheFormat::BF16, vec![3, 3], vec![1, 0]);
+    dump(&validation, &folder);
+    let path = file(&folder, Kind::DecodeFixed);
+    let whole = std::fs::read(&path).unwrap();
+    let (header, metadata) = SafeTensors::read_metadata(&whole).unwrap();
+    let start = |tensor: &str| 8 + header + metadata.info(tensor).unwrap().data_offsets.0;
+    // The second sequence's first page: rows of the table have two entries of 4 bytes.
+    let page = usize::from(whole[start("page_table") + 8]);
+    let latent = start("cache") + page * metadata.info("cache").unwrap().shape[1];
+    edit(&path, |bytes| bytes[latent..latent + 2].copy_from_slice(&f32::INFINITY.to_le_bytes()[2..]));
+    let report = check(&folder).unwrap();
+    assert!(report.passed(), "{report}");
+    let index = damage(&path, "o_latent", &0.5f32.to_le_bytes()[2..]);
+    let report = check(&folder).unwrap();
+    let failed: Vec<_> = report.comparisons.iter().filter(|comparison| !comparison.passed).collect();
+    assert_eq!(failed.len(), 1, "{report}");
+    assert_eq!(failed[0].worst.as_ref().unwrap().index, index, "{report}");
+}
+
+#[test]
 fn a_byte_of_a_cache_is_said_to_be_whose_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("dump");

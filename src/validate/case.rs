@@ -15,7 +15,8 @@ use crate::error::Result;
 use crate::geometry::Geometry;
 use crate::sys;
 
-/// What is validated: every operation, in each of the ways that it can go.
+/// What is validated: every operation, in each of the ways that it can go. The order is that of the random streams:
+/// another one is another set of inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -113,8 +114,7 @@ impl Case {
         let settings = Settings::new(kind, validation);
         let source = PathBuf::from(kind.name()).with_extension("safetensors");
         let mut case = Self { settings, tensors: Tensors::new(source, Default::default()) };
-        let mut draw = Draw::new(validation.seed, kind as u64);
-        let draw = &mut draw;
+        let draw = &mut Draw::new(validation.seed, kind as u64);
         match kind {
             Kind::RopeAppend | Kind::RopeAppendNorm => append::inputs(&mut case, validation, draw)?,
             Kind::AbsorbQueryFew | Kind::AbsorbQueryMany | Kind::ExpandOutputFew | Kind::ExpandOutputMany => {

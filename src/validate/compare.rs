@@ -110,7 +110,7 @@ impl Output {
         let square = |sum: f64, x: f64| sum + x * x;
         let size = self.want.iter().copied().fold(0.0, square);
         let errors = self.got.iter().zip(&self.want).map(|(&got, &want)| error(got, want)).fold(0.0, square);
-        comparison.passed = errors.sqrt() <= most * size.sqrt();
+        comparison.passed = errors.is_finite() && errors.sqrt() <= most * size.sqrt();
         comparison
     }
 

@@ -80,12 +80,13 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     ])
 }
 
-/// The largest magnitude among the batch's latents.
+/// The largest magnitude among the batch's latents, of those that are numbers: an infinite one would allow everything.
 fn largest_latent(batch: &RaggedBatch, cache: &PagedCache) -> Result<f64> {
     let mut largest = 0f64;
     for place in batch.places() {
         let latent = cache.latent(batch.slot(place, cache.layout().page_size()))?;
-        largest = latent.iter().fold(largest, |largest, value| largest.max(value.abs()));
+        largest =
+            latent.iter().filter(|value| value.is_finite()).fold(largest, |largest, value| largest.max(value.abs()));
     }
     Ok(largest)
 }

@@ -70,9 +70,9 @@ pub(super) struct Settings {
     pub fixed_tokens: Option<usize>,
     /// Added to the mean square of the latent, where there is a norm.
     pub norm_epsilon: f32,
-    /// [`ScheduleConfig`](crate::ops::ScheduleConfig)'s.
+    /// Of a schedule, as [`ScheduleConfig`](crate::ops::ScheduleConfig)'s.
     pub tile_tokens: usize,
-    /// The same.
+    /// Of a schedule, too.
     pub target_items: usize,
 }
 
