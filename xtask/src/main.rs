@@ -33,7 +33,6 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Make src/sys.rs of csrc/params.h anew, and include/latent_attention.h of src/capi
     /// Run every operation against the f64 reference, on a GPU or the simulator; dump inputs and outputs, or check a dump
     #[command(disable_help_flag = true)]
     Validate {
@@ -41,7 +40,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Make src/sys.rs of csrc/params.h anew
+    /// Make src/sys.rs of csrc/params.h anew, and include/latent_attention.h of src/capi
     Bindings,
     /// Build the C library into target/capi: shared, static, and the header
     Capi,
@@ -66,7 +65,6 @@ fn main() -> Result<()> {
         Task::Bindings => bindings::write().and_then(|()| header::write()),
         Task::Capi => capi::build().map(|_| ()),
         Task::Validate { arguments } => validate(&arguments),
-        Task::Bindings => bindings::write(),
         Task::GpuCheck { arguments } => gpu_check::gpu_check(&arguments),
         Task::Kernels => resources::write(),
         Task::Test => test::everything(),

@@ -9,8 +9,7 @@ use crate::process::{self, output, run, run_inspected};
 use crate::{bindings, capi, header, resources, setup};
 
 /// Feature sets that must build on their own; the tests build all features together.
-const FEATURES: [&str; 6] = ["", "simulator", "convert", "load", "gguf", "capi"];
-const FEATURES: [&str; 6] = ["", "simulator", "convert", "load", "gguf", "validate"];
+const FEATURES: [&str; 7] = ["", "simulator", "convert", "load", "gguf", "capi", "validate"];
 
 pub fn everything() -> Result<()> {
     setup::everything()?;
