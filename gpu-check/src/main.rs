@@ -1,10 +1,9 @@
 //! Everything that only a GPU can show, in one command for a machine that has one but need not have cargo.
 //!
 //! `cargo xtask gpu-check` builds this program and puts the test programs beside it: the kernels' property tests and
-//! the simulator's instruction suite. It runs both on the GPU, then one test of each kernel under compute-sanitizer,
-//! then times each operation, and writes what came out to one JSON file.
+//! the simulator's instruction suite, and the benchmarks. It runs the tests on the GPU, then one test of each kernel
+//! under compute-sanitizer, then the smallest sweep of the benchmarks, and writes what came out to one JSON file.
 
-mod operations;
 mod programs;
 mod report;
 mod timing;
@@ -43,13 +42,15 @@ fn main() -> Result<ExitCode> {
     let device = Device::cuda(arguments.device)?;
     let mut report = Report::new(&device);
     println!("{} on commit {}", report.gpu, report.commit);
+    // The programs beside this one.
+    let here = std::env::current_exe()?.parent().context("this program is in no folder")?.to_path_buf();
     if !arguments.only_timing {
-        // The programs beside this one.
-        let here = std::env::current_exe()?.parent().context("this program is in no folder")?.to_path_buf();
         report.programs = programs::run_all(&here, &arguments.suite, arguments.device)?;
+        // Kept, should the rest be cut short.
+        report.write(&arguments.json)?;
     }
     if !arguments.only_tests {
-        report.timing = Some(timing::run(&device)?);
+        report.timing = Some(timing::run(&here, arguments.device, &arguments.json.with_extension("timing.json"))?);
     }
     report.write(&arguments.json)?;
     println!("wrote {}", arguments.json.display());

@@ -44,7 +44,8 @@ impl Report {
 
     /// Whether every program did.
     pub fn passed(&self) -> bool {
-        self.programs.iter().all(|outcome| outcome.success)
+        let timed = self.timing.as_ref().is_none_or(|timing| timing.success);
+        timed && self.programs.iter().all(|outcome| outcome.success)
     }
 
     /// Writes the file.

@@ -54,6 +54,7 @@ fn programs() -> Result<Vec<(&'static str, PathBuf)>> {
         build("gpu-check", &["build", "--package", "gpu-check"])?,
         build("validate", &["build", "--package", "validate"])?,
         build("kernels", &["test", "--no-run", "--package", "latent-attention", "--test", "kernels"])?,
+        build("benchmarks", &["build", "--package", "latent-attention", "--bench", "benchmarks"])?,
         build("suite", &["test", "--no-run", "--package", "ptx-sim", "--test", "suite"])?,
     ])
 }

@@ -1,0 +1,56 @@
+//! `decode`: attention over the cached latents, and the merging of what was split.
+
+use anyhow::Result;
+use latent_attention::ops::{Decode, DecodeArgs, DecodeConfig};
+
+use super::harness::lab::{Lab, Sample};
+use super::harness::memory::{Copies, Inputs};
+use super::harness::shape::{Format, Kind, Operation, Shape, Work};
+
+pub const DECODE: Operation = Operation { name: "decode", kind: Kind::Attention, formats: &Format::ALL, work, run };
+
+/// The configuration of a shape's attention.
+pub fn config(shape: &Shape) -> Result<DecodeConfig> {
+    let (g, layout) = (shape.geometry(), shape.layout()?);
+    Ok(DecodeConfig::new(*g, layout, g.default_scale() as f32, shape.batch, shape.context))
+}
+
+/// Every cached byte once; the queries and outputs. Products with the keys, and with the latents once more.
+pub fn work(shape: &Shape) -> Result<Work> {
+    let (g, cached) = (shape.geometry(), shape.batch * shape.context);
+    let rows = shape.batch * g.query_heads;
+    let tensors = rows * (2 * (2 * g.latent_rank + g.rope_dim) + size_of::<f32>());
+    Ok(Work {
+        bytes: (cached * shape.layout()?.bytes_per_token() + tensors) as u64,
+        flops: 2 * (cached * g.query_heads * (2 * g.latent_rank + g.rope_dim)) as u64,
+    })
+}
+
+fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
+    let (g, tokens) = (shape.geometry(), shape.batch);
+    let operation = Decode::new(&lab.device, config(shape)?)?;
+    let copies = lab.gauge.copies(work(shape)?.bytes);
+    let mut inputs = Inputs::default();
+    let q_latent = inputs.tensor([tokens, g.query_heads, g.latent_rank]);
+    let q_rope = inputs.tensor([tokens, g.query_heads, g.rope_dim]);
+    lab.numbers.arrange(&inputs, copies)?;
+    lab.cache.arrange(&shape.layout()?, shape.pages(), copies)?;
+    let rows = tokens * g.query_heads;
+    let mut o_latent = Copies::new(&lab.device, rows * g.latent_rank, copies)?;
+    let mut lse = Copies::new(&lab.device, rows, copies)?;
+    let batch = shape.batch_buffers(&lab.device)?;
+    let mut workspace = lab.device.allocate::<u8>(operation.workspace_bytes())?;
+    // One plan serves all layers of a step: it is measured as `schedule`.
+    let mut plan = operation.plan(lab.gauge.stream(), &batch.batch(), tokens, workspace.view_mut())?;
+    lab.gauge.stream().synchronize()?;
+    lab.gauge.measure(copies, |stream, copy| {
+        let args = DecodeArgs {
+            q_latent: lab.numbers.tensor(copy, &q_latent)?,
+            q_rope: lab.numbers.tensor(copy, &q_rope)?,
+            cache: lab.cache.view(copy)?,
+            o_latent: o_latent.view_mut(copy)?,
+            lse: lse.view_mut(copy)?,
+        };
+        operation.run(stream, &mut plan, args)
+    })
+}

@@ -1,0 +1,169 @@
+//! What is written down.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::ceilings::Ceilings;
+use super::clock::Times;
+use super::counts::Counts;
+use super::lab::{Lab, nvidia_smi};
+use super::shape::{Shape, Work};
+use super::sweep;
+
+/// The file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whether rows hold times or counts.
+    pub kind: Kind,
+    /// The device's name.
+    pub device: String,
+    /// A GPU's compute capability, as 9.0.
+    pub compute_capability: Option<String>,
+    /// A GPU's driver, as nvidia-smi prints it.
+    pub driver: Option<String>,
+    /// The commit that the program was built from.
+    pub commit: String,
+    /// The library's version.
+    pub version: String,
+    /// When the program was started, in UTC.
+    pub date: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Measured at the beginning, which fractions refer to, and at the end; or the assumed ones.
+    pub ceilings: Vec<Ceilings>,
+    pub rows: Vec<Row>,
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What rows hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    #[serde(rename = "timed")]
+    Timed,
+    #[serde(rename = "counted, not timed")]
+    Counted,
+}
+
+/// One operation on one shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub operation: String,
+    pub model: String,
+    pub format: String,
+    /// Sequences, one new token each.
+    pub batch: usize,
+    /// Tokens that each has in the cache.
+    pub context: usize,
+    /// Bytes and floating-point operations that it cannot do without.
+    pub bytes: u64,
+    pub flops: u64,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Timed(Timed),
+    Counted(Counts),
+}
+
+/// Times and what follows from them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timed {
+    #[serde(flatten)]
+    pub times: Times,
+    pub tb_per_s: f64,
+    pub tflop_per_s: f64,
+    /// The time that its own roofline allows, over the median: the larger of bytes at the copy's rate and arithmetic at
+    /// the products' rate.
+    pub fraction: f64,
+}
+
+/// A row that there is not, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub row: String,
+    pub why: String,
+}
+
+impl Report {
+    /// An empty one. `ordinal` is a GPU's number.
+    pub fn new(lab: &Lab, ordinal: Option<usize>, command: Vec<String>, ceilings: Vec<Ceilings>) -> Self {
+        Self {
+            kind: if ordinal.is_some() { Kind::Timed } else { Kind::Counted },
+            device: lab.device.name().into(),
+            compute_capability: lab.device.compute_capability().map(|(major, minor)| format!("{major}.{minor}")),
+            driver: ordinal.and_then(|ordinal| nvidia_smi(ordinal, "driver_version")),
+            commit: option_env!("LATENT_ATTENTION_COMMIT").unwrap_or("unknown: not built by `cargo xtask`").into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            command,
+            ceilings,
+            rows: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it is not there, or not a report.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is no report of the benchmarks", path.display()))
+    }
+
+    /// Writes the file. An earlier one is replaced at once: there is a whole one at any time.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let partial = path.with_extension("partial");
+        let written = fs::write(&partial, serde_json::to_vec_pretty(self)?).and_then(|()| fs::rename(&partial, path));
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Row {
+    /// A row of a shape.
+    pub fn new(operation: &str, shape: &Shape, work: &Work, outcome: Outcome) -> Self {
+        Self {
+            operation: operation.into(),
+            model: shape.model.0.into(),
+            format: shape.format.name().into(),
+            batch: shape.batch,
+            context: shape.context,
+            bytes: work.bytes,
+            flops: work.flops,
+            outcome,
+        }
+    }
+
+    /// What it cannot do without.
+    pub fn work(&self) -> Work {
+        Work { bytes: self.bytes, flops: self.flops }
+    }
+
+    /// Its name: as [`sweep::Case::id`].
+    pub fn id(&self) -> String {
+        sweep::id(&self.operation, &self.model, &self.format, self.batch, self.context)
+    }
+}
+
+impl Timed {
+    /// Times of some work on a machine.
+    pub fn new(times: Times, work: &Work, ceilings: &Ceilings) -> Self {
+        let per_us = |amount: u64| amount as f64 / times.median_us / 1e6;
+        Self {
+            tb_per_s: per_us(work.bytes),
+            tflop_per_s: per_us(work.flops),
+            fraction: ceilings.least_us(work) / times.median_us,
+            times,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Rows as lines of a Markdown table that also reads well in a terminal, printed one by one as they are made.
+
+use super::ceilings::Ceilings;
+use super::report::{Kind, Outcome, Row};
+
+/// What all rows begin with: titles and widths; the last two are numbers.
+const SHAPE: [(&str, usize); 5] = [("operation", 13), ("model", 17), ("format", 8), ("batch", 5), ("context", 7)];
+
+/// Number of columns of `SHAPE` that hold text, which stands to the left.
+const TEXTS: usize = 3;
+
+const TIMED: [(&str, usize); 8] = [
+    ("median us", 10),
+    ("p10 us", 10),
+    ("p90 us", 10),
+    ("MB", 9),
+    ("GFLOP", 9),
+    ("TB/s", 6),
+    ("TFLOP/s", 7),
+    ("of its roofline", 15),
+];
+
+const COUNTED: [(&str, usize); 6] =
+    [("needed B", 10), ("read B", 10), ("written B", 10), ("warp instr.", 11), ("mma", 8), ("conflicts", 9)];
+
+/// Title, rule and the explanation above them.
+pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
+    let what = match kind {
+        Kind::Timed => format!(
+            "Timed: microseconds per launch. The roofline of a row is the larger of its bytes at {} and its arithmetic \
+             at {}, measured in this run.",
+            ceilings.first().map_or_else(String::new, |c| format!("{:.2} TB/s", c.tb_per_s)),
+            ceilings.first().map_or_else(String::new, |c| format!("{:.0} TFLOP/s", c.tflop_per_s)),
+        ),
+        Kind::Counted => format!(
+            "Counted on the simulator, not timed: per token. \"At least\" is the roofline of what is needed, assuming \
+             {}.",
+            ceilings
+                .iter()
+                .map(|c| format!("{} TB/s and {} TFLOP/s ({})", c.tb_per_s, c.tflop_per_s, c.name))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+    };
+    let columns = columns(kind, ceilings);
+    let titles: Vec<String> = columns.iter().map(|(title, _)| title.clone()).collect();
+    let rule: String = columns
+        .iter()
+        .enumerate()
+        .map(|(i, (_, width))| match i < TEXTS {
+            true => format!("|{}", "-".repeat(width + 2)),
+            false => format!("|{}:", "-".repeat(width + 1)),
+        })
+        .collect();
+    format!("{what}\n\n{}\n{rule}|", line(&columns, &titles))
+}
+
+/// One row.
+pub fn row(row: &Row, ceilings: &[Ceilings]) -> String {
+    let mut cells = vec![
+        row.operation.clone(),
+        row.model.clone(),
+        row.format.clone(),
+        row.batch.to_string(),
+        row.context.to_string(),
+    ];
+    let kind = match &row.outcome {
+        Outcome::Timed(timed) => {
+            cells.extend([timed.times.median_us, timed.times.p10_us, timed.times.p90_us].map(|us| format!("{us:.2}")));
+            cells.push(format!("{:.3}", row.bytes as f64 / 1e6));
+            cells.push(format!("{:.3}", row.flops as f64 / 1e9));
+            cells.push(format!("{:.2}", timed.tb_per_s));
+            cells.push(format!("{:.1}", timed.tflop_per_s));
+            let bound = match ceilings.first().is_some_and(|c| c.is_bound_by_bytes(&row.work())) {
+                true => "bytes",
+                false => "flops",
+            };
+            cells.push(format!("{:.1} % ({bound})", 100.0 * timed.fraction));
+            Kind::Timed
+        }
+        Outcome::Counted(counts) => {
+            cells.extend(
+                [
+                    counts.needed_bytes,
+                    counts.read_bytes,
+                    counts.written_bytes,
+                    counts.warp_instructions,
+                    counts.mma_instructions,
+                    counts.bank_conflicts,
+                ]
+                .map(|count| format!("{count:.1}")),
+            );
+            cells.extend(counts.least_ns.iter().map(|(_, ns)| format!("{ns:.3}")));
+            Kind::Counted
+        }
+    };
+    line(&columns(kind, ceilings), &cells)
+}
+
+fn columns(kind: Kind, ceilings: &[Ceilings]) -> Vec<(String, usize)> {
+    let owned = |columns: &[(&str, usize)]| columns.iter().map(|&(title, width)| (title.to_owned(), width)).collect();
+    let mut all: Vec<(String, usize)> = owned(&SHAPE);
+    match kind {
+        Kind::Timed => all.extend::<Vec<_>>(owned(&TIMED)),
+        Kind::Counted => {
+            all.extend::<Vec<_>>(owned(&COUNTED));
+            let title = |machine: &Ceilings| format!("{}: at least ns", machine.name);
+            all.extend(ceilings.iter().map(title).map(|title| (title.clone(), title.len())));
+        }
+    }
+    all
+}
+
+fn line(columns: &[(String, usize)], cells: &[String]) -> String {
+    let cell = |(i, ((_, width), cell)): (usize, (&(String, usize), &String))| match i < TEXTS {
+        true => format!("| {cell:<width$} "),
+        false => format!("| {cell:>width$} "),
+    };
+    columns.iter().zip(cells).enumerate().map(cell).chain(["|".to_owned()]).collect()
+}

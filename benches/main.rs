@@ -1,0 +1,33 @@
+//! Benchmarks of every operation and of a layer's whole decode step: timed on a GPU, counted on the simulator.
+//!
+//! One program: `cargo bench` builds and runs it, and `cargo xtask gpu-check` puts it into target/gpu for machines
+//! without cargo. docs/benchmarks.md says how to use it and how to read what it prints.
+
+mod absorb;
+mod combine;
+mod decode;
+mod harness;
+mod layer;
+mod rope_append;
+mod schedule;
+mod up_project;
+
+use std::process::ExitCode;
+
+use harness::shape::Operation;
+
+/// In the order in which they are measured: what matters most first, in case time runs out.
+const OPERATIONS: [&Operation; 8] = [
+    &decode::DECODE,
+    &layer::LAYER,
+    &absorb::ABSORB_QUERY,
+    &absorb::EXPAND_OUTPUT,
+    &up_project::UP_PROJECT,
+    &rope_append::ROPE_APPEND,
+    &combine::COMBINE,
+    &schedule::SCHEDULE,
+];
+
+fn main() -> anyhow::Result<ExitCode> {
+    harness::command::main(&OPERATIONS)
+}
