@@ -6,7 +6,7 @@
 mod absorb;
 mod combine;
 mod decode;
-mod harness;
+pub(crate) mod harness; // and `OPERATIONS`: tests/benchmarks includes this file
 mod layer;
 mod rope_append;
 mod schedule;
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use harness::shape::Operation;
 
 /// In the order in which they are measured: what matters most first, in case time runs out.
-const OPERATIONS: [&Operation; 8] = [
+pub(crate) const OPERATIONS: [&Operation; 8] = [
     &decode::DECODE,
     &layer::LAYER,
     &absorb::ABSORB_QUERY,

@@ -23,7 +23,7 @@ pub struct DoesNotFit {
 impl std::fmt::Display for DoesNotFit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let gb = |bytes: usize| bytes as f64 / 1e9;
-        write!(f, "its cache takes {:.1} GB, of {:.1} GB (--memory)", gb(self.needed), gb(self.limit))
+        write!(f, "its cache takes {:.4} GB, of {:.4} GB (--memory)", gb(self.needed), gb(self.limit))
     }
 }
 

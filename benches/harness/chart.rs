@@ -53,21 +53,23 @@ pub struct Panel {
     pub x: &'static str,
     pub y: &'static str,
     pub y_base: f64,
+    /// The x axis goes so many times beyond the last point; much beyond, the legend stands there.
+    pub room: f64,
     pub series: Vec<Series>,
 }
 
-/// Draws panels in rows of `columns` into a file, under one title.
+/// Draws panels in rows of `columns` into a file, under a title and a line below it.
 ///
 /// # Errors
 /// If there is nothing to draw, or the file cannot be written.
-pub fn draw(title: &str, panels: &[Panel], columns: usize, path: &Path) -> Result<()> {
+pub fn draw([title, subtitle]: [&str; 2], panels: &[Panel], columns: usize, path: &Path) -> Result<()> {
     let rows = panels.len().div_ceil(columns);
     let (width, height) = if columns == 1 { (900, 560) } else { (460 * columns as u32, 340 * rows as u32) };
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (width, height + 40)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (width, height + 60)).into_drawing_area();
         root.fill(&WHITE).map_err(failed)?;
-        let root = root.titled(title, (FONT, 20)).map_err(failed)?;
+        let root = root.titled(title, (FONT, 20)).map_err(failed)?.titled(subtitle, (FONT, 14)).map_err(failed)?;
         for (panel, area) in panels.iter().zip(root.split_evenly((rows, columns))) {
             panel.draw(&area)?;
         }
@@ -81,6 +83,7 @@ impl Panel {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let nothing = || format!("nothing to draw for {}", self.title);
         let x = padded(points().map(|point| point.0), 1.3).with_context(nothing)?;
+        let x = x.start..x.end * self.room;
         let y = padded(points().map(|point| point.1), 1.5).with_context(nothing)?;
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, (FONT, 16).into_font().color(&BLACK))
@@ -119,9 +122,11 @@ impl Panel {
             let legend = move |(x, y)| Circle::new((x + 8, y), 4, colour.filled());
             chart.draw_series(marks).map_err(failed)?.label(&series.label).legend(legend);
         }
+        // Lines that rise leave the upper left corner free.
+        let corner = if self.room > 1.0 { SeriesLabelPosition::MiddleRight } else { SeriesLabelPosition::UpperLeft };
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(corner)
             .border_style(GRID)
             .background_style(WHITE.mix(0.8))
             .label_font((FONT, 12))

@@ -108,8 +108,8 @@ impl Clock {
 }
 
 impl Times {
-    /// Of at least one time per launch.
-    fn of(mut times: Vec<f64>, launches: usize, copies: usize) -> Self {
+    /// Of the microseconds per launch in each repetition, at least one.
+    pub fn of(mut times: Vec<f64>, launches: usize, copies: usize) -> Self {
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[(share * (times.len() - 1) as f64).round() as usize];
         Self { median_us: at(0.5), p10_us: at(0.1), p90_us: at(0.9), repetitions: times.len(), launches, copies }

@@ -37,7 +37,7 @@ pub fn draw(report: &Report, folder: &Path) -> Result<Vec<PathBuf>> {
                 n @ 1..=2 => n,
                 _ => 3,
             };
-            chart::draw(&format!("{title} ({})", how(report)), &panels, columns, &path)?;
+            chart::draw([title, &how(report)], &panels, columns, &path)?;
             drawn.push(path);
         }
     }
@@ -86,6 +86,7 @@ fn roofline(report: &Report) -> Panel {
         x: "FLOPs per byte that must be moved",
         y: "TFLOP/s",
         y_base: 10.0,
+        room: 1.0,
         series,
     }
 }
@@ -104,6 +105,7 @@ fn contexts(report: &Report, batch: usize) -> Vec<Panel> {
             x: "tokens of context per sequence",
             y: "us per layer",
             y_base: 10.0,
+            room: 1.0,
             series: series.filter(|series| !series.points.is_empty()).collect(),
         }
     };
@@ -129,6 +131,7 @@ fn speed_ups(report: &Report, batch: usize) -> Vec<Panel> {
             x: "tokens of context per sequence",
             y: "times as fast as bf16",
             y_base: 2.0,
+            room: 16.0,
             series: series.filter(|series| !series.points.is_empty()).collect(),
         }
     };

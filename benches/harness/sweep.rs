@@ -18,6 +18,9 @@ pub enum Sweep {
     Counted,
 }
 
+/// What takes the simulator more than a few seconds is left out: the largest models' up-projection.
+const MOST_COUNTED_FLOPS: u64 = 5_000_000_000;
+
 /// One row to be measured.
 #[derive(Clone, Copy)]
 pub struct Case {
@@ -96,10 +99,13 @@ fn is_measured(sweep: Sweep, case: &Case) -> bool {
     match sweep {
         Sweep::Full => true,
         Sweep::Smoke => ["llama2-7b-d64", "llama3-8b-d64", "deepseek-v3"].contains(&model),
-        // A layer's weights take long to prepare, and groups differ little from one scale.
+        // A layer's weights take long to prepare.
         Sweep::Quick if is_layer => shape.context == 8 * 1024 && [1, 16, 64].contains(&shape.batch),
         Sweep::Quick => shape.format != Format::Int4Group64 || shape.batch == 16,
-        // Groups only differ in what reads and writes them one by one.
-        Sweep::Counted => shape.format != Format::Int4Group64 || case.operation.name == "decode",
+        Sweep::Counted => {
+            let stands_for_others = shape.format == Format::Int4 || case.operation.formats.len() == 1;
+            let is_quick = (case.operation.work)(shape).is_ok_and(|work| work.flops < MOST_COUNTED_FLOPS);
+            is_quick && (stands_for_others || case.operation.name == "decode")
+        }
     }
 }

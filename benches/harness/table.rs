@@ -27,7 +27,7 @@ const COUNTED: [(&str, usize); 6] =
 pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
     let what = match kind {
         Kind::Timed => format!(
-            "Timed: microseconds per launch. The roofline of a row is the larger of its bytes at {} and its arithmetic \
+            "Timed: microseconds per run. The roofline of a row is the larger of its bytes at {} and its arithmetic \
              at {}, measured in this run.",
             ceilings.first().map_or_else(String::new, |c| format!("{:.2} TB/s", c.tb_per_s)),
             ceilings.first().map_or_else(String::new, |c| format!("{:.0} TFLOP/s", c.tflop_per_s)),
