@@ -16,7 +16,7 @@ use super::cache::DoesNotFit;
 use super::ceilings::Ceilings;
 use super::counts::Counts;
 use super::lab::{Gauge, Lab, Sample};
-use super::report::{LeftOut, Outcome, Report, Row, Timed};
+use super::report::{Kind, LeftOut, Outcome, Report, Row, Timed};
 use super::shape::Operation;
 use super::sweep::{Case, Sweep, cases};
 use super::{compare, plot, table};
@@ -132,21 +132,29 @@ pub fn run(operations: &[&'static Operation], command: &[OsString]) -> Result<Ex
         cases.iter().for_each(|case| println!("{}", case.id()));
         return Ok(ExitCode::SUCCESS);
     }
-    let mut lab = match target {
-        Target::Cuda(ordinal) => Lab::on_gpu(Device::cuda(ordinal)?, ordinal, arguments.memory)?,
-        Target::Simulated => Lab::simulated(arguments.memory)?,
-    };
     let command = command.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    let ordinal = if let Target::Cuda(ordinal) = target { Some(ordinal) } else { None };
-    let mut report = Report::new(&lab, ordinal, command, ceilings(&lab, "at the beginning")?);
+    let (report, failed) = measure(target, &cases, &arguments, command)?;
+    draw(&report, arguments.plot.as_deref())?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Measures all cases and says how many failed.
+fn measure(target: Target, cases: &[Case], arguments: &Arguments, command: Vec<String>) -> Result<(Report, usize)> {
+    let (mut lab, ordinal) = match target {
+        Target::Cuda(ordinal) => (Lab::on_gpu(Device::cuda(ordinal)?, ordinal, arguments.memory)?, Some(ordinal)),
+        Target::Simulated => (Lab::simulated(arguments.memory)?, None),
+    };
+    let mut report = Report::new(&lab, ordinal, command, ceilings(&lab.device, &lab.gauge, "at the beginning")?);
     println!("{} on {}, commit {}", report.date, report.device, report.commit);
     println!("{} rows. {}", cases.len(), table::header(report.kind, &report.ceilings));
-    let failed = measure(&mut lab, &cases, &arguments, &mut report)?;
+    let failed = measure_each(&mut lab, cases, arguments, &mut report)?;
     if !report.left_out.is_empty() {
         println!("{} rows were left out, {failed} of them because they failed", report.left_out.len());
     }
-    if matches!(lab.gauge, Gauge::Clock(_)) && failed == 0 {
-        report.ceilings.extend(ceilings(&lab, "at the end")?);
+    // The copy needs memory too.
+    drop((lab.cache, lab.numbers));
+    if report.kind == Kind::Timed {
+        report.ceilings.extend(ceilings(&lab.device, &lab.gauge, "at the end")?);
         for c in &report.ceilings {
             println!("ceilings {}: copy {:.3} TB/s, bf16 products {:.1} TFLOP/s", c.name, c.tb_per_s, c.tflop_per_s);
         }
@@ -155,8 +163,7 @@ pub fn run(operations: &[&'static Operation], command: &[OsString]) -> Result<Ex
         report.write(path)?;
         println!("wrote {}", path.display());
     }
-    draw(&report, arguments.plot.as_deref())?;
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok((report, failed))
 }
 
 /// The first GPU, or the simulator if there is none.
@@ -171,15 +178,15 @@ fn first_device() -> Result<Target> {
     }
 }
 
-fn ceilings(lab: &Lab, when: &str) -> Result<Vec<Ceilings>> {
-    match &lab.gauge {
-        Gauge::Clock(clock) => Ok(vec![Ceilings::measure(&lab.device, clock, when)?]),
+fn ceilings(device: &Device, gauge: &Gauge, when: &str) -> Result<Vec<Ceilings>> {
+    match gauge {
+        Gauge::Clock(clock) => Ok(vec![Ceilings::measure(device, clock, when)?]),
         Gauge::Meter(_) => Ok(Ceilings::assumed()),
     }
 }
 
-/// Measures all cases, prints and keeps each as it is made. Returns how many failed.
-fn measure(lab: &mut Lab, cases: &[Case], arguments: &Arguments, report: &mut Report) -> Result<usize> {
+/// Prints and keeps each row as it is made. Returns how many failed.
+fn measure_each(lab: &mut Lab, cases: &[Case], arguments: &Arguments, report: &mut Report) -> Result<usize> {
     let (start, limit) = (Instant::now(), arguments.time_limit.map(Duration::from_secs));
     let bar = ProgressBar::new(cases.len() as u64)
         .with_style(ProgressStyle::with_template("{bar:32} {pos}/{len}, {eta} left  {msg}")?.progress_chars("=> "));

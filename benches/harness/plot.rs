@@ -131,7 +131,7 @@ fn speed_ups(report: &Report, batch: usize) -> Vec<Panel> {
             x: "tokens of context per sequence",
             y: "times as fast as bf16",
             y_base: 2.0,
-            room: 16.0,
+            room: 48.0,
             series: series.filter(|series| !series.points.is_empty()).collect(),
         }
     };

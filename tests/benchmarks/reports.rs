@@ -93,7 +93,7 @@ fn tables_line_up_and_say_what_bounds_a_row() {
         (Kind::Counted, counted(225.25), " 225.2 |"),
     ] {
         let machine = Ceilings { name: "H200".into(), ..ceilings() };
-        let header = table::header(kind, &[machine.clone()]);
+        let header = table::header(kind, std::slice::from_ref(&machine));
         let [titles, rule] = [2, 3].map(|line| header.lines().nth(line).unwrap());
         let line = table::row(&row, &[machine]);
         let bars = |line: &str| line.match_indices('|').map(|(i, _)| i).collect::<Vec<_>>();
