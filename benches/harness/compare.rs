@@ -33,10 +33,29 @@ pub fn compare(before: &Report, after: &Report) -> Result<String> {
     let [old, new] = [rows(before), rows(after)];
     let both = before.rows.iter().filter_map(|row| Some((row, new.get(&row.id())?)));
     let lines: Vec<_> = both.map(|(old, new)| (old.id(), changes(old, new))).collect();
+    text.push_str(&table(&lines)?);
+    for (name, these, others) in [("before", &old, &new), ("after", &new, &old)] {
+        let alone: Vec<_> = these.keys().filter(|id| !others.contains_key(*id)).collect();
+        if !alone.is_empty() {
+            writeln!(text, "\nOnly {name} ({}):", alone.len())?;
+            alone.iter().try_for_each(|id| writeln!(text, "  {id}"))?;
+        }
+    }
+    let beyond = |verdict: &str| lines.iter().flat_map(|(_, c)| c).filter(|change| change.verdict() == verdict).count();
+    writeln!(text, "\n{} rows in both; {} lower, {} higher", lines.len(), beyond("lower"), beyond("higher"))?;
+    Ok(text)
+}
+
+/// The changes as a table; nothing if there are none.
+fn table(lines: &[(String, Vec<Change>)]) -> Result<String> {
+    let mut text = String::new();
+    if lines.iter().all(|(_, changes)| changes.is_empty()) {
+        return Ok(text);
+    }
     let width = lines.iter().map(|(id, _)| id.len()).max().unwrap_or(0).max(3);
     writeln!(text, "\n| {:<width$} | {:<11} |     before |      after |   change |        |", "row", "what")?;
     writeln!(text, "|{}|{}|-----------:|-----------:|---------:|--------|", "-".repeat(width + 2), "-".repeat(13))?;
-    for (id, changes) in &lines {
+    for (id, changes) in lines {
         for change in changes {
             let Change { what, before, after, .. } = change;
             writeln!(
@@ -47,15 +66,6 @@ pub fn compare(before: &Report, after: &Report) -> Result<String> {
             )?;
         }
     }
-    for (name, these, others) in [("before", &old, &new), ("after", &new, &old)] {
-        let alone: Vec<_> = these.keys().filter(|id| !others.contains_key(*id)).collect();
-        if !alone.is_empty() {
-            writeln!(text, "\nOnly {name} ({}):", alone.len())?;
-            alone.iter().try_for_each(|id| writeln!(text, "  {id}"))?;
-        }
-    }
-    let beyond = |verdict: &str| lines.iter().flat_map(|(_, c)| c).filter(|change| change.verdict() == verdict).count();
-    writeln!(text, "\n{} rows in both; {} lower, {} higher", lines.len(), beyond("lower"), beyond("higher"))?;
     Ok(text)
 }
 

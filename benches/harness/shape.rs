@@ -128,8 +128,10 @@ pub struct Work {
 /// What an operation's work grows with, which also decides on the batches and contexts that it is measured on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Attention of one new token per sequence over the cached ones.
+    /// Attention of one new token per sequence over the cached ones: grows with these.
     Attention,
+    /// A whole step, on the same batches and contexts, but counted per new token.
+    Step,
     /// All cached tokens at once.
     Prefill,
     /// One new token per sequence, whatever is cached.
@@ -151,7 +153,7 @@ impl Operation {
     pub fn tokens(&self, shape: &Shape) -> usize {
         match self.kind {
             Kind::Attention | Kind::Prefill => shape.batch * shape.context,
-            Kind::Tokens => shape.batch,
+            Kind::Step | Kind::Tokens => shape.batch,
         }
     }
 
@@ -159,7 +161,7 @@ impl Operation {
     pub fn half(&self, shape: &Shape) -> Shape {
         match self.kind {
             Kind::Attention | Kind::Prefill => Shape { context: shape.context / 2, ..*shape },
-            Kind::Tokens => Shape { batch: shape.batch / 2, ..*shape },
+            Kind::Step | Kind::Tokens => Shape { batch: shape.batch / 2, ..*shape },
         }
     }
 }

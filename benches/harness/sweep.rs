@@ -70,22 +70,26 @@ fn points(sweep: Sweep, kind: Kind) -> Vec<(usize, usize)> {
         points.extend(batches.iter().flat_map(|&batch| contexts.iter().map(move |&context| (batch, context))));
     };
     match (sweep, kind) {
-        (Sweep::Smoke, Kind::Attention) => grid(&[16], &[16 * k]),
+        (Sweep::Smoke, Kind::Attention | Kind::Step) => grid(&[16], &[16 * k]),
         (Sweep::Smoke, Kind::Prefill) => grid(&[16], &[k]),
         (Sweep::Smoke, Kind::Tokens) => grid(&[16], &[8 * k]),
         (Sweep::Quick, Kind::Attention) => {
             grid(&[1, 16, 128], &[k, 4 * k, 16 * k, 64 * k, 128 * k]);
             grid(&[1, 4, 16, 64, 256], &[8 * k]);
         }
+        // A layer's weights take long to prepare.
+        (Sweep::Quick, Kind::Step) => grid(&[1, 16, 64], &[8 * k]),
         (Sweep::Quick, Kind::Prefill) => grid(&[16], &[k]),
         (Sweep::Quick, Kind::Tokens) => grid(&[1, 16, 128], &[8 * k]),
-        (Sweep::Full, Kind::Attention) => {
+        (Sweep::Full, Kind::Attention | Kind::Step) => {
             grid(&[1, 16, 128], &[1, 2, 4, 16, 32, 64, 128, 256].map(|context| context * k));
             grid(&[1, 2, 4, 8, 16, 32, 64, 128, 256], &[8 * k]);
         }
         (Sweep::Full, Kind::Prefill) => grid(&[1, 4, 16], &[k, 4 * k]),
         (Sweep::Full, Kind::Tokens) => grid(&[1, 2, 4, 8, 16, 32, 64, 128, 256], &[8 * k]),
         (Sweep::Counted, Kind::Attention) => grid(&[1], &[k]),
+        // Neither four sequences nor half of them are split on the simulated device.
+        (Sweep::Counted, Kind::Step) => grid(&[4], &[k / 4]),
         (Sweep::Counted, Kind::Prefill) => grid(&[1], &[256]),
         (Sweep::Counted, Kind::Tokens) => grid(&[16], &[k]),
     }
@@ -95,12 +99,10 @@ fn points(sweep: Sweep, kind: Kind) -> Vec<(usize, usize)> {
 /// What a smaller sweep leaves out besides batches and contexts.
 fn is_measured(sweep: Sweep, case: &Case) -> bool {
     let (shape, model) = (&case.shape, case.shape.model.0);
-    let is_layer = case.operation.name == "layer";
     match sweep {
         Sweep::Full => true,
         Sweep::Smoke => ["llama2-7b-d64", "llama3-8b-d64", "deepseek-v3"].contains(&model),
-        // A layer's weights take long to prepare.
-        Sweep::Quick if is_layer => shape.context == 8 * 1024 && [1, 16, 64].contains(&shape.batch),
+        // Groups cost nearly what one scale does: one batch will show it.
         Sweep::Quick => shape.format != Format::Int4Group64 || shape.batch == 16,
         Sweep::Counted => {
             let stands_for_others = shape.format == Format::Int4 || case.operation.formats.len() == 1;

@@ -33,8 +33,8 @@ pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
             ceilings.first().map_or_else(String::new, |c| format!("{:.0} TFLOP/s", c.tflop_per_s)),
         ),
         Kind::Counted => format!(
-            "Counted on the simulator, not timed: per token. \"At least\" is the roofline of what is needed, assuming \
-             {}.",
+            "Counted on the simulator, not timed: per cached token (decode, up_project) or per new token (the others). \
+             \"At least\" is the roofline of what is needed, assuming {}.",
             ceilings
                 .iter()
                 .map(|c| format!("{} TB/s and {} TFLOP/s ({})", c.tb_per_s, c.tflop_per_s, c.name))
