@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -99,7 +100,7 @@ impl Report {
             device: lab.device.name().into(),
             compute_capability: lab.device.compute_capability().map(|(major, minor)| format!("{major}.{minor}")),
             driver: ordinal.and_then(|ordinal| nvidia_smi(ordinal, "driver_version")),
-            commit: option_env!("LATENT_ATTENTION_COMMIT").unwrap_or("unknown: not built by `cargo xtask`").into(),
+            commit: commit(),
             version: env!("CARGO_PKG_VERSION").into(),
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             command,
@@ -127,6 +128,18 @@ impl Report {
         let written = fs::write(&partial, serde_json::to_vec_pretty(self)?).and_then(|()| fs::rename(&partial, path));
         written.with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// The commit that the program was built from: named by `cargo xtask`, or else, since cargo has just built it, that of
+/// the repository, if it is still there.
+fn commit() -> String {
+    let repository = || {
+        let arguments = ["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=40"];
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    };
+    let named = option_env!("LATENT_ATTENTION_COMMIT").map(str::to_owned);
+    named.or_else(repository).unwrap_or_else(|| "unknown".into())
 }
 
 impl Row {

@@ -25,22 +25,21 @@ const COUNTED: [(&str, usize); 6] =
 
 /// Title, rule and the explanation above them.
 pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
-    let what = match kind {
-        Kind::Timed => format!(
-            "Timed: microseconds per run. The roofline of a row is the larger of its bytes at {} and its arithmetic \
-             at {}, measured in this run.",
-            ceilings.first().map_or_else(String::new, |c| format!("{:.2} TB/s", c.tb_per_s)),
-            ceilings.first().map_or_else(String::new, |c| format!("{:.0} TFLOP/s", c.tflop_per_s)),
+    let what = match (kind, ceilings.first()) {
+        (Kind::Timed, Some(measured)) => format!(
+            "Timed: microseconds per run. A row's roofline is the larger of its bytes at {:.2} TB/s (copy) and its\n\
+             arithmetic at {:.0} TFLOP/s (bf16 products), both measured in this run.",
+            measured.tb_per_s, measured.tflop_per_s
         ),
-        Kind::Counted => format!(
-            "Counted on the simulator, not timed: per cached token (decode, up_project) or per new token (the others). \
-             \"At least\" is the roofline of what is needed, assuming {}.",
-            ceilings
-                .iter()
-                .map(|c| format!("{} TB/s and {} TFLOP/s ({})", c.tb_per_s, c.tflop_per_s, c.name))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
+        (Kind::Timed, None) => "Timed: microseconds per run.".into(),
+        (Kind::Counted, _) => {
+            let machine = |c: &Ceilings| format!("{} TB/s and {} TFLOP/s ({})", c.tb_per_s, c.tflop_per_s, c.name);
+            format!(
+                "Counted on the simulator, not timed: per cached token (decode, up_project) or new token (the others).\n\
+                 The last columns are what rooflines allow at least, assuming\n{}.",
+                ceilings.iter().map(machine).collect::<Vec<_>>().join(", ")
+            )
+        }
     };
     let columns = columns(kind, ceilings);
     let titles: Vec<String> = columns.iter().map(|(title, _)| title.clone()).collect();
@@ -104,8 +103,7 @@ fn columns(kind: Kind, ceilings: &[Ceilings]) -> Vec<(String, usize)> {
         Kind::Timed => all.extend::<Vec<_>>(owned(&TIMED)),
         Kind::Counted => {
             all.extend::<Vec<_>>(owned(&COUNTED));
-            let title = |machine: &Ceilings| format!("{}: at least ns", machine.name);
-            all.extend(ceilings.iter().map(title).map(|title| (title.clone(), title.len())));
+            all.extend(ceilings.iter().map(|machine| (format!("{} ns", machine.name), 9)));
         }
     }
     all
