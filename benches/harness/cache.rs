@@ -1,9 +1,9 @@
 //! One cache for all rows: filled once for each model and format, and used for every batch and context.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use half::{bf16, f16};
 use latent_attention::cache::CacheLayout;
-use latent_attention::device::{Buffer, Ceiling, Device, Stream, View, ViewMut};
+use latent_attention::device::{Buffer, Ceiling, Device, Stream, ViewMut};
 use latent_attention::ops::{CacheView, CacheViewMut};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -78,21 +78,11 @@ impl CacheMemory {
             self.filled = pattern.len().min(needed);
             self.bytes.view_mut().slice(..self.filled)?.write(&pattern[..self.filled])?;
         }
-        let copy = if self.filled < needed { Some(Ceiling::new(&self.device)?) } else { None };
-        while let Some(ceiling) = copy.as_ref().filter(|_| self.filled < needed) {
-            let words = self.filled.min(needed - self.filled) / 8;
-            let start = self.bytes.view().address();
-            // SAFETY: two parts of the buffer that do not overlap, both inside of it and aligned, as pages are whole
-            // multiples of 16 bytes. The copy is over before anything else uses them.
-            unsafe {
-                let from = View::borrow(&self.device, start, words, &self.bytes);
-                let mut owner = ();
-                let mut to = ViewMut::borrow(&self.device, start + self.filled as u64, words, &mut owner);
-                ceiling.copy(&self.stream, &from, &mut to)?;
-            }
-            self.filled += 8 * words;
+        if self.filled < needed {
+            repeat(&self.stream, &mut self.bytes, self.filled, needed)?;
+            self.filled = needed;
         }
-        Ok(self.stream.synchronize()?)
+        Ok(())
     }
 
     /// One of the copies, to read.
@@ -116,6 +106,32 @@ impl CacheMemory {
     fn range(&self, copy: usize) -> std::ops::Range<usize> {
         copy * self.stride..(copy + 1) * self.stride
     }
+}
+
+/// Repeats the first `filled` bytes on the device until there are `needed`: both multiples of 16, as pages are.
+///
+/// # Errors
+/// What the device says, also of other numbers of bytes.
+pub fn repeat(stream: &Stream, bytes: &mut Buffer<u8>, mut filled: usize, needed: usize) -> Result<()> {
+    ensure!(filled > 0 && filled.is_multiple_of(16) && needed.is_multiple_of(16), "{filled} bytes to {needed}");
+    ensure!(needed <= bytes.len(), "{needed} bytes of {}", bytes.len());
+    let device = stream.device();
+    let ceiling = Ceiling::new(device)?;
+    while filled < needed {
+        let (start, words) = (bytes.view().address(), filled.min(needed - filled) / 8);
+        let [mut source, mut target] = [(), ()];
+        // SAFETY: two parts of the buffer that do not overlap, both inside of it and aligned. Nothing else uses them
+        // until the copies are over.
+        let (from, mut to) = unsafe {
+            (
+                ViewMut::borrow(device, start, words, &mut source),
+                ViewMut::borrow(device, start + filled as u64, words, &mut target),
+            )
+        };
+        ceiling.copy(stream, &from.view(), &mut to)?;
+        filled += 8 * words;
+    }
+    Ok(stream.synchronize()?)
 }
 
 /// Random pages: codes of 4 bits with scales of 1/16 and minima of -1/2, or bf16 numbers in -1..1.

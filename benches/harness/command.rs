@@ -146,7 +146,7 @@ fn measure(target: Target, cases: &[Case], arguments: &Arguments, command: Vec<S
     };
     let mut report = Report::new(&lab, ordinal, command, ceilings(&lab.device, &lab.gauge, "at the beginning")?);
     println!("{} on {}, commit {}", report.date, report.device, report.commit);
-    println!("{} rows\n\n{}", cases.len(), table::header(report.kind, &report.ceilings));
+    println!("rows: {}\n\n{}", cases.len(), table::header(report.kind, &report.ceilings));
     let failed = measure_each(&mut lab, cases, arguments, &mut report)?;
     if !report.left_out.is_empty() {
         println!("{} rows were left out, {failed} of them because they failed", report.left_out.len());

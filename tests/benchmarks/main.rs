@@ -5,6 +5,7 @@
 mod program;
 
 mod counted;
+mod memory;
 mod refusals;
 mod reports;
 
