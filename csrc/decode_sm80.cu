@@ -77,20 +77,22 @@ __device__ void decode(const DecodeParams &params) {
     const auto stage_of = [&](unsigned first) {
         return shared + map.stages + (overlapped && (anew(first) & tile) != 0 ? map.stage_bytes : 0);
     };
-    if (threadIdx.x < tile) {
-        small.pages[turn_of(item.first)][threadIdx.x] = find_page(params, item, item.first);
-        small.pages[turn_of(item.first + tile)][threadIdx.x] = find_page(params, item, item.first + tile);
+    // Tiles begin where pages may; what is before the item is skipped.
+    const unsigned begin = item.first & ~7u;
+    if (threadIdx.x < WARPS) {
+        small.pages[turn_of(begin)][threadIdx.x] = find_page(params, item, begin);
+        small.pages[turn_of(begin + tile)][threadIdx.x] = find_page(params, item, begin + tile);
     }
     __syncthreads();
     if (overlapped) {
-        copy_tile<S>(params, small.pages[turn_of(item.first)], item.first, item.end, stage_of(item.first));
+        copy_tile<S>(params, small.pages[turn_of(begin)], begin, item.end, stage_of(begin));
     }
     load_queries<S>(params, item.query, first_head, shared, small);
     Softmax<S>::begin(params, shared, small);
 
     Output<S> output = {};
     // By a shuffle, which tells the compiler that all lanes agree: then it need not be in a register of each.
-    for (unsigned first = __shfl_sync(ALL_LANES, item.first, 0); first < item.end; first += tile) {
+    for (unsigned first = __shfl_sync(ALL_LANES, begin, 0); first < item.end; first += tile) {
         cp_async_wait_all();
         // This tile is there, and nobody needs the one before.
         __syncthreads();
@@ -113,8 +115,9 @@ __device__ void decode(const DecodeParams &params) {
         store_scores<S>(params, shared + map.scores, scores);
         __syncthreads();
         const uint64_t page = find_page(params, item, first + 2 * tile);
-        Softmax<S>::add_tile(params, min(tile, item.end - first), shared, small);
-        if (thread_index() < tile) {
+        const unsigned skipped = max(item.first, first) - first;
+        Softmax<S>::add_tile(params, skipped, min(tile, item.end - first), shared, small);
+        if (thread_index() < WARPS) {
             // In place of this tile's, whose copies all have been started.
             small.pages[turn_of(first)][thread_index()] = page;
         }

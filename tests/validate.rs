@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use latent_attention::cache::{CacheFormat, RopeFormat};
+use latent_attention::cache::{CacheFormat, Group, RopeFormat};
 use latent_attention::device::Device;
 use latent_attention::rope::Pairing;
 use latent_attention::validate::{Dump, Kind, LATENT_FORMATS, Report, Validation, by_name, read_dump};
@@ -96,7 +96,9 @@ fn right_kernels_pass() {
     let mut only_rotation = small();
     only_rotation.geometry = Geometry::mha2mla(2, 2, 8, 8, 4).unwrap();
     (only_rotation.page_size, only_rotation.fixed_tokens) = (64, 1);
-    for validation in [small(), odd, grouped_queries, no_rotation, only_rotation] {
+    let mut groups = small();
+    groups.format = CacheFormat::int4(Group::G32);
+    for validation in [small(), odd, grouped_queries, no_rotation, only_rotation, groups] {
         let report = validation.report(&Device::simulated()).unwrap();
         assert!(report.passed(), "{report}");
         let of = |kind: Kind| report.comparisons.iter().filter(|c| c.case == kind.name()).count();

@@ -56,8 +56,8 @@ struct SoftmaxState {
 // Aligned, so that dynamic shared memory behind it begins on a multiple of 128 bytes.
 template <typename S>
 struct __align__(128) SmallArrays {
-    // Addresses of the tokens' pages, of the tile at hand and the next; 0 past the item's end.
-    uint64_t pages[2][DECODE_MAX_TILE];
+    // Addresses of the pages of each warp's tokens (load.cuh), of the tile at hand and the next; 0 past the item's end.
+    uint64_t pages[2][WARPS];
     // The block's work: here rather than in registers.
     DecodeItem item;
     // The unit of a group's scales, and what this tile made of the one before (scales.cuh).

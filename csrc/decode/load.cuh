@@ -4,15 +4,18 @@
 #include "../ptx/cp_async.cuh"
 #include "block.cuh"
 
-// The address of the page of token `first` plus the thread's index, 0 past the end: nothing of the page table is read
-// there.
+// The tokens that a warp copies of a tile. They are as many as divide 8, from a multiple of that on: of one page.
+__device__ inline unsigned warp_tokens(const DecodeParams &params) { return params.tile_tokens / WARPS; }
+
+// The address of the page of the tokens that warp `thread` copies of the tile from `first` on, 0 if that is past the
+// end: nothing of the page table is read there.
 __device__ inline uint64_t find_page(const DecodeParams &params, const DecodeItem &item, unsigned first) {
-    const unsigned thread = thread_index(), token = first + thread;
-    if (thread >= params.tile_tokens || token >= item.end) {
+    const unsigned token = first + thread_index() * warp_tokens(params);
+    if (thread_index() >= WARPS || token >= item.end) {
         return 0;
     }
     const int32_t *row = reinterpret_cast<const int32_t *>(params.page_table) + item.row;
-    const unsigned page = static_cast<unsigned>(__ldg(row + token / params.cache.page_size));
+    const unsigned page = static_cast<unsigned>(__ldg(row + (token >> (__ffs(params.cache.page_size) - 1))));
     return params.cache.pages + page * params.cache.page_bytes;
 }
 
@@ -55,32 +58,26 @@ struct Piece {
     }
 };
 
-// Starts the copies of a lane's piece of the warp's tokens, an eighth of the tile. COMPLETE: all of it is there.
-// Otherwise pieces past a row's end, and all of tokens past the item's end, become zeros.
+// Starts the copies of a lane's piece of the warp's tokens, of which the first `existing` exist. COMPLETE: all of them and
+// of the piece does. Otherwise what is missing becomes zeros.
 template <bool COMPLETE>
-__device__ void copy_pieces(const DecodeParams &params, const Piece &piece, const uint64_t *pages, unsigned first,
-                            uint32_t stage) {
-    const unsigned count = params.tile_tokens / WARPS, begin = thread_index() / WARP * count;
-    const unsigned mask = params.cache.page_size - 1;
-    uint32_t to = stage + piece.to + begin * piece.stride;
-#pragma unroll 2
-    for (unsigned token = begin; token < begin + count; ++token, to += piece.stride) {
-        const uint64_t page = pages[token];
-        const void *from =
-            reinterpret_cast<const void *>(page + (piece.from + ((first + token) & mask) * piece.row_bytes));
+__device__ void copy_pieces(const DecodeParams &params, const Piece &piece, uint64_t from, unsigned existing,
+                            uint32_t to) {
+#pragma unroll 4
+    for (unsigned i = 0; i < warp_tokens(params); ++i, from += piece.row_bytes, to += piece.stride) {
         if constexpr (COMPLETE) {
             if (piece.is_long) {
-                cp_async_16(to, from);
+                cp_async_16(to, reinterpret_cast<const void *>(from));
             } else {
-                cp_async_4(to, from);
+                cp_async_4(to, reinterpret_cast<const void *>(from));
             }
         } else {
-            const bool exists = piece.exists && page != 0;
-            const void *existing = exists ? from : reinterpret_cast<const void *>(params.cache.pages);
+            const bool exists = piece.exists && i < existing;
+            const void *any = reinterpret_cast<const void *>(exists ? from : params.cache.pages);
             if (piece.is_long) {
-                cp_async_16_zero_filled(to, existing, exists ? 16 : 0);
+                cp_async_16_zero_filled(to, any, exists ? 16 : 0);
             } else {
-                cp_async_4_zero_filled(to, existing, exists ? 4 : 0);
+                cp_async_4_zero_filled(to, any, exists ? 4 : 0);
             }
         }
     }
@@ -92,18 +89,23 @@ template <typename S>
 __device__ void copy_tile(const DecodeParams &params, const uint64_t *pages, unsigned first, unsigned end,
                           const unsigned char *stage) {
     const CacheParams &cache = params.cache;
+    const unsigned thread = thread_index(), begin = thread / WARP * warp_tokens(params);
+    const unsigned token = first + begin, existing = token < end ? end - token : 0;
+    const uint64_t page = pages[thread / WARP];
     const unsigned latent_bytes = params.latent_steps * STEP_BYTES<S>;
     const unsigned rope_bytes = params.rope_steps * rope_step_bytes(params);
     const unsigned pieces = (latent_bytes + rope_bytes) / 16 + cache.affine_row_bytes / 4;
     const bool complete = first + params.tile_tokens <= end && latent_bytes == cache.latent_row_bytes &&
                           rope_bytes == cache.rope_row_bytes;
 #pragma unroll 1
-    for (unsigned index = thread_index() % WARP; index < pieces; index += WARP) {
+    for (unsigned index = thread % WARP; index < pieces; index += WARP) {
         const Piece piece(params, index, latent_bytes / 16, rope_bytes / 16);
+        const uint64_t from = page + (piece.from + (token & (cache.page_size - 1)) * piece.row_bytes);
+        const uint32_t to = shared_address(stage) + piece.to + begin * piece.stride;
         if (complete) {
-            copy_pieces<true>(params, piece, pages, first, shared_address(stage));
+            copy_pieces<true>(params, piece, from, existing, to);
         } else {
-            copy_pieces<false>(params, piece, pages, first, shared_address(stage));
+            copy_pieces<false>(params, piece, from, existing, to);
         }
     }
 }

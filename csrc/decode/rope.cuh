@@ -25,6 +25,33 @@ __device__ inline uint4 rope_values(const DecodeParams &params, const unsigned c
     return {subnormal_pair<0>(word), subnormal_pair<1>(word), subnormal_pair<2>(word), subnormal_pair<3>(word)};
 }
 
+// A step of the rotated keys of a lane's two tokens, and their pairs of scale and min.
+struct RopeStep {
+    uint32_t a0[4], a1[4], affine_low, affine_high;
+};
+
+// Multiplies a step with 8 heads: `query` and `sums` are theirs.
+__device__ inline void multiply_rope(const RopeStep &keys, bool coded, uint32_t query, const unsigned char *sums,
+                                     unsigned sum_stride, float (&scores)[4]) {
+    uint32_t b[4];
+    ldmatrix_x4(b, query);
+    if (!coded) {
+        mma_bf16(scores, keys.a0, b[0], b[1]);
+        mma_bf16(scores, keys.a1, b[2], b[3]);
+        return;
+    }
+    float products[4] = {};
+    mma_f16(products, keys.a0, b[0], b[1]);
+    mma_f16(products, keys.a1, b[2], b[3]);
+    const float sum_x = at<float>(sums, 0), sum_y = at<float>(sums, sum_stride);
+    const float scale_low = affine_scale(keys.affine_low) * SUBNORMAL, min_low = affine_min(keys.affine_low);
+    scores[0] = fmaf(scale_low, products[0], fmaf(min_low, sum_x, scores[0]));
+    scores[1] = fmaf(scale_low, products[1], fmaf(min_low, sum_y, scores[1]));
+    const float scale_high = affine_scale(keys.affine_high) * SUBNORMAL, min_high = affine_min(keys.affine_high);
+    scores[2] = fmaf(scale_high, products[2], fmaf(min_high, sum_x, scores[2]));
+    scores[3] = fmaf(scale_high, products[3], fmaf(min_high, sum_y, scores[3]));
+}
+
 template <typename S>
 __device__ void score_rope(const DecodeParams &params, const unsigned char *stage, const unsigned char *shared,
                            const SmallArrays<S> &small, float (&scores)[S::TILES][4]) {
@@ -34,7 +61,6 @@ __device__ void score_rope(const DecodeParams &params, const unsigned char *stag
     }
     const unsigned lane = thread_index() % WARP, t = lane % 4, parts = params.score_parts;
     const Share share(params);
-    const unsigned query_stride = anew(map.q_rope_stride), sum_stride = 4 * (anew(params.rope_span) | 1);
     const bool coded = params.cache.rope_kind != ROW_BF16;
     const Rows token(params, lane, share.m_tile);
     const unsigned char *low = stage + map.rope + token.low * map.rope_stride;
@@ -44,37 +70,36 @@ __device__ void score_rope(const DecodeParams &params, const unsigned char *stag
     const unsigned char *low_pairs = pairs + token.low * map.affine_stride;
     const unsigned char *high_pairs = pairs + token.high * map.affine_stride;
     const unsigned group_log2 = __ffs(params.cache.rope_group) - 1;
+    const auto load = [&](unsigned step) {
+        const uint4 lo = rope_values(params, low, t, step), hi = rope_values(params, high, t, step);
+        RopeStep keys{{lo.x, hi.x, lo.y, hi.y}, {lo.z, hi.z, lo.w, hi.w}, 0, 0};
+        if (coded) {
+            const unsigned pair = 4 * (step * ROPE_STEP >> group_log2);
+            keys.affine_low = at<uint32_t>(low_pairs, pair), keys.affine_high = at<uint32_t>(high_pairs, pair);
+        }
+        return keys;
+    };
+
+    const unsigned query_stride = anew(map.q_rope_stride), sum_stride = 4 * (anew(params.rope_span) | 1);
+    uint32_t query = shared_address(shared + map.q_rope) + lane % 8 * query_stride + lane / 8 * 16;
+    const unsigned char *sums = shared + map.q_rope_sums + 2 * t * sum_stride;
+    // Parts take turns. If all n-tiles multiply all steps, a part has the same steps for all, and few: it keeps the last.
+    // Otherwise n-tiles often have one step, and the parts begin with another n-tile each.
+    const bool alike = params.geometry.rope_heads == 1;
+    unsigned loaded = ~0u;
+    RopeStep keys{};
 #pragma unroll
     for (int n = 0; n < S::TILES; ++n) {
         const uint2 own_steps = small.rope_steps[n];
-        // Parts take turns, and begin with another n-tile each: often an n-tile has one step.
-        unsigned own = (share.part + n) & (parts - 1);
-        uint32_t query = shared_address(shared + map.q_rope) + (8 * n + lane % 8) * query_stride + lane / 8 * 16;
-        const unsigned char *sums = shared + map.q_rope_sums + (8 * n + 2 * t) * sum_stride;
 #pragma unroll 1
-        for (; own < own_steps.y; own += parts) {
-            const unsigned step = own_steps.x + own;
-            const uint4 lo = rope_values(params, low, t, step), hi = rope_values(params, high, t, step);
-            const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-            uint32_t b[4];
-            ldmatrix_x4(b, query + 64 * own);
-            if (!coded) {
-                mma_bf16(scores[n], a0, b[0], b[1]);
-                mma_bf16(scores[n], a1, b[2], b[3]);
-                continue;
+        for (unsigned own = (alike ? share.part : share.part + n) & (parts - 1); own < own_steps.y; own += parts) {
+            if (own_steps.x + own != loaded) {
+                loaded = own_steps.x + own;
+                keys = load(loaded);
             }
-            float products[4] = {};
-            mma_f16(products, a0, b[0], b[1]);
-            mma_f16(products, a1, b[2], b[3]);
-            const unsigned pair = 4 * (step * ROPE_STEP >> group_log2);
-            const uint32_t affine_low = at<uint32_t>(low_pairs, pair), affine_high = at<uint32_t>(high_pairs, pair);
-            const float scale_low = affine_scale(affine_low) * SUBNORMAL, min_low = affine_min(affine_low);
-            const float scale_high = affine_scale(affine_high) * SUBNORMAL, min_high = affine_min(affine_high);
-            const float sum_x = at<float>(sums, 4 * own), sum_y = at<float>(sums, 4 * own + sum_stride);
-            scores[n][0] = fmaf(scale_low, products[0], fmaf(min_low, sum_x, scores[n][0]));
-            scores[n][1] = fmaf(scale_low, products[1], fmaf(min_low, sum_y, scores[n][1]));
-            scores[n][2] = fmaf(scale_high, products[2], fmaf(min_high, sum_x, scores[n][2]));
-            scores[n][3] = fmaf(scale_high, products[3], fmaf(min_high, sum_y, scores[n][3]));
+            multiply_rope(keys, coded, query + 64 * own, sums + 4 * own, sum_stride, scores[n]);
         }
+        query += 8 * query_stride;
+        sums += 8 * sum_stride;
     }
 }

@@ -46,9 +46,9 @@ public:
     // Whether the lane is the first of its head.
     __device__ static bool leads() { return thread_index() % LANES == 0; }
 
-    // Scores of a tile with `count` tokens to weights.
-    __device__ static void add_tile(const DecodeParams &params, unsigned count, unsigned char *shared,
-                                    SmallArrays<S> &small) {
+    // Scores of a tile to weights, of its tokens from `skipped` to before `count`.
+    __device__ static void add_tile(const DecodeParams &params, unsigned skipped, unsigned count,
+                                    unsigned char *shared, SmallArrays<S> &small) {
         const unsigned head = Softmax::head(), first = thread_index() % LANES, quads = 4 * params.m_tiles;
         const float factor = small.logit_factor[head];
         const unsigned part_stride = S::HEADS * params.shared.score_stride;
@@ -71,10 +71,11 @@ public:
                     x = {x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w};
                 }
                 p[j][0] = x.x * factor, p[j][1] = x.y * factor, p[j][2] = x.z * factor, p[j][3] = x.w * factor;
-                if (count < 4 * quads) {
+                if (count < 4 * quads || skipped > 0) {
 #pragma unroll
                     for (int x = 0; x < 4; ++x) {
-                        p[j][x] = token_at(4 * quad + x) < count ? p[j][x] : -CUDART_INF_F;
+                        const unsigned token = token_at(4 * quad + x);
+                        p[j][x] = token >= skipped && token < count ? p[j][x] : -CUDART_INF_F;
                     }
                 }
             }

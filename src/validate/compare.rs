@@ -104,11 +104,12 @@ impl Output {
         Comparison { lse_error, ..self.elementwise(rule, |_, want| allowed(want)) }
     }
 
-    /// Passes if the root mean square of the error is at most so much of the root mean square of what is wanted.
-    pub fn together(self, rule: Rule, most: f64) -> Comparison {
+    /// Passes if the root mean square of the error is at most so much of the root mean square of what is wanted and of
+    /// the terms that it is a sum of, whose squares have the sum `terms`.
+    pub fn together(self, rule: Rule, most: f64, terms: f64) -> Comparison {
         let mut comparison = self.measure(rule, error, |_, error| error);
         let square = |sum: f64, x: f64| sum + x * x;
-        let size = self.want.iter().copied().fold(0.0, square);
+        let size = self.want.iter().copied().fold(terms, square);
         let errors = self.got.iter().zip(&self.want).map(|(&got, &want)| error(got, want)).fold(0.0, square);
         comparison.passed = errors.is_finite() && errors.sqrt() <= most * size.sqrt();
         comparison

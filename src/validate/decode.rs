@@ -6,7 +6,7 @@ use super::batch::RaggedBatch;
 use super::compare::Comparison;
 use super::draw::Draw;
 use super::tensors::{Number, wide};
-use super::tolerance::{self, COSINE, Rule};
+use super::tolerance::{self, Rule};
 use super::{Case, Validation};
 use crate::cache::PagedCache;
 use crate::device::{Device, Tensor};
@@ -73,9 +73,10 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     };
     let attended = reference::decode(&inputs, &cache)?;
     let largest = largest_latent(&batch, &cache)?;
+    let cosine = tolerance::attended_cosine(&attended.o_latent, largest);
     let (o_latent, lse) = (o_latent.against(attended.o_latent), lse.against(attended.lse));
     Ok(vec![
-        o_latent.elementwise(Rule::Attended, |_, want| tolerance::attended(want, largest)).with_cosine(COSINE),
+        o_latent.elementwise(Rule::Attended, |_, want| tolerance::attended(want, largest)).with_cosine(cosine),
         lse.log_sum_exp(Rule::Lse, tolerance::lse),
     ])
 }

@@ -9,6 +9,7 @@ use super::draw::Draw;
 use super::tensors::{Number, single, wide};
 use super::tolerance::{self, Rule};
 use super::{Case, Validation, up_project};
+use crate::cache::PagedCache;
 use crate::device::{Device, Tensor, TensorMut};
 use crate::error::Result;
 use crate::layer::{LatentAttentionLayer, LayerConfig, StepArgs};
@@ -121,9 +122,24 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     };
     let reference = ReferenceLayer::new(weights(case, &parameters)?)?;
     let step = reference.step(&inputs, &batch.sequences(), &parameters.tables, &mut cache)?;
+    let terms = terms(&reference.weights().up_value, &batch, &cache)? * (t * g.query_heads / g.kv_heads) as f64;
     Ok(vec![
-        out.against(wide(&step.out)).together(Rule::Step, tolerance::step()),
+        out.against(wide(&step.out)).together(Rule::Step, tolerance::step(), terms),
         append::compare_cache(case, &cache)?,
         counters.against(vec![step.saturated as f64, 0.0]).exact(),
     ])
+}
+
+/// The squares of the terms that a token's values are sums of, all KV heads together: a weight times a latent of the
+/// mean square that it has in the batch. Infinite latents would allow everything, and do not count.
+fn terms(up_value: &Matrix, batch: &RaggedBatch, cache: &PagedCache) -> Result<f64> {
+    let (mut squares, tokens) = (vec![0.0; up_value.cols()], batch.places().count() as f64);
+    for place in batch.places() {
+        let latent = cache.latent(batch.slot(place, cache.layout().page_size()))?;
+        for (sum, c) in squares.iter_mut().zip(latent).filter(|(_, c)| c.is_finite()) {
+            *sum += c * c / tokens;
+        }
+    }
+    let rows = up_value.data().chunks_exact(up_value.cols().max(1));
+    Ok(rows.flat_map(|row| row.iter().zip(&squares).map(|(w, square)| f64::from(w * w) * square)).sum())
 }

@@ -10,9 +10,6 @@ const BF16: f64 = 1.0 / 256.0;
 /// f32 sums: 2^-24 of what they have reached, 16 times at its worst.
 const F32_SUM: f64 = 1.0 / (1 << 20) as f64;
 
-/// Most cosine distance of a decode's `o_latent`, over all of it (FlashMLA's bound).
-pub(super) const COSINE: f64 = 5e-6;
-
 /// By which rule an output passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,8 +57,9 @@ impl Rule {
                 "|want|/256 + sum of |terms| * 2^-20: rounding to bf16, f32 sums (tests/kernels/absorb.rs)"
             }
             Self::Attended => {
-                "the larger of |want| * 2/128 and 8e-4 of the largest latent, and a cosine distance of 5e-6 over all: \
-                 rounding to bf16, weights and latents of 11 bits; FlashMLA's bounds (tests/kernels/decode.rs)"
+                "the larger of |want| * 2/128 and 8e-4 of the largest latent, and a cosine distance of 5e-6 over all \
+                 beside 2^-12 of the largest latent: rounding to bf16, weights of 11 bits; FlashMLA's bounds \
+                 (tests/kernels/decode.rs)"
             }
             Self::Lse => "1e-5 * max(1, |want|): f32 sums (tests/kernels/decode.rs)",
             Self::Merged => {
@@ -73,8 +71,8 @@ impl Rule {
                  cache holds in bf16 are copied (tests/kernels/up_project.rs)"
             }
             Self::Step => {
-                "root mean square of the error at most 3 sqrt(5) * 2^-9 of the output's: five roundings to bf16 \
-                 (tests/kernels/layer.rs)"
+                "root mean square of the error at most 3 sqrt(5) * 2^-9 of the output's and its terms': five roundings \
+                 to bf16 (tests/kernels/layer.rs)"
             }
         }
     }
@@ -88,6 +86,14 @@ pub(super) fn product(want: f64, magnitude: f64) -> f64 {
 /// For a mean of latents whose largest number is `largest`.
 pub(super) fn attended(want: f64, largest: f64) -> f64 {
     (want.abs() * 2.0 / 128.0).max(8e-4 * largest)
+}
+
+/// Most cosine distance of means of latents whose largest number is `largest`, over all of them: FlashMLA's bound, but
+/// of few numbers what rounding to bf16 alone can make; and errors of 2^-12 of the largest where means cancel.
+pub(super) fn attended_cosine(want: &[f64], largest: f64) -> f64 {
+    let rounding = if want.len() < 100 { BF16 * BF16 / 2.0 } else { 5e-6 };
+    let sizes = 2.0 * want.iter().map(|x| x * x).sum::<f64>();
+    rounding + want.len() as f64 * (largest / 4096.0).powi(2) / sizes.max(f64::MIN_POSITIVE)
 }
 
 /// For the logarithm of a sum of exponentials of scores.
@@ -131,8 +137,9 @@ pub(super) const BIAS: f64 = 1e-6;
 /// What dequantising a rotated key in f32 can cost.
 pub(super) const DEQUANTISED_KEY: f64 = 2e-6;
 
-/// Most relative root mean square error of a step: `q_rotated`, `q_latent`, the weights, `o_latent` and the output are
-/// each rounded to bf16, and scores turn errors of the query into errors of the weights, for which a factor of 3.
+/// Most root mean square error of a step, of the root mean square of its outputs and what they are sums of: `q_rotated`,
+/// `q_latent`, the weights, `o_latent` and the output are each rounded to bf16, and scores turn errors of the query into
+/// errors of the weights, for which a factor of 3.
 pub(super) fn step() -> f64 {
     3.0 * 5f64.sqrt() / 512.0
 }

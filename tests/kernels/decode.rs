@@ -414,10 +414,10 @@ fn wrong_arguments_are_named() {
         DecodeConfig::new(geometry, layout(&geometry), 1.0, 3, 1 << 20).with_policy(SplitPolicy::Fixed { tokens: 1 }),
     );
     assert_eq!(message, "combine of 1048576 parts: must be 1..=8192");
-    let small = simulate(Simulation::default().with_shared_bytes(12 * 1024));
+    let small = simulate(Simulation::default().with_shared_bytes(8 * 1024));
     if !small.is_cuda() {
         let message = Decode::new(&small, config).unwrap_err().to_string();
-        assert!(message.contains("bytes of shared memory per block, and the device has 12288"), "{message}");
+        assert!(message.contains("bytes of shared memory per block, and the device has 8192"), "{message}");
     }
 
     let (stream, operation) = (device.stream().unwrap(), Decode::new(&device, config).unwrap());
