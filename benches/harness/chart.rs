@@ -142,13 +142,15 @@ fn padded(values: impl Iterator<Item = f64>, factor: f64) -> Option<Range<f64>> 
     (high > 0.0).then_some(low / factor..high * factor)
 }
 
-/// Powers of two as people say them.
+/// A number on an axis: contexts in units of 1024, few digits otherwise.
 fn number(value: f64) -> String {
-    match value {
-        v if v >= 1024.0 && v % 1024.0 == 0.0 => format!("{}k", v / 1024.0),
-        v if v >= 1.0 => format!("{v:.0}"),
-        v => format!("{v:.3}").trim_end_matches('0').to_owned(),
-    }
+    let decimals = match value {
+        v if v >= 1024.0 && v % 1024.0 == 0.0 => return format!("{}k", v / 1024.0),
+        v if v >= 10.0 => return format!("{v:.0}"),
+        v if v >= 1.0 => 1,
+        _ => 3,
+    };
+    format!("{value:.decimals$}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Plotters' errors borrow from what is drawn.

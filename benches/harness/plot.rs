@@ -71,7 +71,8 @@ fn roofline(report: &Report) -> Panel {
     });
     let mut series: Vec<_> = series.filter(|series| !series.points.is_empty()).collect();
     let intensities = || series.iter().flat_map(|series| &series.points).map(|point| point.0);
-    let ends = (intensities().fold(f64::INFINITY, f64::min), intensities().fold(0.0, f64::max));
+    // Roofs reach beyond the first and the last mark.
+    let ends = (intensities().fold(f64::INFINITY, f64::min) / 2.0, 2.0 * intensities().fold(0.0, f64::max));
     if ends.0 <= ends.1 {
         let roof = |machine: &Ceilings| {
             let ridge = machine.tflop_per_s / machine.tb_per_s;
