@@ -8,6 +8,7 @@
 //! - [`device`] is where kernels run: a GPU, or the simulator.
 //! - [`ops`] checks an operation's arguments and launches its kernel.
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
+//! - `candle` (feature) has the operations over candle's tensors.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
 //! - `capi` (feature) is the C library, whose header is `include/latent_attention.h`.
 //! - `validate` (feature) runs every operation on a device against the reference.
@@ -16,6 +17,8 @@
 pub mod cache;
 #[cfg(feature = "capi")]
 pub mod capi;
+#[cfg(feature = "candle")]
+pub mod candle;
 #[cfg(feature = "convert")]
 pub mod convert;
 pub mod device;

@@ -6,6 +6,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+/// Every feature of the workspace but `candle-cuda`: candle's own kernels take minutes to compile, and what links them
+/// does not start without CUDA's libraries.
+pub const FEATURES: &str =
+    "--features=latent-attention/candle,latent-attention/convert,latent-attention/gguf,ptx-sim/cli";
+
 /// The cargo that runs this task, at the workspace's root.
 pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -77,7 +77,7 @@ fn table() -> Result<Option<String>> {
 fn images() -> Result<PathBuf> {
     // The same build as the tests'.
     let mut build =
-        process::cargo(["build", "--package", "latent-attention", "--all-features", "--message-format", "json"]);
+        process::cargo(["build", "--package", "latent-attention", process::FEATURES, "--message-format", "json"]);
     build.env("LATENT_ATTENTION_STRICT", "1");
     let folder = process::messages(&mut build)?.iter().find_map(|message| {
         let ours = message["package_id"].as_str().is_some_and(|id| id.contains("#latent-attention@"));

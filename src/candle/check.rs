@@ -1,0 +1,59 @@
+//! What is checked of the tensors that come in.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use crate::error::Error;
+
+/// Returns an error that names the tensor unless it has these dimensions.
+pub(super) fn shape(what: &'static str, tensor: &Tensor, dims: &[(&str, usize)]) -> Result<()> {
+    if tensor.dims().iter().eq(dims.iter().map(|(_, n)| n)) {
+        return Ok(());
+    }
+    let dims: Vec<String> = dims.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    let (expected, got) = (format!("[{}]", dims.join(", ")), format!("{:?}", tensor.dims()));
+    Err(Error::Shape { what, expected, got }.into())
+}
+
+/// The size of the outermost dimension, by which the others are judged.
+pub(super) fn rows(what: &'static str, tensor: &Tensor) -> Result<usize> {
+    let scalar = || Error::Shape { what, expected: "a dimension of tokens".into(), got: "a scalar".into() };
+    Ok(*tensor.dims().first().ok_or_else(scalar)?)
+}
+
+/// Returns an error that names the tensor unless it holds one of these types.
+pub(super) fn dtype(what: &str, tensor: &Tensor, allowed: &[DType]) -> Result<()> {
+    if allowed.contains(&tensor.dtype()) {
+        return Ok(());
+    }
+    let names: Vec<&str> = allowed.iter().map(DType::as_str).collect();
+    let why = format!("holds {}, must hold {}", tensor.dtype().as_str(), names.join(" or "));
+    Err(Error::Config { what: what.into(), why }.into())
+}
+
+/// Returns an error that names the tensor unless it is on the device.
+pub(super) fn device(what: &str, tensor: &Tensor, device: &Device) -> Result<()> {
+    if tensor.device().same_device(device) {
+        return Ok(());
+    }
+    let why = format!("is on {:?}, not on {:?}", tensor.device().location(), device.location());
+    Err(Error::Config { what: what.into(), why }.into())
+}
+
+/// Returns an error that names the tensor unless its rows follow each other without gaps.
+pub(super) fn contiguous(what: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.is_contiguous() {
+        return Ok(());
+    }
+    let why = format!("is not contiguous: {:?} with strides {:?}", tensor.dims(), tensor.stride());
+    Err(Error::Config { what: what.into(), why }.into())
+}
+
+/// The numbers of an integer tensor on any device. Those beyond i32 become negative, which no length or page id is.
+pub(super) fn integers(what: &str, tensor: &Tensor) -> Result<Vec<i32>> {
+    dtype(what, tensor, &[DType::I32, DType::U32])?;
+    let flat = tensor.flatten_all()?;
+    match tensor.dtype() {
+        DType::I32 => flat.to_vec1::<i32>(),
+        _ => Ok(flat.to_vec1::<u32>()?.into_iter().map(u32::cast_signed).collect()),
+    }
+}

@@ -1,0 +1,222 @@
+//! Candle's tensors as memory of a device: a GPU's borrowed, those on the CPU copied to the simulator's and back.
+//!
+//! What is above this file sees addresses and shapes only, so that it is the same code on both.
+
+#[cfg(feature = "simulator")]
+use std::marker::PhantomData;
+
+use candle_core::{Result, Tensor, WithDType};
+
+use crate::device::{self, Device, Element, Shape, Stream, View, ViewMut};
+use crate::error::Error;
+
+#[cfg(feature = "candle-cuda")]
+use super::cuda;
+
+/// A type of number that kernels and candle both have.
+#[cfg(not(feature = "candle-cuda"))]
+pub(super) trait Number: Element + WithDType {}
+#[cfg(not(feature = "candle-cuda"))]
+impl<T: Element + WithDType> Number for T {}
+
+/// A type of number that kernels and candle both have.
+#[cfg(feature = "candle-cuda")]
+pub(super) trait Number: Element + WithDType + cuda::Number {}
+#[cfg(feature = "candle-cuda")]
+impl<T: Element + WithDType + cuda::Number> Number for T {}
+
+/// Where kernels find the numbers of tensors.
+#[derive(Debug)]
+pub(super) struct Memory {
+    device: Device,
+    stream: Stream,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    #[cfg(feature = "simulator")]
+    Simulated,
+    #[cfg(feature = "candle-cuda")]
+    Cuda(candle_core::CudaDevice),
+}
+
+impl Memory {
+    /// The simulator's, for CPU tensors.
+    #[cfg(feature = "simulator")]
+    pub fn simulated(device: Device) -> Result<Self> {
+        Ok(Self { stream: device.stream()?, device, kind: Kind::Simulated })
+    }
+
+    /// A GPU's, with candle's context and stream.
+    #[cfg(feature = "candle-cuda")]
+    pub fn cuda(candle: &candle_core::CudaDevice) -> Result<Self> {
+        let (device, stream) = cuda::share(candle)?;
+        Ok(Self { device, stream, kind: Kind::Cuda(candle.clone()) })
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// The numbers of a tensor, to read.
+    pub fn lend<'t, T: Number>(&self, what: &'static str, tensor: &'t Tensor) -> Result<Lent<'t, T>> {
+        let extent = extent(what, tensor)?;
+        let keeper = match &self.kind {
+            #[cfg(feature = "simulator")]
+            Kind::Simulated => {
+                let (storage, layout) = tensor.storage_and_layout();
+                let candle_core::Storage::Cpu(storage) = &*storage else {
+                    candle_core::bail!("{what}: is not on the CPU")
+                };
+                let numbers = &storage.as_slice::<T>()?[layout.start_offset()..][..extent];
+                Keeper::Copy(self.device.upload(numbers)?, PhantomData)
+            }
+            #[cfg(feature = "candle-cuda")]
+            Kind::Cuda(_) => {
+                let (address, guard) = cuda::lock::<T>(what, tensor)?;
+                Keeper::Lock { device: self.device.clone(), address, extent, guard }
+            }
+        };
+        Ok(Lent { what, tensor, keeper })
+    }
+
+    /// Memory for so many numbers, which may hold anything.
+    pub fn allocate<T: Number>(&self, len: usize) -> Result<Owned<T>> {
+        // Drivers refuse empty allocations.
+        let len = len.max(1);
+        Ok(match &self.kind {
+            #[cfg(feature = "simulator")]
+            Kind::Simulated => Owned::Simulated(self.device.allocate(len)?),
+            #[cfg(feature = "candle-cuda")]
+            Kind::Cuda(candle) => Owned::Cuda(cuda::Slice::allocate(&self.device, candle, len)?),
+        })
+    }
+
+    /// A copy of numbers, of which there is at least one.
+    pub fn upload<T: Number>(&self, numbers: &[T]) -> Result<Owned<T>> {
+        Ok(match &self.kind {
+            #[cfg(feature = "simulator")]
+            Kind::Simulated => Owned::Simulated(self.device.upload(numbers)?),
+            #[cfg(feature = "candle-cuda")]
+            Kind::Cuda(candle) => Owned::Cuda(cuda::Slice::upload(&self.device, candle, numbers)?),
+        })
+    }
+
+    /// A tensor of what kernels wrote, or will have written when candle's stream comes to it.
+    pub fn tensor<T: Number>(&self, owned: Owned<T>, dims: &[usize]) -> Result<Tensor> {
+        match owned {
+            #[cfg(feature = "simulator")]
+            Owned::Simulated(buffer) => {
+                let len: usize = dims.iter().product();
+                Tensor::from_vec(buffer.view().slice(..len)?.to_vec()?, dims, &candle_core::Device::Cpu)
+            }
+            #[cfg(feature = "candle-cuda")]
+            Owned::Cuda(slice) => Ok(slice.into_tensor(dims)),
+        }
+    }
+
+    /// Bytes of a tensor's storage, to write.
+    #[cfg(feature = "candle-cuda")]
+    pub fn borrow_mut<'t>(
+        &self,
+        storage: &'t mut candle_core::CudaStorage,
+        start: usize,
+        len: usize,
+    ) -> Result<ViewMut<'t, u8>> {
+        cuda::borrow_mut(&self.device, storage, start, len)
+    }
+}
+
+/// A tensor's numbers on the device, for as long as the tensor is borrowed.
+pub(super) struct Lent<'t, T: Element> {
+    what: &'static str,
+    tensor: &'t Tensor,
+    keeper: Keeper<'t, T>,
+}
+
+/// What keeps the numbers where they are.
+enum Keeper<'t, T: Element> {
+    #[cfg(feature = "simulator")]
+    Copy(device::Buffer<T>, PhantomData<&'t T>),
+    #[cfg(feature = "candle-cuda")]
+    Lock { device: Device, address: u64, extent: usize, guard: candle_core::StorageRef<'t> },
+}
+
+impl<T: Element> Lent<'_, T> {
+    /// All of it.
+    pub fn view(&self) -> View<'_, T> {
+        match &self.keeper {
+            #[cfg(feature = "simulator")]
+            Keeper::Copy(buffer, _) => buffer.view(),
+            #[cfg(feature = "candle-cuda")]
+            // SAFETY: the lock keeps the tensor's memory, which has so many elements from that address on, allocated and
+            // unwritten; candle orders all work of a device on the stream that the kernels run on.
+            Keeper::Lock { device, address, extent, guard } => unsafe {
+                View::borrow(device, *address, *extent, guard)
+            },
+        }
+    }
+
+    /// As an operation takes it. Of a tensor of two dimensions the last is divided in two.
+    pub fn tensor(&self, sizes: [usize; 3]) -> Result<device::Tensor<'_, T>> {
+        let strides = match *self.tensor.stride() {
+            [outer, middle, _] => [outer, middle],
+            [outer, _] => [outer, sizes[2]],
+            _ => candle_core::bail!("{}: has {} dimensions", self.what, self.tensor.rank()),
+        };
+        Ok(device::Tensor::new(self.view(), Shape { sizes, strides })?)
+    }
+}
+
+/// Elements from a tensor's first to behind its last, if those of a row lie side by side.
+fn extent(what: &'static str, tensor: &Tensor) -> Result<usize> {
+    let (dims, strides) = (tensor.dims(), tensor.stride());
+    if let (Some(&size), Some(&stride)) = (dims.last(), strides.last())
+        && size > 1
+        && stride != 1
+    {
+        let why = format!("its last dimension must be dense, but {dims:?} has strides {strides:?}");
+        return Err(Error::Config { what: what.into(), why }.into());
+    }
+    if tensor.elem_count() == 0 {
+        return Ok(0);
+    }
+    Ok(dims.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>() + 1)
+}
+
+/// Memory of the device's own.
+#[derive(Debug)]
+pub(super) enum Owned<T: Number> {
+    #[cfg(feature = "simulator")]
+    Simulated(device::Buffer<T>),
+    #[cfg(feature = "candle-cuda")]
+    Cuda(cuda::Slice<T>),
+}
+
+impl<T: Number> Owned<T> {
+    /// All of it, to read.
+    pub fn view(&self) -> View<'_, T> {
+        match self {
+            #[cfg(feature = "simulator")]
+            Self::Simulated(buffer) => buffer.view(),
+            #[cfg(feature = "candle-cuda")]
+            Self::Cuda(slice) => slice.view(),
+        }
+    }
+
+    /// The first `len` numbers, to write.
+    pub fn view_mut(&mut self, len: usize) -> Result<ViewMut<'_, T>> {
+        let view = match self {
+            #[cfg(feature = "simulator")]
+            Self::Simulated(buffer) => buffer.view_mut(),
+            #[cfg(feature = "candle-cuda")]
+            Self::Cuda(slice) => slice.view_mut(),
+        };
+        Ok(view.slice(..len)?)
+    }
+}

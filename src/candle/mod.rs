@@ -1,0 +1,344 @@
+//! The operations over candle's tensors, under the names that engines already call them by.
+//!
+//! An engine's MLA layer is four calls between its own matrix products: store the new tokens, absorb the query, attend,
+//! expand. [`Mla`] has them, made once for all layers of the same shape. It runs CPU tensors through the f64
+//! [`reference`](mod@crate::reference), and CUDA tensors (feature `candle-cuda`) through the kernels, on candle's own
+//! stream. [`Mla::simulated`] runs CPU tensors through the kernels too, on the simulator: what tests of the CUDA path
+//! need where there is no GPU.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use latent_attention::Geometry;
+//! use latent_attention::cache::{CacheFormat, CacheLayout};
+//! use latent_attention::candle::Mla;
+//! use latent_attention::ops::DecodeConfig;
+//!
+//! let geometry = Geometry::deepseek(4, 32, 8, 16, 16)?; // 4 heads, latent of 32, shared rotated key of 8
+//! let layout = CacheLayout::new(&geometry, CacheFormat::INT4, 16)?; // pages of 16 tokens
+//! let scale = geometry.default_scale() as f32;
+//! let mla = Mla::new(&Device::Cpu, DecodeConfig::new(geometry, layout, scale, 64, 4096))?;
+//!
+//! let random = |dims: &[usize]| Tensor::randn(0f32, 1.0, dims, &Device::Cpu);
+//! let (up_key, up_value) = (random(&[4, 16, 32])?, random(&[4, 16, 32])?);
+//! let cache = mla.new_cache(8)?; // u8 [8 pages, bytes of a page]
+//!
+//! // Two sequences' only tokens go to the first slots of pages 3 and 5; then each sequence attends to itself.
+//! let slot_mapping = Tensor::new(&[3 * 16i64, 5 * 16], &Device::Cpu)?;
+//! mla.concat_and_cache_mla(&random(&[2, 32])?, &random(&[2, 8])?, &cache, &slot_mapping)?;
+//! let q_latent = mla.absorb_query(&random(&[2, 4, 16])?, &up_key)?;
+//! let block_tables = Tensor::new(&[[3u32], [5]], &Device::Cpu)?;
+//! let context_lens = Tensor::new(&[1u32, 1], &Device::Cpu)?;
+//! let (o_latent, _lse) = mla.mla_decode(&q_latent, &random(&[2, 4, 8])?, &cache, &block_tables, &context_lens)?;
+//! let out = mla.expand_output(&o_latent, &up_value, None)?;
+//! assert_eq!((out.dims(), out.dtype()), (&[2, 4, 16][..], DType::F32));
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! | | CPU tensors | CUDA tensors, and the simulator |
+//! |---|---|---|
+//! | queries, keys, latents, weights | f64, f32, bf16 or f16; results in the query's type | bf16 |
+//! | `lse` | f32 | f32 |
+//! | value bias | any of these | f32 |
+//! | [`gather_mla_cache`](Mla::gather_mla_cache) returns | f32 | bf16 |
+//! | a slot that is not in the cache | an error | skipped |
+//!
+//! No gradients flow through any of it.
+
+mod check;
+#[cfg(feature = "candle-cuda")]
+mod cuda;
+mod host;
+#[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+mod kernels;
+#[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+mod memory;
+mod plan;
+mod store;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+#[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+use self::kernels::Kernels;
+use self::plan::HostBatch;
+pub use self::plan::MlaPlan;
+use self::store::Store;
+use crate::error::Error;
+use crate::ops::DecodeConfig;
+
+/// Latent attention over candle's tensors, for all layers of one shape on one device.
+///
+/// Shapes: T query tokens, B sequences; the other letters are those of [`Geometry`](crate::Geometry). Slices of wider
+/// tensors will do where the last dimension is dense; only the cache must be contiguous. Every error names the tensor.
+#[derive(Debug)]
+pub struct Mla {
+    config: DecodeConfig,
+    device: Device,
+    backend: Backend,
+}
+
+/// What computes.
+#[derive(Debug)]
+enum Backend {
+    Reference,
+    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+    Kernels(Box<Kernels>),
+}
+
+impl Mla {
+    /// Operations on candle's device. On a GPU, loads the kernels: make it once.
+    ///
+    /// # Errors
+    /// If sizes do not fit together; on a device that is neither the CPU nor, with feature `candle-cuda`, a GPU; what
+    /// loading kernels says.
+    pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
+        let backend = match device {
+            Device::Cpu => Backend::Reference,
+            #[cfg(feature = "candle-cuda")]
+            Device::Cuda(cuda) => Backend::Kernels(Box::new(Kernels::new(memory::Memory::cuda(cuda)?, &config)?)),
+            other => {
+                let what = if other.is_cuda() { "CUDA" } else { "Metal" };
+                let why = "the device must be the CPU or, in a build with feature `candle-cuda`, a CUDA device".into();
+                return Err(Error::Config { what: what.into(), why }.into());
+            }
+        };
+        Self::with_backend(device, config, backend)
+    }
+
+    /// Operations on CPU tensors by the kernels, on the simulator: the results that a GPU gives, up to the order of
+    /// sums, and an error where a kernel does something wrong. It copies the whole cache in and out at each call.
+    ///
+    /// # Errors
+    /// As [`Mla::new`]; without kernels in the build, [`Error::NoKernelImage`]'s message.
+    #[cfg(feature = "simulator")]
+    pub fn simulated(config: DecodeConfig) -> Result<Self> {
+        let memory = memory::Memory::simulated(crate::device::Device::simulated())?;
+        Self::with_backend(&Device::Cpu, config, Backend::Kernels(Box::new(Kernels::new(memory, &config)?)))
+    }
+
+    fn with_backend(device: &Device, config: DecodeConfig, backend: Backend) -> Result<Self> {
+        config.geometry.validate()?;
+        config.layout.check(&config.geometry)?;
+        Ok(Self { config, device: device.clone(), backend })
+    }
+
+    /// What it was made for.
+    #[must_use]
+    pub fn config(&self) -> &DecodeConfig {
+        &self.config
+    }
+
+    /// An empty cache for one layer: zeros, u8 `[pages, page_bytes]`, its bytes as
+    /// [`cache`](crate::cache) says.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn new_cache(&self, pages: usize) -> Result<Tensor> {
+        Tensor::zeros((pages, self.config.layout.page_bytes()), DType::U8, &self.device)
+    }
+
+    /// Quantises new tokens and writes them into the cache, in place.
+    ///
+    /// `c_kv` `[T, L]` is the latent as it is to be cached (after its norm), `k_pe` `[T, Gr*R]` or `[T, Gr, R]` the
+    /// *rotated* key, `slot_mapping` i64 `[T]` where each goes: `page * page_size + offset`, negative for nowhere.
+    ///
+    /// # Errors
+    /// If a tensor does not fit. On the CPU also if a slot is not in the cache, or two tokens share one; nothing is
+    /// written then.
+    pub fn concat_and_cache_mla(
+        &self,
+        c_kv: &Tensor,
+        k_pe: &Tensor,
+        cache: &Tensor,
+        slot_mapping: &Tensor,
+    ) -> Result<()> {
+        let (g, tokens) = (&self.config.geometry, ("tokens", check::rows("slot_mapping", slot_mapping)?));
+        self.check_cache(cache)?;
+        self.floats("c_kv", c_kv, &[tokens, ("latent", g.latent_rank)])?;
+        match k_pe.rank() {
+            3 => self.floats("k_pe", k_pe, &[tokens, ("rope heads", g.rope_heads), ("rope", g.rope_dim)])?,
+            _ => self.floats("k_pe", k_pe, &[tokens, ("rope heads x rope", g.rope_width())])?,
+        }
+        check::device("slot_mapping", slot_mapping, &self.device)?;
+        check::dtype("slot_mapping", slot_mapping, &[DType::I64])?;
+        check::shape("slot_mapping", slot_mapping, &[tokens])?;
+        if tokens.1 == 0 {
+            return Ok(());
+        }
+        cache.inplace_op1(&Store { mla: self, c_kv, k_pe, slot_mapping })
+    }
+
+    /// `q_latent[t, h] = W_UK[g]^T q_nope[t, h]`: `[T, H, Dn]` and `up_key` `[G, Dn, L]` to `[T, H, L]`.
+    ///
+    /// # Errors
+    /// If a tensor does not fit.
+    pub fn absorb_query(&self, q_nope: &Tensor, up_key: &Tensor) -> Result<Tensor> {
+        let (g, tokens) = (&self.config.geometry, check::rows("q_nope", q_nope)?);
+        let (nope, latent) = (("nope", g.nope_dim), ("latent", g.latent_rank));
+        self.floats("q_nope", q_nope, &[("tokens", tokens), ("query heads", g.query_heads), nope])?;
+        self.floats("up_key", up_key, &[("kv heads", g.kv_heads), nope, latent])?;
+        match &self.backend {
+            Backend::Reference => host::absorb_query(g, q_nope, up_key),
+            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+            Backend::Kernels(kernels) => kernels.absorb_query(q_nope, up_key),
+        }
+    }
+
+    /// Checks a step's batch and divides its work, once for all layers.
+    ///
+    /// `block_tables` `[B, pages]` and `context_lens` `[B]`, i32 or u32, on any device, are as engines have them:
+    /// lengths count the tokens just stored, entries past a sequence's last page may hold anything. `query_lens` says
+    /// how many query tokens each sequence has, its last ones, causal among themselves; `None`: one each. Caches have
+    /// (at least) `pages` pages.
+    ///
+    /// The numbers are read on the host, which waits for a GPU if they are on one; the [`ops`](crate::ops) below, which
+    /// CUDA graphs can capture, leave them on the device and unchecked.
+    ///
+    /// # Errors
+    /// If a tensor does not fit, or a length or page id is out of range.
+    pub fn plan(
+        &self,
+        block_tables: &Tensor,
+        context_lens: &Tensor,
+        query_lens: Option<&[usize]>,
+        pages: usize,
+    ) -> Result<MlaPlan> {
+        let lens = plan::context_lens(&self.config, context_lens)?;
+        let starts = match query_lens {
+            Some(lens) => plan::query_starts(&self.config, lens),
+            None => plan::query_starts(&self.config, &vec![1; lens.len()]),
+        }?;
+        let batch = HostBatch::new(&self.config, block_tables, lens, starts, pages)?;
+        Ok(MlaPlan {
+            config: self.config,
+            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+            division: match &self.backend {
+                Backend::Reference => None,
+                Backend::Kernels(kernels) => Some(kernels.divide(&batch)?),
+            },
+            batch,
+        })
+    }
+
+    /// Attends in the latent space: `q_latent` `[T, H, L]` and the rotated `q_pe` `[T, H, R]` to `o_latent` `[T, H, L]`
+    /// and `lse` `[T, H]`, the natural logarithm of the sum of `exp(score)`. Zeros and minus infinity where a query
+    /// sees no token.
+    ///
+    /// # Errors
+    /// If a tensor does not fit, or the plan was made by operations of another configuration.
+    pub fn attend(
+        &self,
+        q_latent: &Tensor,
+        q_pe: &Tensor,
+        cache: &Tensor,
+        plan: &mut MlaPlan,
+    ) -> Result<(Tensor, Tensor)> {
+        if plan.config != self.config {
+            let why = "was made by operations of another configuration".into();
+            return Err(Error::Config { what: "plan".into(), why }.into());
+        }
+        let (g, rows) = (&self.config.geometry, ("query tokens", plan.query_tokens()));
+        let heads = ("query heads", g.query_heads);
+        self.floats("q_latent", q_latent, &[rows, heads, ("latent", g.latent_rank)])?;
+        self.floats("q_pe", q_pe, &[rows, heads, ("rope", g.rope_dim)])?;
+        plan.batch.check_cache(self.check_cache(cache)?)?;
+        match &self.backend {
+            Backend::Reference => host::attend(&self.config, q_latent, q_pe, cache, &plan.batch),
+            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+            Backend::Kernels(kernels) => kernels.attend(q_latent, q_pe, cache, plan),
+        }
+    }
+
+    /// [`plan`](Mla::plan) and [`attend`](Mla::attend) in one, for one query token per sequence and one layer.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn mla_decode(
+        &self,
+        q_latent: &Tensor,
+        q_pe: &Tensor,
+        cache: &Tensor,
+        block_tables: &Tensor,
+        context_lens: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let mut plan = self.plan(block_tables, context_lens, None, self.check_cache(cache)?)?;
+        self.attend(q_latent, q_pe, cache, &mut plan)
+    }
+
+    /// `out[t, h] = W_UV[g] o_latent[t, h] + bias[g]`: `[T, H, L]`, `up_value` `[G, Dv, L]` and `value_bias` `[G, Dv]` to
+    /// `[T, H, Dv]`.
+    ///
+    /// # Errors
+    /// If a tensor does not fit.
+    pub fn expand_output(&self, o_latent: &Tensor, up_value: &Tensor, value_bias: Option<&Tensor>) -> Result<Tensor> {
+        let (g, tokens) = (&self.config.geometry, check::rows("o_latent", o_latent)?);
+        let (kv_heads, value, latent) = (("kv heads", g.kv_heads), ("value", g.value_dim), ("latent", g.latent_rank));
+        self.floats("o_latent", o_latent, &[("tokens", tokens), ("query heads", g.query_heads), latent])?;
+        self.floats("up_value", up_value, &[kv_heads, value, latent])?;
+        if let Some(bias) = value_bias {
+            check::device("value_bias", bias, &self.device)?;
+            check::dtype("value_bias", bias, if self.is_reference() { &FLOATS } else { &[DType::F32] })?;
+            check::shape("value_bias", bias, &[kv_heads, value])?;
+        }
+        match &self.backend {
+            Backend::Reference => host::expand_output(g, o_latent, up_value, value_bias),
+            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+            Backend::Kernels(kernels) => kernels.expand_output(o_latent, up_value, value_bias),
+        }
+    }
+
+    /// Dequantised latents `[S, L]` and rotated keys `[S, Gr*R]` of all S tokens of a batch, sequence after sequence: what
+    /// a prefill over a cached prefix reads.
+    ///
+    /// `block_tables` is as for [`plan`](Mla::plan), `cu_seq_lens` `[B + 1]`, i32 or u32, holds the prefix sums of the
+    /// lengths, from 0 to S. Both are read on the host.
+    ///
+    /// # Errors
+    /// If a tensor does not fit, or a length or page id is out of range.
+    pub fn gather_mla_cache(
+        &self,
+        cache: &Tensor,
+        block_tables: &Tensor,
+        cu_seq_lens: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let pages = self.check_cache(cache)?;
+        let lens = plan::lens_between(cu_seq_lens)?;
+        let no_queries = vec![0; lens.len() + 1];
+        let batch = HostBatch::new(&self.config, block_tables, lens, no_queries, pages)?;
+        match &self.backend {
+            Backend::Reference => host::gather(&self.config.layout, cache, &batch),
+            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+            Backend::Kernels(kernels) => kernels.gather(cache, &batch),
+        }
+    }
+
+    /// Checks a cache and returns its number of pages.
+    fn check_cache(&self, cache: &Tensor) -> Result<usize> {
+        let pages = ("pages", check::rows("cache", cache)?);
+        check::device("cache", cache, &self.device)?;
+        check::dtype("cache", cache, &[DType::U8])?;
+        check::shape("cache", cache, &[pages, ("page bytes", self.config.layout.page_bytes())])?;
+        check::contiguous("cache", cache)?;
+        Ok(pages.1)
+    }
+
+    /// Checks a tensor of numbers.
+    fn floats(&self, what: &'static str, tensor: &Tensor, dims: &[(&str, usize)]) -> Result<()> {
+        check::device(what, tensor, &self.device)?;
+        check::dtype(what, tensor, if self.is_reference() { &FLOATS } else { &[DType::BF16] })?;
+        check::shape(what, tensor, dims)
+    }
+
+    fn is_reference(&self) -> bool {
+        matches!(self.backend, Backend::Reference)
+    }
+}
+
+/// What the reference reads.
+const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
+
+/// This crate's errors as candle's, with their message.
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        Self::wrap(error)
+    }
+}

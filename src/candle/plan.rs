@@ -1,0 +1,139 @@
+//! A batch's lengths and pages, read and checked on the host.
+
+use candle_core::{Result, Tensor};
+
+use super::check;
+use crate::cache::{PageTable, Sequences};
+use crate::error::Error;
+use crate::ops::DecodeConfig;
+
+/// A step's batch, checked, and divided among the device's blocks: made by [`Mla::plan`](super::Mla::plan), good for all
+/// layers of the same shape until a length changes.
+#[derive(Debug)]
+pub struct MlaPlan {
+    pub(super) config: DecodeConfig,
+    pub(super) batch: HostBatch,
+    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+    pub(super) division: Option<super::kernels::Division>,
+}
+
+impl MlaPlan {
+    /// T: rows of the queries that it is for.
+    #[must_use]
+    pub fn query_tokens(&self) -> usize {
+        self.batch.sequences().query_tokens()
+    }
+}
+
+/// A checked batch in host memory.
+#[derive(Debug)]
+pub(super) struct HostBatch {
+    query_starts: Vec<i32>,
+    seq_lens: Vec<i32>,
+    table: Vec<i32>,
+    max_pages: usize,
+    /// Page ids are below this.
+    pages: usize,
+}
+
+impl HostBatch {
+    /// `block_tables` is `[sequences, pages]`; caches have `pages` pages.
+    pub fn new(
+        config: &DecodeConfig,
+        block_tables: &Tensor,
+        seq_lens: Vec<i32>,
+        query_starts: Vec<i32>,
+        pages: usize,
+    ) -> Result<Self> {
+        let max_pages = block_tables.dims().get(1).copied().unwrap_or(0);
+        check::shape("block_tables", block_tables, &[("sequences", seq_lens.len()), ("pages", max_pages)])?;
+        let table = check::integers("block_tables", block_tables)?;
+        let batch = Self { query_starts, seq_lens, table, max_pages, pages };
+        batch.sequences().check(config.layout.page_size(), pages)?;
+        Ok(batch)
+    }
+
+    pub fn sequences(&self) -> Sequences<'_> {
+        Sequences {
+            query_starts: &self.query_starts,
+            seq_lens: &self.seq_lens,
+            pages: PageTable::Dense { table: &self.table, max_pages: self.max_pages },
+        }
+    }
+
+    /// Page ids are below this.
+    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// `[sequences, max_pages]`, and the latter.
+    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+    pub fn table(&self) -> (&[i32], usize) {
+        (&self.table, self.max_pages)
+    }
+
+    /// `[sequences + 1]`: where each sequence begins, if their tokens stand one after the other.
+    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
+    pub fn token_starts(&self) -> Vec<i32> {
+        let sums = self.seq_lens.iter().scan(0, |sum, &len| {
+            *sum += len;
+            Some(*sum)
+        });
+        std::iter::once(0).chain(sums).collect()
+    }
+
+    /// Pages that a sequence's length reaches, in order.
+    pub fn used_pages(&self, sequence: usize, page_size: usize) -> &[i32] {
+        let used = (self.seq_lens[sequence] as usize).div_ceil(page_size);
+        &self.table[sequence * self.max_pages..][..used]
+    }
+
+    /// Returns an error unless a cache has the pages that the batch is for.
+    pub fn check_cache(&self, pages: usize) -> Result<()> {
+        if pages >= self.pages {
+            return Ok(());
+        }
+        let why = format!("has {pages} pages, the plan is for caches of {} or more", self.pages);
+        Err(Error::Config { what: "cache".into(), why }.into())
+    }
+}
+
+/// `[0, n0, n0 + n1, ..]`.
+pub(super) fn query_starts(config: &DecodeConfig, lens: &[usize]) -> Result<Vec<i32>> {
+    let tokens = lens.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
+    if tokens > config.max_query_tokens {
+        let why = format!("these operations were made for at most {}", config.max_query_tokens);
+        return Err(Error::Config { what: format!("{tokens} query tokens"), why }.into());
+    }
+    let sums = lens.iter().scan(0, |sum, &n| {
+        *sum += n as i32;
+        Some(*sum)
+    });
+    Ok(std::iter::once(0).chain(sums).collect())
+}
+
+/// The lengths of the sequences, none longer than the configuration allows.
+pub(super) fn context_lens(config: &DecodeConfig, tensor: &Tensor) -> Result<Vec<i32>> {
+    check::shape("context_lens", tensor, &[("sequences", check::rows("context_lens", tensor)?)])?;
+    let lens = check::integers("context_lens", tensor)?;
+    match lens.iter().position(|&len| usize::try_from(len).is_ok_and(|len| len > config.max_tokens)) {
+        None => Ok(lens),
+        Some(b) => {
+            let bound = format!("0..={} tokens that these operations were made for", config.max_tokens);
+            Err(Error::Index { what: format!("context_lens [{b}]"), got: lens[b].into(), bound }.into())
+        }
+    }
+}
+
+/// The lengths between `[0, n0, n0 + n1, ..]`.
+pub(super) fn lens_between(cu_seq_lens: &Tensor) -> Result<Vec<i32>> {
+    let what = "cu_seq_lens";
+    check::shape(what, cu_seq_lens, &[("sequences + 1", check::rows(what, cu_seq_lens)?)])?;
+    let sums = check::integers(what, cu_seq_lens)?;
+    if sums.first() != Some(&0) || !sums.is_sorted() {
+        let (expected, got) = ("ascending numbers from 0".into(), format!("{sums:?}"));
+        return Err(Error::Shape { what, expected, got }.into());
+    }
+    Ok(sums.windows(2).map(|pair| pair[1] - pair[0]).collect())
+}
