@@ -2,7 +2,6 @@
 //!
 //! What is above this file sees addresses and shapes only, so that it is the same code on both.
 
-#[cfg(feature = "simulator")]
 use std::marker::PhantomData;
 
 use candle_core::{Result, Tensor, WithDType};
@@ -79,7 +78,7 @@ impl Memory {
             #[cfg(feature = "candle-cuda")]
             Kind::Cuda(_) => {
                 let (address, guard) = cuda::lock::<T>(what, tensor)?;
-                Keeper::Lock { device: self.device.clone(), address, extent, guard }
+                Keeper::Lock { device: self.device.clone(), address, extent, guard, number: PhantomData }
             }
         };
         Ok(Lent { what, tensor, keeper })
@@ -144,7 +143,7 @@ enum Keeper<'t, T: Element> {
     #[cfg(feature = "simulator")]
     Copy(device::Buffer<T>, PhantomData<&'t T>),
     #[cfg(feature = "candle-cuda")]
-    Lock { device: Device, address: u64, extent: usize, guard: candle_core::StorageRef<'t> },
+    Lock { device: Device, address: u64, extent: usize, guard: candle_core::StorageRef<'t>, number: PhantomData<T> },
 }
 
 impl<T: Element> Lent<'_, T> {
@@ -156,7 +155,7 @@ impl<T: Element> Lent<'_, T> {
             #[cfg(feature = "candle-cuda")]
             // SAFETY: the lock keeps the tensor's memory, which has so many elements from that address on, allocated and
             // unwritten; candle orders all work of a device on the stream that the kernels run on.
-            Keeper::Lock { device, address, extent, guard } => unsafe {
+            Keeper::Lock { device, address, extent, guard, .. } => unsafe {
                 View::borrow(device, *address, *extent, guard)
             },
         }

@@ -4,6 +4,8 @@
 mod attend;
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(feature = "candle-cuda")]
+mod cuda;
 mod refusals;
 mod store;
 
