@@ -41,5 +41,10 @@ pub mod weights;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// So is the program in the guide for candle.
+#[cfg(all(doctest, feature = "candle"))]
+#[doc = include_str!("../docs/candle.md")]
+struct CandleGuide;
+
 pub use error::{Error, Result};
 pub use geometry::Geometry;

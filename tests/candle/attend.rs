@@ -186,6 +186,13 @@ fn slices_of_wider_queries_need_no_copy() {
     }
 }
 
+#[test]
+fn engines_may_share_operations_between_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Mla>();
+    is_shared::<MlaPlan>();
+}
+
 /// The batch's cache with every unused byte poisoned, as a tensor.
 fn tensor_of(batch: &Batch, rng: &mut ChaCha8Rng, g: &Geometry, format: CacheFormat) -> Tensor {
     let cache = batch.poisoned_cache(rng, g, format);
