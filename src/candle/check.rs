@@ -32,11 +32,27 @@ pub(super) fn dtype(what: &str, tensor: &Tensor, allowed: &[DType]) -> Result<()
 
 /// Returns an error that names the tensor unless it is on the device.
 pub(super) fn device(what: &str, tensor: &Tensor, device: &Device) -> Result<()> {
-    if tensor.device().same_device(device) {
+    let (got, wanted) = (tensor.device(), device);
+    if got.same_device(wanted) || share_stream(got, wanted) {
         return Ok(());
     }
-    let why = format!("is on {:?}, not on {:?}", tensor.device().location(), device.location());
+    let why = match got.location() == wanted.location() {
+        true => format!("is on another stream of {:?}", got.location()),
+        false => format!("is on {:?}, not on {:?}", got.location(), wanted.location()),
+    };
     Err(Error::Config { what: what.into(), why }.into())
+}
+
+/// Whether two devices of candle are the same GPU and order their work on the same stream, as all do that
+/// `Device::new_cuda` makes.
+fn share_stream(a: &Device, b: &Device) -> bool {
+    match (a, b) {
+        #[cfg(feature = "candle-cuda")]
+        (Device::Cuda(cuda), Device::Cuda(other)) => {
+            a.location() == b.location() && cuda.cuda_stream().cu_stream() == other.cuda_stream().cu_stream()
+        }
+        _ => false,
+    }
 }
 
 /// Returns an error that names the tensor unless its rows follow each other without gaps.
