@@ -7,7 +7,7 @@
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, CudaStorage, Result, Storage, StorageRef, Tensor};
+use candle_core::{CudaDevice, CudaStorage, Result, Storage, Tensor};
 
 use crate::device::{Device, Element, Stream, View, ViewMut};
 
@@ -24,14 +24,11 @@ pub(super) fn share(candle: &CudaDevice) -> Result<(Device, Stream)> {
     Ok((device, borrowed))
 }
 
-/// The address of a tensor's first element, and a lock that keeps it valid.
-pub(super) fn lock<'t, T: Number>(what: &str, tensor: &'t Tensor) -> Result<(u64, StorageRef<'t>)> {
-    let (guard, layout) = tensor.storage_and_layout();
-    let Storage::Cuda(storage) = &*guard else { candle_core::bail!("{what}: is not on a GPU") };
+/// The address of a storage's element at `offset`.
+pub(super) fn address<T: Number>(storage: &CudaStorage, offset: usize) -> Result<u64> {
     let slice = storage.as_cuda_slice::<T>()?;
     let (start, _) = slice.device_ptr(slice.stream());
-    let address = start + (layout.start_offset() * size_of::<T>()) as u64;
-    Ok((address, guard))
+    Ok(start + (offset * size_of::<T>()) as u64)
 }
 
 /// `len` bytes of a tensor's storage from `start` on.

@@ -39,7 +39,7 @@ pub(super) struct Division {
 
 impl Kernels {
     pub fn new(memory: Memory, config: &DecodeConfig) -> Result<Self> {
-        let (device, g) = (memory.device(), &config.geometry);
+        let (device, g) = (memory.device(), &config.geometry.validate()?);
         let keys_only = keys_only(g);
         let still = RopeTables::new(1, vec![1.0], vec![0.0])?;
         let index = FrequencyIndex::new(g.rope_heads, vec![0; g.rope_width() / 2])?;
@@ -61,7 +61,6 @@ impl Kernels {
     }
 
     /// [`Kernels::append`] into a cache in host memory.
-    #[cfg(feature = "simulator")]
     pub fn append_on_host(&self, cache: &mut [u8], c_kv: &Tensor, k_pe: &Tensor, slots: &Tensor) -> Result<()> {
         let mut copy = self.memory.device().upload::<u8>(cache)?;
         self.append(copy.view_mut(), c_kv, k_pe, slots)?;

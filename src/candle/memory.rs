@@ -2,9 +2,7 @@
 //!
 //! What is above this file sees addresses and shapes only, so that it is the same code on both.
 
-use std::marker::PhantomData;
-
-use candle_core::{Result, Tensor, WithDType};
+use candle_core::{Result, Storage, StorageRef, Tensor, WithDType};
 
 use crate::device::{self, Device, Element, Shape, Stream, View, ViewMut};
 use crate::error::Error;
@@ -34,7 +32,6 @@ pub(super) struct Memory {
 
 #[derive(Debug)]
 enum Kind {
-    #[cfg(feature = "simulator")]
     Simulated,
     #[cfg(feature = "candle-cuda")]
     Cuda(candle_core::CudaDevice),
@@ -42,7 +39,6 @@ enum Kind {
 
 impl Memory {
     /// The simulator's, for CPU tensors.
-    #[cfg(feature = "simulator")]
     pub fn simulated(device: Device) -> Result<Self> {
         Ok(Self { stream: device.stream()?, device, kind: Kind::Simulated })
     }
@@ -65,23 +61,20 @@ impl Memory {
     /// The numbers of a tensor, to read.
     pub fn lend<'t, T: Number>(&self, what: &'static str, tensor: &'t Tensor) -> Result<Lent<'t, T>> {
         let extent = extent(what, tensor)?;
-        let keeper = match &self.kind {
-            #[cfg(feature = "simulator")]
-            Kind::Simulated => {
-                let (storage, layout) = tensor.storage_and_layout();
-                let candle_core::Storage::Cpu(storage) = &*storage else {
-                    candle_core::bail!("{what}: is not on the CPU")
-                };
+        let (lock, layout) = tensor.storage_and_layout();
+        let numbers = match (&self.kind, &*lock) {
+            (Kind::Simulated, Storage::Cpu(storage)) => {
                 let numbers = &storage.as_slice::<T>()?[layout.start_offset()..][..extent];
-                Keeper::Copy(self.device.upload(numbers)?, PhantomData)
+                Numbers::Copied(self.device.upload(numbers)?)
             }
             #[cfg(feature = "candle-cuda")]
-            Kind::Cuda(_) => {
-                let (address, guard) = cuda::lock::<T>(what, tensor)?;
-                Keeper::Lock { device: self.device.clone(), address, extent, guard, number: PhantomData }
+            (Kind::Cuda(_), Storage::Cuda(storage)) => {
+                let address = cuda::address::<T>(storage, layout.start_offset())?;
+                Numbers::InPlace { device: self.device.clone(), address, extent }
             }
+            _ => candle_core::bail!("{what}: is on another device"),
         };
-        Ok(Lent { what, tensor, keeper })
+        Ok(Lent { what, tensor, numbers, _lock: lock })
     }
 
     /// Memory for so many numbers, which may hold anything.
@@ -89,7 +82,6 @@ impl Memory {
         // Drivers refuse empty allocations.
         let len = len.max(1);
         Ok(match &self.kind {
-            #[cfg(feature = "simulator")]
             Kind::Simulated => Owned::Simulated(self.device.allocate(len)?),
             #[cfg(feature = "candle-cuda")]
             Kind::Cuda(candle) => Owned::Cuda(cuda::Slice::allocate(&self.device, candle, len)?),
@@ -99,7 +91,6 @@ impl Memory {
     /// A copy of numbers, of which there is at least one.
     pub fn upload<T: Number>(&self, numbers: &[T]) -> Result<Owned<T>> {
         Ok(match &self.kind {
-            #[cfg(feature = "simulator")]
             Kind::Simulated => Owned::Simulated(self.device.upload(numbers)?),
             #[cfg(feature = "candle-cuda")]
             Kind::Cuda(candle) => Owned::Cuda(cuda::Slice::upload(&self.device, candle, numbers)?),
@@ -109,7 +100,6 @@ impl Memory {
     /// A tensor of what kernels wrote, or will have written when candle's stream comes to it.
     pub fn tensor<T: Number>(&self, owned: Owned<T>, dims: &[usize]) -> Result<Tensor> {
         match owned {
-            #[cfg(feature = "simulator")]
             Owned::Simulated(buffer) => {
                 let len: usize = dims.iter().product();
                 Tensor::from_vec(buffer.view().slice(..len)?.to_vec()?, dims, &candle_core::Device::Cpu)
@@ -135,28 +125,31 @@ impl Memory {
 pub(super) struct Lent<'t, T: Element> {
     what: &'static str,
     tensor: &'t Tensor,
-    keeper: Keeper<'t, T>,
+    numbers: Numbers<T>,
+    /// Keeps others from writing, and with that from replacing, the tensor's memory.
+    _lock: StorageRef<'t>,
 }
 
-/// What keeps the numbers where they are.
-enum Keeper<'t, T: Element> {
-    #[cfg(feature = "simulator")]
-    Copy(device::Buffer<T>, PhantomData<&'t T>),
+enum Numbers<T: Element> {
+    Copied(device::Buffer<T>),
     #[cfg(feature = "candle-cuda")]
-    Lock { device: Device, address: u64, extent: usize, guard: candle_core::StorageRef<'t>, number: PhantomData<T> },
+    InPlace {
+        device: Device,
+        address: u64,
+        extent: usize,
+    },
 }
 
 impl<T: Element> Lent<'_, T> {
     /// All of it.
     pub fn view(&self) -> View<'_, T> {
-        match &self.keeper {
-            #[cfg(feature = "simulator")]
-            Keeper::Copy(buffer, _) => buffer.view(),
+        match &self.numbers {
+            Numbers::Copied(buffer) => buffer.view(),
             #[cfg(feature = "candle-cuda")]
-            // SAFETY: the lock keeps the tensor's memory, which has so many elements from that address on, allocated and
-            // unwritten; candle orders all work of a device on the stream that the kernels run on.
-            Keeper::Lock { device, address, extent, guard, .. } => unsafe {
-                View::borrow(device, *address, *extent, guard)
+            // SAFETY: the tensor has so many elements from that address on, and is locked while it is lent; candle orders
+            // all work of a device, frees included, on the stream that the kernels run on.
+            Numbers::InPlace { device, address, extent } => unsafe {
+                View::borrow(device, *address, *extent, self.tensor)
             },
         }
     }
@@ -191,7 +184,6 @@ fn extent(what: &'static str, tensor: &Tensor) -> Result<usize> {
 /// Memory of the device's own.
 #[derive(Debug)]
 pub(super) enum Owned<T: Number> {
-    #[cfg(feature = "simulator")]
     Simulated(device::Buffer<T>),
     #[cfg(feature = "candle-cuda")]
     Cuda(cuda::Slice<T>),
@@ -201,7 +193,6 @@ impl<T: Number> Owned<T> {
     /// All of it, to read.
     pub fn view(&self) -> View<'_, T> {
         match self {
-            #[cfg(feature = "simulator")]
             Self::Simulated(buffer) => buffer.view(),
             #[cfg(feature = "candle-cuda")]
             Self::Cuda(slice) => slice.view(),
@@ -211,7 +202,6 @@ impl<T: Number> Owned<T> {
     /// The first `len` numbers, to write.
     pub fn view_mut(&mut self, len: usize) -> Result<ViewMut<'_, T>> {
         let view = match self {
-            #[cfg(feature = "simulator")]
             Self::Simulated(buffer) => buffer.view_mut(),
             #[cfg(feature = "candle-cuda")]
             Self::Cuda(slice) => slice.view_mut(),

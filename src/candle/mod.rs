@@ -48,16 +48,13 @@ mod check;
 #[cfg(feature = "candle-cuda")]
 mod cuda;
 mod host;
-#[cfg(any(feature = "simulator", feature = "candle-cuda"))]
 mod kernels;
-#[cfg(any(feature = "simulator", feature = "candle-cuda"))]
 mod memory;
 mod plan;
 mod store;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-#[cfg(any(feature = "simulator", feature = "candle-cuda"))]
 use self::kernels::Kernels;
 use self::plan::HostBatch;
 pub use self::plan::MlaPlan;
@@ -80,7 +77,6 @@ pub struct Mla {
 #[derive(Debug)]
 enum Backend {
     Reference,
-    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
     Kernels(Box<Kernels>),
 }
 
@@ -109,7 +105,6 @@ impl Mla {
     ///
     /// # Errors
     /// As [`Mla::new`]; without kernels in the build, [`Error::NoKernelImage`]'s message.
-    #[cfg(feature = "simulator")]
     pub fn simulated(config: DecodeConfig) -> Result<Self> {
         let memory = memory::Memory::simulated(crate::device::Device::simulated())?;
         Self::with_backend(&Device::Cpu, config, Backend::Kernels(Box::new(Kernels::new(memory, &config)?)))
@@ -178,7 +173,6 @@ impl Mla {
         self.floats("up_key", up_key, &[("kv heads", g.kv_heads), nope, latent])?;
         match &self.backend {
             Backend::Reference => host::absorb_query(g, q_nope, up_key),
-            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
             Backend::Kernels(kernels) => kernels.absorb_query(q_nope, up_key),
         }
     }
@@ -210,7 +204,6 @@ impl Mla {
         let batch = HostBatch::new(&self.config, block_tables, lens, starts, pages)?;
         Ok(MlaPlan {
             config: self.config,
-            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
             division: match &self.backend {
                 Backend::Reference => None,
                 Backend::Kernels(kernels) => Some(kernels.divide(&batch)?),
@@ -243,7 +236,6 @@ impl Mla {
         plan.batch.check_cache(self.check_cache(cache)?)?;
         match &self.backend {
             Backend::Reference => host::attend(&self.config, q_latent, q_pe, cache, &plan.batch),
-            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
             Backend::Kernels(kernels) => kernels.attend(q_latent, q_pe, cache, plan),
         }
     }
@@ -281,7 +273,6 @@ impl Mla {
         }
         match &self.backend {
             Backend::Reference => host::expand_output(g, o_latent, up_value, value_bias),
-            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
             Backend::Kernels(kernels) => kernels.expand_output(o_latent, up_value, value_bias),
         }
     }
@@ -306,7 +297,6 @@ impl Mla {
         let batch = HostBatch::new(&self.config, block_tables, lens, no_queries, pages)?;
         match &self.backend {
             Backend::Reference => host::gather(&self.config.layout, cache, &batch),
-            #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
             Backend::Kernels(kernels) => kernels.gather(cache, &batch),
         }
     }

@@ -13,7 +13,6 @@ use crate::ops::DecodeConfig;
 pub struct MlaPlan {
     pub(super) config: DecodeConfig,
     pub(super) batch: HostBatch,
-    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
     pub(super) division: Option<super::kernels::Division>,
 }
 
@@ -62,19 +61,16 @@ impl HostBatch {
     }
 
     /// Page ids are below this.
-    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
     pub fn pages(&self) -> usize {
         self.pages
     }
 
     /// `[sequences, max_pages]`, and the latter.
-    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
     pub fn table(&self) -> (&[i32], usize) {
         (&self.table, self.max_pages)
     }
 
     /// `[sequences + 1]`: where each sequence begins, if their tokens stand one after the other.
-    #[cfg(any(feature = "simulator", feature = "candle-cuda"))]
     pub fn token_starts(&self) -> Vec<i32> {
         let sums = self.seq_lens.iter().scan(0, |sum, &len| {
             *sum += len;

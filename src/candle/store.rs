@@ -25,10 +25,7 @@ impl InplaceOp1 for Store<'_> {
         let cache = &mut bytes[start..end];
         match &self.mla.backend {
             Backend::Reference => host::append(&self.mla.config.layout, cache, self.c_kv, self.k_pe, self.slot_mapping),
-            #[cfg(feature = "simulator")]
             Backend::Kernels(kernels) => kernels.append_on_host(cache, self.c_kv, self.k_pe, self.slot_mapping),
-            #[cfg(all(not(feature = "simulator"), feature = "candle-cuda"))]
-            Backend::Kernels(_) => candle_core::bail!("cache: is on the CPU"),
         }
     }
 

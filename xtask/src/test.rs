@@ -14,7 +14,7 @@ use crate::process::{self, FEATURES, output, run, run_inspected};
 use crate::{bindings, resources, setup};
 
 /// Feature sets that must build on their own; the tests build all of them together.
-const FEATURE_SETS: [&str; 7] = ["", "simulator", "convert", "load", "gguf", "candle", "candle,simulator"];
+const FEATURE_SETS: [&str; 6] = ["", "simulator", "convert", "load", "gguf", "candle"];
 
 pub fn everything() -> Result<()> {
     setup::everything()?;
