@@ -15,10 +15,10 @@
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod cache;
-#[cfg(feature = "capi")]
-pub mod capi;
 #[cfg(feature = "candle")]
 pub mod candle;
+#[cfg(feature = "capi")]
+pub mod capi;
 #[cfg(feature = "convert")]
 pub mod convert;
 pub mod device;

@@ -5,16 +5,11 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::process::{self, output, run, run_inspected};
+use crate::process::{self, FEATURES, output, run, run_inspected};
 use crate::{bindings, capi, header, resources, setup};
 
-/// Feature sets that must build on their own; the tests build all features together.
-const FEATURES: [&str; 7] = ["", "simulator", "convert", "load", "gguf", "capi", "validate"];
-use crate::process::{self, FEATURES, output, run, run_inspected};
-use crate::{bindings, resources, setup};
-
 /// Feature sets that must build on their own; the tests build all of them together.
-const FEATURE_SETS: [&str; 6] = ["", "simulator", "convert", "load", "gguf", "candle"];
+const FEATURE_SETS: [&str; 8] = ["", "simulator", "convert", "load", "gguf", "candle", "capi", "validate"];
 
 pub fn everything() -> Result<()> {
     setup::everything()?;
