@@ -4,6 +4,7 @@ Whatever is missing or fails is listed with its reason; without torch or a GPU, 
 """
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def one_line(error):
     return f"{type(error).__name__}: {text[0] if text else ''}"
 
 
+def output(*command):
+    """The first line of what a program prints; None if it is not there or fails."""
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return lines[0] if lines else None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def environment(options):
     """What the run is made with; `unavailable` says why nothing can be measured, if so."""
     found = {"python": sys.version.split()[0], "unavailable": None}
@@ -60,6 +70,8 @@ def environment(options):
             found["unavailable"] = "there is no GPU that torch can use"
         else:
             found["device"], found["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
+            found["driver"] = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+            found["commit"] = output("git", "describe", "--always", "--dirty", "--abbrev=40")
     except (ImportError, OSError) as error:
         found["unavailable"] = one_line(error)
     return found

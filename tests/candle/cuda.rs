@@ -44,7 +44,8 @@ fn run(mla: &Mla, device: &Device, inputs: &Inputs) -> Result<(Vec<u8>, Vec<f64>
 fn a_gpu_stores_and_computes_what_the_simulator_does() {
     let mut rng = rng(10);
     let gpu = Device::new_cuda(0).unwrap();
-    for g in geometries() {
+    // candle has no empty tensors on a GPU.
+    for g in geometries().into_iter().filter(|g| g.rope_dim > 0 && g.nope_dim > 0) {
         for format in FORMATS {
             let (lens, query_lens) = ([9, 0, 30], [1, 0, 5]);
             let batch = Batch::new(&mut rng, &lens, &query_lens, 8);
