@@ -137,8 +137,8 @@ __device__ void decode(const DecodeParams &params) {
 
 }  // namespace
 
-// Where the accumulators leave room for it, two blocks share a multiprocessor, so that one computes scores while the
-// other waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest ones.
+// Where the accumulators leave room for it, two or three blocks share a multiprocessor, so that one computes scores while
+// another waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest ones.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 #define BLOCKS_1X4 1
 #else
@@ -151,17 +151,17 @@ __device__ void decode(const DecodeParams &params) {
         decode<Shape<Latents::latents, slices, tiles>>(params);                  \
     }
 
-DECODE_KERNEL(decode_whole_1x2, Whole, 1, 2, 2)
+DECODE_KERNEL(decode_whole_1x2, Whole, 1, 2, 3)
 DECODE_KERNEL(decode_whole_1x4, Whole, 1, 4, BLOCKS_1X4)
 DECODE_KERNEL(decode_whole_2x2, Whole, 2, 2, 2)
 DECODE_KERNEL(decode_whole_2x4, Whole, 2, 4, 1)
 DECODE_KERNEL(decode_whole_5x2, Whole, 5, 2, 1)
 DECODE_KERNEL(decode_whole_5x1, Whole, 5, 1, 1)
-DECODE_KERNEL(decode_groups_1x2, Groups, 1, 2, 2)
+DECODE_KERNEL(decode_groups_1x2, Groups, 1, 2, 3)
 DECODE_KERNEL(decode_groups_1x4, Groups, 1, 4, BLOCKS_1X4)
 DECODE_KERNEL(decode_groups_2x2, Groups, 2, 2, 2)
 DECODE_KERNEL(decode_groups_5x1, Groups, 5, 1, 1)
-DECODE_KERNEL(decode_bf16_1x2, Bf16, 1, 2, 2)
+DECODE_KERNEL(decode_bf16_1x2, Bf16, 1, 2, 3)
 DECODE_KERNEL(decode_bf16_1x4, Bf16, 1, 4, BLOCKS_1X4)
 DECODE_KERNEL(decode_bf16_2x2, Bf16, 2, 2, 2)
 DECODE_KERNEL(decode_bf16_5x1, Bf16, 5, 1, 1)

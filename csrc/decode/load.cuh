@@ -27,8 +27,8 @@ __device__ inline unsigned rope_step_bytes(const DecodeParams &params) {
     return params.cache.rope_kind == ROW_BF16 ? 64 : params.cache.rope_kind == ROW_INT8 ? 32 : 16;
 }
 
-// A piece of each token: of its latent or rotated key 16 bytes, of its pairs of scale and min 4, or what is past a row's
-// end, which becomes zeros.
+// A piece of each token: of its latent or rotated key 16 bytes, of its pairs of scale and min 4, or what is past a
+// row's end, which becomes zeros.
 struct Piece {
     unsigned from, row_bytes;  // in a page, and from row to row there
     unsigned to, stride;       // in a stage
@@ -58,8 +58,8 @@ struct Piece {
     }
 };
 
-// Starts the copies of a lane's piece of the warp's tokens, of which the first `existing` exist. COMPLETE: all of them and
-// of the piece does. Otherwise what is missing becomes zeros.
+// Starts the copies of a lane's piece of the warp's tokens, of which the first `existing` exist. COMPLETE: all of them,
+// and all of the piece. Otherwise what is missing becomes zeros.
 template <bool COMPLETE>
 __device__ void copy_pieces(const DecodeParams &params, const Piece &piece, uint64_t from, unsigned existing,
                             uint32_t to) {

@@ -3,8 +3,8 @@
 // A operands of int4 come straight from the codes, as in scores.cuh: 6/8 instructions per value. Scales and mins never
 // touch a value:
 //     O = sum_t (P_t scale_t) code_t + sum_t P_t min_t
-// B operands are weights times the scales of a group, multiplied in registers: one for a slice of 64 latents (Whole), or
-// one for each 32 of them (Groups). The mins are products of their own, 16 groups on m. Bf16: A operands are the
+// B operands are weights times the scales of a group, multiplied in registers: one for a slice of 64 latents (Whole),
+// or one for each 32 of them (Groups). The mins are products of their own, 16 groups on m. Bf16: A operands are the
 // cache's rows.
 #pragma once
 

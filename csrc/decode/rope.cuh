@@ -52,6 +52,25 @@ __device__ inline void multiply_rope(const RopeStep &keys, bool coded, uint32_t 
     scores[3] = fmaf(scale_high, products[3], fmaf(min_high, sum_y, scores[3]));
 }
 
+// Where it lies is found anew: registers are short while it is multiplied.
+__device__ inline RopeStep load_rope(const DecodeParams &params, const unsigned char *stage, unsigned step) {
+    const DecodeShared &map = params.shared;
+    const unsigned lane = thread_index() % WARP, t = lane % 4;
+    const Rows token(params, lane, Share(params).m_tile);
+    const unsigned char *rows = stage + map.rope;
+    const uint4 lo = rope_values(params, rows + token.low * map.rope_stride, t, step);
+    const uint4 hi = rope_values(params, rows + token.high * map.rope_stride, t, step);
+    RopeStep keys{{lo.x, hi.x, lo.y, hi.y}, {lo.z, hi.z, lo.w, hi.w}, 0, 0};
+    if (params.cache.rope_kind != ROW_BF16) {
+        // The pairs of (scale, min) begin behind the latent's.
+        const unsigned pair = params.cache.latent_groups + (step * ROPE_STEP >> (__ffs(params.cache.rope_group) - 1));
+        const unsigned char *pairs = stage + map.affine + 4 * pair;
+        keys.affine_low = at<uint32_t>(pairs, token.low * map.affine_stride);
+        keys.affine_high = at<uint32_t>(pairs, token.high * map.affine_stride);
+    }
+    return keys;
+}
+
 template <typename S>
 __device__ void score_rope(const DecodeParams &params, const unsigned char *stage, const unsigned char *shared,
                            const SmallArrays<S> &small, float (&scores)[S::TILES][4]) {
@@ -59,32 +78,13 @@ __device__ void score_rope(const DecodeParams &params, const unsigned char *stag
     if (params.rope_steps == 0) {
         return;
     }
-    const unsigned lane = thread_index() % WARP, t = lane % 4, parts = params.score_parts;
-    const Share share(params);
+    const unsigned lane = thread_index() % WARP, parts = params.score_parts, part = Share(params).part;
     const bool coded = params.cache.rope_kind != ROW_BF16;
-    const Rows token(params, lane, share.m_tile);
-    const unsigned char *low = stage + map.rope + token.low * map.rope_stride;
-    const unsigned char *high = stage + map.rope + token.high * map.rope_stride;
-    // The pairs of (scale, min) begin behind the latent's.
-    const unsigned char *pairs = stage + map.affine + 4 * params.cache.latent_groups;
-    const unsigned char *low_pairs = pairs + token.low * map.affine_stride;
-    const unsigned char *high_pairs = pairs + token.high * map.affine_stride;
-    const unsigned group_log2 = __ffs(params.cache.rope_group) - 1;
-    const auto load = [&](unsigned step) {
-        const uint4 lo = rope_values(params, low, t, step), hi = rope_values(params, high, t, step);
-        RopeStep keys{{lo.x, hi.x, lo.y, hi.y}, {lo.z, hi.z, lo.w, hi.w}, 0, 0};
-        if (coded) {
-            const unsigned pair = 4 * (step * ROPE_STEP >> group_log2);
-            keys.affine_low = at<uint32_t>(low_pairs, pair), keys.affine_high = at<uint32_t>(high_pairs, pair);
-        }
-        return keys;
-    };
-
     const unsigned query_stride = anew(map.q_rope_stride), sum_stride = 4 * (anew(params.rope_span) | 1);
     uint32_t query = shared_address(shared + map.q_rope) + lane % 8 * query_stride + lane / 8 * 16;
-    const unsigned char *sums = shared + map.q_rope_sums + 2 * t * sum_stride;
-    // Parts take turns. If all n-tiles multiply all steps, a part has the same steps for all, and few: it keeps the last.
-    // Otherwise n-tiles often have one step, and the parts begin with another n-tile each.
+    const unsigned char *sums = shared + map.q_rope_sums + 2 * (lane % 4) * sum_stride;
+    // Parts take turns. If all n-tiles multiply all steps, a part has the same steps for all, and few: it keeps the
+    // last. Otherwise n-tiles often have one step, and the parts begin with another n-tile each.
     const bool alike = params.geometry.rope_heads == 1;
     unsigned loaded = ~0u;
     RopeStep keys{};
@@ -92,10 +92,10 @@ __device__ void score_rope(const DecodeParams &params, const unsigned char *stag
     for (int n = 0; n < S::TILES; ++n) {
         const uint2 own_steps = small.rope_steps[n];
 #pragma unroll 1
-        for (unsigned own = (alike ? share.part : share.part + n) & (parts - 1); own < own_steps.y; own += parts) {
+        for (unsigned own = (alike ? part : part + n) & (parts - 1); own < own_steps.y; own += parts) {
             if (own_steps.x + own != loaded) {
                 loaded = own_steps.x + own;
-                keys = load(loaded);
+                keys = load_rope(params, stage, loaded);
             }
             multiply_rope(keys, coded, query + 64 * own, sums + 4 * own, sum_stride, scores[n]);
         }

@@ -1,4 +1,5 @@
-// Scales and mins of a tile's latents as the output's products need them: f16 rows of a group, in the order of positions.
+// Scales and mins of a tile's latents as the output's products need them: an f16 row per group, in the order of
+// positions.
 //
 // The output's products take codes as they are, so that a weight is multiplied by its token's scale (output.cuh), both
 // f16. For that a group's scales are divided by its unit, the largest power of two not above the largest scale so far:

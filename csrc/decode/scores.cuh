@@ -127,8 +127,8 @@ __device__ inline uint32_t min_pair(const unsigned char *pairs, unsigned group, 
     return __byte_perm(first, second, 0x7632);
 }
 
-// Groups: the mins' products, 16 groups in k. Lane t has groups t, t + 4, t + 8 and t + 12, whose pairs lie in different
-// banks from row to row.
+// Groups: the mins' products, 16 groups in k. Lane t has groups t, t + 4, t + 8 and t + 12, whose pairs lie in
+// different banks from row to row.
 template <typename S>
 __device__ void score_mins(const DecodeParams &params, const unsigned char *stage, const unsigned char *q_sums,
                            float (&scores)[S::TILES][4]) {

@@ -137,9 +137,9 @@ pub(super) const BIAS: f64 = 1e-6;
 /// What dequantising a rotated key in f32 can cost.
 pub(super) const DEQUANTISED_KEY: f64 = 2e-6;
 
-/// Most root mean square error of a step, of the root mean square of its outputs and what they are sums of: `q_rotated`,
-/// `q_latent`, the weights, `o_latent` and the output are each rounded to bf16, and scores turn errors of the query into
-/// errors of the weights, for which a factor of 3.
+/// Most root mean square error of a step, of the root mean square of its outputs and what they are sums of:
+/// `q_rotated`, `q_latent`, the weights, `o_latent` and the output are each rounded to bf16, and scores turn errors of
+/// the query into errors of the weights, for which a factor of 3.
 pub(super) fn step() -> f64 {
     3.0 * 5f64.sqrt() / 512.0
 }

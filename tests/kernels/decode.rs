@@ -8,8 +8,8 @@
 //!   most the range again, and independent from token to token.
 //!
 //! So 8e-4 or, for larger values, 2/128 of them (FlashMLA's bounds). Over all of them 5e-6 of cosine distance, beside
-//! errors of 2^-12 of the latents' size where means cancel: independent roundings to bf16 make 1.1e-6. One alone can make
-//! 2^-17, which outputs of few numbers are granted. Scores err by f32 rounding of sums of about 500 terms.
+//! errors of 2^-12 of the latents' size where means cancel: independent roundings to bf16 make 1.1e-6. One alone can
+//! make 2^-17, which outputs of few numbers are granted. Scores err by f32 rounding of sums of about 500 terms.
 
 use half::bf16;
 use latent_attention::Geometry;

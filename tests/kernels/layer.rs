@@ -131,10 +131,11 @@ fn terms(up_value: &Matrix, seen: impl ExactSizeIterator<Item = Vec<f64>>) -> f6
 }
 
 /// Between the bf16 inputs and the output, q_rotated, q_latent, the softmax weights, o_latent and the output itself are
-/// each rounded to bf16, by less than 2^-9 of a number in root mean square (2^-8 at most). An output is a sum of such numbers, and where they cancel its error
-/// is still relative to them: so over all of a step's elements to `terms`, the squares of what the outputs are sums of,
-/// and of the outputs themselves. Five independent roundings leave less than sqrt(5) * 2^-9 of their root mean square,
-/// and three times that where scores of a few units turn errors of the query into errors of the weights.
+/// each rounded to bf16, by less than 2^-9 of a number in root mean square (2^-8 at most). An output is a sum of such
+/// numbers, and where they cancel its error is still relative to them: so over all of a step's elements to `terms`, the
+/// squares of what the outputs are sums of, and of the outputs themselves. Five independent roundings leave less than
+/// sqrt(5) * 2^-9 of their root mean square, and three times that where scores of a few units turn errors of the query
+/// into errors of the weights.
 #[track_caller]
 fn compare(got: &[f64], want: &[f32], terms: f64) {
     assert_eq!(got.len(), want.len());

@@ -54,17 +54,17 @@ const VARIANTS: [Variant; 14] = {
     }
     [
         variant("decode_whole_1x4", Latents::Whole, 1, 4, 2),
-        variant("decode_whole_1x2", Latents::Whole, 1, 2, 2),
+        variant("decode_whole_1x2", Latents::Whole, 1, 2, 3),
         variant("decode_whole_2x4", Latents::Whole, 2, 4, 1),
         variant("decode_whole_2x2", Latents::Whole, 2, 2, 2),
         variant("decode_whole_5x2", Latents::Whole, 5, 2, 1),
         variant("decode_whole_5x1", Latents::Whole, 5, 1, 1),
         variant("decode_groups_1x4", Latents::Groups, 1, 4, 2),
-        variant("decode_groups_1x2", Latents::Groups, 1, 2, 2),
+        variant("decode_groups_1x2", Latents::Groups, 1, 2, 3),
         variant("decode_groups_2x2", Latents::Groups, 2, 2, 2),
         variant("decode_groups_5x1", Latents::Groups, 5, 1, 1),
         variant("decode_bf16_1x4", Latents::Bf16, 1, 4, 2),
-        variant("decode_bf16_1x2", Latents::Bf16, 1, 2, 2),
+        variant("decode_bf16_1x2", Latents::Bf16, 1, 2, 3),
         variant("decode_bf16_2x2", Latents::Bf16, 2, 2, 2),
         variant("decode_bf16_5x1", Latents::Bf16, 5, 1, 1),
     ]
@@ -96,8 +96,9 @@ pub(super) struct Tiling {
 }
 
 impl Tiling {
-    /// The best that fits: blocks for many heads before blocks for fewer (each reads the cache anew), then two blocks on
-    /// a multiprocessor before large tiles (one computes while the other waits), tiles of 8 tokens last.
+    /// The best that fits: blocks for many heads before blocks for fewer (each reads the cache anew), then two blocks on a
+    /// multiprocessor before large tiles (one computes while the other waits), tiles of 8 tokens last. Tiles of 32 tokens
+    /// for the sake of a third block cost 16 heads a third of their speed (docs/measurements.md).
     pub fn choose(geometry: &Geometry, layout: &CacheLayout, limits: &Limits) -> Result<Self> {
         let latents = match layout.format().latent {
             LatentFormat::Int4 { group: Group::Whole } => Latents::Whole,
@@ -113,10 +114,10 @@ impl Tiling {
         let candidates = || VARIANTS.iter().filter(suits);
         for tiles in [&TILES[..5], &TILES[5..]] {
             for variant in candidates() {
-                // Sharing a multiprocessor is worth a smaller tile, but neither one of fewer than 32 tokens nor waiting.
-                let shared = (2, &tiles[..2]);
-                for (blocks, tiles) in [shared, (1, tiles)].into_iter().filter(|(blocks, _)| *blocks <= variant.blocks)
-                {
+                // Two blocks on a multiprocessor are worth a smaller tile, but neither one of fewer than 32 tokens nor
+                // waiting; a third is worth none.
+                let choices = [(3, &tiles[..1]), (2, &tiles[..2]), (1, tiles)];
+                for (blocks, tiles) in choices.into_iter().filter(|(blocks, _)| *blocks <= variant.blocks) {
                     for &(tile_tokens, stages) in tiles {
                         let tiling = Self::with(variant, geometry, layout, tile_tokens, stages)?;
                         let fixed = if variant.slices > 2 { LARGE_STATIC_BYTES } else { STATIC_BYTES };
@@ -304,7 +305,7 @@ mod tests {
             (32, (32, 16), 2048, groups, ["groups_5x1 16x1 1", "groups_5x1 32x2 1", "groups_5x1 32x2 1"]),
             (32, (32, 16), 2048, bf16, ["bf16_5x1 8x1 1", "bf16_5x1 16x1 1", "bf16_5x1 32x1 1"]),
             // SmolLM-135M, d_kv 32.
-            (9, (3, 8), 96, int4, ["whole_1x2 64x2 2", "whole_1x2 64x2 2", "whole_1x2 64x2 2"]),
+            (9, (3, 8), 96, int4, ["whole_1x2 64x2 2", "whole_1x2 64x2 3", "whole_1x2 64x2 3"]),
         ] {
             assert_eq!(of(heads, rope, rank, format), expected);
         }
