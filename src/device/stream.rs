@@ -43,11 +43,12 @@ impl Stream {
         self.device.backend().cuda().map_or(Ok(()), |cuda| cuda.synchronize_stream(self.raw))
     }
 
-    /// Records what `work` launches on this stream as a graph, instead of running it.
+    /// Records what `work` launches on this stream as a graph, instead of running it. Other threads' allocations and
+    /// copies on the device wait until it is done: the driver would refuse them, and spoil the capture.
     ///
     /// # Errors
     /// What `work` returns; [`Error::Driver`](crate::Error::Driver) if it did something that cannot be captured;
-    /// [`Error::Config`](crate::Error::Config) on the simulator, which has no graphs.
+    /// [`Error::Config`](crate::Error::Config) on the simulator, which has no graphs, and inside of another capture.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         Graph::capture(self, work)
     }
