@@ -24,6 +24,8 @@ pub mod convert;
 pub mod device;
 pub mod error;
 pub mod geometry;
+#[cfg(any(feature = "load", feature = "validate"))]
+mod host_tensor;
 pub mod image;
 pub mod layer;
 #[cfg(feature = "load")]

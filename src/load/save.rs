@@ -1,16 +1,16 @@
 //! Writes a converted model in MHA2MLA's own layout.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, View};
+use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoint;
 use super::config::{Architecture, ModelConfig};
 use super::mha2mla::FREQUENCY_INDEX;
 use crate::error::{Error, Result};
+use crate::host_tensor::HostTensor;
 use crate::rope::{FrequencyIndex, Pairing, PartialRope};
 use crate::weights::{LatentAttention, Linear, Matrix};
 
@@ -175,18 +175,12 @@ fn rope_version(model: &ModelConfig, rope_dim: usize, layers: &[LatentAttention]
 
 /// The tensors of one file, until it is written.
 #[derive(Default)]
-struct Shard(Vec<(String, Tensor)>);
-
-struct Tensor {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
+struct Shard(Vec<(String, HostTensor)>);
 
 impl Shard {
     fn floats(&mut self, name: &str, shape: Vec<usize>, data: &[f32]) {
         let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.0.push((name.to_owned(), Tensor { dtype: Dtype::F32, shape, bytes }));
+        self.0.push((name.to_owned(), HostTensor { dtype: Dtype::F32, shape, bytes }));
     }
 
     // By value: the numbers are freed as soon as they are bytes.
@@ -227,7 +221,7 @@ impl Shard {
     fn frequencies(&mut self, name: &str, index: &FrequencyIndex) {
         let bytes = index.as_slice().iter().flat_map(|i| i.to_le_bytes()).collect();
         let shape = vec![index.rope_heads(), index.pairs()];
-        self.0.push((name.to_owned(), Tensor { dtype: Dtype::I32, shape, bytes }));
+        self.0.push((name.to_owned(), HostTensor { dtype: Dtype::I32, shape, bytes }));
     }
 }
 
@@ -243,24 +237,6 @@ fn stack(first: &Linear, second: &Linear) -> Linear {
         [part(first), part(second)].concat()
     });
     Linear { weight, bias }
-}
-
-impl View for Tensor {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
 }
 
 /// A directory that is being written. Until [`Output::publish`] its files have temporary names; dropped before, it
@@ -309,7 +285,8 @@ impl Output {
         }
         // Transformers looks for this entry.
         let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
-        safetensors::serialize_to_file(shard.0, metadata, &path).map_err(|e| match e {
+        let tensors = shard.0.iter().map(|(name, tensor)| (name, tensor));
+        safetensors::serialize_to_file(tensors, metadata, &path).map_err(|e| match e {
             safetensors::SafeTensorError::IoError(cause) => Error::Io { path, cause },
             other => Error::File { path, why: other.to_string() },
         })

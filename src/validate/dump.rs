@@ -1,14 +1,14 @@
 //! Cases in files, for other implementations to be held against.
 
-use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::SafeTensors;
 
-use super::tensors::{Tensor, Tensors};
+use super::tensors::Tensors;
 use super::{Case, Kind};
 use crate::error::{Error, Result};
+use crate::host_tensor::HostTensor;
 
 /// The metadata's one key, whose value is a JSON object. (The format keeps keys in no order, and the same seed should
 /// make the same bytes.)
@@ -118,27 +118,9 @@ fn read(dir: &Path, kind: Kind) -> Result<Case> {
     }
     settings.check().map_err(|error| malformed(error.to_string()))?;
     let tensors = file.iter().map(|(name, tensor)| {
-        let copy = Tensor { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: tensor.data().to_vec() };
+        let copy = HostTensor { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: tensor.data().to_vec() };
         (name.to_owned(), copy)
     });
     let by_name = tensors.collect();
     Ok(Case { settings, tensors: Tensors::new(path, by_name) })
-}
-
-impl View for &Tensor {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
 }

@@ -8,6 +8,7 @@ use safetensors::Dtype;
 
 use crate::device::{Buffer, Device, Element};
 use crate::error::{Error, Result};
+use crate::host_tensor::HostTensor;
 
 /// A type of number that dumps hold, little-endian.
 pub(super) trait Number: Element {
@@ -59,23 +60,16 @@ pub(super) fn single(values: &[bf16]) -> Vec<f32> {
     values.iter().map(|value| value.to_f32()).collect()
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tensor {
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    pub bytes: Vec<u8>,
-}
-
 /// The tensors of one case by name.
 #[derive(Clone, Debug)]
 pub(super) struct Tensors {
     /// The file that they are from or could be from, for messages.
     source: PathBuf,
-    by_name: BTreeMap<String, Tensor>,
+    by_name: BTreeMap<String, HostTensor>,
 }
 
 impl Tensors {
-    pub fn new(source: PathBuf, by_name: BTreeMap<String, Tensor>) -> Self {
+    pub fn new(source: PathBuf, by_name: BTreeMap<String, HostTensor>) -> Self {
         Self { source, by_name }
     }
 
@@ -83,14 +77,14 @@ impl Tensors {
         &self.source
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &HostTensor)> {
         self.by_name.iter()
     }
 
     /// Adds or replaces a tensor.
     pub fn put<T: Number>(&mut self, name: &str, shape: &[usize], values: &[T]) {
         debug_assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
-        let tensor = Tensor { dtype: T::DTYPE, shape: shape.to_vec(), bytes: T::to_bytes(values) };
+        let tensor = HostTensor { dtype: T::DTYPE, shape: shape.to_vec(), bytes: T::to_bytes(values) };
         self.by_name.insert(name.into(), tensor);
     }
 
@@ -119,7 +113,7 @@ impl Tensors {
         device.upload(&self.get(name, shape)?)
     }
 
-    fn find(&self, name: &str, expected: impl Fn() -> String) -> Result<&Tensor> {
+    fn find(&self, name: &str, expected: impl Fn() -> String) -> Result<&HostTensor> {
         self.by_name.get(name).ok_or_else(|| self.unfit(name, expected(), "no such tensor".into()))
     }
 
