@@ -1,30 +1,11 @@
 //! `src/sys.rs` from `csrc/params.h`.
 
-use std::fs;
-use std::path::PathBuf;
+use anyhow::{Context, Result};
 
-use anyhow::{Context, Result, ensure};
-
+use crate::generated::Generated;
 use crate::{process, setup};
 
-/// Writes the file.
-pub fn write() -> Result<()> {
-    let path = target();
-    fs::write(&path, generate()?).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("wrote {}", path.display());
-    Ok(())
-}
-
-/// Fails if the file is not what would be written.
-pub fn check() -> Result<()> {
-    let checked_in = fs::read_to_string(target())?;
-    ensure!(generate()? == checked_in, "src/sys.rs does not match csrc/params.h: run `cargo xtask bindings`");
-    Ok(())
-}
-
-fn target() -> PathBuf {
-    crate::root().join("src/sys.rs")
-}
+pub const BINDINGS: Generated = Generated { path: "src/sys.rs", source: "csrc/params.h", make: generate };
 
 fn generate() -> Result<String> {
     if let Some(folder) = setup::libclang()? {

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::header::HEADER;
 use crate::process::{self, output, run};
-use crate::{header, setup};
+use crate::setup;
 
 /// The warnings that neither the header nor the example may cause.
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
@@ -31,7 +32,7 @@ pub fn build() -> Result<PathBuf> {
     let folder = setup::target()?.join("capi");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let built = files.iter().filter_map(|file| file.as_str().map(PathBuf::from));
-    for from in built.chain([header::target()]) {
+    for from in built.chain([HEADER.path()]) {
         let to = folder.join(from.file_name().unwrap_or_default());
         fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
         println!("{} ({:.1} MB)", to.display(), fs::metadata(&to)?.len() as f64 / 1e6);
@@ -45,7 +46,7 @@ pub fn check() -> Result<()> {
     let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     for (language, standard) in [("c", "-std=c99"), ("c++", "-std=c++11")] {
         let mut compiler = Command::new(&cc);
-        run(compiler.args(["-x", language, standard, "-fsyntax-only"]).args(WARNINGS).arg(header::target()))?;
+        run(compiler.args(["-x", language, standard, "-fsyntax-only"]).args(WARNINGS).arg(HEADER.path()))?;
     }
     let rpath = format!("-Wl,-rpath,{}", folder.display());
     example(&cc, &folder, "decode-shared", &["-L.", "-llatent_attention", "-lm", &rpath])?;

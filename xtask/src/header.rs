@@ -1,30 +1,11 @@
 //! `include/latent_attention.h` from `src/capi`.
 
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use cbindgen::{DocumentationStyle, EnumConfig, Language, RenameRule, Style};
 
-/// Writes the file.
-pub fn write() -> Result<()> {
-    let path = target();
-    fs::create_dir_all(path.with_file_name(""))?;
-    fs::write(&path, generate()?).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("wrote {}", path.display());
-    Ok(())
-}
+use crate::generated::Generated;
 
-/// Fails if the file is not what would be written.
-pub fn check() -> Result<()> {
-    let checked_in = fs::read_to_string(target())?;
-    ensure!(generate()? == checked_in, "{} does not match src/capi: run `cargo xtask bindings`", target().display());
-    Ok(())
-}
-
-pub fn target() -> PathBuf {
-    crate::root().join("include/latent_attention.h")
-}
+pub const HEADER: Generated = Generated { path: "include/latent_attention.h", source: "src/capi", make: generate };
 
 fn generate() -> Result<String> {
     let config = cbindgen::Config {

@@ -2,6 +2,7 @@
 
 mod bindings;
 mod capi;
+mod generated;
 mod gpu_check;
 mod header;
 mod process;
@@ -13,6 +14,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use bindings::BINDINGS;
+use header::HEADER;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The tasks of the latent-attention workspace")]
@@ -62,7 +66,7 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Setup => setup::everything(),
         Task::Demo { arguments } => demo(&arguments),
-        Task::Bindings => bindings::write().and_then(|()| header::write()),
+        Task::Bindings => BINDINGS.write().and_then(|()| HEADER.write()),
         Task::Capi => capi::build().map(|_| ()),
         Task::Validate { arguments } => validate(&arguments),
         Task::GpuCheck { arguments } => gpu_check::gpu_check(&arguments),

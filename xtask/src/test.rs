@@ -5,8 +5,10 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
+use crate::bindings::BINDINGS;
+use crate::header::HEADER;
 use crate::process::{self, FEATURES, output, run, run_inspected};
-use crate::{bindings, capi, header, resources, setup};
+use crate::{capi, resources, setup};
 
 /// Feature sets that must build on their own; the tests build all of them together.
 const FEATURE_SETS: [&str; 8] = ["", "simulator", "convert", "load", "gguf", "candle", "capi", "validate"];
@@ -16,8 +18,8 @@ pub fn everything() -> Result<()> {
     step("format");
     run(&mut cargo(["fmt", "--all", "--check"]))?;
     step("bindings");
-    bindings::check()?;
-    header::check()?;
+    BINDINGS.check()?;
+    HEADER.check()?;
     step("minimum Rust version of the dependencies");
     minimum_rust_version()?;
     step("lints");
