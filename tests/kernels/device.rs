@@ -2,7 +2,7 @@
 
 use half::bf16;
 use latent_attention::Error;
-use latent_attention::device::{Device, LaunchConfig, Shape, Stream, Tensor, TensorMut, View};
+use latent_attention::device::{Buffer, Device, Graph, LaunchConfig, Shape, Stream, Tensor, TensorMut, View};
 use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
 use latent_attention::sys::CombineParams;
 
@@ -143,36 +143,53 @@ fn graphs_and_timing_need_a_gpu() {
     assert!(latent_attention::device::Event::new(&simulated).is_err());
 }
 
+/// `combine` of one part of four numbers: the smallest operation to capture.
+struct Merge {
+    combine: Combine,
+    o_partial: Buffer<f32>,
+    lse_partial: Buffer<f32>,
+    o_latent: Buffer<bf16>,
+    lse: Buffer<f32>,
+}
+
+impl Merge {
+    fn new(device: &Device) -> Self {
+        Self {
+            combine: Combine::new(device, CombineConfig::new(4, 1)).unwrap(),
+            o_partial: device.zeros(4).unwrap(),
+            lse_partial: device.zeros(1).unwrap(),
+            o_latent: device.zeros(4).unwrap(),
+            lse: device.zeros(1).unwrap(),
+        }
+    }
+
+    fn capture(&mut self, stream: &Stream) -> Graph {
+        let args = CombineArgs {
+            rows: 1,
+            splits: 1,
+            o_partial: self.o_partial.view(),
+            lse_partial: self.lse_partial.view(),
+            o_latent: self.o_latent.view_mut(),
+            lse: self.lse.view_mut(),
+        };
+        stream.capture(|| self.combine.run(stream, args)).unwrap()
+    }
+}
+
 #[test]
 fn a_replayed_graph_reads_what_is_there_then() {
     let device = device();
     if !device.is_cuda() {
         return; // The simulator has no graphs.
     }
-    let combine = Combine::new(&device, CombineConfig::new(4, 1)).unwrap();
-    let stream = device.stream().unwrap();
-    let (mut o_partial, lse_partial) = (device.zeros(4).unwrap(), device.zeros(1).unwrap());
-    let (mut o_latent, mut lse) = (device.zeros(4).unwrap(), device.zeros(1).unwrap());
-    let graph = stream.capture(|| {
-        combine.run(
-            &stream,
-            CombineArgs {
-                rows: 1,
-                splits: 1,
-                o_partial: o_partial.view(),
-                lse_partial: lse_partial.view(),
-                o_latent: o_latent.view_mut(),
-                lse: lse.view_mut(),
-            },
-        )
-    });
-    let graph = graph.unwrap();
+    let (stream, mut merge) = (device.stream().unwrap(), Merge::new(&device));
+    let graph = merge.capture(&stream);
     for numbers in [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]] {
-        o_partial.write(&numbers).unwrap();
+        merge.o_partial.write(&numbers).unwrap();
         // SAFETY: all buffers are still there, and nothing else runs.
         unsafe { graph.launch(&stream) }.unwrap();
         stream.synchronize().unwrap();
-        assert_eq!(o_latent.to_vec().unwrap(), numbers.map(bf16::from_f32));
+        assert_eq!(merge.o_latent.to_vec().unwrap(), numbers.map(bf16::from_f32));
     }
 }
 
@@ -192,19 +209,7 @@ fn other_threads_copy_while_one_captures() {
                         let numbers = device.upload(&[round; 1000]).unwrap();
                         assert_eq!(numbers.to_vec().unwrap(), [round; 1000]);
                     } else {
-                        let stream = device.stream().unwrap();
-                        let combine = Combine::new(device, CombineConfig::new(4, 1)).unwrap();
-                        let (o_partial, lse_partial) = (device.zeros(4).unwrap(), device.zeros(1).unwrap());
-                        let (mut o_latent, mut lse) = (device.zeros(4).unwrap(), device.zeros(1).unwrap());
-                        let args = CombineArgs {
-                            rows: 1,
-                            splits: 1,
-                            o_partial: o_partial.view(),
-                            lse_partial: lse_partial.view(),
-                            o_latent: o_latent.view_mut(),
-                            lse: lse.view_mut(),
-                        };
-                        stream.capture(|| combine.run(&stream, args)).unwrap();
+                        Merge::new(device).capture(&device.stream().unwrap());
                     }
                 }
             });
