@@ -1,4 +1,4 @@
-//! `absorb`: the up-projections of the query and of the output.
+//! `absorb`: the up-projections of the query and of the output, as fast as can be and batch-invariant.
 
 use anyhow::Result;
 use latent_attention::device::TensorMut;
@@ -13,7 +13,13 @@ pub const ABSORB_QUERY: Operation = Operation {
     kind: Kind::Tokens,
     formats: &[Format::Bf16],
     work: |shape| Ok(product(shape, shape.geometry().nope_dim)),
-    run: absorb_query,
+    run: |lab, shape| absorb_query(lab, shape, AbsorbConfig::new(*shape.geometry())),
+};
+
+pub const ABSORB_QUERY_INVARIANT: Operation = Operation {
+    name: "absorb_query_invariant",
+    run: |lab, shape| absorb_query(lab, shape, AbsorbConfig::new(*shape.geometry()).batch_invariant()),
+    ..ABSORB_QUERY
 };
 
 pub const EXPAND_OUTPUT: Operation = Operation {
@@ -21,7 +27,13 @@ pub const EXPAND_OUTPUT: Operation = Operation {
     kind: Kind::Tokens,
     formats: &[Format::Bf16],
     work: |shape| Ok(product(shape, shape.geometry().value_dim)),
-    run: expand_output,
+    run: |lab, shape| expand_output(lab, shape, AbsorbConfig::new(*shape.geometry())),
+};
+
+pub const EXPAND_OUTPUT_INVARIANT: Operation = Operation {
+    name: "expand_output_invariant",
+    run: |lab, shape| expand_output(lab, shape, AbsorbConfig::new(*shape.geometry()).batch_invariant()),
+    ..EXPAND_OUTPUT
 };
 
 /// A product of each head's latent with the `dim` x L weights of its KV head.
@@ -32,9 +44,9 @@ pub fn product(shape: &Shape, dim: usize) -> Work {
     Work { bytes: 2 * (weights + rows * (dim + g.latent_rank)) as u64, flops: 2 * (rows * dim * g.latent_rank) as u64 }
 }
 
-fn absorb_query(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
+fn absorb_query(lab: &mut Lab, shape: &Shape, config: AbsorbConfig) -> Result<Sample> {
     let (g, tokens) = (shape.geometry(), shape.batch);
-    let operation = AbsorbQuery::new(&lab.device, AbsorbConfig::new(*g))?;
+    let operation = AbsorbQuery::new(&lab.device, config)?;
     let copies = lab.gauge.copies((ABSORB_QUERY.work)(shape)?.bytes);
     let mut inputs = Inputs::default();
     let up_key = inputs.tensor([g.kv_heads, g.nope_dim, g.latent_rank]);
@@ -51,9 +63,9 @@ fn absorb_query(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
     })
 }
 
-fn expand_output(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
+fn expand_output(lab: &mut Lab, shape: &Shape, config: AbsorbConfig) -> Result<Sample> {
     let (g, tokens) = (shape.geometry(), shape.batch);
-    let operation = ExpandOutput::new(&lab.device, AbsorbConfig::new(*g))?;
+    let operation = ExpandOutput::new(&lab.device, config)?;
     let copies = lab.gauge.copies((EXPAND_OUTPUT.work)(shape)?.bytes);
     let mut inputs = Inputs::default();
     let up_value = inputs.tensor([g.kv_heads, g.value_dim, g.latent_rank]);

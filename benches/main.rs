@@ -17,11 +17,13 @@ use std::process::ExitCode;
 use harness::shape::Operation;
 
 /// In the order in which they are measured: what matters most first, in case time runs out.
-pub(crate) const OPERATIONS: [&Operation; 8] = [
+pub(crate) const OPERATIONS: [&Operation; 10] = [
     &decode::DECODE,
     &layer::LAYER,
     &absorb::ABSORB_QUERY,
     &absorb::EXPAND_OUTPUT,
+    &absorb::ABSORB_QUERY_INVARIANT,
+    &absorb::EXPAND_OUTPUT_INVARIANT,
     &up_project::UP_PROJECT,
     &rope_append::ROPE_APPEND,
     &combine::COMBINE,

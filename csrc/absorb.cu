@@ -6,9 +6,10 @@
 // Both are one product for each KV head g: outputs [m x n] = weights [m x k] inputs [k x n], n being the query tokens
 // times the query heads of g. They differ in how weights lie: rows of outputs in `expand_output` (k dense), rows of k
 // in `absorb_query` (m dense; `Transposed` below). Sums are f32, rounded once at the end; within a kernel their order
-// does not depend on n.
+// does not depend on n. `_few_ordered` and `_many` have the same order, see common/gemm.cuh; `_few`, which splits k over
+// warps, has another.
 //
-// `_few`, n <= 16. Weights are read once, and 2 bytes do 2 n FLOPs: memory decides.
+// `_few`, n <= 16. Weights are read once, and 2 bytes do 2 n FLOPs: memory-bound.
 //   Tile: a block computes 64 outputs (`absorb_query`) or 16 (`expand_output`) for all n. Its 4 warps take turns along
 //       k, 32 and 128 numbers at a time.
 //   Weights are the MMA's A operand and go from global memory to its registers. The order of k is free if inputs have
@@ -20,9 +21,15 @@
 //       4 KiB, summed in their order.
 //   Per KV head: reads 2 m k bytes of weights, once, and 2 n k bytes of inputs in each block (from L2).
 //
-// `_many`: tiles of 128 inputs by 128 outputs, see common/gemm.cuh, A being the inputs and B the weights.
-//   Per tile: 256 k bytes of inputs and as many of weights, 32768 k FLOPs, 64 per byte: the tensor cores decide, with
-//       both read from L2.
+// `_few_ordered`, n <= 16, for callers whose results must not depend on n. Still memory-bound.
+//   Tile: 16 inputs by 64 outputs, see common/gemm.cuh, A being the inputs and B the weights. Each of the 4 warps has 16
+//       outputs and all of k, in order: what `_few` gains by its split is made up for by bytes in flight, 7 slices of
+//       5 KiB, of up to 5 blocks on a multiprocessor of an H100.
+//   Per KV head: reads 2 m k bytes of weights, once, and 2 n k bytes of inputs in each block (from L2).
+//
+// `_many`: tiles of 128 inputs by 128 outputs, likewise.
+//   Per tile: 256 k bytes of inputs and as many of weights, 32768 k FLOPs, 64 per byte: compute-bound, with both read
+//       from L2.
 
 #include "common/gemm.cuh"
 
@@ -231,18 +238,22 @@ __device__ void few(const AbsorbParams &params) {
     }
 }
 
-// ---- many ----
+// ---- few, ordered, and many ----
 
-template <bool Transposed>
-__device__ void many(const AbsorbParams &params) {
+using SmallTile = TileShape<ABSORB_FEW_ROWS, ABSORB_ORDERED_OUTPUTS, 8>;
+static_assert(SmallTile::THREADS == ABSORB_FEW_THREADS && SmallTile::SHARED_BYTES == ABSORB_ORDERED_SHARED_BYTES,
+              "as the host has it");
+
+template <typename Tile, bool Transposed>
+__device__ void tiled(const AbsorbParams &params) {
     extern __shared__ __align__(128) unsigned char shared[];
     const Product product(params, blockIdx.z);
-    const unsigned first_row = blockIdx.x * GEMM_TILE, first_column = blockIdx.y * GEMM_TILE, width = params.contracted;
-    const unsigned rows = min(GEMM_TILE, product.rows() - first_row);
-    const unsigned columns = min(GEMM_TILE, params.outputs - first_column);
+    const unsigned first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
+    const unsigned width = params.contracted, rows = min(Tile::ROWS, product.rows() - first_row);
+    const unsigned columns = min(Tile::COLUMNS, params.outputs - first_column);
     const bool aligned = product.is_aligned();
 
-    // Rows and columns that do not exist are filled with zeros.
+    // Rows and columns that do not exist are filled with zeros. Threads beyond the rows of the tile bring none.
     const bool has_row = slice_row() < rows, has_column = slice_row() < columns;
     const uint16_t *input = product.input(has_row ? first_row + slice_row() : 0);
     const uint16_t *weights = Transposed ? product.weights(0) + first_column
@@ -253,27 +264,29 @@ __device__ void many(const AbsorbParams &params) {
         for (unsigned i = 0; i < 2; ++i) {
             const unsigned chunk = slice_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
             unsigned char *to = stage + tile_offset(slice_row(), chunk);
-            copy_chunk(to, input + own_k, has_row ? count : 0, aligned);
+            if (Tile::ROWS == Tile::COLUMNS || slice_row() < Tile::ROWS) {
+                copy_chunk(to, input + own_k, has_row ? count : 0, aligned);
+            }
             if (!Transposed) {
-                copy_chunk(to + OPERAND_BYTES, weights + own_k, has_column ? count : 0, aligned);
+                copy_chunk(to + Tile::A_BYTES, weights + own_k, has_column ? count : 0, aligned);
             }
         }
         if (Transposed) {
-            const unsigned chunk = threadIdx.x % TILE_CHUNKS, column = chunk * CHUNK;
+            const unsigned chunk = threadIdx.x % Tile::CHUNKS, column = chunk * CHUNK;
 #pragma unroll
-            for (unsigned i = 0; i < SLICE; i += GEMM_THREADS / TILE_CHUNKS) {
-                const unsigned row = i + threadIdx.x / TILE_CHUNKS;
+            for (unsigned i = 0; i < SLICE; i += Tile::THREADS / Tile::CHUNKS) {
+                const unsigned row = i + threadIdx.x / Tile::CHUNKS;
                 const unsigned count = k + row < width ? chunk_count(column, columns) : 0;
                 const uint16_t *from = weights + size_t(k + row) * params.weight_row_stride + column;
-                copy_chunk(stage + OPERAND_BYTES + transposed_offset(row, chunk), from, count, aligned);
+                copy_chunk(stage + Tile::A_BYTES + Tile::transposed_offset(row, chunk), from, count, aligned);
             }
         }
     };
-    TileSums sums{};
-    multiply_tile<Transposed>(sums, (width + SLICE - 1) / SLICE, rows, shared, begin, [](unsigned char *) {});
+    TileSums<Tile> sums{};
+    multiply_tile<Tile, Transposed>(sums, (width + SLICE - 1) / SLICE, rows, shared, begin, [](unsigned char *) {});
     const float *bias = product.bias();
     round_tile(sums, bias != nullptr ? bias + first_column : nullptr, columns, shared);
-    store_tile(
+    store_tile<Tile>(
         shared, rows, columns, aligned, [&](unsigned row) { return product.output(first_row + row); },
         [&](unsigned column) { return first_column + column; });
 }
@@ -290,12 +303,22 @@ extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS)
     few<false>(params);
 }
 
+extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS)
+    absorb_query_few_ordered(const __grid_constant__ AbsorbParams params) {
+    tiled<SmallTile, true>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS)
+    expand_output_few_ordered(const __grid_constant__ AbsorbParams params) {
+    tiled<SmallTile, false>(params);
+}
+
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
     absorb_query_many(const __grid_constant__ AbsorbParams params) {
-    many<true>(params);
+    tiled<LargeTile, true>(params);
 }
 
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
     expand_output_many(const __grid_constant__ AbsorbParams params) {
-    many<false>(params);
+    tiled<LargeTile, false>(params);
 }

@@ -245,7 +245,8 @@ struct CeilingMmaParams {
 };
 LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 
-/* Most rows (query tokens times query heads of a KV head) for the `_few` kernels of `absorb`; more take the `_many`.
+/* Most rows (query tokens times query heads of a KV head) for the `_few` and `_few_ordered` kernels of `absorb`; more
+ * take the `_many`.
  * With n rows every weight, 2 bytes, does 2 n FLOPs: n per byte, and memory decides up to 150 on an A100 and more on
  * later devices. The tiles of 128 rows of `_many`, however full, thus cost no time of their own; what `_few` gains is
  * that weights go from memory to the tensor cores without a stop, in many small blocks. 16 rows are what its registers
@@ -257,24 +258,28 @@ LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 #define ABSORB_QUERY_FEW_OUTPUTS 64
 #define EXPAND_OUTPUT_FEW_OUTPUTS 16
 
+/* Outputs and dynamic shared memory of a block of the `_few_ordered` kernels of `absorb`, which have as many threads. */
+#define ABSORB_ORDERED_OUTPUTS 64
+#define ABSORB_ORDERED_SHARED_BYTES 40960
+
 /* Threads of a block of the `_many` kernels of `absorb` and of `up_project`, rows and columns of the tile that it
  * computes, and its dynamic shared memory: as much as every device grants unasked. */
 #define GEMM_THREADS 256
 #define GEMM_TILE 128
 #define GEMM_SHARED_BYTES 49152
 
-/* `absorb_query_few`, `absorb_query_many`: output[t, h, l] = sum_i weights[g, i, l] input[t, h, i].
- * `expand_output_few`, `expand_output_many`: output[t, h, i] = sum_l weights[g, i, l] input[t, h, l] + bias[g, i].
+/* `absorb_query_*`: output[t, h, l] = sum_i weights[g, i, l] input[t, h, i].
+ * `expand_output_*`: output[t, h, i] = sum_l weights[g, i, l] input[t, h, l] + bias[g, i].
  * g is the KV head of h. Innermost dimensions are dense. Accesses are 16 bytes wide where all pointers are 16-byte
- * aligned and all sizes and strides multiples of 8.
- * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grid of `_many`: rows / GEMM_TILE,
- * outputs / GEMM_TILE (both rounded up), kv_heads. */
+ * aligned and all sizes and strides multiples of 8. `_few_ordered` and `_many` sum in the same order.
+ * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grids of `_few_ordered` and `_many`: rows /
+ * ABSORB_FEW_ROWS or GEMM_TILE, outputs / ABSORB_ORDERED_OUTPUTS or GEMM_TILE (all rounded up), kv_heads. */
 struct AbsorbParams {
     uint64_t weights;             /* bf16 [kv_heads, nope_dim or value_dim, latent_rank] */
     uint64_t input;               /* bf16 [tokens, query_heads, contracted] */
     uint64_t bias;                /* f32 [kv_heads, outputs], dense; 0: none */
     uint64_t output;              /* out, bf16 [tokens, query_heads, outputs] */
-    uint32_t tokens;              /* times query_heads / kv_heads below 2^31, in `_few` at most ABSORB_FEW_ROWS */
+    uint32_t tokens;              /* times query_heads / kv_heads below 2^31, in `_few*` at most ABSORB_FEW_ROWS */
     uint32_t query_heads;         /* a multiple of kv_heads */
     uint32_t kv_heads;
     uint32_t contracted;          /* nope_dim of `absorb_query`, may be 0; latent_rank of `expand_output` */

@@ -85,7 +85,7 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
         for (unsigned i = 0; i < 2; ++i) {
             const unsigned chunk = slice_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
             unsigned char *to = stage + tile_offset(slice_row(), chunk);
-            copy_chunk(to + OPERAND_BYTES, row + own_k, has_column ? count : 0, aligned);
+            copy_chunk(to + LargeTile::A_BYTES, row + own_k, has_column ? count : 0, aligned);
             if (!is_int4) {
                 const auto *values = reinterpret_cast<const uint16_t *>(latent) + own_k;
                 cp_async_16_zero_filled(shared_address(to), values, has_token ? 2 * count : 0);
@@ -104,12 +104,12 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
             }
         }
     };
-    TileSums sums{};
-    multiply_tile<false>(sums, (width + SLICE - 1) / SLICE, tokens.count, shared, begin, finish);
+    TileSums<LargeTile> sums{};
+    multiply_tile<LargeTile, false>(sums, (width + SLICE - 1) / SLICE, tokens.count, shared, begin, finish);
     round_tile(sums, bias != nullptr ? bias + first_column : nullptr, columns, shared);
     const bool aligned_output = (reinterpret_cast<uint64_t>(output) % CHUNK_BYTES |
                                  (outputs.width | outputs.head_stride | token_stride) % CHUNK) == 0;
-    store_tile(
+    store_tile<LargeTile>(
         shared, tokens.count, columns, aligned_output,
         [&](unsigned token) { return output + size_t(tokens.first + token) * token_stride; },
         [&](unsigned column) { return outputs.offset(first_column + column); });
@@ -168,15 +168,15 @@ __device__ void copy_rope(const UpProjectParams &params, Tokens tokens, unsigned
     uint16_t *keys = reinterpret_cast<uint16_t *>(params.keys) + geometry.nope_dim;
     const bool aligned = (reinterpret_cast<uint64_t>(keys) % CHUNK_BYTES |
                           (width | params.key_head_stride | params.key_token_stride) % CHUNK) == 0;
-    const unsigned column = first_column + threadIdx.x % TILE_CHUNKS * CHUNK;
-    const unsigned count = chunk_count(threadIdx.x % TILE_CHUNKS * CHUNK, columns);
+    const unsigned column = first_column + threadIdx.x % LargeTile::CHUNKS * CHUNK;
+    const unsigned count = chunk_count(threadIdx.x % LargeTile::CHUNKS * CHUNK, columns);
     if (threadIdx.x < tokens.count) {
         const CachedToken token = find_token(params, tokens.first + threadIdx.x);
         found.page[threadIdx.x] = token.page;
         found.slot[threadIdx.x] = token.slot;
     }
     __syncthreads();
-    for (unsigned i = threadIdx.x / TILE_CHUNKS; i < tokens.count; i += GEMM_THREADS / TILE_CHUNKS) {
+    for (unsigned i = threadIdx.x / LargeTile::CHUNKS; i < tokens.count; i += GEMM_THREADS / LargeTile::CHUNKS) {
         const CachedToken token{found.page[i], found.slot[i]};
         uint16_t *to = keys + size_t(tokens.first + i) * params.key_token_stride;
         for (unsigned j = 0; j < count; j += aligned ? CHUNK : 1) {

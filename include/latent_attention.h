@@ -221,6 +221,15 @@ typedef struct {
     LaArray counters;
 } LaRopeAppendArgs;
 
+// What stays the same from run to run, of either operation.
+typedef struct {
+    // The layer's sizes.
+    LaGeometry geometry;
+    // 0: what is fastest for each number of query tokens, on which the order of sums depends. Otherwise a query token's
+    // result is the same to the bit whatever other tokens there are: what belongs to `fixed_tokens` of la_decode_create().
+    uint32_t batch_invariant;
+} LaAbsorbConfig;
+
 // The arguments of la_absorb_query_run(), for T query tokens.
 typedef struct {
     // `[G, Dn, L]`.
@@ -419,7 +428,7 @@ LaStatus la_rope_append_run(const LaRopeAppend *operation, const LaStream *strea
 void la_rope_append_destroy(LaRopeAppend *operation);
 
 // Loads the kernels for a layer of these sizes.
-LaStatus la_absorb_query_create(const LaDevice *device, const LaGeometry *geometry, LaAbsorbQuery **out);
+LaStatus la_absorb_query_create(const LaDevice *device, const LaAbsorbConfig *config, LaAbsorbQuery **out);
 
 // Projects the queries.
 LaStatus la_absorb_query_run(const LaAbsorbQuery *operation, const LaStream *stream, const LaAbsorbQueryArgs *args);
@@ -428,7 +437,7 @@ LaStatus la_absorb_query_run(const LaAbsorbQuery *operation, const LaStream *str
 void la_absorb_query_destroy(LaAbsorbQuery *operation);
 
 // Loads the kernels for a layer of these sizes.
-LaStatus la_expand_output_create(const LaDevice *device, const LaGeometry *geometry, LaExpandOutput **out);
+LaStatus la_expand_output_create(const LaDevice *device, const LaAbsorbConfig *config, LaExpandOutput **out);
 
 // Projects the attended latents.
 LaStatus la_expand_output_run(const LaExpandOutput *operation, const LaStream *stream, const LaExpandOutputArgs *args);

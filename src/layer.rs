@@ -20,7 +20,9 @@ use crate::weights::LatentAttention;
 pub struct LayerConfig {
     /// How the cache's bytes lie.
     pub layout: CacheLayout,
-    /// How the tokens that a query sees are divided among the device's blocks.
+    /// How the tokens that a query sees are divided among the device's blocks. With [`SplitPolicy::Fixed`] the whole step
+    /// is batch-invariant: a token's output and cached record are the same to the bit whatever else is in the batch, and
+    /// whether its sequence comes token by token or in chunks of prefill.
     pub policy: SplitPolicy,
     /// Most query tokens in a step.
     pub max_query_tokens: usize,
@@ -123,6 +125,10 @@ impl LatentAttentionLayer {
             config.max_query_tokens,
             config.max_tokens,
         );
+        let absorb = match config.policy {
+            SplitPolicy::Balanced => AbsorbConfig::new(geometry),
+            SplitPolicy::Fixed { .. } => AbsorbConfig::new(geometry).batch_invariant(),
+        };
         Ok(Self {
             geometry,
             config,
@@ -133,9 +139,9 @@ impl LatentAttentionLayer {
             up_value: device.upload(&rounded(weights.up_value.data()))?,
             value_bias: weights.value_bias.as_ref().map(upload).transpose()?,
             append: RopeAppend::new(device, RopeAppendConfig::new(geometry, config.layout, weights.pairing))?,
-            absorb: AbsorbQuery::new(device, AbsorbConfig::new(geometry))?,
+            absorb: AbsorbQuery::new(device, absorb)?,
             decode: Decode::new(device, decode.with_policy(config.policy))?,
-            expand: ExpandOutput::new(device, AbsorbConfig::new(geometry))?,
+            expand: ExpandOutput::new(device, absorb)?,
         })
     }
 

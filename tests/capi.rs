@@ -25,6 +25,10 @@ fn geometry() -> LaGeometry {
     LaGeometry { query_heads: 4, kv_heads: 2, latent_rank: 32, rope_heads: 2, rope_dim: 8, nope_dim: 8, value_dim: 16 }
 }
 
+fn absorb_config() -> LaAbsorbConfig {
+    LaAbsorbConfig { geometry: geometry(), batch_invariant: 0 }
+}
+
 fn format() -> LaCacheFormat {
     LaCacheFormat { latent_row: LA_ROW_INT4, latent_group: 512, rope_row: LA_ROW_INT4, rope_group: 32, page_size: 16 }
 }
@@ -95,6 +99,36 @@ fn combine_merges_parts() {
     assert!((lse[0] - (0.5 + std::f32::consts::LN_2)).abs() < 1e-6, "{lse:?}");
 }
 
+/// A large number, a one for each of three warps that split the sum, and the large number's negative. In order, ones are
+/// lost beside the large number; a warp by itself keeps its one.
+#[test]
+fn absorb_sums_in_order_if_it_is_to_be_batch_invariant() {
+    let (device, stream) = device();
+    let geometry =
+        LaGeometry { query_heads: 1, kv_heads: 1, latent_rank: 512, rope_heads: 1, value_dim: 1, ..geometry() };
+    let mut numbers = [bf16::ZERO; 512];
+    let large = (1 << 24) as f32;
+    for (k, number) in [(0, large), (128, 1.0), (256, 1.0), (384, 1.0), (400, -large)] {
+        numbers[k] = bf16::from_f32(number);
+    }
+    let args = LaExpandOutputArgs {
+        up_value: dense(upload(device, &[bf16::ONE; 512]), [1, 1, 512]),
+        o_latent: dense(upload(device, &numbers), [1, 1, 512]),
+        out: dense(upload(device, &[bf16::NAN]), [1, 1, 1]),
+        ..Default::default()
+    };
+    for (batch_invariant, expected) in [(0, 1.0), (1, 0.0)] {
+        // SAFETY: as the header asks.
+        unsafe {
+            let config = LaAbsorbConfig { geometry, batch_invariant };
+            let expand = created(|out| la_expand_output_create(device, &config, out));
+            assert_eq!(la_expand_output_run(expand, stream, &args), LaStatus::Ok, "{}", message());
+            la_expand_output_destroy(expand);
+        }
+        assert_eq!(download::<bf16>(device, args.out.memory), [bf16::from_f32(expected)]);
+    }
+}
+
 #[test]
 fn up_project_finds_its_tokens_by_a_csr_page_table() {
     let (device, stream) = device();
@@ -141,7 +175,7 @@ fn null_pointers_are_refused_by_name() {
     let args = LaAbsorbQueryArgs::default();
     // SAFETY: null is allowed everywhere.
     unsafe {
-        let absorb = created(|out| la_absorb_query_create(device, &geometry(), out));
+        let absorb = created(|out| la_absorb_query_create(device, &absorb_config(), out));
         for (status, message, what) in [
             (la_device_simulated(null_mut()), message(), "out"),
             (la_device_name(null(), &mut name), message(), "device"),
@@ -150,7 +184,7 @@ fn null_pointers_are_refused_by_name() {
             (la_geometry_named(null(), &mut geometry()), message(), "name"),
             (la_cache_layout(null(), &format(), &mut LaCacheLayout::default()), message(), "geometry"),
             (la_cache_layout(&geometry(), null(), &mut LaCacheLayout::default()), message(), "format"),
-            (la_absorb_query_create(device, null(), &mut null_mut()), message(), "geometry"),
+            (la_absorb_query_create(device, null(), &mut null_mut()), message(), "config"),
             (la_decode_create(device, null(), &mut null_mut()), message(), "config"),
             (la_absorb_query_run(null(), stream, &args), message(), "operation"),
             (la_absorb_query_run(absorb, null(), &args), message(), "stream"),
@@ -230,7 +264,7 @@ fn tensors_must_lie_in_their_memory_and_begin_on_an_element() {
     shared.q_latent.strides[1] = 16;
     // SAFETY: as the header asks, up to what is refused.
     unsafe {
-        let absorb = created(|out| la_absorb_query_create(device, &geometry(), out));
+        let absorb = created(|out| la_absorb_query_create(device, &absorb_config(), out));
         assert_eq!(la_absorb_query_run(absorb, stream, &good), LaStatus::Ok);
         for (args, status, text) in [
             (heads, LaStatus::Shape, "q_nope: expected [tokens 1, query heads 4, nope 8], got [1, 3, 8]"),

@@ -40,8 +40,8 @@ class Ours:
         )
         self._lse = lse  # Keeps the memory, as the other fields do.
         if inputs.is_converted:
-            self._absorb = la.Operation(device, "absorb_query", g)
-            self._expand = la.Operation(device, "expand_output", g)
+            self._absorb = la.Operation(device, "absorb_query", la.AbsorbConfig(g))
+            self._expand = la.Operation(device, "expand_output", la.AbsorbConfig(g))
             self._absorb_args = la.AbsorbQueryArgs(tensor(inputs.up_key), tensor(inputs.q_nope), q_latent)
             self._expand_args = la.ExpandOutputArgs(tensor(inputs.up_value), la.Array(), o_latent, tensor(self._out))
 

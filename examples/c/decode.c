@@ -119,15 +119,16 @@ int main(int argc, char **argv) {
     /* The operations, made once for all steps. */
     const double scale = 1 / sqrt(R + DN);
     LaRopeAppendConfig append_config = {geometry, format, LA_PAIRING_HALF};
+    LaAbsorbConfig absorb_config = {geometry, 0};
     LaDecodeConfig decode_config = {geometry, format, (float)scale, 0, 1, PAGES * PAGE_SIZE};
     LaRopeAppend *append;
     LaAbsorbQuery *absorb;
     LaDecode *decode;
     LaExpandOutput *expand;
     CHECK(la_rope_append_create(device, &append_config, &append));
-    CHECK(la_absorb_query_create(device, &geometry, &absorb));
+    CHECK(la_absorb_query_create(device, &absorb_config, &absorb));
     CHECK(la_decode_create(device, &decode_config, &decode));
-    CHECK(la_expand_output_create(device, &geometry, &expand));
+    CHECK(la_expand_output_create(device, &absorb_config, &expand));
 
     /* What the model's projections would have made of the tokens, and its tables of cosines and sines. */
     static uint16_t bits[TOKENS * H * L];

@@ -96,7 +96,7 @@ def main():
     d_up_key, d_up_value = device.upload(up_key), device.upload(up_value)
     q_latent, o_latent = (device.allocate(rows * heads * g.latent_rank, 2) for _ in range(2))
     out, lse = device.allocate(rows * heads * g.value_dim, 2), device.allocate(rows * heads, 4)
-    absorb = la.Operation(device, "absorb_query", g)
+    absorb = la.Operation(device, "absorb_query", la.AbsorbConfig(g))
     latent = (rows, heads, g.latent_rank)
     d_q_nope_tensor = d_q_nope.tensor(rows, heads, g.nope_dim)
     absorb.run(stream, la.AbsorbQueryArgs(d_up_key.tensor(*up_key.shape), d_q_nope_tensor, q_latent.tensor(*latent)))
@@ -110,7 +110,7 @@ def main():
     plan = decode.plan(stream, batch, rows, workspace.array())
     queries = (q_latent.tensor(*latent), d_q_rope.tensor(rows, heads, g.rope_dim))
     decode.run(stream, plan, la.DecodeArgs(*queries, cache.array(), o_latent.array(), lse.array()))
-    expand = la.Operation(device, "expand_output", g)
+    expand = la.Operation(device, "expand_output", la.AbsorbConfig(g))
     expand_args = la.ExpandOutputArgs(
         d_up_value.tensor(*up_value.shape), la.Array(), o_latent.tensor(*latent), out.tensor(rows, heads, g.value_dim)
     )

@@ -113,6 +113,10 @@ class RopeAppendArgs(Structure):
     ]
 
 
+class AbsorbConfig(Structure):
+    _fields_ = [("geometry", Geometry), ("batch_invariant", c_uint32)]
+
+
 class AbsorbQueryArgs(Structure):
     _fields_ = [("up_key", Tensor), ("q_nope", Tensor), ("q_latent", Tensor)]
 
@@ -194,9 +198,9 @@ _STATUS_FUNCTIONS = {
     "la_download": [_HANDLE, c_uint64, c_void_p, c_size_t],
     "la_rope_append_create": [_HANDLE, POINTER(RopeAppendConfig), _OUT],
     "la_rope_append_run": [_HANDLE, _HANDLE, POINTER(RopeAppendArgs)],
-    "la_absorb_query_create": [_HANDLE, POINTER(Geometry), _OUT],
+    "la_absorb_query_create": [_HANDLE, POINTER(AbsorbConfig), _OUT],
     "la_absorb_query_run": [_HANDLE, _HANDLE, POINTER(AbsorbQueryArgs)],
-    "la_expand_output_create": [_HANDLE, POINTER(Geometry), _OUT],
+    "la_expand_output_create": [_HANDLE, POINTER(AbsorbConfig), _OUT],
     "la_expand_output_run": [_HANDLE, _HANDLE, POINTER(ExpandOutputArgs)],
     "la_decode_create": [_HANDLE, POINTER(DecodeConfig), _OUT],
     "la_decode_workspace_bytes": [_HANDLE, POINTER(c_size_t)],

@@ -11,6 +11,27 @@ pub struct LaAbsorbQuery(AbsorbQuery);
 /// Applies the value up-projection to what was attended to: `out[t, h] = up_value[g] o_latent[t, h] + bias[g]`.
 pub struct LaExpandOutput(ExpandOutput);
 
+/// What stays the same from run to run, of either operation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaAbsorbConfig {
+    /// The layer's sizes.
+    pub geometry: LaGeometry,
+    /// 0: what is fastest for each number of query tokens, on which the order of sums depends. Otherwise a query token's
+    /// result is the same to the bit whatever other tokens there are: what belongs to `fixed_tokens` of la_decode_create().
+    pub batch_invariant: u32,
+}
+
+impl LaAbsorbConfig {
+    fn read(&self) -> AbsorbConfig {
+        let config = AbsorbConfig::new(self.geometry.into());
+        match self.batch_invariant {
+            0 => config,
+            _ => config.batch_invariant(),
+        }
+    }
+}
+
 /// The arguments of la_absorb_query_run(), for T query tokens.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,13 +62,13 @@ pub struct LaExpandOutputArgs {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_absorb_query_create(
     device: *const LaDevice,
-    geometry: *const LaGeometry,
+    config: *const LaAbsorbConfig,
     out: *mut *mut LaAbsorbQuery,
 ) -> LaStatus {
     // SAFETY: as the header says.
     unsafe {
         create(out, || {
-            let config = AbsorbConfig::new((*read("geometry", geometry)?).into());
+            let config = read("config", config)?.read();
             Ok(LaAbsorbQuery(AbsorbQuery::new(&read("device", device)?.device, config)?))
         })
     }
@@ -86,13 +107,13 @@ pub unsafe extern "C" fn la_absorb_query_destroy(operation: *mut LaAbsorbQuery) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_expand_output_create(
     device: *const LaDevice,
-    geometry: *const LaGeometry,
+    config: *const LaAbsorbConfig,
     out: *mut *mut LaExpandOutput,
 ) -> LaStatus {
     // SAFETY: as the header says.
     unsafe {
         create(out, || {
-            let config = AbsorbConfig::new((*read("geometry", geometry)?).into());
+            let config = read("config", config)?.read();
             Ok(LaExpandOutput(ExpandOutput::new(&read("device", device)?.device, config)?))
         })
     }

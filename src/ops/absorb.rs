@@ -14,13 +14,22 @@ use crate::sys;
 pub struct AbsorbConfig {
     /// The layer's sizes.
     pub geometry: Geometry,
+    /// Whether a query token's result is the same to the bit whatever other tokens there are.
+    pub batch_invariant: bool,
 }
 
 impl AbsorbConfig {
-    /// Up-projections of a layer of these sizes.
+    /// Up-projections of a layer of these sizes, by what is fastest for each number of query tokens: the order of their
+    /// sums depends on it.
     #[must_use]
     pub fn new(geometry: Geometry) -> Self {
-        Self { geometry }
+        Self { geometry, batch_invariant: false }
+    }
+
+    /// The same with one order of sums for any number of query tokens.
+    #[must_use]
+    pub fn batch_invariant(self) -> Self {
+        Self { batch_invariant: true, ..self }
     }
 }
 
@@ -28,8 +37,9 @@ impl AbsorbConfig {
 /// bf16: sums in f32, rounded once.
 ///
 /// Any sizes and strides are right. 16 bytes are moved at a time where all sizes and strides are multiples of 8 and all
-/// tensors begin on 16 bytes. Up to 16 query tokens (times query heads of a KV head), weights are read once and memory
-/// decides the time; more take a kernel that multiplies in tiles, and sums in another order.
+/// tensors begin on 16 bytes. Up to 16 query tokens (times query heads of a KV head), weights are read once and the
+/// kernel is memory-bound; more take one that multiplies in large tiles. The one for few sums in another order, unless
+/// [`AbsorbConfig::batch_invariant`] asks for its twin that does not.
 ///
 /// ```
 /// # #[cfg(feature = "simulator")] {
@@ -79,7 +89,11 @@ impl AbsorbQuery {
     /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Config`] for more heads than there can be
     /// blocks; as [`Device::kernel`].
     pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
-        Product::new(device, config, ["absorb_query_few", "absorb_query_many"], sys::ABSORB_QUERY_FEW_OUTPUTS).map(Self)
+        let few = match config.batch_invariant {
+            false => Few::Split { kernel: "absorb_query_few", outputs: sys::ABSORB_QUERY_FEW_OUTPUTS },
+            true => Few::Ordered { kernel: "absorb_query_few_ordered" },
+        };
+        Product::new(device, config, few, "absorb_query_many").map(Self)
     }
 
     /// Projects the queries.
@@ -137,8 +151,11 @@ impl ExpandOutput {
     /// # Errors
     /// As [`AbsorbQuery::new`].
     pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
-        let names = ["expand_output_few", "expand_output_many"];
-        Product::new(device, config, names, sys::EXPAND_OUTPUT_FEW_OUTPUTS).map(Self)
+        let few = match config.batch_invariant {
+            false => Few::Split { kernel: "expand_output_few", outputs: sys::EXPAND_OUTPUT_FEW_OUTPUTS },
+            true => Few::Ordered { kernel: "expand_output_few_ordered" },
+        };
+        Product::new(device, config, few, "expand_output_many").map(Self)
     }
 
     /// Projects the attended latents.
@@ -177,18 +194,29 @@ impl ExpandOutput {
 /// What the two operations share: a product for each KV head.
 #[derive(Clone, Debug)]
 struct Product {
-    few: Kernel,
+    few: Few<Kernel>,
     many: Kernel,
-    /// Outputs of a block of `few`.
-    few_outputs: u32,
     geometry: Geometry,
+}
+
+/// The kernel for few rows.
+#[derive(Clone, Copy, Debug)]
+enum Few<K> {
+    /// Splits a sum over warps.
+    Split {
+        kernel: K,
+        /// Outputs of a block.
+        outputs: u32,
+    },
+    /// Sums in the order of the kernel for many rows.
+    Ordered { kernel: K },
 }
 
 /// Largest y and z of a grid.
 const MOST_BLOCKS: usize = 65535;
 
 impl Product {
-    fn new(device: &Device, config: AbsorbConfig, [few, many]: [&'static str; 2], few_outputs: u32) -> Result<Self> {
+    fn new(device: &Device, config: AbsorbConfig, few: Few<&'static str>, many: &'static str) -> Result<Self> {
         let geometry = config.geometry.validate()?;
         let outputs = geometry.latent_rank.max(geometry.value_dim);
         if geometry.kv_heads > MOST_BLOCKS || geometry.kv_heads * outputs > i32::MAX as usize {
@@ -197,16 +225,16 @@ impl Product {
                 why: format!("must be at most {MOST_BLOCKS}, and below 2^31 times the latent rank or value dimension"),
             });
         }
-        Ok(Self {
-            few: device.kernel("absorb", few, 0)?,
-            many: device.kernel("absorb", many, sys::GEMM_SHARED_BYTES as usize)?,
-            few_outputs,
-            geometry,
-        })
+        let kernel = |name, shared_bytes: u32| device.kernel("absorb", name, shared_bytes as usize);
+        let few = match few {
+            Few::Split { kernel: name, outputs } => Few::Split { kernel: kernel(name, 0)?, outputs },
+            Few::Ordered { kernel: name } => Few::Ordered { kernel: kernel(name, sys::ABSORB_ORDERED_SHARED_BYTES)? },
+        };
+        Ok(Self { few, many: kernel(many, sys::GEMM_SHARED_BYTES)?, geometry })
     }
 
     fn device(&self) -> &Device {
-        self.few.device()
+        self.many.device()
     }
 
     /// The parameter block of checked arguments: names, tensors and their inner sizes.
@@ -254,13 +282,23 @@ impl Product {
             return Ok(());
         }
         let rows = params.tokens * (params.query_heads / params.kv_heads);
-        let (kernel, config) = if rows <= sys::ABSORB_FEW_ROWS {
-            let blocks = params.outputs.div_ceil(self.few_outputs) * params.kv_heads;
-            (&self.few, LaunchConfig::new([blocks, 1, 1], [sys::ABSORB_FEW_THREADS, 1, 1]))
-        } else {
-            let [x, y] = [rows, params.outputs].map(|n| n.div_ceil(sys::GEMM_TILE));
-            let config = LaunchConfig::new([x, y, params.kv_heads], [sys::GEMM_THREADS, 1, 1]);
-            (&self.many, config.with_shared(sys::GEMM_SHARED_BYTES as usize))
+        let tiles = |columns: u32, rows_of_tile: u32, threads: u32, shared_bytes: u32| {
+            let grid = [rows.div_ceil(rows_of_tile), params.outputs.div_ceil(columns), params.kv_heads];
+            LaunchConfig::new(grid, [threads, 1, 1]).with_shared(shared_bytes as usize)
+        };
+        let threads = sys::ABSORB_FEW_THREADS;
+        let (kernel, config) = match &self.few {
+            _ if rows > sys::ABSORB_FEW_ROWS => {
+                (&self.many, tiles(sys::GEMM_TILE, sys::GEMM_TILE, sys::GEMM_THREADS, sys::GEMM_SHARED_BYTES))
+            }
+            Few::Split { kernel, outputs } => {
+                let blocks = params.outputs.div_ceil(*outputs) * params.kv_heads;
+                (kernel, LaunchConfig::new([blocks, 1, 1], [threads, 1, 1]))
+            }
+            Few::Ordered { kernel } => {
+                let (columns, shared_bytes) = (sys::ABSORB_ORDERED_OUTPUTS, sys::ABSORB_ORDERED_SHARED_BYTES);
+                (kernel, tiles(columns, sys::ABSORB_FEW_ROWS, threads, shared_bytes))
+            }
         };
         // SAFETY: promised by the caller.
         unsafe { kernel.launch(stream, &config, params) }

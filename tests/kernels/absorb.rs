@@ -6,7 +6,8 @@ use latent_attention::device::{Device, Shape, Simulation, Tensor, TensorMut, Vie
 use latent_attention::ops::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
 use latent_attention::reference::{absorb_query, expand_output};
 use latent_attention::sys::{
-    ABSORB_FEW_ROWS, ABSORB_QUERY_FEW_OUTPUTS, AbsorbParams, EXPAND_OUTPUT_FEW_OUTPUTS, GEMM_TILE,
+    ABSORB_FEW_ROWS, ABSORB_ORDERED_OUTPUTS, ABSORB_QUERY_FEW_OUTPUTS, AbsorbParams, EXPAND_OUTPUT_FEW_OUTPUTS,
+    GEMM_TILE,
 };
 use proptest::prelude::*;
 use ptx_sim::meter::Path;
@@ -35,6 +36,7 @@ struct Case {
     weights: Vec<f32>,
     input: Vec<f32>,
     bias: Option<Vec<f32>>,
+    batch_invariant: bool,
     /// Elements between rows and tokens, and before the first.
     gaps: [usize; 2],
     shift: usize,
@@ -55,7 +57,7 @@ impl Case {
         let weights = bf16s(kv_heads * rows * latent);
         let input = bf16s(tokens * query_heads * contracted);
         let geometry = geometry.validate().unwrap();
-        Self { operation, geometry, tokens, weights, input, bias: None, gaps: [0, 0], shift: 0 }
+        Self { operation, geometry, tokens, weights, input, bias: None, batch_invariant: false, gaps: [0, 0], shift: 0 }
     }
 
     /// The same with a bias, if the operation has one.
@@ -63,6 +65,17 @@ impl Case {
         let len = self.geometry.kv_heads * self.geometry.value_dim;
         self.bias = Some(random(&mut rng(seed), len)).filter(|_| self.operation == Output);
         self
+    }
+
+    fn batch_invariant(self, batch_invariant: bool) -> Self {
+        Self { batch_invariant, ..self }
+    }
+
+    /// The tokens of a range, with the same weights.
+    fn part(&self, tokens: std::ops::Range<usize>) -> Self {
+        let width = self.geometry.query_heads * self.widths()[0];
+        let input = self.input[tokens.start * width..tokens.end * width].to_vec();
+        Self { tokens: tokens.len(), input, weights: self.weights.clone(), bias: self.bias.clone(), ..*self }
     }
 
     fn placed(self, gaps: [usize; 2], shift: usize) -> Self {
@@ -84,6 +97,7 @@ impl Case {
 
     fn run(&self, device: &Device) -> Vec<bf16> {
         let (g, stream, config) = (&self.geometry, device.stream().unwrap(), AbsorbConfig::new(self.geometry));
+        let config = if self.batch_invariant { config.batch_invariant() } else { config };
         let [contracted, outputs] = self.widths();
         let place = |values: &[f32], sizes| Strided::new(device, values, sizes, self.gaps, self.shift);
         let rows = if self.operation == Query { g.nope_dim } else { g.value_dim };
@@ -165,10 +179,11 @@ proptest! {
         gaps in prop_oneof![Just([0, 0]), Just([3, 1])],
         shift in 0usize..=3,
         bias: bool,
+        batch_invariant: bool,
         arch in 0usize..2,
     ) {
         let case = Case::new(seed, operation, tokens, [kv_heads * per_kv, kv_heads, contracted, outputs]);
-        let case = case.placed(gaps, shift);
+        let case = case.placed(gaps, shift).batch_invariant(batch_invariant);
         let case = if bias { case.with_bias(seed) } else { case };
         case.check(&simulate(Simulation::default().with_arch(PTX[arch])));
     }
@@ -183,18 +198,43 @@ proptest! {
         outputs in 1usize..=24,
         gaps in prop_oneof![Just([0, 0]), Just([16, 8])],
         bias: bool,
+        batch_invariant: bool,
     ) {
         let case = Case::new(seed, operation, tokens, [kv_heads * per_kv, kv_heads, 8 * contracted, 8 * outputs]);
-        let case = case.placed(gaps, 0);
+        let case = case.placed(gaps, 0).batch_invariant(batch_invariant);
         let case = if bias { case.with_bias(seed) } else { case };
         case.check(&device());
+    }
+
+    /// Tokens alone, a few and many at a time, in buffers of any alignment.
+    #[test]
+    fn batch_invariant_rows_have_the_same_bits_in_any_batch(
+        seed: u64,
+        operation in operation(),
+        (per_kv, kv_heads) in heads(),
+        contracted in prop_oneof![1usize..=300, Just(512)],
+        outputs in prop_oneof![1usize..=70, Just(128), Just(136)],
+        tokens in 2usize..=150,
+        first in 0usize..=149,
+        count in 1usize..=40,
+        shift in 0usize..=1,
+        bias: bool,
+    ) {
+        let case = Case::new(seed, operation, tokens, [kv_heads * per_kv, kv_heads, contracted, outputs]);
+        let case = case.batch_invariant(true);
+        let case = if bias { case.with_bias(seed) } else { case };
+        let together = case.run(&device());
+        let range = first % tokens..tokens.min(first % tokens + count);
+        let width = kv_heads * per_kv * outputs;
+        let expected = &together[range.start * width..range.end * width];
+        prop_assert_eq!(&case.part(range).placed([0, 0], shift).run(&device()), expected);
     }
 }
 
 #[test]
 fn a_contraction_over_nothing_is_zero() {
-    for tokens in [3, 30] {
-        let case = Case::new(1, Query, tokens, [4, 2, 0, 40]).placed([0, 8], 0);
+    for (tokens, batch_invariant) in [(3, false), (3, true), (30, false)] {
+        let case = Case::new(1, Query, tokens, [4, 2, 0, 40]).placed([0, 8], 0).batch_invariant(batch_invariant);
         assert_eq!(case.run(&device()), vec![bf16::ZERO; tokens * 4 * 40]);
     }
 }
@@ -203,8 +243,9 @@ fn a_contraction_over_nothing_is_zero() {
 #[test]
 fn long_contractions_lose_nothing() {
     for (operation, contracted, outputs) in [(Output, 2048, 32), (Query, 1024, 64)] {
-        for tokens in [5, 20] {
-            Case::new(2, operation, tokens, [2, 2, contracted, outputs]).check(&device());
+        for (tokens, batch_invariant) in [(5, false), (5, true), (20, false)] {
+            let case = Case::new(2, operation, tokens, [2, 2, contracted, outputs]);
+            case.batch_invariant(batch_invariant).check(&device());
         }
     }
 }
@@ -212,10 +253,13 @@ fn long_contractions_lose_nothing() {
 #[test]
 fn repeated_runs_agree_to_the_bit() {
     for operation in [Query, Output] {
-        for (tokens, shift) in [(4, 0), (4, 1), (17, 0), (17, 1)] {
-            let (device, case) = (device(), Case::new(3, operation, tokens, [8, 2, 200, 136]).placed([0, 0], shift));
-            let first = case.run(&device);
-            assert!((0..2).all(|_| case.run(&device) == first), "{operation:?}, {tokens} tokens, shift {shift}");
+        for (tokens, batch_invariant) in [(4, false), (4, true), (17, false)] {
+            for shift in [0, 1] {
+                let case = Case::new(3, operation, tokens, [8, 2, 200, 136]).placed([0, 0], shift);
+                let (device, case) = (device(), case.batch_invariant(batch_invariant));
+                let first = case.run(&device);
+                assert!((0..2).all(|_| case.run(&device) == first), "{operation:?}, {tokens} tokens, shift {shift}");
+            }
         }
     }
 }
@@ -228,10 +272,9 @@ fn rows_do_not_depend_on_their_neighbours() {
             let all = Case::new(4, operation, tokens, [2, 2, 96, 80]);
             let together = all.run(&device());
             for first in [0, 7, tokens - part] {
-                let range = |width: usize| first * 2 * width..(first + part) * 2 * width;
-                let input = all.input[range(96)].to_vec();
-                let alone = Case { tokens: part, input, weights: all.weights.clone(), bias: None, ..all };
-                assert_eq!(alone.run(&device()), together[range(80)], "{operation:?}, {part} tokens from {first}");
+                let alone = all.part(first..first + part).run(&device());
+                let expected = &together[first * 2 * 80..(first + part) * 2 * 80];
+                assert_eq!(alone, expected, "{operation:?}, {part} tokens from {first}");
             }
         }
     }
@@ -270,20 +313,27 @@ fn few_reads_each_weight_once() {
 }
 
 #[test]
-fn many_reads_each_operand_once_per_tile_and_without_bank_conflicts() {
-    // Two tiles of rows, two of outputs.
-    assert_eq!(GEMM_TILE, 128);
-    for (operation, name) in [(Query, "absorb_query_many"), (Output, "expand_output_many")] {
+fn tiles_read_each_operand_once_and_without_bank_conflicts() {
+    // Two tiles of rows, two of outputs; one of rows, four of outputs.
+    assert_eq!([GEMM_TILE, ABSORB_FEW_ROWS, ABSORB_ORDERED_OUTPUTS], [128, 16, 64]);
+    for (operation, name, rows, tiles) in [
+        (Query, "absorb_query_many", 150, [2, 2]),
+        (Output, "expand_output_many", 150, [2, 2]),
+        (Query, "absorb_query_few_ordered", 13, [1, 4]),
+        (Output, "expand_output_few_ordered", 13, [1, 4]),
+    ] {
         for shift in [0, 1] {
             let device = device();
-            Case::new(6, operation, 150, [1, 1, 128, 256]).placed([0, 0], shift).run(&device);
+            let case = Case::new(6, operation, rows, [1, 1, 128, 256]).placed([0, 0], shift);
+            case.batch_invariant(tiles == [1, 4]).run(&device);
             let Some(counted) = device.take_counts().remove(name) else { return };
             let traffic = |path| counted.meter.traffic.get(&path).copied().unwrap_or_default();
             let path = if shift == 0 { Path::CopyGlobalRead } else { Path::GlobalRead };
-            assert_eq!(traffic(path).bytes, 2 * (150 * 128 * 2 + 128 * 256 * 2), "{name}, shift {shift}");
+            let (inputs, weights) = (rows * 128 * tiles[1], 128 * 256 * tiles[0]);
+            assert_eq!(traffic(path).bytes, 2 * (inputs + weights) as u64, "{name}, shift {shift}");
             if shift == 0 {
                 assert_eq!(traffic(path).sectors, traffic(path).bytes / 32, "{name}: whole sectors");
-                assert_eq!(traffic(Path::GlobalWrite).sectors, 2 * 150 * 256 / 32, "{name}: whole sectors");
+                assert_eq!(traffic(Path::GlobalWrite).sectors, 2 * rows as u64 * 256 / 32, "{name}: whole sectors");
             }
             for path in [Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite] {
                 // Unaligned outputs are read from shared memory one by one.
