@@ -1,8 +1,8 @@
 //! Compiles the kernels, `csrc/*.cu`, once for each architecture, and writes `images.rs`, which embeds the results.
 //!
 //! Neither network nor git nor a GPU is asked for anything: the same sources and variables build the same crate
-//! anywhere. The crate `cc` is not used: it makes objects to link into a host program, and these are images that the
-//! driver loads. nvcc finds its host compiler itself (`NVCC_CCBIN` overrides).
+//! anywhere. The crate `cc` finds the host compiler that nvcc needs; it compiles nothing, as it makes objects to link
+//! into a host program, and these are images that the driver loads.
 
 #[path = "src/image/arch.rs"]
 mod arch;
@@ -10,6 +10,10 @@ mod arch;
 mod compile;
 #[path = "build/find.rs"]
 mod find;
+#[path = "build/host.rs"]
+mod host;
+#[path = "build/nvcc.rs"]
+mod nvcc;
 #[path = "build/select.rs"]
 mod select;
 
@@ -18,6 +22,12 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, process, thread};
 
 use compile::Job;
+use host::Host;
+use nvcc::Nvcc;
+
+/// The way to a compiler that can.
+const INSTALL: &str = "`cargo xtask setup` installs one in a checkout of latent-attention; NVIDIA's CUDA toolkit, 13.0 \
+                       or newer, is found by CUDA_HOME";
 
 /// Makes a build without a compiler fail, for checks that would pass emptily without kernels.
 const STRICT: &str = "LATENT_ATTENTION_STRICT";
@@ -34,43 +44,65 @@ fn build() -> Result<(), String> {
     let sources = root.join("csrc");
     // Cargo looks at every file below a folder, so headers are tracked too.
     println!("cargo::rerun-if-changed={}", sources.display());
-    let jobs = match compiler(&root, &out)? {
-        Some(nvcc) => {
-            let jobs = compile::jobs(&sources, &select::architectures(&tracked("CUDA_COMPUTE_CAP"))?)?;
-            compile::run(&jobs, &nvcc, &out, at_a_time())?;
-            jobs
-        }
-        None => Vec::new(),
-    };
+    let jobs = if is_docs_rs() { Vec::new() } else { compiled(&root, &sources, &out)? };
     fs::write(out.join("images.rs"), generated(&jobs)?).map_err(|error| format!("cannot write images.rs: {error}"))
 }
 
-/// The compiler to use, if any.
-fn compiler(root: &Path, out: &Path) -> Result<Option<PathBuf>, String> {
-    if is_docs_rs() {
-        return Ok(None);
-    }
-    for name in find::VARIABLES.iter().chain(&["NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"]) {
+/// Compiles the kernels, if there is a compiler that can. What it made is named by the jobs.
+fn compiled(root: &Path, sources: &Path, out: &Path) -> Result<Vec<Job>, String> {
+    for name in find::VARIABLES.iter().chain(&host::FLAGS).chain(&["NVCC_CCBIN"]) {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let targets = find::targets(root, out, Path::is_file);
-    let found = find::nvcc(|name| env::var_os(name), &targets, Path::is_file)?;
-    match &found {
+    let found = find::nvccs(|name| env::var_os(name), &targets, Path::is_file)?;
+    if found.is_empty() {
+        let places = "neither NVCC, CUDA_HOME nor CUDA_PATH names one, and none is in PATH or in target/cuda";
+        return without_kernels(&format!("there is no nvcc: {places}. {INSTALL}"));
+    }
+    for nvcc in &found {
         // Another version in the same place makes other images. (A compiler that is not there yet cannot be waited for:
         // Cargo would rebuild every time. `cargo xtask setup` touches this file instead.)
-        Some(nvcc) => println!("cargo::rerun-if-changed={}", nvcc.display()),
-        None if is_strict() => {
-            return Err(format!(
-                "{STRICT}=1 asks for the kernels, but there is no nvcc: neither NVCC, CUDA_HOME nor CUDA_PATH names \
-                 one, none is in PATH, and `cargo xtask setup` has installed none in target/cuda (run it, or install \
-                 NVIDIA's CUDA toolkit and set CUDA_HOME to it)"
-            ));
-        }
-        None => {
-            println!("cargo::warning=no nvcc found, building without CUDA kernels; `cargo xtask setup` installs it")
-        }
+        println!("cargo::rerun-if-changed={}", nvcc.display());
     }
-    Ok(found)
+    let (architectures, note) = select::architectures(&tracked("CUDA_COMPUTE_CAP"))?;
+    if let Some(note) = note {
+        println!("cargo::warning={note}");
+    }
+    let host = match Host::find(|name| env::var_os(name), &variable("HOST")) {
+        Ok(host) => host,
+        Err(why) => return without_kernels(&why),
+    };
+    let (nvcc, passed_over) = match Nvcc::first_able(&found, host, &architectures, out) {
+        Ok(able) => able,
+        // What is installed is not recommended to those who have it.
+        Err(why) if found.iter().any(|nvcc| is_installed(nvcc)) => return without_kernels(&why),
+        Err(why) => return without_kernels(&format!("{why}\n{INSTALL}")),
+    };
+    for nvcc in passed_over {
+        println!("passed over: {nvcc}");
+    }
+    let jobs = compile::jobs(sources, &architectures)?;
+    compile::run(&jobs, &nvcc, out, at_a_time())?;
+    Ok(jobs)
+}
+
+/// Goes on without images, and says why; or does not, if kernels are a must or the compiler is one that the user names.
+fn without_kernels(why: &str) -> Result<Vec<Job>, String> {
+    if is_strict() {
+        return Err(format!("{STRICT}=1 asks for the kernels, but {why}"));
+    }
+    if !variable("NVCC").is_empty() {
+        return Err(format!("NVCC names the compiler of the kernels, but {why}"));
+    }
+    for line in format!("building without CUDA kernels: {why}").lines() {
+        println!("cargo::warning={line}");
+    }
+    Ok(Vec::new())
+}
+
+/// Whether an nvcc is that of `cargo xtask setup`.
+fn is_installed(nvcc: &Path) -> bool {
+    nvcc.parent().is_some_and(|folder| folder.ends_with(Path::new(find::INSTALLED).join("bin")))
 }
 
 /// docs.rs builds only documentation, which is the same without kernels.

@@ -6,10 +6,11 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use crate::arch::Arch;
-use crate::select::{capability, suits};
+use crate::nvcc::Nvcc;
+use crate::select::{gencode, suits};
 
 /// What nvcc is told in every case.
-const OPTIONS: [&str; 4] = ["-std=c++17", "-O3", "-Werror", "all-warnings"];
+pub const OPTIONS: [&str; 4] = ["-std=c++17", "-O3", "-Werror", "all-warnings"];
 
 /// Line numbers: what the simulator points with. In machine code they take several times the space of the code itself;
 /// `NVCC_APPEND_FLAGS=-lineinfo` puts them there for a profiler.
@@ -33,20 +34,20 @@ impl Job {
         format!("{}.{}.{ending}", self.kernel_file(), self.arch.name())
     }
 
-    fn command(&self, nvcc: &Path, out: &Path) -> Command {
-        let mut command = Command::new(nvcc);
+    fn command(&self, nvcc: &Nvcc, out: &Path) -> Command {
+        let mut command = nvcc.command();
         command
             .args(OPTIONS)
             .args(self.arch.is_virtual().then_some(LINES))
             .arg(if self.arch.is_virtual() { "-ptx" } else { "-cubin" })
-            .arg(format!("-gencode=arch=compute_{},code={}", capability(self.arch), self.arch.name()))
+            .arg(gencode(self.arch))
             .arg("-o")
             .arg(out.join(self.image()))
             .arg(&self.source);
         command
     }
 
-    fn run(&self, nvcc: &Path, out: &Path) -> Result<(), String> {
+    fn run(&self, nvcc: &Nvcc, out: &Path) -> Result<(), String> {
         let mut command = self.command(nvcc, out);
         let output = command.output().map_err(|error| format!("cannot start {command:?}: {error}"))?;
         if output.status.success() {
@@ -55,10 +56,8 @@ impl Job {
         let [printed, complaints] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
         Err(format!(
             "{command:?}: {}\n{printed}{complaints}\n\
-             If this nvcc is too old for {}, let CUDA_COMPUTE_CAP list what it knows and you need (as `80,90a`), or \
-             let NVCC name a newer one; `cargo xtask setup` installs the one that the kernels are tested with.",
-            output.status,
-            self.arch.name()
+             `cargo xtask setup` installs the nvcc that the kernels are tested with; NVCC can name it.",
+            output.status
         ))
     }
 }
@@ -75,7 +74,7 @@ pub fn jobs(sources: &Path, architectures: &[Arch]) -> Result<Vec<Job>, String> 
 }
 
 /// Does all jobs, some at a time. The first failure is the result, and no further job starts after one.
-pub fn run(jobs: &[Job], nvcc: &Path, out: &Path, at_a_time: usize) -> Result<(), String> {
+pub fn run(jobs: &[Job], nvcc: &Nvcc, out: &Path, at_a_time: usize) -> Result<(), String> {
     let waiting = Mutex::new(jobs.iter());
     let next = || waiting.lock().ok()?.next();
     let work = || {

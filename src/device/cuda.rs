@@ -369,20 +369,9 @@ impl Drop for Capture {
     }
 }
 
-/// The best image of a file for a compute capability: machine code for it, then for an older one of the same
-/// generation (which newer ones of it run), then PTX, which the driver compiles.
+/// The best image of a file for a compute capability.
 fn choose(file: &str, capability: (i32, i32)) -> Option<&'static Image> {
-    use Arch::*;
-    let order: &[Arch] = match capability {
-        (8, 0) | (8, 7) => &[Sm80, Compute80],
-        (8, 6) => &[Sm86, Sm80, Compute80],
-        (8, 9) => &[Sm89, Sm86, Sm80, Compute80],
-        (9, 0) => &[Sm90a, Compute90a, Compute80],
-        (10, 0) => &[Sm100a, Compute80],
-        (12, _) => &[Sm120, Compute80],
-        _ => &[Compute80],
-    };
-    order.iter().find_map(|&arch| image::find(file, arch))
+    Arch::running_on(capability).into_iter().find_map(|arch| image::find(file, arch))
 }
 
 fn failed(call: &'static str) -> impl Fn(DriverError) -> Error {
@@ -394,16 +383,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machine_code_is_preferred_and_ptx_is_the_last_resort() {
-        let arch = |capability| choose("combine", capability).map(|image| image.arch);
-        if let Some(sm_80) = image::find("combine", Arch::Sm80) {
-            assert_eq!(arch((8, 0)), Some(sm_80.arch));
-            assert_eq!(arch((8, 7)), Some(Arch::Sm80));
+    fn a_gpu_gets_machine_code_that_it_runs_or_ptx() {
+        use Arch::*;
+        for (capability, expected) in [
+            ((8, 0), vec![Sm80, Compute80]),
+            ((8, 6), vec![Sm86, Sm80, Compute80]),
+            ((8, 7), vec![Compute80]), // Jetson Orin runs no code of other Ampere GPUs.
+            ((8, 8), vec![Compute80]),
+            ((8, 9), vec![Sm89, Sm86, Sm80, Compute80]),
+            ((9, 0), vec![Sm90a, Compute90a, Compute80]),
+            ((10, 0), vec![Sm100a, Compute80]),
+            ((10, 3), vec![Compute80]), // sm_100a is for 10.0 alone.
+            ((10, 7), vec![Compute80]),
+            ((11, 0), vec![Compute80]),
+            ((12, 0), vec![Sm120, Compute80]),
+            ((12, 1), vec![Sm120, Compute80]),
+            ((13, 0), vec![Compute80]),
+        ] {
+            assert_eq!(Arch::running_on(capability), expected, "{capability:?}");
+            // The build may have left some of them out, but never PTX.
+            let built = expected.into_iter().find(|&arch| image::find("combine", arch).is_some());
+            assert_eq!(choose("combine", capability).map(|image| image.arch), built, "{capability:?}");
         }
-        if image::find("combine", Arch::Compute80).is_some() {
-            assert_eq!(arch((10, 3)), Some(Arch::Compute80));
-            assert_eq!(arch((13, 0)), Some(Arch::Compute80));
-        }
+        assert_eq!(Arch::running_on((7, 5)), []);
         assert_eq!(choose("no such file", (9, 0)), None);
     }
 }

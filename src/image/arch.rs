@@ -1,5 +1,11 @@
 //! The architectures that kernels are compiled for. The build script includes this file too.
 
+use std::cmp::Reverse;
+
+/// Compute capabilities for which NVIDIA promises no compatibility with machine code of others of their generation:
+/// Jetson Orin, and 8.8, of which no more than the number is published.
+const INCOMPATIBLE: [(i32, i32); 2] = [(8, 7), (8, 8)];
+
 /// An architecture that nvcc compiles for: a real one (`sm_80`: machine code) or a virtual one (`compute_80`: PTX).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -46,5 +52,37 @@ impl Arch {
     #[must_use]
     pub const fn is_virtual(self) -> bool {
         matches!(self, Self::Compute80 | Self::Compute90a)
+    }
+
+    /// The compute capability, major and minor, that it is made for.
+    #[must_use]
+    pub const fn capability(self) -> (i32, i32) {
+        match self {
+            Self::Sm80 | Self::Compute80 => (8, 0),
+            Self::Sm86 => (8, 6),
+            Self::Sm89 => (8, 9),
+            Self::Sm90a | Self::Compute90a => (9, 0),
+            Self::Sm100a => (10, 0),
+            Self::Sm120 => (12, 0),
+        }
+    }
+
+    /// Those whose code a GPU of a compute capability runs, the best first: machine code before PTX, new before old.
+    pub(crate) fn running_on(capability: (i32, i32)) -> Vec<Self> {
+        let mut running: Vec<Self> = Self::ALL.into_iter().filter(|arch| arch.runs_on(capability)).collect();
+        running.sort_by_key(|arch| (arch.is_virtual(), Reverse(arch.capability())));
+        running
+    }
+
+    /// Whether a GPU of a compute capability runs code for it. Code with an architecture's own instructions (the `a` in
+    /// its name) runs on that one only. Other PTX runs on everything newer too, and other machine code on the newer
+    /// GPUs of its generation, but for the incompatible ones.
+    fn runs_on(self, capability: (i32, i32)) -> bool {
+        if self.name().ends_with('a') {
+            return capability == self.capability();
+        }
+        let is_newer = capability >= self.capability();
+        let is_related = capability.0 == self.capability().0 && !INCOMPATIBLE.contains(&capability);
+        is_newer && (self.is_virtual() || is_related)
     }
 }
