@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 /// The driver's library, by the names that the system may have it under.
 const NAMES: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
 
-/// The oldest CUDA version whose driver loads images made by nvcc 13.0: `1000 * major + 10 * minor`.
+/// The oldest CUDA version whose driver loads images made by nvcc 13.0, and the one whose functions cudarc binds
+/// (Cargo.toml): `1000 * major + 10 * minor`.
 const OLDEST: i32 = 13_000;
 
 /// Number of devices.

@@ -8,6 +8,8 @@ mod header;
 mod process;
 mod resources;
 mod setup;
+#[cfg(unix)] // They are shell scripts.
+mod stand_ins;
 mod test;
 
 use std::path::PathBuf;

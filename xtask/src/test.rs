@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::bindings::BINDINGS;
 use crate::header::HEADER;
 use crate::process::{self, FEATURES, output, run, run_inspected};
+#[cfg(unix)]
+use crate::stand_ins;
 use crate::{capi, resources, setup};
 
 /// Feature sets that must build on their own; the tests build all of them together.
@@ -29,6 +31,11 @@ pub fn everything() -> Result<()> {
         let mut command = process::cargo(arguments);
         // Each set has a build of its own, but kernels do not depend on features: these go without, as docs.rs does.
         run(command.args(["--", "-D", "warnings"]).env("DOCS_RS", "1"))?;
+    }
+    #[cfg(unix)]
+    {
+        step("builds with other compilers in PATH");
+        stand_ins::check()?;
     }
     step("registers and shared memory");
     resources::check()?;
