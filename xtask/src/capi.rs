@@ -1,6 +1,5 @@
 //! The C library: `target/capi` and what is checked of it.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,8 +10,10 @@ use crate::header::HEADER;
 use crate::process::{self, output, run};
 use crate::setup;
 
-/// The warnings that neither the header nor the example may cause.
-const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-pedantic", "-Werror"];
+/// The shared library's name to the programs that are linked to it. Without one, a program that was linked to the
+/// library by its path would look for it in that path when it starts. It has no version: there is one file of one name
+/// to copy, and programs learn from la_abi_version() whether it is theirs.
+const SONAME: &str = "liblatent_attention.so";
 
 /// What the shared library may need at run time: glibc and the unwinder. Not CUDA, nor a C++ runtime.
 const NEEDED: [&str; 5] = ["libc.so", "libm.so", "libgcc_s.so", "libdl.so", "ld-linux"];
@@ -23,6 +24,11 @@ pub fn build() -> Result<PathBuf> {
     let mut command = process::cargo(["rustc", "--quiet", "--package", "latent-attention", "--lib", "--release"]);
     command.args(["--features", "capi", "--crate-type", "cdylib", "--crate-type", "staticlib"]);
     command.args(["--message-format", "json", "--", "-C", "strip=debuginfo"]).env("LATENT_ATTENTION_STRICT", "1");
+    if cfg!(target_os = "linux") {
+        command.arg("-C").arg(format!("link-arg=-Wl,-soname,{SONAME}"));
+    } else if cfg!(target_os = "macos") {
+        command.args(["-C", "link-arg=-Wl,-install_name,@rpath/liblatent_attention.dylib"]);
+    }
     let messages = process::messages(&mut command)?;
     let is_ours = |message: &&serde_json::Value| {
         message["reason"] == "compiler-artifact" && message["target"]["name"] == "latent_attention"
@@ -43,16 +49,23 @@ pub fn build() -> Result<PathBuf> {
 /// Compiles the header and the example in C, and runs the example with either library; runs the one in Python.
 pub fn check() -> Result<()> {
     let folder = build()?;
-    let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    for (language, standard) in [("c", "-std=c99"), ("c++", "-std=c++11")] {
-        let mut compiler = Command::new(&cc);
-        run(compiler.args(["-x", language, standard, "-fsyntax-only"]).args(WARNINGS).arg(HEADER.path()))?;
+    for (language, standard) in [("c", "c99"), ("c++", "c++11")] {
+        let mut compiler = compiler(language == "c++", standard)?;
+        run(compiler.args(["-x", language, "-fsyntax-only"]).arg(HEADER.path()))?;
     }
     let rpath = format!("-Wl,-rpath,{}", folder.display());
-    example(&cc, &folder, "decode-shared", &["-L.", "-llatent_attention", "-lm", &rpath])?;
-    example(&cc, &folder, "decode-static", &["liblatent_attention.a", "-lpthread", "-ldl", "-lm"])?;
+    example(&folder, "decode-shared", &["-L.", "-llatent_attention", "-lm", &rpath])?;
+    example(&folder, "decode-static", &["liblatent_attention.a", "-lpthread", "-ldl", "-lm"])?;
     if cfg!(target_os = "linux") {
-        needed(&folder.join("liblatent_attention.so"))?;
+        let library = folder.join(SONAME);
+        let by_path = example(&folder, "decode-by-path", &[&library.to_string_lossy(), "-lm", &rpath])?;
+        let ours = |name: &String| name.contains("latent_attention");
+        ensure!(dynamic(&library, "SONAME")? == [SONAME], "{} is not named {SONAME}", library.display());
+        let names: Vec<_> = dynamic(&by_path, "NEEDED")?.into_iter().filter(ours).collect();
+        ensure!(names == [SONAME], "{}, linked by path, needs {names:?}, not {SONAME}", by_path.display());
+        let is_foreign = |name: &String| !NEEDED.iter().any(|known| name.starts_with(known));
+        let foreign: Vec<_> = dynamic(&library, "NEEDED")?.into_iter().filter(is_foreign).collect();
+        ensure!(foreign.is_empty(), "{} needs {foreign:?}", library.display());
     }
     for script in ["tests/python/mirror.py", "examples/python/decode.py", "tests/python/peers.py"] {
         run(setup::python_with_numpy()?.arg(crate::root().join(script)))?;
@@ -60,23 +73,35 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Compiles the example in C with these arguments of the linker, and runs it on the simulator.
-fn example(cc: &OsStr, folder: &Path, name: &str, link: &[&str]) -> Result<()> {
+/// Compiles the example in C with these arguments of the linker, and runs it on the simulator. Returns the program.
+fn example(folder: &Path, name: &str, link: &[&str]) -> Result<PathBuf> {
     let source = crate::root().join("examples/c/decode.c").canonicalize()?;
-    let mut compiler = Command::new(cc);
-    compiler.current_dir(folder).args(["-std=c99", "-O1", "-I."]).args(WARNINGS);
-    run(compiler.arg(source).args(link).args(["-o", name]))?;
-    run(&mut Command::new(folder.join(name)))
+    let program = folder.join(name);
+    let mut compiler = compiler(false, "c99")?;
+    run(compiler.current_dir(folder).arg("-I.").arg(source).args(link).arg("-o").arg(&program))?;
+    run(&mut Command::new(&program))?;
+    Ok(program)
 }
 
-/// Fails if the shared library needs more than a C program does.
-fn needed(library: &Path) -> Result<()> {
-    let dynamic = output(Command::new("readelf").arg("--dynamic").arg(library))?;
-    let names = dynamic.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| {
-        let (_, name) = line.split_once('[')?;
-        name.strip_suffix(']')
-    });
-    let foreign: Vec<_> = names.filter(|name| !NEEDED.iter().any(|known| name.starts_with(known))).collect();
-    ensure!(foreign.is_empty(), "{} needs {foreign:?}", library.display());
-    Ok(())
+/// The compiler for programs of this machine that build scripts would get, told that neither the header nor the example
+/// may cause a warning.
+fn compiler(is_cpp: bool, standard: &str) -> Result<Command> {
+    let rustc = output(Command::new("rustc").arg("-vV"))?;
+    let machine = rustc.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    let mut build = cc::Build::new();
+    build.host(machine).target(machine).opt_level(1).cpp(is_cpp).std(standard).cargo_metadata(false);
+    build.warnings(true).extra_warnings(true).flag("-pedantic").warnings_into_errors(true);
+    let tool = build.try_get_compiler().context("there is no C compiler")?;
+    // Not the crate's own command, which holds the whole environment and would print it when it fails.
+    let mut command = Command::new(tool.path());
+    command.args(tool.args()).envs(tool.get_envs());
+    Ok(command)
+}
+
+/// The entries of one kind, such as NEEDED, in the dynamic section of a library or a program.
+fn dynamic(file: &Path, kind: &str) -> Result<Vec<String>> {
+    let section = output(Command::new("readelf").arg("--dynamic").arg("--wide").arg(file))?;
+    let lines = section.lines().filter(|line| line.contains(&format!("({kind})")));
+    let name = |line: &str| Some(line.split_once('[')?.1.strip_suffix(']')?.to_owned());
+    lines.map(|line| name(line).with_context(|| format!("readelf printed `{line}`"))).collect()
 }
