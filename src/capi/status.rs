@@ -109,9 +109,17 @@ pub(super) fn report(work: impl FnOnce() -> Outcome<()>) -> LaStatus {
         Ok(Err(failure)) => (failure.status(), failure.message()),
         Err(panic) => (LaStatus::Internal, format!("a bug in latent_attention: {}", panic_text(&*panic))),
     };
-    let text = CString::new(message.replace('\0', " ")).unwrap_or_default();
+    let text = CString::new(one_line(&message)).unwrap_or_default();
     let _ = MESSAGE.try_with(|message| message.replace(text));
     status
+}
+
+/// A message without line breaks and other control characters, which the driver, the simulator and the names that
+/// callers hand in may bring.
+fn one_line(message: &str) -> String {
+    let is_break = |c: char| c.is_control() || ['\u{2028}', '\u{2029}'].contains(&c);
+    let lines = message.split(is_break).map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
@@ -196,5 +204,19 @@ mod tests {
             unsafe { CStr::from_ptr(la_last_error()) }.to_owned()
         });
         assert_eq!(elsewhere.join().unwrap(), c"".to_owned());
+    }
+
+    #[test]
+    fn every_message_is_one_line() {
+        let why = "ptxas fatal:\r\n\n  line 2\tof\0it\u{85}3\u{2028}4\n".to_owned();
+        let folded = "ptxas fatal: line 2 of it 3 4";
+        let message = || {
+            // SAFETY: it is a text, and nothing fails meanwhile in this thread.
+            unsafe { CStr::from_ptr(la_last_error()) }.to_str().unwrap().to_owned()
+        };
+        report(|| Err(Error::Driver { call: "cuModuleLoadData", why: why.clone() }.into()));
+        assert_eq!(message(), format!("cuModuleLoadData: {folded}"));
+        report(|| panic!("{why}"));
+        assert_eq!(message(), format!("a bug in latent_attention: {folded}"));
     }
 }
