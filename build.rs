@@ -25,10 +25,6 @@ use compile::Job;
 use host::Host;
 use nvcc::Nvcc;
 
-/// The way to a compiler that can.
-const INSTALL: &str = "`cargo xtask setup` installs one in a checkout of latent-attention; NVIDIA's CUDA toolkit, 13.0 \
-                       or newer, is found by CUDA_HOME";
-
 /// Makes a build without a compiler fail, for checks that would pass emptily without kernels.
 const STRICT: &str = "LATENT_ATTENTION_STRICT";
 
@@ -57,7 +53,7 @@ fn compiled(root: &Path, sources: &Path, out: &Path) -> Result<Vec<Job>, String>
     let found = find::nvccs(|name| env::var_os(name), &targets, Path::is_file)?;
     if found.is_empty() {
         let places = "neither NVCC, CUDA_HOME nor CUDA_PATH names one, and none is in PATH or in target/cuda";
-        return without_kernels(&format!("there is no nvcc: {places}. {INSTALL}"));
+        return without_kernels(&format!("there is no nvcc: {places}\n{}", find::ADVICE));
     }
     for nvcc in &found {
         // Another version in the same place makes other images. (A compiler that is not there yet cannot be waited for:
@@ -74,9 +70,7 @@ fn compiled(root: &Path, sources: &Path, out: &Path) -> Result<Vec<Job>, String>
     };
     let (nvcc, passed_over) = match Nvcc::first_able(&found, host, &architectures, out) {
         Ok(able) => able,
-        // What is installed is not recommended to those who have it.
-        Err(why) if found.iter().any(|nvcc| is_installed(nvcc)) => return without_kernels(&why),
-        Err(why) => return without_kernels(&format!("{why}\n{INSTALL}")),
+        Err(why) => return without_kernels(&why),
     };
     for nvcc in passed_over {
         println!("passed over: {nvcc}");
@@ -98,11 +92,6 @@ fn without_kernels(why: &str) -> Result<Vec<Job>, String> {
         println!("cargo::warning={line}");
     }
     Ok(Vec::new())
-}
-
-/// Whether an nvcc is that of `cargo xtask setup`.
-fn is_installed(nvcc: &Path) -> bool {
-    nvcc.parent().is_some_and(|folder| folder.ends_with(Path::new(find::INSTALLED).join("bin")))
 }
 
 /// docs.rs builds only documentation, which is the same without kernels.

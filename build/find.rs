@@ -10,6 +10,18 @@ use std::path::{Path, PathBuf};
 /// change of it would cost more than noticing a newly installed toolkit is worth.
 pub const VARIABLES: [&str; 3] = ["NVCC", "CUDA_HOME", "CUDA_PATH"];
 
+/// The way to a compiler that can do the work.
+pub const ADVICE: &str = "`cargo xtask setup` installs one in a checkout of latent-attention; NVIDIA's CUDA toolkit, 13.0 \
+                          or newer, is found by CUDA_HOME";
+
+/// Where `cargo xtask setup` leaves the toolkit in a target folder.
+const INSTALLED: &str = "cuda/nvidia/cu13";
+
+/// Whether a compiler is that of `cargo xtask setup`, which is then no advice.
+pub fn is_installed(nvcc: &Path) -> bool {
+    nvcc.parent().is_some_and(|folder| folder.ends_with(Path::new(INSTALLED).join("bin")))
+}
+
 /// The compilers that `CUDA_HOME`, `CUDA_PATH` and `PATH` lead to and that `cargo xtask setup` has installed in the
 /// target folders, in this order. The variables are often set where no compiler is, in images made for running only.
 /// `NVCC` names one compiler: it is then the only one, and a wrong one is an error.
@@ -39,9 +51,6 @@ pub fn nvccs(
     found.extend(installed.filter_map(in_toolkit));
     Ok(found)
 }
-
-/// Where `cargo xtask setup` leaves the toolkit in a target folder.
-pub const INSTALLED: &str = "cuda/nvidia/cu13";
 
 /// The target folders in which `cargo xtask setup` may have installed the compiler: that of the sources, and the one
 /// that this build's output lies in (a packaged crate is verified far from its sources). Cargo marks those it makes;

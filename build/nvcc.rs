@@ -21,7 +21,7 @@ pub struct Nvcc {
 
 impl Nvcc {
     /// The first of the programs that compiles a trial for all architectures in the folder `out`, and a line for each
-    /// one before it. If none does, the error says why, of each.
+    /// one before it. If none does, the error says why, of each, and the way to one that does.
     pub fn first_able(
         found: &[PathBuf],
         host: Host,
@@ -46,6 +46,9 @@ impl Nvcc {
                 Err(error) => format!("cannot be started: {error}"),
             };
             passed_over.push(format!("{} {why}", nvcc.program.display()));
+        }
+        if !found.iter().any(|path| find::is_installed(path)) {
+            passed_over.push(find::ADVICE.into());
         }
         let names: Vec<_> = architectures.iter().map(|arch| arch.name()).collect();
         Err(format!("no nvcc compiles for {}; found were:\n{}", names.join(", "), passed_over.join("\n")))

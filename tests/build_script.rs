@@ -225,7 +225,22 @@ fn the_first_compiler_that_can_do_the_work_is_used_and_the_others_are_told_with_
     // That one is met twice is not told twice.
     assert_eq!(
         first_able(&[incapable.as_slice(), &[&old]].concat()).unwrap_err(),
-        format!("no nvcc compiles for sm_80, compute_90a; found were:\n{}", reasons.join("\n"))
+        format!("no nvcc compiles for sm_80, compute_90a; found were:\n{}\n{}", reasons.join("\n"), find::ADVICE)
+    );
+    // To install what is installed would not help.
+    let folder = root.join("target/cuda/nvidia/cu13");
+    std::fs::create_dir_all(&folder).unwrap();
+    let installed = stand_in(&folder, "bin", "exit 7");
+    assert_eq!(
+        first_able(&[&installed]).unwrap_err(),
+        format!(
+            "no nvcc compiles for sm_80, compute_90a; found were:\n{}",
+            reason(
+                &installed,
+                "(version unknown): it does not work with the host compiler /gcc-16 (NVCC_CCBIN): exit status: 7 \
+                 (NVCC_CCBIN can name another one)"
+            )
+        )
     );
     let error = first_able(&[&closed]).unwrap_err();
     assert!(error.contains("closed/nvcc cannot be started: "), "{error}");
