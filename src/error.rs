@@ -123,10 +123,10 @@ pub enum Error {
         /// Architectures that the build has it for.
         built: Vec<&'static str>,
     },
-    /// The driver refused a call.
+    /// The driver refused a call, or the simulator has not enough memory.
     #[error("{call}: {why}")]
     Driver {
-        /// The driver's function.
+        /// The driver's function, or what of the simulator.
         call: &'static str,
         /// Its error.
         why: String,
@@ -167,6 +167,25 @@ pub enum Error {
         /// Found shape and type, or `no such tensor`.
         got: String,
     },
+}
+
+/// Returns [`Error::Config`] unless a factor or bound is a finite number.
+pub(crate) fn check_finite(what: &str, value: f64) -> Result<()> {
+    match value.is_finite() {
+        true => Ok(()),
+        false => Err(Error::Config { what: format!("{what} {value}"), why: "must be finite".into() }),
+    }
+}
+
+/// Returns [`Error::Config`] unless `epsilon` can be added to the mean square under a norm's root.
+pub(crate) fn check_epsilon(what: &str, epsilon: f32) -> Result<()> {
+    match epsilon.is_finite() && epsilon >= 0.0 {
+        true => Ok(()),
+        false => Err(Error::Config {
+            what: format!("epsilon {epsilon} of the {what}"),
+            why: "must be finite and not negative".into(),
+        }),
+    }
 }
 
 /// Returns [`Error::Shape`] unless `got` elements are as many as the product of the named `dims`.

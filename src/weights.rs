@@ -2,7 +2,7 @@
 //!
 //! All matrices are row-major f32 with one row per output, as in PyTorch's `nn.Linear`: `y = W x + b`.
 
-use crate::error::{Error, Result, check_len};
+use crate::error::{Error, Result, check_epsilon, check_finite, check_len};
 use crate::geometry::Geometry;
 use crate::rope::{FrequencyIndex, Pairing};
 
@@ -140,7 +140,7 @@ impl Linear {
 pub struct RmsNorm {
     /// One factor per dimension.
     pub gain: Vec<f32>,
-    /// Added to the mean square.
+    /// Added to the mean square: finite, not negative.
     pub epsilon: f32,
 }
 
@@ -240,7 +240,7 @@ pub struct LatentAttention {
     pub frequencies: FrequencyIndex,
     /// Which two dimensions of a rope head make a pair.
     pub pairing: Pairing,
-    /// Factor on every score before softmax.
+    /// Factor on every score before softmax, finite.
     pub scale: f64,
 }
 
@@ -251,11 +251,13 @@ impl LatentAttention {
         self.down.weight.cols()
     }
 
-    /// Checks every shape against the geometry.
+    /// Checks every shape against the geometry, and that scale and epsilons are numbers to calculate with.
     ///
     /// # Errors
-    /// [`Error::Geometry`] if the geometry is inconsistent, [`Error::Shape`] names the part that does not fit.
+    /// [`Error::Geometry`] if the geometry is inconsistent, [`Error::Shape`] names the part that does not fit,
+    /// [`Error::Config`] a scale that is not finite or an epsilon that is not, or is negative.
     pub fn validate(&self) -> Result<()> {
+        check_finite("scale", self.scale)?;
         let g = self.geometry.validate()?;
         let hidden = self.hidden();
         let inputs = match &self.query_down {
@@ -263,6 +265,7 @@ impl LatentAttention {
             Some(stage) => {
                 let rank = stage.norm.gain.len();
                 stage.down.check("query down-projection", rank, hidden)?;
+                check_epsilon("query norm", stage.norm.epsilon)?;
                 rank
             }
         };
@@ -275,6 +278,7 @@ impl LatentAttention {
         self.down.check("down-projection", g.latent_rank, hidden)?;
         if let Some(norm) = &self.latent_norm {
             check_len("latent norm", norm.gain.len(), &[("latent", g.latent_rank)])?;
+            check_epsilon("latent norm", norm.epsilon)?;
         }
         if let Some(bias) = &self.latent_bias {
             check_len("latent bias", bias.len(), &[("latent", g.latent_rank)])?;

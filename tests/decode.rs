@@ -208,6 +208,9 @@ fn wrong_arguments_are_named() {
         refusal(&case, |i| i.q_latent = &[0.0]),
         "q_latent: expected [query tokens 2, query heads 9, latent 24] = 432 elements, got 1 elements"
     );
+    for scale in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        assert_eq!(refusal(&case, |i| i.scale = scale), format!("scale {scale}: must be finite"));
+    }
     assert_eq!(refusal(&case, |i| i.sequences.seq_lens = &[20, -1]), "seq_lens [1] = -1 is outside of 0 and above");
     assert_eq!(
         refusal(&case, |i| i.sequences.seq_lens = &[20, 40]),

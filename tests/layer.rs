@@ -7,7 +7,7 @@ use common::{assert_close, geometry, page_size, rng, widen};
 use latent_attention::cache::{CacheFormat, Group, RopeFormat};
 use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::{FrequencyIndex, RopeTables};
-use latent_attention::weights::{LatentAttention, Matrix};
+use latent_attention::weights::{LatentAttention, Linear, Matrix, QueryDown, RmsNorm};
 use latent_attention::{Geometry, reference};
 use proptest::prelude::*;
 use rand::RngExt;
@@ -129,6 +129,20 @@ fn weights_that_do_not_fit_are_named() {
     assert!(
         refused(|w| w.frequencies = FrequencyIndex::all(1, 4))
             .starts_with("frequency index: expected [rope heads 1, pairs 1]")
+    );
+    assert_eq!(refused(|w| w.scale = f64::NAN), "scale NaN: must be finite");
+    assert_eq!(refused(|w| w.scale = f64::INFINITY), "scale inf: must be finite");
+    assert_eq!(
+        refused(|w| w.latent_norm = Some(RmsNorm { gain: vec![1.0; w.geometry.latent_rank], epsilon: f32::NAN })),
+        "epsilon NaN of the latent norm: must be finite and not negative"
+    );
+    assert_eq!(
+        refused(|w| {
+            let norm = RmsNorm { gain: vec![1.0; w.hidden()], epsilon: -1.0 };
+            w.query_down =
+                Some(QueryDown { down: Linear::new(Matrix::from_fn(w.hidden(), w.hidden(), |_, _| 0.0)), norm });
+        }),
+        "epsilon -1 of the query norm: must be finite and not negative"
     );
     assert!(refused(|w| w.geometry.kv_heads = 0).starts_with("geometry: kv_heads must be at least 1"));
 }

@@ -109,5 +109,9 @@ fn tables_hold_what_they_say() {
     assert_eq!(tables.at(2, 0), (2f64.cos() as f32, 2f64.sin() as f32));
     let error = RopeTables::new(3, vec![0.0; 7], vec![0.0; 7]).unwrap_err().to_string();
     assert_eq!(error, "rope tables: expected two tables of [positions, frequencies 3], got 7 cosines and 7 sines");
+    let error = RopeTables::new(2, vec![1.0; 4], vec![0.0, 0.0, f32::NAN, 0.0]).unwrap_err().to_string();
+    assert_eq!(error, "sine of position 1 and frequency 0: NaN: must be finite");
+    let error = RopeTables::new(2, vec![1.0, f32::INFINITY], vec![0.0; 2]).unwrap_err().to_string();
+    assert_eq!(error, "cosine of position 0 and frequency 1: inf: must be finite");
     assert!(FrequencyIndex::new(2, vec![0; 3]).is_err());
 }

@@ -208,6 +208,14 @@ fn wrong_arguments_are_named_and_leave_the_cache_untouched() {
     check(&|s| s.positions.truncate(1), "positions: expected [tokens 3] = 3 elements, got 1");
     check(&|s| s.bias = Some(vec![0.0]), "latent bias: expected [latent 96] = 96 elements, got 1");
     check(&|s| s.norm = Some(RmsNorm { gain: vec![], epsilon: 0.0 }), "latent norm: expected [latent 96]");
+    for epsilon in [f32::NAN, f32::INFINITY, -1e-6] {
+        let expected = format!("epsilon {epsilon} of the latent norm: must be finite and not negative");
+        check(&|s| s.norm = Some(RmsNorm { gain: vec![1.0; 96], epsilon }), &expected);
+    }
+    for theta in [f32::NAN, 0.0, -1e4] {
+        let tables = RopeTables::from_theta(theta, 2 * FREQUENCIES, POSITIONS);
+        check(&|s| s.tables = tables.clone(), "must be finite");
+    }
     check(
         &|s| s.geometry = Geometry::smollm_135m(16).unwrap(),
         "cache layout: latent rank: expected 48 from the geometry",

@@ -111,8 +111,7 @@ impl Mla {
     }
 
     fn with_backend(device: &Device, config: DecodeConfig, backend: Backend) -> Result<Self> {
-        config.geometry.validate()?;
-        config.layout.check(&config.geometry)?;
+        config.check()?;
         Ok(Self { config, device: device.clone(), backend })
     }
 

@@ -7,7 +7,7 @@ use super::check;
 use super::rotation::Rotation;
 use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, TensorMut, View, ViewMut};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_epsilon};
 use crate::geometry::Geometry;
 use crate::rope::Pairing;
 use crate::sys;
@@ -89,7 +89,7 @@ pub struct RopeAppend {
 pub struct DeviceNorm<'a> {
     /// `[L]`.
     pub gain: View<'a, f32>,
-    /// Added to the mean square.
+    /// Added to the mean square: finite, not negative.
     pub epsilon: f32,
 }
 
@@ -165,6 +165,7 @@ impl RopeAppend {
         let latent = [("latent", g.latent_rank)];
         if let Some(norm) = &args.norm {
             check::view("latent norm", device, &norm.gain, &latent)?;
+            check_epsilon("latent norm", norm.epsilon)?;
         }
         if let Some(bias) = &args.bias {
             check::view("latent bias", device, bias, &latent)?;

@@ -80,8 +80,10 @@ impl RotationBuffers {
     /// Copies tables and index to the device.
     ///
     /// # Errors
-    /// [`Error::Index`] if the tables lack a frequency; [`Error::Driver`].
+    /// [`Error::Index`] if the tables lack a frequency, [`Error::Config`] if a number in them is not finite;
+    /// [`Error::Driver`].
     pub fn upload(device: &Device, tables: &RopeTables, index: &FrequencyIndex) -> Result<Self> {
+        tables.check_finite(0..tables.positions())?;
         let frequencies = tables.frequencies();
         let index = upload_index(device, frequencies, index)?;
         let tables = [device.upload(tables.cos())?, device.upload(tables.sin())?];

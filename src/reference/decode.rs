@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::vector::{add_scaled, dot, map_rows};
 use crate::cache::{PagedCache, Sequences};
-use crate::error::{Result, check_len};
+use crate::error::{Result, check_finite, check_len};
 use crate::geometry::Geometry;
 
 /// What [`decode`] reads beside the cache.
@@ -16,7 +16,7 @@ pub struct DecodeInputs<'a> {
     pub q_latent: &'a [f64],
     /// `[T, H, R]`: rotated by [`rope_append`](super::rope_append).
     pub q_rope: &'a [f64],
-    /// Factor on every score.
+    /// Factor on every score, finite.
     pub scale: f64,
     /// The batch.
     pub sequences: Sequences<'a>,
@@ -41,8 +41,9 @@ pub struct Attended {
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if a slice does not fit the geometry or the batch,
-/// [`Error::Index`](crate::Error::Index) for a negative length or a page that does not exist. Only page-table
-/// entries below a sequence's length are read.
+/// [`Error::Index`](crate::Error::Index) for a negative length or a page that does not exist,
+/// [`Error::Config`](crate::Error::Config) if the scale is not finite. Only page-table entries below a sequence's length
+/// are read.
 pub fn decode(inputs: &DecodeInputs, cache: &PagedCache) -> Result<Attended> {
     decode_split(inputs, cache, 0..usize::MAX)
 }
@@ -54,6 +55,7 @@ pub fn decode(inputs: &DecodeInputs, cache: &PagedCache) -> Result<Attended> {
 pub fn decode_split(inputs: &DecodeInputs, cache: &PagedCache, tokens: Range<usize>) -> Result<Attended> {
     let g = inputs.geometry.validate()?;
     cache.layout().check(&g)?;
+    check_finite("scale", inputs.scale)?;
     let sequences = inputs.sequences.resolve(cache)?;
     let rows = [("query tokens", inputs.sequences.query_tokens()), ("query heads", g.query_heads)];
     check_len("q_latent", inputs.q_latent.len(), &[rows[0], rows[1], ("latent", g.latent_rank)])?;

@@ -1,7 +1,7 @@
 //! `rope_append`: rotate, normalise, quantise and store the new tokens of a batch.
 
 use crate::cache::PagedCache;
-use crate::error::{Error, Result, check_len};
+use crate::error::{Error, Result, check_epsilon, check_len};
 use crate::geometry::Geometry;
 use crate::rope::{FrequencyIndex, Pairing, RopeTables, rotate_head};
 use crate::weights::RmsNorm;
@@ -54,8 +54,8 @@ pub struct Appended {
 ///
 /// # Errors
 /// [`Error::Shape`] if a slice does not fit the geometry, the token count or the cache's layout; [`Error::Index`]
-/// for a slot, position or frequency that does not exist; [`Error::Config`] if two tokens share a slot. Nothing is
-/// written then.
+/// for a slot, position or frequency that does not exist; [`Error::Config`] if two tokens share a slot, if the norm's
+/// epsilon is negative or not finite, or if a cosine or sine is not finite. Nothing is written then.
 pub fn rope_append(params: &AppendParams, inputs: &AppendInputs, cache: &mut PagedCache) -> Result<Appended> {
     check(params, inputs, cache)?;
     let g = params.geometry;
@@ -128,6 +128,7 @@ fn check(params: &AppendParams, inputs: &AppendInputs, cache: &PagedCache) -> Re
     params.frequencies.check(g)?;
     if let Some(norm) = params.norm {
         check_len("latent norm", norm.gain.len(), &[("latent", g.latent_rank)])?;
+        check_epsilon("latent norm", norm.epsilon)?;
     }
     if let Some(bias) = params.bias {
         check_len("latent bias", bias.len(), &[("latent", g.latent_rank)])?;
@@ -139,6 +140,7 @@ fn check(params: &AppendParams, inputs: &AppendInputs, cache: &PagedCache) -> Re
         if usize::try_from(position).map_or(true, |p| p >= params.tables.positions()) {
             return index("positions", i, position.into(), format!("0..{} positions", params.tables.positions()));
         }
+        params.tables.check_finite(position as usize..position as usize + 1)?;
     }
     let mut written: Vec<i64> = Vec::with_capacity(tokens);
     for (i, &slot) in inputs.slots.iter().enumerate() {

@@ -6,9 +6,11 @@
 
 mod partial;
 
+use std::ops::Range;
+
 pub use partial::PartialRope;
 
-use crate::error::{Error, Result, check_len};
+use crate::error::{Error, Result, check_finite, check_len};
 use crate::geometry::Geometry;
 
 /// Which two dimensions of a rope head form pair `j`.
@@ -121,7 +123,8 @@ impl RopeTables {
     /// Wraps the caller's tables.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the two differ in length or do not divide into rows of `frequencies`.
+    /// [`Error::Shape`] if the two differ in length or do not divide into rows of `frequencies`; [`Error::Config`] if a
+    /// number in them is not finite.
     pub fn new(frequencies: usize, cos: Vec<f32>, sin: Vec<f32>) -> Result<Self> {
         if cos.len() != sin.len() || frequencies == 0 || !cos.len().is_multiple_of(frequencies) {
             return Err(Error::Shape {
@@ -130,11 +133,25 @@ impl RopeTables {
                 got: format!("{} cosines and {} sines", cos.len(), sin.len()),
             });
         }
-        Ok(Self { frequencies, cos, sin })
+        let tables = Self { frequencies, cos, sin };
+        tables.check_finite(0..tables.positions())?;
+        Ok(tables)
+    }
+
+    /// Refuses positions whose cosines or sines are no numbers, as those of a `theta` that is none.
+    pub(crate) fn check_finite(&self, positions: Range<usize>) -> Result<()> {
+        let numbers = positions.start * self.frequencies..positions.end * self.frequencies;
+        for (what, table) in [("cosine", &self.cos), ("sine", &self.sin)] {
+            if let Some(i) = numbers.clone().find(|&i| !table[i].is_finite()) {
+                let (position, frequency) = (i / self.frequencies, i % self.frequencies);
+                check_finite(&format!("{what} of position {position} and frequency {frequency}:"), table[i].into())?;
+            }
+        }
+        Ok(())
     }
 
     /// Tables for positions `0..positions` of the given angular frequencies (radians per token), the angles
-    /// computed in f64.
+    /// computed in f64. What is not finite is refused where the tables are used.
     #[must_use]
     pub fn from_frequencies(frequencies: &[f32], positions: usize) -> Self {
         let angles =
@@ -143,7 +160,8 @@ impl RopeTables {
         Self { frequencies: frequencies.len(), cos, sin }
     }
 
-    /// Tables of the original RoPE (arXiv 2104.09864): frequency `i` is `theta^(-2i/head_dim)`.
+    /// Tables of the original RoPE (arXiv 2104.09864): frequency `i` is `theta^(-2i/head_dim)`. `theta` is positive;
+    /// of another one tables are NaN, which is refused where they are used.
     #[must_use]
     pub fn from_theta(theta: f32, head_dim: usize, positions: usize) -> Self {
         Self::from_frequencies(&theta_frequencies(theta, head_dim), positions)

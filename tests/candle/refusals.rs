@@ -36,6 +36,13 @@ fn operations_that_cannot_be_made() {
     let message = "cache layout: latent rank: expected 6 from the geometry, got 8";
     assert_refused(Mla::new(&Device::Cpu, config), message);
     assert_refused(Mla::simulated(config), message);
+    for scale in [f32::NAN, f32::INFINITY] {
+        let mut config = super::config(geometry(), CacheFormat::INT4);
+        config.scale = scale;
+        let message = format!("scale {scale}: must be finite");
+        assert_refused(Mla::new(&Device::Cpu, config), &message);
+        assert_refused(Mla::simulated(config), &message);
+    }
     assert_refused(
         Mla::new(&Device::Metal(MetalDevice), super::config(geometry(), CacheFormat::INT4)),
         "Metal: the device must be the CPU or, in a build with feature `candle-cuda`, a CUDA device",

@@ -406,6 +406,14 @@ fn wrong_arguments_are_named() {
     assert!(
         message.starts_with("decode of latents of 2561 numbers") && message.ends_with("at most 2560 are supported")
     );
+    for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let message = refused(DecodeConfig::new(geometry, layout(&geometry), scale, 3, 100));
+        assert_eq!(message, format!("scale {scale}: must be finite"));
+    }
+    // Without differences between scores, or with those turned round, attention is still a mean.
+    for scale in [0.0, -1.0] {
+        Decode::new(&device, DecodeConfig::new(geometry, layout(&geometry), scale, 3, 100)).unwrap();
+    }
     let message = refused(config.with_policy(SplitPolicy::Fixed { tokens: 0 }));
     assert_eq!(message, "schedule: pieces of 0 tokens: must be at least 1");
     let message = refused(DecodeConfig::new(geometry, layout(&geometry), 1.0, 0, 100));

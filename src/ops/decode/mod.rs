@@ -10,7 +10,7 @@ use super::schedule::{ITEM_WORDS, check_query_tokens};
 use super::{Batch, CacheView, Combine, CombineConfig, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
 use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, View, ViewMut};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::geometry::Geometry;
 use crate::sys;
 
@@ -25,7 +25,7 @@ pub struct DecodeConfig {
     pub geometry: Geometry,
     /// How the cache's bytes lie.
     pub layout: CacheLayout,
-    /// Factor on every score.
+    /// Factor on every score, finite.
     pub scale: f32,
     /// How the tokens that a query sees are divided among blocks.
     pub policy: SplitPolicy,
@@ -46,6 +46,14 @@ impl DecodeConfig {
         max_tokens: usize,
     ) -> Self {
         Self { geometry, layout, scale, policy: SplitPolicy::Balanced, max_query_tokens, max_tokens }
+    }
+
+    /// The geometry, if everything in the configuration fits together on any device.
+    pub(crate) fn check(&self) -> Result<Geometry> {
+        let geometry = self.geometry.validate()?;
+        self.layout.check(&geometry)?;
+        check_finite("scale", self.scale.into())?;
+        Ok(geometry)
     }
 
     /// The same with another way to divide work.
@@ -110,11 +118,10 @@ impl Decode {
     /// 2048 they are served on every device (99 KiB of shared memory per block), in each format.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the layout is another geometry's; [`Error::Config`] if there is no kernel for the latent's size,
-    /// or if the device has too little shared memory for it; as [`Device::kernel`].
+    /// [`Error::Shape`] if the layout is another geometry's; [`Error::Config`] if the scale is not finite, if there is no
+    /// kernel for the latent's size, or if the device has too little shared memory for it; as [`Device::kernel`].
     pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
-        let geometry = config.geometry.validate()?;
-        config.layout.check(&geometry)?;
+        let geometry = config.check()?;
         let limits = device.limits();
         let tiling = Tiling::choose(&geometry, &config.layout, &limits)?;
         let blocks = limits.multiprocessors * tiling.blocks_per_multiprocessor;

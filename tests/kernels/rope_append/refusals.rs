@@ -21,6 +21,7 @@ struct Call {
     /// Rope heads and pairs of the frequency index.
     index: [usize; 2],
     cache: CacheFormat,
+    epsilon: f32,
     elsewhere: &'static str,
 }
 
@@ -35,6 +36,7 @@ impl Call {
             lens: [2, 2, 96, 96, 2],
             index: [3, 4],
             cache: CacheFormat::INT4,
+            epsilon: 1e-6,
             elsewhere: "",
         }
     }
@@ -67,7 +69,7 @@ impl Call {
             positions: positions.view(),
             slots: slots.view(),
             rotation: rotation.rotation(),
-            norm: Some(DeviceNorm { gain: gain.view(), epsilon: 1e-6 }),
+            norm: Some(DeviceNorm { gain: gain.view(), epsilon: self.epsilon }),
             bias: Some(bias.view()),
             cache: cache.view_mut(),
             counters: Some(counters.view_mut()),
@@ -92,6 +94,10 @@ fn wrong_arguments_are_named() {
     check(&|c| c.lens[0] = 3, "positions: expected [tokens 2] = 2 elements, got 3");
     check(&|c| c.lens[1] = 3, "q_rotated: expected [tokens 3, query heads 9, rope 8], got [2, 9, 8]");
     check(&|c| c.lens[2] = 95, "latent norm: expected [latent 96] = 96 elements, got 95");
+    for epsilon in [f32::NAN, f32::INFINITY, -1e-6] {
+        let expected = format!("epsilon {epsilon} of the latent norm: must be finite and not negative");
+        check(&|c| c.epsilon = epsilon, &expected);
+    }
     check(&|c| c.lens[3] = 97, "latent bias: expected [latent 96] = 96 elements, got 97");
     check(&|c| c.lens[4] = 1, "counters: expected [saturated and refused 2] = 2 elements, got 1");
     check(&|c| c.index[1] = 5, "frequency index: expected [rope heads 3, pairs 4] = 12 elements, got 15");
@@ -154,6 +160,9 @@ fn rope_tables_that_do_not_fit_are_refused() {
     check(floats(&device, 6), floats(&device, 6), 3, index(&other), "frequency index: is on device `ptx-sim`");
     // The tables of a checked rotation have what is indexed.
     let tables = RopeTables::from_theta(1e4, 6, 2);
+    let nowhere = RopeTables::from_theta(f32::NAN, 64, 4);
+    let message = RotationBuffers::upload(&device, &nowhere, &FrequencyIndex::all(1, 8)).unwrap_err().to_string();
+    assert_eq!(message, "cosine of position 0 and frequency 1: NaN: must be finite");
     let message = RotationBuffers::upload(&device, &tables, &FrequencyIndex::all(1, 8)).unwrap_err().to_string();
     assert_eq!(message, "frequency index [3] = 3 is outside of 0..3 frequencies");
 }
