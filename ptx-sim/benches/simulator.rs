@@ -17,7 +17,7 @@ fn measure(kernel: &str, blocks: u32, rounds: i32, cores: usize, checked: bool) 
     limits.cores = cores;
     let mut machine = Machine::new(limits);
     let module = machine.load(PTX).unwrap_or_else(|error| panic!("{error}"));
-    let out = machine.memory.allocate((4 * THREADS * blocks) as usize);
+    let out = machine.memory.allocate((4 * THREADS * blocks) as usize).unwrap_or_else(|fault| panic!("{fault}"));
     let params = Params::new().pointer(out).i32(rounds);
     let launch = Launch::new([blocks, 1, 1], [THREADS, 1, 1]).with_checked(checked);
     let run = || {

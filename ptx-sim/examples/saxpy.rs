@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut machine = Machine::default();
     let module = machine.load(include_str!("saxpy.ptx"))?;
     let bytes = |f: fn(i32) -> f32| (0..N).flat_map(|i| f(i).to_le_bytes()).collect::<Vec<u8>>();
-    let (x, y) = (machine.memory.allocate(4 * N as usize), machine.memory.allocate(4 * N as usize));
+    let (x, y) = (machine.memory.allocate(4 * N as usize)?, machine.memory.allocate(4 * N as usize)?);
     machine.memory.write(x, &bytes(|i| i as f32))?;
     machine.memory.write(y, &bytes(|_| 1.0))?;
 
@@ -23,14 +23,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("saxpy: y begins with {:?}\n\n{}", result.collect::<Vec<_>>(), report.meter);
 
     // One block: its sum lands in the right place, but a barrier is missing on the way.
-    let sums = machine.memory.allocate(4);
+    let sums = machine.memory.allocate(4)?;
     let params = Params::new().i32(N).pointer(x).pointer(sums);
     let report = machine.launch(&module, "broken", &Launch::new([1; 3], [128, 1, 1]), params.bytes())?;
     println!("broken, one block: {} findings", report.findings.len());
     report.findings.iter().for_each(|finding| println!("{finding}"));
 
     // Two blocks: the second one's sum lands outside of the buffer.
-    let sums = machine.memory.allocate(8);
+    let sums = machine.memory.allocate(8)?;
     let params = Params::new().i32(N).pointer(x).pointer(sums);
     match machine.launch(&module, "broken", &Launch::new([2, 1, 1], [128, 1, 1]), params.bytes()) {
         Err(LaunchError::Fault(finding)) => println!("\nbroken, two blocks:\n{finding}"),

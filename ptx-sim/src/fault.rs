@@ -22,6 +22,14 @@ pub enum Fault {
         /// What lies nearest.
         why: String,
     },
+    /// More memory than the machine, or this computer, has.
+    #[error("cannot allocate {bytes} bytes: {why}")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What there is.
+        why: String,
+    },
     /// An address that is not a multiple of the access size.
     #[error("{action} of {size} bytes at {space} address {address:#x} is not aligned to {alignment} bytes")]
     Misaligned {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::decode::{DecodeError, decode};
 use crate::exec::{Grid, run};
+use crate::families::SHARED_SPAN;
 use crate::fault::{Fault, Finding};
 use crate::memory::Memory;
 use crate::meter::Meter;
@@ -68,7 +69,10 @@ pub fn check(ptx: &str) -> Vec<LoadError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Most bytes of shared memory of a block, static and dynamic.
+    /// Most bytes of global memory, of all allocations together. They take this computer's memory only where they are
+    /// written.
+    pub memory_bytes: u64,
+    /// Most bytes of shared memory of a block, static and dynamic; there are never more than 16 MiB.
     pub shared_bytes: usize,
     /// Most instructions that one warp may issue in a launch.
     pub steps: u64,
@@ -79,9 +83,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// An H100's shared memory and multiprocessors.
+    /// An H100's memory, shared memory and multiprocessors.
     fn default() -> Self {
-        Self { shared_bytes: 232_448, steps: 100_000_000, multiprocessors: 132, cores: 0 }
+        Self { memory_bytes: 80 << 30, shared_bytes: 232_448, steps: 100_000_000, multiprocessors: 132, cores: 0 }
     }
 }
 
@@ -185,7 +189,7 @@ impl Machine {
     /// A machine with the given limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+        Self { memory: Memory::new(limits.memory_bytes), limits, ..Self::default() }
     }
 
     /// Parses and decodes PTX, and places its variables in memory.
@@ -260,8 +264,9 @@ impl Machine {
             return refuse(format!("expected {expected} bytes of parameters, got {}", grid.params.len()));
         }
         let shared = code.shared_bytes.saturating_add(grid.dynamic_shared);
-        if shared > self.limits.shared_bytes {
-            return refuse(format!("needs {shared} bytes of shared memory of {}", self.limits.shared_bytes));
+        let most = self.limits.shared_bytes.min(SHARED_SPAN);
+        if shared > most {
+            return refuse(format!("needs {shared} bytes of shared memory of {most}"));
         }
         code.check_directives(grid).or_else(refuse)
     }

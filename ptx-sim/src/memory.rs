@@ -2,11 +2,16 @@
 //!
 //! Bytes live in atomic words with relaxed ordering, because blocks run at the same time and a kernel may race.
 //! Allocations lie at least 64 KiB apart, so that running off one of them is always noticed.
+//!
+//! Memory is lazy: this computer provides a page of an allocation, and of what the checker knows of it, when the page
+//! is first written. So a simulated device may have far more memory than the computer, and its size is a limit of its
+//! own.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::ast::Space;
 use crate::fault::{Fault, SpaceName};
+use crate::machine::Limits;
 
 /// Address of the first allocation.
 const FIRST: u64 = 0x7000_0000_0000;
@@ -18,11 +23,13 @@ const GAP: u64 = 1 << 16;
 const ALIGNMENT: u64 = 256;
 
 /// Global memory of a [`Machine`](crate::Machine).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
     /// In ascending order of address.
     allocations: Vec<Allocation>,
     next: u64,
+    /// Most bytes of all allocations together.
+    limit: u64,
 }
 
 #[derive(Debug)]
@@ -30,8 +37,10 @@ struct Allocation {
     base: u64,
     len: usize,
     words: Box<[AtomicU32]>,
-    /// One bit per byte: whether it was ever written.
-    written: Box<[AtomicU32]>,
+    /// Whether a byte counts as written as long as its bit in `changed` is 0.
+    written: bool,
+    /// One bit per byte: whether it is no longer as `written` says.
+    changed: Box<[AtomicU32]>,
 }
 
 /// A place found in memory: an allocation and a byte offset in it.
@@ -41,19 +50,74 @@ pub(crate) struct Place<'a> {
     offset: usize,
 }
 
-fn words(bytes: usize) -> Box<[AtomicU32]> {
-    // A vector of zeros costs no memory until it is used, which the conversion in place keeps so.
-    vec![0; bytes.div_ceil(4)].into_iter().map(AtomicU32::new).collect()
+/// Room for so many bits or bytes, `per_word` of which share a word: zeros, or `None` if this computer has not enough
+/// memory.
+fn words(len: usize, per_word: usize) -> Option<Box<[AtomicU32]>> {
+    // Pages that the operating system promises to be zero cost nothing until they are written.
+    bytemuck::try_zeroed_slice_box(len.div_ceil(per_word)).ok()
+}
+
+/// Makes a vector of this computer's memory longer, if it is shorter than `len`.
+///
+/// # Errors
+/// [`Fault::OutOfMemory`], where growing the vector itself would end the process.
+pub(crate) fn grow<T: Clone>(vector: &mut Vec<T>, len: usize, value: T) -> Result<(), Fault> {
+    let more = len.saturating_sub(vector.len());
+    vector
+        .try_reserve_exact(more)
+        .map_err(|_| Fault::OutOfMemory { bytes: more.saturating_mul(size_of::<T>()), why: COMPUTER.into() })?;
+    vector.resize(vector.len() + more, value);
+    Ok(())
+}
+
+/// Why there is not enough memory within the limits.
+const COMPUTER: &str = "more than this computer has";
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(Limits::default().memory_bytes)
+    }
 }
 
 impl Memory {
+    /// Memory of so many bytes.
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { allocations: Vec::new(), next: FIRST, limit }
+    }
+
     /// Reserves `len` bytes, unwritten, and returns their address.
-    pub fn allocate(&mut self, len: usize) -> u64 {
-        let base = self.next.max(FIRST);
-        self.next = (base + len as u64 + GAP).next_multiple_of(ALIGNMENT);
-        let written = words(len.div_ceil(8));
-        self.allocations.push(Allocation { base, len, words: words(len), written });
-        base
+    ///
+    /// # Errors
+    /// [`Fault::OutOfMemory`] beyond [`Limits::memory_bytes`] or what this computer can reserve.
+    pub fn allocate(&mut self, len: usize) -> Result<u64, Fault> {
+        self.add(len, false)
+    }
+
+    /// Reserves `len` bytes that are zero and count as written, and returns their address. It costs no more time or
+    /// memory than [`Memory::allocate`].
+    ///
+    /// # Errors
+    /// As [`Memory::allocate`].
+    pub fn allocate_zeros(&mut self, len: usize) -> Result<u64, Fault> {
+        self.add(len, true)
+    }
+
+    fn add(&mut self, len: usize, written: bool) -> Result<u64, Fault> {
+        let refuse = |why: String| Fault::OutOfMemory { bytes: len, why };
+        let used: u64 = self.allocations.iter().map(|a| a.len as u64).sum();
+        if len as u64 > self.limit.saturating_sub(used) {
+            return Err(refuse(format!("{used} of {} bytes are in use", self.limit)));
+        }
+        let base = self.next;
+        let end = base.checked_add(len as u64).and_then(|end| end.checked_add(GAP));
+        let next = end.and_then(|end| end.checked_next_multiple_of(ALIGNMENT));
+        let next = next.ok_or_else(|| refuse("all addresses are used up".into()))?;
+        let (Some(words), Some(changed)) = (words(len, 4), words(len, 32)) else {
+            return Err(refuse(COMPUTER.into()));
+        };
+        self.next = next;
+        self.allocations.push(Allocation { base, len, words, written, changed });
+        Ok(base)
     }
 
     /// Gives an allocation back. Returns whether `address` was the beginning of one.
@@ -86,12 +150,6 @@ impl Memory {
     /// [`Fault::OutOfBounds`].
     pub fn forget(&self, address: u64, len: usize) -> Result<(), Fault> {
         self.find("write", address, len)?.mark(len, false);
-        Ok(())
-    }
-
-    /// Marks an allocation's bytes as written.
-    pub(crate) fn remember(&self, address: u64, len: usize) -> Result<(), Fault> {
-        self.find("write", address, len)?.mark(len, true);
         Ok(())
     }
 
@@ -171,23 +229,26 @@ impl Place<'_> {
 
     /// Whether every one of `len` bytes was written at some time.
     pub(crate) fn is_written(self, len: usize) -> bool {
-        let bits = &self.allocation.written;
-        self.bit_words(len).all(|(word, mask)| bits[word].load(Relaxed) & mask == mask)
+        let Allocation { written, changed, .. } = self.allocation;
+        self.bit_words(len).all(|(word, mask)| changed[word].load(Relaxed) & mask == if *written { 0 } else { mask })
     }
 
     fn mark(self, len: usize, written: bool) {
+        let change = written != self.allocation.written;
         for (word, mask) in self.bit_words(len) {
-            let bits = &self.allocation.written[word];
-            match written {
-                // Reading first keeps the cache line shared in the common case of a second write.
-                true if bits.load(Relaxed) & mask == mask => {}
-                true => drop(bits.fetch_or(mask, Relaxed)),
-                false => drop(bits.fetch_and(!mask, Relaxed)),
+            let bits = &self.allocation.changed[word];
+            let wanted = if change { mask } else { 0 };
+            // Reading first keeps the cache line shared in the common case of a second write, and a page that says
+            // nothing new unwritten.
+            match bits.load(Relaxed) & mask {
+                known if known == wanted => {}
+                _ if change => drop(bits.fetch_or(mask, Relaxed)),
+                _ => drop(bits.fetch_and(!mask, Relaxed)),
             }
         }
     }
 
-    /// The words of the `written` bits of `len` bytes, with a mask for each.
+    /// The words of the `changed` bits of `len` bytes, with a mask for each.
     fn bit_words(self, len: usize) -> impl Iterator<Item = (usize, u32)> {
         let (start, end) = (self.offset, self.offset + len);
         (start / 32..end.div_ceil(32)).map(move |word| {

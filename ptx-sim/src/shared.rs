@@ -6,6 +6,7 @@
 
 use crate::ast::Space;
 use crate::fault::{Fault, SpaceName};
+use crate::memory::grow;
 
 /// Who accesses, and how.
 #[derive(Clone, Copy, Debug)]
@@ -68,18 +69,19 @@ pub(crate) struct SharedMemory {
 }
 
 impl SharedMemory {
-    pub fn new(len: usize, warps: usize, checked: bool) -> Self {
-        let clocks = (0..warps).map(|w| (0..warps).map(|v| u32::from(v == w)).collect()).collect();
-        let shadow = vec![Shadow::default(); if checked { len } else { 0 }];
-        Self {
-            bytes: vec![0; len],
+    pub fn new(len: usize, warps: usize, checked: bool) -> Result<Self, Fault> {
+        let (mut bytes, mut shadow) = (Vec::new(), Vec::new());
+        grow(&mut bytes, len, 0)?;
+        grow(&mut shadow, if checked { len } else { 0 }, Shadow::default())?;
+        Ok(Self {
+            bytes,
             shadow,
             readers: Vec::new(),
             spare_readers: Vec::new(),
-            clocks,
+            clocks: (0..warps).map(|w| (0..warps).map(|v| u32::from(v == w)).collect()).collect(),
             epochs: vec![1; warps],
             checked,
-        }
+        })
     }
 
     pub fn len(&self) -> usize {

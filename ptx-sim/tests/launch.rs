@@ -1,6 +1,6 @@
 //! What a launch may look like: dimensions, clusters, the kernel's own directives.
 
-use ptx_sim::{Launch, LaunchError, Machine, Params, Report};
+use ptx_sim::{Launch, LaunchError, Limits, Machine, Params, Report};
 
 const HEADER: &str = ".version 9.0\n.target sm_90a\n.address_size 64\n";
 
@@ -37,7 +37,7 @@ fn clusters(directives: &str, launch: &Launch) -> Result<(Vec<[u32; 16]>, Report
     let mut machine = Machine::default();
     let module = machine.load(&(text + "ret;\n}\n")).unwrap();
     let blocks = launch.grid.iter().fold(1, |blocks: usize, &n| blocks.saturating_mul(n as usize)).min(64);
-    let out = machine.memory.allocate(64 * blocks);
+    let out = machine.memory.allocate(64 * blocks).unwrap();
     let report = machine.launch(&module, "k", launch, Params::new().pointer(out).bytes())?;
     let mut bytes = vec![0; 64 * blocks];
     machine.memory.read(out, &mut bytes).unwrap();
@@ -116,6 +116,20 @@ fn dimensions_beyond_a_device_are_refused() {
 }
 
 #[test]
+fn shared_memory_that_a_block_cannot_address_is_refused_whatever_the_limit() {
+    let mut limits = Limits::default();
+    limits.shared_bytes = usize::MAX;
+    let mut machine = Machine::new(limits);
+    let module = machine.load(&format!("{HEADER}.visible .entry k()\n{{\nret;\n}}\n")).unwrap();
+    let run = |bytes| machine.launch(&module, "k", &launch([1; 3]).with_dynamic_shared(bytes), &[]);
+    for bytes in [(1 << 24) + 1, 1 << 46, usize::MAX] {
+        let refused = run(bytes).unwrap_err().to_string();
+        assert_eq!(refused, format!("kernel `k`: needs {bytes} bytes of shared memory of 16777216"));
+    }
+    run(1 << 20).unwrap();
+}
+
+#[test]
 fn all_of_dynamic_shared_memory_lies_behind_its_alignment() {
     // Four bytes of static shared memory, then 16 dynamic ones that begin on 16.
     let text = format!(
@@ -126,7 +140,7 @@ fn all_of_dynamic_shared_memory_lies_behind_its_alignment() {
     );
     let mut machine = Machine::default();
     let module = machine.load(&text).unwrap();
-    let out = machine.memory.allocate(8);
+    let out = machine.memory.allocate(8).unwrap();
     let launch = launch([1; 3]).with_dynamic_shared(16);
     let report = machine.launch(&module, "k", &launch, Params::new().pointer(out).bytes()).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);

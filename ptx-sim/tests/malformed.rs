@@ -36,7 +36,7 @@ enum Parameters {
 
 fn parameters(machine: &mut Machine, module: &Module, kernel: &str, kind: Parameters) -> Vec<u8> {
     let (size, _) = module.parameters(kernel).unwrap();
-    let pointer = machine.memory.allocate(4096);
+    let pointer = machine.memory.allocate(4096).unwrap();
     let mut state = if let Parameters::Noise(seed) = kind { seed | 1 } else { 0 };
     let words = (0..size.div_ceil(8)).flat_map(|_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -170,7 +170,7 @@ fn rows_must_be_aligned_inside_of_shared_memory_and_written() {
         let ptx = Snippet { inputs: &[], outputs: &["b32"], body: &body }.ptx();
         let mut machine = Machine::default();
         let module = machine.load(&ptx).unwrap_or_else(|error| panic!("{error}\n{ptx}"));
-        let output = machine.memory.allocate(256);
+        let output = machine.memory.allocate(256).unwrap();
         let params: Vec<u8> = [0, output].iter().flat_map(|pointer: &u64| pointer.to_le_bytes()).collect();
         move |threads: u32| machine.launch(&module, "k", &Launch::new([1; 3], [threads, 1, 1]), &params)
     };

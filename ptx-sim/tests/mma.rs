@@ -336,7 +336,7 @@ fn a_warp_that_is_not_whole_is_a_fault() {
         let ptx = Snippet { inputs: &[], outputs: &["b32"], body }.ptx();
         let mut machine = Machine::default();
         let module = machine.load(&ptx).unwrap();
-        let output = machine.memory.allocate(256);
+        let output = machine.memory.allocate(256).unwrap();
         let params: Vec<u8> = [0, output].iter().flat_map(|pointer: &u64| pointer.to_le_bytes()).collect();
         machine.launch(&module, "k", &Launch::new([1; 3], [threads, 1, 1]), &params)
     };
@@ -356,7 +356,7 @@ fn a_tiled_product_compiled_by_nvcc_equals_f64() {
     let mut random = Random(29);
     let mut matrix = || (0..4096).map(|_| 0x3f00 + (random.next() & 0x80ff) as u16).collect::<Vec<_>>();
     let (a, b) = (matrix(), matrix());
-    let [left, right, out] = [8192, 8192, 16384].map(|len| machine.memory.allocate(len));
+    let [left, right, out] = [8192, 8192, 16384].map(|len| machine.memory.allocate(len).unwrap());
     for (address, matrix) in [(left, &a), (right, &b)] {
         let bytes: Vec<u8> = matrix.iter().flat_map(|bits| bits.to_le_bytes()).collect();
         machine.memory.write(address, &bytes).unwrap();

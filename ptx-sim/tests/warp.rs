@@ -15,7 +15,7 @@ fn launch(outputs: &[&str], body: &str, threads: u32) -> (Vec<u64>, Result<Repor
     let mut machine = Machine::default();
     let module = machine.load(&ptx).unwrap_or_else(|error| panic!("{error}\n{ptx}"));
     let len = 8 * outputs.len() * threads as usize;
-    let output = machine.memory.allocate(len);
+    let output = machine.memory.allocate(len).unwrap();
     machine.memory.write(output, &vec![0; len]).unwrap();
     let params: Vec<u8> = [0, output].iter().flat_map(|pointer: &u64| pointer.to_le_bytes()).collect();
     let result = machine.launch(&module, "k", &Launch::new([1; 3], [threads, 1, 1]), &params);

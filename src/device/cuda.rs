@@ -117,6 +117,18 @@ impl Cuda {
     }
 
     /// A failure is that of an earlier kernel, which the next call reports again.
+    pub(super) fn allocate_zeros(&self, bytes: usize) -> Result<u64> {
+        let address = self.allocate(bytes)?;
+        let written = super::memory::host_zeros::<u8>(bytes).and_then(|zeros| self.write(address, &zeros));
+        match written {
+            Ok(()) => Ok(address),
+            Err(error) => {
+                self.free(address);
+                Err(error)
+            }
+        }
+    }
+
     pub(super) fn free(&self, address: u64) {
         if self.bind().is_ok() {
             // SAFETY: buffers free what they allocated, once.
@@ -199,7 +211,7 @@ impl Cuda {
                 .ok_or_else(|| image::missing(file, format!("{} (compute capability {major}.{minor})", self.name)))?;
             // PTX must end with a zero, and machine code should begin on an aligned address.
             let mut words = vec![0u64; image.bytes.len() / 8 + 1];
-            super::memory::as_bytes_mut(&mut words)[..image.bytes.len()].copy_from_slice(image.bytes);
+            bytemuck::cast_slice_mut(&mut words)[..image.bytes.len()].copy_from_slice(image.bytes);
             // SAFETY: the driver copies the image, which is an ELF file or ends with a zero.
             let loaded = unsafe { result::module::load_data(words.as_ptr().cast()) };
             let module = Module(loaded.map_err(failed("cuModuleLoadData"))?);

@@ -5,11 +5,11 @@ use std::ops::{Bound, RangeBounds};
 
 use half::bf16;
 
-use super::Device;
+use super::{Backend, Device};
 use crate::error::{Error, Result, check_len};
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait Sealed: bytemuck::Pod {}
 }
 
 /// A type that device memory can hold: a number, every bit pattern of which is valid.
@@ -29,16 +29,17 @@ macro_rules! element {
 
 element! { u8, "u8"; i32, "i32"; u32, "u32"; i64, "i64"; u64, "u64"; f32, "f32"; bf16, "bf16"; }
 
-/// The bytes of elements.
-pub(super) fn as_bytes<T: Element>(values: &[T]) -> &[u8] {
-    // SAFETY: elements are plain numbers without padding, and every byte of them may be read.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+/// So many zeros in this computer's memory, which are there at no cost until they are written.
+///
+/// # Errors
+/// [`Error::Config`] if there is not enough of it, where a vector of the standard library would end the process.
+pub(super) fn host_zeros<T: Element>(len: usize) -> Result<Vec<T>> {
+    bytemuck::try_zeroed_vec(len)
+        .map_err(|()| Error::Config { what: elements::<T>(len), why: "more than this computer's memory holds".into() })
 }
 
-/// The bytes of elements, writable.
-pub(super) fn as_bytes_mut<T: Element>(values: &mut [T]) -> &mut [u8] {
-    // SAFETY: as above, and every bit pattern is an element.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+fn elements<T: Element>(len: usize) -> String {
+    format!("{len} elements of {}", T::NAME)
 }
 
 /// Device memory of its own, freed when dropped. It begins on a multiple of 256 bytes.
@@ -52,12 +53,24 @@ pub struct Buffer<T: Element> {
 
 impl<T: Element> Buffer<T> {
     pub(super) fn allocate(device: &Device, len: usize) -> Result<Self> {
+        Self::from_backend(device, len, Backend::allocate)
+    }
+
+    pub(super) fn zeros(device: &Device, len: usize) -> Result<Self> {
+        Self::from_backend(device, len, Backend::allocate_zeros)
+    }
+
+    fn from_backend(
+        device: &Device,
+        len: usize,
+        allocate: impl FnOnce(&Backend, usize) -> Result<u64>,
+    ) -> Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| Error::Config {
-            what: format!("{len} elements of {}", T::NAME),
+            what: elements::<T>(len),
             why: "more bytes than there are addresses".into(),
         })?;
         // Empty allocations are refused by drivers, and two buffers should not share an address.
-        let address = device.backend().allocate(bytes.max(1))?;
+        let address = allocate(device.backend(), bytes.max(1))?;
         Ok(Self { device: device.clone(), address, len, element: PhantomData })
     }
 
@@ -91,13 +104,13 @@ impl<T: Element> Buffer<T> {
     /// [`Error::Shape`] if there are more or fewer values than elements; [`Error::Driver`].
     pub fn write(&mut self, values: &[T]) -> Result<()> {
         check_len("buffer", values.len(), &[("elements", self.len)])?;
-        self.device.backend().write(self.address, as_bytes(values))
+        self.device.backend().write(self.address, bytemuck::cast_slice(values))
     }
 
     /// Copies the elements to the host, after all work given to the device before. Waits for it.
     ///
     /// # Errors
-    /// [`Error::Driver`], which may be that of an earlier kernel.
+    /// As [`View::to_vec`].
     pub fn to_vec(&self) -> Result<Vec<T>> {
         self.view().to_vec()
     }
@@ -166,10 +179,10 @@ impl<'a, T: Element> View<'a, T> {
     /// Copies the elements to the host, after all work given to the device before. Waits for it.
     ///
     /// # Errors
-    /// [`Error::Driver`], which may be that of an earlier kernel.
+    /// [`Error::Driver`], which may be that of an earlier kernel; [`Error::Config`] if the host has not enough memory.
     pub fn to_vec(&self) -> Result<Vec<T>> {
-        let mut values = vec![T::default(); self.len];
-        self.device.backend().read(self.address, as_bytes_mut(&mut values))?;
+        let mut values = host_zeros(self.len)?;
+        self.device.backend().read(self.address, bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)
     }
 }
@@ -214,7 +227,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// [`Error::Shape`] if there are more or fewer values than elements; [`Error::Driver`].
     pub fn write(&mut self, values: &[T]) -> Result<()> {
         check_len("view", values.len(), &[("elements", self.0.len)])?;
-        self.0.device.backend().write(self.0.address, as_bytes(values))
+        self.0.device.backend().write(self.0.address, bytemuck::cast_slice(values))
     }
 }
 

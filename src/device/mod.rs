@@ -145,7 +145,8 @@ impl Device {
     /// Memory for `len` elements, which may hold anything. (The simulator reports reads of what was not written.)
     ///
     /// # Errors
-    /// [`Error::Driver`] if there is not enough.
+    /// [`Error::Driver`] if there is not enough, also on the simulator ([`Simulation::memory_bytes`]); [`Error::Config`]
+    /// if `len` elements are more bytes than there are addresses.
     pub fn allocate<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
         Buffer::allocate(self, len)
     }
@@ -155,7 +156,7 @@ impl Device {
     /// # Errors
     /// As [`Device::allocate`].
     pub fn zeros<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
-        self.upload(&vec![T::default(); len])
+        Buffer::zeros(self, len)
     }
 
     /// A copy of `values`.
@@ -235,7 +236,16 @@ impl Backend {
         match self {
             Self::Cuda(cuda) => cuda.allocate(bytes),
             #[cfg(feature = "simulator")]
-            Self::Simulated(simulated) => Ok(simulated.allocate(bytes)),
+            Self::Simulated(simulated) => simulated.allocate(bytes),
+        }
+    }
+
+    /// The same, zeros.
+    fn allocate_zeros(&self, bytes: usize) -> Result<u64> {
+        match self {
+            Self::Cuda(cuda) => cuda.allocate_zeros(bytes),
+            #[cfg(feature = "simulator")]
+            Self::Simulated(simulated) => simulated.allocate_zeros(bytes),
         }
     }
 

@@ -11,12 +11,14 @@ use crate::error::{Error, Result};
 use crate::image::{self, Arch};
 
 /// Properties of a simulated device. The default is a small one: few multiprocessors, so that short sequences are not
-/// split into crumbs, with an A100's shared memory.
+/// split into crumbs, with an A100's shared memory and 80 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Simulation {
     /// The PTX that it runs: [`Arch::Compute80`] or [`Arch::Compute90a`].
     pub arch: Arch,
+    /// Device memory, in bytes, of all buffers together. They take this computer's memory only where they are written.
+    pub memory_bytes: u64,
     /// Most shared memory of a block, in bytes.
     pub shared_bytes: usize,
     /// Number of multiprocessors that kernels divide their work among.
@@ -27,7 +29,13 @@ pub struct Simulation {
 
 impl Default for Simulation {
     fn default() -> Self {
-        Self { arch: Arch::Compute80, shared_bytes: 163 * 1024, multiprocessors: 4, checked: true }
+        Self {
+            arch: Arch::Compute80,
+            memory_bytes: 80 << 30,
+            shared_bytes: 163 * 1024,
+            multiprocessors: 4,
+            checked: true,
+        }
     }
 }
 
@@ -36,6 +44,12 @@ impl Simulation {
     #[must_use]
     pub fn with_arch(self, arch: Arch) -> Self {
         Self { arch, ..self }
+    }
+
+    /// The same with another amount of device memory, in bytes.
+    #[must_use]
+    pub fn with_memory_bytes(self, memory_bytes: u64) -> Self {
+        Self { memory_bytes, ..self }
     }
 
     /// The same with another amount of shared memory per block, in bytes.
@@ -77,7 +91,7 @@ pub(super) struct Simulated {
 impl Simulated {
     pub(super) fn new(simulation: Simulation) -> Self {
         let mut limits = ptx_sim::Limits::default();
-        limits.shared_bytes = simulation.shared_bytes;
+        (limits.memory_bytes, limits.shared_bytes) = (simulation.memory_bytes, simulation.shared_bytes);
         limits.multiprocessors = u32::try_from(simulation.multiprocessors).unwrap_or(u32::MAX);
         Self {
             simulation,
@@ -90,13 +104,17 @@ impl Simulated {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             shared_bytes: self.simulation.shared_bytes,
-            shared_bytes_per_multiprocessor: self.simulation.shared_bytes + 1024,
+            shared_bytes_per_multiprocessor: self.simulation.shared_bytes.saturating_add(1024),
             multiprocessors: self.simulation.multiprocessors,
         }
     }
 
-    pub(super) fn allocate(&self, bytes: usize) -> u64 {
-        self.machine_mut().memory.allocate(bytes)
+    pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.machine_mut().memory.allocate(bytes).map_err(|fault| out_of_memory(&fault))
+    }
+
+    pub(super) fn allocate_zeros(&self, bytes: usize) -> Result<u64> {
+        self.machine_mut().memory.allocate_zeros(bytes).map_err(|fault| out_of_memory(&fault))
     }
 
     pub(super) fn free(&self, address: u64) {
@@ -157,6 +175,11 @@ impl Simulated {
     fn machine_mut(&self) -> RwLockWriteGuard<'_, Machine> {
         self.machine.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a GPU's driver says of it, too.
+fn out_of_memory(fault: &ptx_sim::fault::Fault) -> Error {
+    Error::Driver { call: "device memory", why: fault.to_string() }
 }
 
 fn failed(what: &str, why: String) -> Error {

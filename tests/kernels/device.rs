@@ -2,7 +2,9 @@
 
 use half::bf16;
 use latent_attention::Error;
-use latent_attention::device::{Buffer, Device, Graph, LaunchConfig, Shape, Stream, Tensor, TensorMut, View};
+use latent_attention::device::{
+    Buffer, Device, Graph, LaunchConfig, Shape, Simulation, Stream, Tensor, TensorMut, View,
+};
 use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
 use latent_attention::sys::CombineParams;
 
@@ -46,6 +48,41 @@ fn ranges_and_lengths_that_do_not_fit_are_refused() {
     let message = buffer.write(&[0; 3]).unwrap_err().to_string();
     assert_eq!(message, "buffer: expected [elements 4] = 4 elements, got 3 elements");
     assert!(matches!(device.allocate::<u64>(usize::MAX), Err(Error::Config { .. })));
+    assert!(matches!(device.zeros::<u64>(usize::MAX), Err(Error::Config { .. })));
+}
+
+#[test]
+fn more_memory_than_there_is_is_refused() {
+    let device = device();
+    assert!(matches!(device.allocate::<u8>(1 << 46), Err(Error::Driver { .. })));
+    assert!(matches!(device.allocate::<u8>(usize::MAX), Err(Error::Driver { .. })));
+    assert!(matches!(device.zeros::<i64>(1 << 43), Err(Error::Driver { .. })));
+    // What was refused has taken nothing.
+    assert_eq!(device.zeros::<i64>(3).unwrap().to_vec().unwrap(), [0; 3]);
+}
+
+#[test]
+fn a_copy_of_more_than_the_host_can_hold_is_an_error() {
+    if device().is_cuda() {
+        return; // A GPU need not survive the address.
+    }
+    let device = device();
+    let owner = device.zeros::<u8>(4).unwrap();
+    for len in [1 << 46, usize::MAX - 8] {
+        // SAFETY: the simulator looks at every address.
+        let view = unsafe { View::<u8>::borrow(&device, owner.view().address(), len, &owner) };
+        view.to_vec().unwrap_err();
+    }
+}
+
+#[test]
+fn simulated_memory_is_as_large_as_asked_for() {
+    let device = Device::simulate(Simulation::default().with_memory_bytes(100));
+    let half = device.zeros::<u8>(50).unwrap();
+    let message = device.allocate::<u8>(51).unwrap_err().to_string();
+    assert_eq!(message, "device memory: cannot allocate 51 bytes: 50 of 100 bytes are in use");
+    drop(half);
+    device.allocate::<u8>(100).unwrap();
 }
 
 #[test]

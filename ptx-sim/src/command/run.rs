@@ -61,6 +61,7 @@ fn parameters<'a>(options: &'a Run, machine: &mut Machine, module: &Module) -> R
             Argument::Value(bytes) | Argument::Bytes(bytes) => bytes.clone(),
             Argument::Buffer(buffer) => {
                 let address = machine.memory.allocate(buffer.size());
+                let address = address.map_err(|fault| format!("{}: {fault}", buffer.name))?;
                 if let Some(bytes) = buffer.bytes() {
                     machine.memory.write(address, &bytes).map_err(|fault| fault.to_string())?;
                 }

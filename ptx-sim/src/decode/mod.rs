@@ -74,7 +74,12 @@ fn decode_all(module: &Module, memory: &mut Memory, errors: &mut Vec<DecodeError
         let entity = match (variable.space, variable.count) {
             (Space::Global, Some(count)) => {
                 reserve(&mut global, variable, count, GLOBAL_BYTES)?;
-                Entity::Memory(Space::Global, memory.allocate(size_of(variable, count)))
+                // Without an initial value they are zero (PTX ISA section 5.4.4).
+                let address = memory.allocate_zeros(size_of(variable, count));
+                Entity::Memory(
+                    Space::Global,
+                    address.map_err(|fault| DecodeError::new(variable.line, fault.to_string()))?,
+                )
             }
             (Space::Const, Some(count)) => {
                 let at = reserve(&mut constant, variable, count, CONSTANT_BYTES)?;
@@ -142,7 +147,7 @@ fn reserve(end: &mut usize, variable: &Variable, count: usize, limit: usize) -> 
     }
 }
 
-/// Writes a variable's initial value. Module variables without one are zero (PTX ISA section 5.4.4).
+/// Writes a variable's initial value.
 fn initialise(variable: &Variable, names: &Names, memory: &Memory, constants: &mut [u8]) -> Result<(), DecodeError> {
     let Some(Entity::Memory(space, address)) = names.find(&variable.name) else { return Ok(()) };
     let (len, size) = (size_of(variable, variable.count.unwrap_or(0)), variable.ty.size().max(1));
@@ -161,8 +166,7 @@ fn initialise(variable: &Variable, names: &Names, memory: &Memory, constants: &m
     }
     match space {
         Space::Global => {
-            let written = memory.remember(address, len).and_then(|()| memory.write(address, &bytes));
-            written.map_err(|fault| DecodeError::new(variable.line, fault.to_string()))
+            memory.write(address, &bytes).map_err(|fault| DecodeError::new(variable.line, fault.to_string()))
         }
         Space::Const => {
             constants[address as usize..address as usize + bytes.len()].copy_from_slice(&bytes);

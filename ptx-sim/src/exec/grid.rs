@@ -236,21 +236,24 @@ pub(crate) fn lanes_of(threads: usize, warp: usize) -> u32 {
 fn run_cluster(grid: &Grid, cluster: u64, ledger: &mut Ledger) -> Result<(), Box<Finding>> {
     let code = &grid.program.functions[grid.kernel];
     let (threads, warps) = (grid.threads(), grid.threads().div_ceil(LANES));
-    let mut blocks: Vec<Block> = (grid.blocks_of(cluster).into_iter())
-        .map(|index| Block {
+    let refuse = |fault, block, thread| Box::new(grid.finding(fault, block, thread, (grid.kernel, 0), 1));
+    let make = |index| {
+        let shared = SharedMemory::new(code.shared_bytes + grid.dynamic_shared, warps, grid.checked);
+        Ok(Block {
             index,
-            shared: SharedMemory::new(code.shared_bytes + grid.dynamic_shared, warps, grid.checked),
+            shared: shared.map_err(|fault| refuse(fault, index, 0))?,
             static_shared: code.shared_bytes,
             barriers: HashMap::new(),
             live: (0..warps).map(|warp| lanes_of(threads, warp)).collect(),
         })
-        .collect();
+    };
+    let mut blocks = grid.blocks_of(cluster).into_iter().map(make).collect::<Result<Vec<Block>, Box<Finding>>>()?;
     let mut all: Vec<(usize, Warp)> = Vec::new();
     for (rank, block) in blocks.iter().enumerate() {
         for index in 0..warps {
             let mut warp = Warp::new(index, lanes_of(threads, index), grid.kernel);
             let entered = warp.enter(grid.program, 0, grid.kernel, ledger);
-            entered.map_err(|fault| Box::new(grid.finding(fault, block.index, index * LANES, (grid.kernel, 0), 1)))?;
+            entered.map_err(|fault| refuse(fault, block.index, index * LANES))?;
             all.push((rank, warp));
         }
     }

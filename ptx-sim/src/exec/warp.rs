@@ -9,6 +9,7 @@ use super::context::{Context, LANES, Lanes, Outcome};
 use super::grid::{Grid, Ledger};
 use crate::families::builtin;
 use crate::fault::Fault;
+use crate::memory::grow;
 use crate::program::{Action, Call, Program, Slot, Target, function_index};
 
 /// Call parameters of a frame begin at a multiple of this, so that they cannot be mistaken for kernel parameters.
@@ -200,12 +201,11 @@ impl Warp {
             + LANES * more(frame.params[0].len(), code.param_bytes)
             + size_of::<Lanes>() * more(frame.registers.len(), code.registers);
         ledger.take(bytes)?;
-        frame.registers.resize(frame.registers.len().max(code.registers), [0; LANES]);
-        frame.predicates.resize(frame.predicates.len().max(code.predicates), 0);
+        grow(&mut frame.registers, code.registers, [0; LANES])?;
+        grow(&mut frame.predicates, code.predicates, 0)?;
         for lane in 0..LANES {
-            let (params, local) = (&mut frame.params[lane], &mut frame.local[lane]);
-            params.resize(params.len().max(code.param_bytes), 0);
-            local.resize(local.len().max(code.local_bytes), 0);
+            grow(&mut frame.params[lane], code.param_bytes, 0)?;
+            grow(&mut frame.local[lane], code.local_bytes, 0)?;
         }
         Ok(())
     }

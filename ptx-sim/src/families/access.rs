@@ -24,6 +24,9 @@ const WINDOWS: [(Space, u64); 4] = [
 /// A shared address names another block of the cluster by its rank plus 1 in the bits from here on; 0 is the own one.
 const RANK_SHIFT: u32 = 24;
 
+/// Most bytes of shared memory that a block can address.
+pub(crate) const SHARED_SPAN: usize = 1 << RANK_SHIFT;
+
 /// The generic address of `address` in `space`.
 pub(super) fn to_generic(space: Space, address: u64) -> u64 {
     WINDOWS.iter().find(|(of, _)| *of == space).map_or(address, |(_, base)| base.wrapping_add(address))

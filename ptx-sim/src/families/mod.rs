@@ -39,6 +39,8 @@ mod rounding;
 mod traffic;
 mod warp;
 
+pub(crate) use access::SHARED_SPAN;
+
 use crate::decode::{DecodeError, Operands};
 use crate::meter::Class;
 use crate::program::Run;

@@ -65,8 +65,8 @@ impl Snippet<'_> {
         let padded = || (0..warps * LANES).map(|row| &rows[row.min(rows.len() - 1)]);
         let bytes: Vec<u8> = padded().flatten().flat_map(|value| value.to_le_bytes()).collect();
         let width = self.outputs.len();
-        let input = machine.memory.allocate(bytes.len().max(8));
-        let output = machine.memory.allocate(8 * width * warps * LANES);
+        let input = machine.memory.allocate(bytes.len().max(8)).unwrap();
+        let output = machine.memory.allocate(8 * width * warps * LANES).unwrap();
         machine.memory.write(input, &bytes).unwrap();
         // Narrow results leave the rest of their eight bytes as they were.
         machine.memory.write(output, &vec![0; 8 * width * warps * LANES]).unwrap();

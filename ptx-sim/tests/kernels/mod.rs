@@ -65,7 +65,8 @@ impl Kernel<'_> {
         let mut machine = Machine::new(limits);
         let module = machine.load(&ptx).unwrap_or_else(|error| panic!("{error}\n{ptx}"));
         let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
-        let (input, output) = (machine.memory.allocate(4 * self.input.len()), machine.memory.allocate(4 * self.output));
+        let (input, output) =
+            (machine.memory.allocate(4 * self.input.len()).unwrap(), machine.memory.allocate(4 * self.output).unwrap());
         machine.memory.write(input, &bytes(&self.input)).unwrap();
         let params: Vec<u8> = [input, output].iter().flat_map(|pointer| pointer.to_le_bytes()).collect();
         let launch = Launch::new([self.blocks, 1, 1], [self.threads, 1, 1]);

@@ -49,7 +49,8 @@ impl Simulator {
         let load = || self.machine.load(&ptx(case.file)).unwrap_or_else(|error| panic!("{}.ptx: {error}", case.file));
         let module = self.modules.entry(case.file).or_insert_with(load);
         let bytes: Vec<u8> = input.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let (from, to) = (self.machine.memory.allocate(bytes.len()), self.machine.memory.allocate(8 * words));
+        let (from, to) =
+            (self.machine.memory.allocate(bytes.len()).unwrap(), self.machine.memory.allocate(8 * words).unwrap());
         self.machine.memory.write(from, &bytes).unwrap();
         self.machine.memory.write(to, &vec![0; 8 * words]).unwrap();
         let n = case.rows.len() as u32;
