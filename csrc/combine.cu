@@ -12,8 +12,9 @@
 //     2 L + 4 bytes; 2 s L + L FLOPs. Half a FLOP per byte: memory decides.
 //
 // A row's parts are all parts, or, of decode's split results, those of its query token; a row without parts is another
-// kernel's, and left alone. Empty parts (lse = -inf) have weight 0, and what has weight 0 is not read, whatever bytes
-// lie there.
+// kernel's, and left alone. A part whose lse is infinite saw nothing: minus infinity is the logarithm of its empty sum,
+// plus infinity is what FlashAttention 2 writes for it. Its weight is 0, and what has weight 0 is not read, whatever
+// bytes lie there. A part whose lse is NaN makes its row NaN, lse and latents: whatever went wrong must be seen.
 
 #include <math_constants.h>
 
@@ -96,25 +97,26 @@ extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS)
     const float *lse_partial = reinterpret_cast<const float *>(params.lse_partial) + first;
     float largest = -CUDART_INF_F;
     for (unsigned p = threadIdx.x; p < splits; p += blockDim.x) {
-        weights[p] = __ldg(lse_partial + p * stride);
+        const float lse = __ldg(lse_partial + p * stride);
+        weights[p] = lse == CUDART_INF_F ? -CUDART_INF_F : lse;
         largest = fmaxf(largest, weights[p]);
     }
     largest = reduce_block(largest, -CUDART_INF_F, Maximum(), scratch_max);
 
-    // Without any part the exponents would be inf - inf.
-    const bool empty = largest == -CUDART_INF_F;
+    // `largest` is never NaN, since fmaxf() prefers numbers, so a NaN comes through expf() into the sum. Where no part
+    // saw anything, exponents would be inf - inf; the sum is 0 then, and its logarithm minus infinity.
     float sum = 0.0f;
     for (unsigned p = threadIdx.x; p < splits; p += blockDim.x) {
-        weights[p] = empty ? 0.0f : expf(weights[p] - largest);
+        weights[p] = weights[p] == -CUDART_INF_F ? 0.0f : expf(weights[p] - largest);
         sum += weights[p];
     }
     // Its barrier also shows every thread all weights.
     sum = reduce_block(sum, 0.0f, Sum(), scratch_sum);
     if (threadIdx.x == 0) {
-        reinterpret_cast<float *>(params.lse)[row] = empty ? -CUDART_INF_F : largest + logf(sum);
+        reinterpret_cast<float *>(params.lse)[row] = largest + logf(sum);
     }
 
-    const float normaliser = empty ? 0.0f : 1.0f / sum;
+    const float normaliser = sum == 0.0f ? 0.0f : 1.0f / sum;
     const float *o_partial = reinterpret_cast<const float *>(params.o_partial) + first * width;
     uint16_t *o_latent = reinterpret_cast<uint16_t *>(params.o_latent) + row * width;
     if (width % 4 == 0 && is_aligned(params.o_partial, 16) && is_aligned(params.o_latent, 8)) {

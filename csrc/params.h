@@ -78,7 +78,7 @@ LATENT_ATTENTION_SIZE(struct BatchParams, 40);
  * the parts split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a row without any is left alone. */
 struct CombineParams {
     uint64_t o_partial;    /* f32 [.., latent_rank]: each part's weighted mean of the latents */
-    uint64_t lse_partial;  /* f32 [..]: natural logarithm of each part's sum of exp(score); -inf: saw nothing */
+    uint64_t lse_partial;  /* f32 [..]: natural logarithm of each part's sum of exp(score); infinite: saw nothing */
     uint64_t o_latent;     /* out, bf16 [rows, latent_rank] */
     uint64_t lse;          /* out, f32 [rows] */
     uint64_t split_starts; /* i32 [query tokens + 1], ascending; 0: every row has all parts */

@@ -26,7 +26,8 @@ impl CombineConfig {
 }
 
 /// Merges attention over disjoint sets of tokens (splits of one cache, a shared prefix, other ranks), as
-/// [`reference::combine`](crate::reference::combine) says: sums in f32, rounded to bf16 once.
+/// [`reference::combine`](crate::reference::combine) says, also of parts that saw nothing (an lse of minus or plus
+/// infinity) and of an lse that is NaN, which makes its row NaN: sums in f32, rounded to bf16 once.
 ///
 /// ```
 /// # #[cfg(feature = "simulator")] {
@@ -69,13 +70,14 @@ pub struct CombineArgs<'a> {
     pub rows: usize,
     /// Parts to merge.
     pub splits: usize,
-    /// `[splits, rows, L]`: each part's weighted mean; not read where its lse is minus infinity.
+    /// `[splits, rows, L]`: each part's weighted mean; not read where its lse is infinite.
     pub o_partial: View<'a, f32>,
-    /// `[splits, rows]`: natural logarithm of each part's sum of `exp(score)`; minus infinity if it saw nothing.
+    /// `[splits, rows]`: natural logarithm of each part's sum of `exp(score)`; infinite if it saw nothing. NaN makes the
+    /// row NaN.
     pub lse_partial: View<'a, f32>,
-    /// Out: `[rows, L]`.
+    /// Out: `[rows, L]`; zeros where no part saw anything.
     pub o_latent: ViewMut<'a, bf16>,
-    /// Out: `[rows]`.
+    /// Out: `[rows]`; minus infinity where no part saw anything.
     pub lse: ViewMut<'a, f32>,
 }
 

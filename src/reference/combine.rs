@@ -10,8 +10,9 @@ use crate::error::{Error, Result, check_len};
 /// o_latent = sum_p exp(lse_p - lse) o_latent_p
 /// ```
 ///
-/// A part whose lse is minus infinity saw nothing: its `o_latent` is not read, whatever it holds. If all are, the
-/// result is zeros and minus infinity.
+/// A part whose lse is infinite saw nothing: its `o_latent` is not read, whatever it holds. (Minus infinity is the
+/// logarithm of an empty sum; plus infinity is what FlashAttention 2 writes for one.) If all are, the result is zeros
+/// and minus infinity. A part whose lse is NaN makes its row NaN, lse and latents, so that what went wrong is seen.
 ///
 /// # Errors
 /// [`Error::Config`] without parts, [`Error::Shape`] if the parts differ in shape.
@@ -27,8 +28,9 @@ pub fn combine(parts: &[Attended]) -> Result<Attended> {
     }
     let mut merged = Attended { o_latent: vec![0.0; rows * width], lse: vec![f64::NEG_INFINITY; rows] };
     for row in 0..rows {
-        let max = parts.iter().map(|part| part.lse[row]).fold(f64::NEG_INFINITY, f64::max);
-        let seen = || parts.iter().filter(|part| part.lse[row] > f64::NEG_INFINITY);
+        let seen = || parts.iter().filter(|part| !part.lse[row].is_infinite());
+        // NaN is not the largest of anything: it comes into the sum, and through it everywhere.
+        let max = seen().map(|part| part.lse[row]).fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = seen().map(|part| (part.lse[row] - max).exp()).sum();
         if seen().next().is_none() {
             continue;

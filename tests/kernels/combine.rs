@@ -26,14 +26,14 @@ struct Parts {
 }
 
 impl Parts {
-    /// Random ones, of which about every `1 / empty`-th row saw nothing and is poisoned.
+    /// Random ones, of which about every `1 / empty`-th row saw nothing, which it says in either way, and is poisoned.
     fn random(seed: u64, [splits, rows, rank]: [usize; 3], empty: f64) -> Self {
         let mut rng = rng(seed);
         let mut o = random(&mut rng, splits * rows * rank);
         let mut lse: Vec<f32> = random(&mut rng, splits * rows).iter().map(|x| 40.0 * x).collect();
         for (lse, o) in lse.iter_mut().zip(o.chunks_exact_mut(rank)) {
             if rng.random_bool(empty) {
-                *lse = f32::NEG_INFINITY;
+                *lse = if rng.random_bool(0.5) { f32::NEG_INFINITY } else { f32::INFINITY };
                 o.fill(f32::from_bits(POISON));
             }
         }
@@ -81,12 +81,13 @@ fn run(device: &Device, parts: &Parts, shift: usize) -> Ran {
 fn check(parts: &Parts, ran: &Ran) {
     let want = parts.reference();
     for (row, (&got, &want)) in ran.lse.iter().zip(&want.lse).enumerate() {
-        let close = got == want || (got - want).abs() <= 1e-6 * want.abs().max(1.0);
+        let same = got == want || got.is_nan() && want.is_nan();
+        let close = same || (got - want).abs() <= 1e-6 * want.abs().max(1.0);
         assert!(close, "lse of row {row}: got {got}, want {want}");
     }
     for (i, (&got, &want)) in ran.o_latent.iter().zip(&want.o_latent).enumerate() {
         // Half a step of bf16's 8 significant bits is at most 2^-8 of the number; the sums were f32, of numbers up to 1.
-        let close = (got - want).abs() <= want.abs() / 256.0 + 4e-6;
+        let close = got.is_nan() && want.is_nan() || (got - want).abs() <= want.abs() / 256.0 + 4e-6;
         assert!(close, "o_latent of row {}, latent {}: got {got}, want {want}", i / parts.rank, i % parts.rank);
     }
 }
@@ -121,6 +122,35 @@ fn a_row_that_saw_nothing_is_zeros_and_minus_infinity() {
         let ran = run(&device(), &parts, 0);
         check(&parts, &ran);
         assert_eq!((ran.o_latent, ran.lse), (vec![0.0; 2 * rank], vec![f64::NEG_INFINITY; 2]));
+    }
+}
+
+#[test]
+fn every_mixture_of_nothing_and_nan_is_as_the_reference_has_it() {
+    let kinds = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, 0.5, -90.0];
+    // Every three of them, a row each; vectorised and not.
+    for rank in [5, 8] {
+        let rows = kinds.len().pow(3);
+        let mut parts = Parts::random(7, [3, rows, rank], 0.0);
+        for (i, lse) in parts.lse.iter_mut().enumerate() {
+            let (part, row) = (i / rows, i % rows);
+            *lse = kinds[row / kinds.len().pow(part as u32) % kinds.len()];
+        }
+        for (lse, o) in parts.lse.iter().zip(parts.o.chunks_exact_mut(rank)) {
+            if !lse.is_finite() {
+                o.fill(f32::from_bits(POISON));
+            }
+        }
+        let ran = run(&device(), &parts, 0);
+        check(&parts, &ran);
+        for row in 0..rows {
+            let any = |is: fn(&f32) -> bool| parts.lse.iter().skip(row).step_by(rows).any(is);
+            let lse = ran.lse[row];
+            assert_eq!(lse.is_nan(), any(|lse| lse.is_nan()), "row {row}: {lse}");
+            assert_eq!(lse.is_finite(), !lse.is_nan() && any(|lse| lse.is_finite()), "row {row}: {lse}");
+            let nan = ran.o_latent[row * rank..][..rank].iter().filter(|o| o.is_nan()).count();
+            assert_eq!(nan, if lse.is_nan() { rank } else { 0 }, "row {row}");
+        }
     }
 }
 
