@@ -22,7 +22,28 @@
 
 // The version of this interface. It grows with every change that a program compiled against an older header would not
 // survive; compare it with what la_abi_version() returns.
-#define LA_ABI_VERSION 1
+#define LA_ABI_VERSION 2
+
+// Bytes.
+#define LA_DTYPE_U8 1
+
+// Signed integers of 32 bits.
+#define LA_DTYPE_I32 2
+
+// Unsigned integers of 32 bits.
+#define LA_DTYPE_U32 3
+
+// Signed integers of 64 bits.
+#define LA_DTYPE_I64 4
+
+// Unsigned integers of 64 bits.
+#define LA_DTYPE_U64 5
+
+// IEEE numbers of 32 bits.
+#define LA_DTYPE_F32 6
+
+// The upper halves of IEEE numbers of 32 bits.
+#define LA_DTYPE_BF16 7
 
 // Rows of bf16 numbers.
 #define LA_ROW_BF16 0
@@ -47,7 +68,7 @@ typedef enum {
     LA_STATUS_NULL_POINTER = 1,
     // A model's sizes contradict each other.
     LA_STATUS_GEOMETRY = 2,
-    // A tensor or array has the wrong number of elements.
+    // A tensor or array has the wrong number of elements, or elements of the wrong type.
     LA_STATUS_SHAPE = 3,
     // An index lies outside of what it points into.
     LA_STATUS_INDEX = 4,
@@ -67,7 +88,7 @@ typedef enum {
     LA_STATUS_UNSUPPORTED_ARCH = 11,
     // This build has no kernels that the device can run.
     LA_STATUS_NO_KERNEL_IMAGE = 12,
-    // The driver refused a call.
+    // The driver refused a call, or a device has not enough memory.
     LA_STATUS_DRIVER = 13,
     // A kernel could not be loaded, or the simulator found it doing something wrong.
     LA_STATUS_KERNEL = 14,
@@ -170,8 +191,11 @@ typedef struct {
 typedef struct {
     // Where it begins, a multiple of an element's size.
     uint64_t address;
-    // Number of elements; what an element is, the struct that holds the array says.
+    // Number of elements.
     size_t elements;
+    // What an element is, as whoever filled the memory knows it: LA_DTYPE_U8, ... An array of another type than the
+    // struct that holds it says is refused; so is 0.
+    uint32_t dtype;
 } LaArray;
 
 // A tensor `[outer, middle, inner]` of bf16 numbers whose inner dimension is dense, so that a slice of a wider tensor
@@ -210,7 +234,7 @@ typedef struct {
     LaArray frequency_index;
     // Left out, or f32 `[L]`: gain of an RMSNorm over the latent.
     LaArray norm_gain;
-    // Added to the mean square under the norm's root.
+    // Added to the mean square under the norm's root: finite, not negative.
     float norm_epsilon;
     // Left out, or f32 `[L]`: added to the latent after the norm.
     LaArray bias;
@@ -258,7 +282,7 @@ typedef struct {
     LaGeometry geometry;
     // How the cache's bytes lie.
     LaCacheFormat format;
-    // Factor on every score; 1 / sqrt(R + Dn) in an unscaled model.
+    // Factor on every score, finite; 1 / sqrt(R + Dn) in an unscaled model.
     float scale;
     // 0: work is balanced over the device. Otherwise sequences are cut at multiples of so many tokens, and a query's
     // result is the same to the bit whatever else is in the batch.
@@ -314,13 +338,14 @@ typedef struct {
     size_t rows;
     // Parts to merge.
     size_t splits;
-    // f32 `[splits, rows, L]`: each part's weighted mean; not read where its lse is minus infinity.
+    // f32 `[splits, rows, L]`: each part's weighted mean; not read where its lse is infinite.
     LaArray o_partial;
-    // f32 `[splits, rows]`: natural logarithm of each part's sum of exp(score); minus infinity if it saw nothing.
+    // f32 `[splits, rows]`: natural logarithm of each part's sum of exp(score). Minus infinity, or plus infinity as
+    // FlashAttention 2 writes it, if it saw nothing; NaN makes the row NaN, lse and latents.
     LaArray lse_partial;
-    // Out: bf16 `[rows, L]`.
+    // Out: bf16 `[rows, L]`; zeros where no part saw anything.
     LaArray o_latent;
-    // Out: f32 `[rows]`.
+    // Out: f32 `[rows]`; minus infinity where no part saw anything.
     LaArray lse;
 } LaCombineArgs;
 
@@ -393,7 +418,8 @@ LaStatus la_stream_synchronize(const LaStream *stream);
 void la_stream_destroy(LaStream *stream);
 
 // Device memory, for programs that have no allocator of their own. It begins on a multiple of 256 bytes and may hold
-// anything; the simulator reports reads of what was not written.
+// anything; the simulator reports reads of what was not written. More than the device has is refused with
+// LA_STATUS_DRIVER; the simulator has 80 GiB, which take this computer's memory only where they are written.
 LaStatus la_buffer_create(const LaDevice *device, size_t bytes, LaBuffer **out);
 
 // Where the memory begins.

@@ -54,17 +54,32 @@ fn memory(device: *const LaDevice, bytes: usize) -> u64 {
     address
 }
 
+/// An element, with what C calls its type.
+trait Typed: Copy + Default {
+    const DTYPE: u32;
+}
+
+macro_rules! typed {
+    ($($ty:ty, $dtype:ident;)*) => {$(
+        impl Typed for $ty {
+            const DTYPE: u32 = $dtype;
+        }
+    )*};
+}
+
+typed! { i32, LA_DTYPE_I32; i64, LA_DTYPE_I64; f32, LA_DTYPE_F32; bf16, LA_DTYPE_BF16; }
+
 /// These elements in device memory.
-fn upload<T>(device: *const LaDevice, values: &[T]) -> LaArray {
+fn upload<T: Typed>(device: *const LaDevice, values: &[T]) -> LaArray {
     let address = memory(device, size_of_val(values));
     // SAFETY: as the header asks.
     let status = unsafe { la_upload(device, address, values.as_ptr().cast(), size_of_val(values)) };
     assert_eq!(status, LaStatus::Ok, "{}", message());
-    LaArray { address, elements: values.len() }
+    LaArray { address, elements: values.len(), dtype: T::DTYPE }
 }
 
 /// What an array of device memory holds.
-fn download<T: Copy + Default>(device: *const LaDevice, array: LaArray) -> Vec<T> {
+fn download<T: Typed>(device: *const LaDevice, array: LaArray) -> Vec<T> {
     let mut values = vec![T::default(); array.elements];
     // SAFETY: as the header asks.
     let status = unsafe { la_download(device, array.address, values.as_mut_ptr().cast(), size_of_val(&*values)) };
@@ -147,7 +162,7 @@ fn up_project_finds_its_tokens_by_a_csr_page_table() {
         page_count: 2,
     };
     let args = LaUpProjectArgs {
-        cache: LaArray { elements: 2 * cache.elements, ..cache },
+        cache: LaArray { elements: 2 * cache.elements, dtype: LA_DTYPE_U8, ..cache },
         token_starts: upload(device, &[0, 3]),
         up_key: dense(upload(device, &[one; 2 * 8 * 32]), [2, 8, 32]),
         up_value: dense(upload(device, &[two; 2 * 16 * 32]), [2, 16, 32]),
@@ -249,7 +264,7 @@ fn sizes_that_do_not_fit_are_refused_with_the_crates_words() {
 fn tensors_must_lie_in_their_memory_and_begin_on_an_element() {
     let (device, stream) = device();
     let address = memory(device, 4096);
-    let array = |address, elements| LaArray { address, elements };
+    let array = |address, elements| LaArray { address, elements, dtype: LA_DTYPE_BF16 };
     let good = LaAbsorbQueryArgs {
         up_key: dense(array(address, 512), [2, 8, 32]),
         q_nope: dense(array(address, 32), [1, 4, 8]),
@@ -280,6 +295,102 @@ fn tensors_must_lie_in_their_memory_and_begin_on_an_element() {
 }
 
 #[test]
+fn arrays_of_another_type_or_of_none_are_refused() {
+    let (device, stream) = device();
+    let good = LaCombineArgs {
+        rows: 1,
+        splits: 2,
+        o_partial: upload(device, &[1.0f32; 16]),
+        lse_partial: upload(device, &[0.5f32; 2]),
+        o_latent: upload(device, &[bf16::ZERO; 8]),
+        lse: upload(device, &[0.0f32]),
+    };
+    let (mut wide, mut words, mut untold, mut endless) = (good, good, good, good);
+    wide.lse_partial.dtype = LA_DTYPE_I64;
+    words.o_latent.dtype = LA_DTYPE_U32;
+    untold.lse.dtype = 0;
+    endless.o_partial.elements = usize::MAX;
+    let bytes = LaArray { address: memory(device, 16), elements: 16, dtype: LA_DTYPE_U8 };
+    let batch = LaBatch {
+        query_starts: upload(device, &[0, 1]),
+        seq_lens: upload(device, &[1]),
+        page_table: upload(device, &[0]),
+        max_pages: 1,
+        page_count: 1,
+        ..Default::default()
+    };
+    let wide_batch = LaBatch { page_table: upload(device, &[0i64]), ..batch };
+    let config = LaDecodeConfig {
+        geometry: geometry(),
+        format: format(),
+        scale: 0.25,
+        max_query_tokens: 1,
+        max_tokens: 64,
+        ..Default::default()
+    };
+    // SAFETY: as the header asks, up to what is refused.
+    unsafe {
+        let combine = created(|out| la_combine_create(device, &LaCombineConfig { latent_rank: 8, max_splits: 2 }, out));
+        assert_eq!(la_combine_run(combine, stream, &good), LaStatus::Ok, "{}", message());
+        for (args, text) in [
+            (wide, "lse_partial: expected elements of f32, got i64"),
+            (words, "o_latent: expected elements of bf16, got u32"),
+            (untold, "lse: expected elements of f32, got dtype 0, which is no LA_DTYPE"),
+            (endless, "o_partial: expected memory that ends within 64 bits of address, got 18446744073709551615"),
+        ] {
+            assert_eq!(la_combine_run(combine, stream, &args), LaStatus::Shape);
+            assert!(message().starts_with(text), "{}", message());
+        }
+        let decode = created(|out| la_decode_create(device, &config, out));
+        for (batch, workspace, text) in [
+            (wide_batch, bytes, "page table: expected elements of i32, got i64"),
+            (batch, LaArray { dtype: LA_DTYPE_BF16, ..bytes }, "workspace: expected elements of u8, got bf16"),
+        ] {
+            let status = la_decode_plan(decode, stream, &batch, 1, workspace, &mut null_mut());
+            assert_eq!(status, LaStatus::Shape);
+            assert!(message().starts_with(text), "{}", message());
+        }
+    }
+}
+
+#[test]
+fn memory_that_there_is_not_is_refused() {
+    let (device, _) = device();
+    let (mut byte, small) = (0u8, memory(device, 16));
+    // SAFETY: as the header asks, up to what is refused.
+    unsafe {
+        assert_eq!(la_buffer_create(device, 1 << 46, &mut null_mut()), LaStatus::Driver);
+        assert!(message().contains("cannot allocate 70368744177664 bytes"), "{}", message());
+        assert_eq!(la_buffer_create(device, usize::MAX, &mut null_mut()), LaStatus::Driver);
+        // A copy of more than this computer has, and one of more than any computer has.
+        for bytes in [1 << 46, usize::MAX - 4096] {
+            let copy = (&raw mut byte).cast();
+            assert_ne!(la_download(device, small, copy, bytes), LaStatus::Ok);
+        }
+        assert_eq!(la_upload(device, small, (&raw const byte).cast(), 1 << 63), LaStatus::Shape);
+        assert!(message().starts_with("from: expected memory that a process can have, got"), "{}", message());
+    }
+}
+
+#[test]
+fn a_scale_that_is_no_number_is_refused() {
+    let (device, _) = device();
+    for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let config = LaDecodeConfig {
+            geometry: geometry(),
+            format: format(),
+            scale,
+            max_query_tokens: 1,
+            max_tokens: 64,
+            ..Default::default()
+        };
+        // SAFETY: as the header asks.
+        assert_eq!(unsafe { la_decode_create(device, &config, &mut null_mut()) }, LaStatus::Config);
+        assert_eq!(message(), format!("scale {scale}: must be finite"));
+    }
+}
+
+#[test]
 fn a_plan_needs_its_workspace_and_a_batch_its_cache() {
     let (device, stream) = device();
     let config = LaDecodeConfig {
@@ -290,22 +401,22 @@ fn a_plan_needs_its_workspace_and_a_batch_its_cache() {
         max_tokens: 64,
         ..Default::default()
     };
-    let array = |bytes, elements| LaArray { address: memory(device, bytes), elements };
+    let array = |bytes, elements, dtype| LaArray { address: memory(device, bytes), elements, dtype };
     let batch = LaBatch {
-        query_starts: array(8, 2),
-        seq_lens: array(4, 1),
-        page_table: array(8, 2),
+        query_starts: array(8, 2, LA_DTYPE_I32),
+        seq_lens: array(4, 1, LA_DTYPE_I32),
+        page_table: array(8, 2, LA_DTYPE_I32),
         max_pages: 2,
         page_count: 2,
         ..Default::default()
     };
-    let csr = LaBatch { page_starts: array(4, 1), ..batch };
+    let csr = LaBatch { page_starts: array(4, 1, LA_DTYPE_I32), ..batch };
     // SAFETY: as the header asks, up to what is refused.
     unsafe {
         let decode = created(|out| la_decode_create(device, &config, out));
         let mut bytes = 0;
         assert_eq!(la_decode_workspace_bytes(decode, &mut bytes), LaStatus::Ok);
-        let workspace = array(bytes, bytes);
+        let workspace = array(bytes, bytes, LA_DTYPE_U8);
         let plan = |batch, tokens, workspace| {
             let mut plan = null_mut();
             let status = la_decode_plan(decode, stream, batch, tokens, workspace, &mut plan);
@@ -324,16 +435,16 @@ fn a_plan_needs_its_workspace_and_a_batch_its_cache() {
         let mut layout = LaCacheLayout::default();
         assert_eq!(la_cache_layout(&geometry(), &format(), &mut layout), LaStatus::Ok);
         let tensor = |inner: usize| LaTensor {
-            memory: array(8 * inner, 4 * inner),
+            memory: array(8 * inner, 4 * inner, LA_DTYPE_BF16),
             sizes: [1, 4, inner],
             strides: [4 * inner, inner],
         };
         let mut args = LaDecodeArgs {
             q_latent: tensor(32),
             q_rope: tensor(8),
-            cache: array(layout.page_bytes, layout.page_bytes),
-            o_latent: array(256, 128),
-            lse: array(16, 4),
+            cache: array(layout.page_bytes, layout.page_bytes, LA_DTYPE_U8),
+            o_latent: array(256, 128, LA_DTYPE_BF16),
+            lse: array(16, 4, LA_DTYPE_F32),
         };
         assert_eq!(la_decode_run(decode, stream, plan, &args), LaStatus::Config);
         assert_eq!(message(), "cache: has 1 pages, the batch is for caches of 2 or more");
@@ -354,14 +465,14 @@ fn what_the_simulator_finds_is_an_error_of_the_kernel() {
     unsafe {
         let config = LaCombineConfig { latent_rank: 8, max_splits: 4 };
         let combine = created(|out| la_combine_create(device, &config, out));
-        let array = |elements| LaArray { address: o_partial, elements };
+        let array = |elements, dtype| LaArray { address: o_partial, elements, dtype };
         let args = LaCombineArgs {
             rows: bytes,
             splits: 2,
-            o_partial: array(2 * 8 * bytes),
-            lse_partial: array(2 * bytes),
-            o_latent: array(8 * bytes),
-            lse: array(bytes),
+            o_partial: array(2 * 8 * bytes, LA_DTYPE_F32),
+            lse_partial: array(2 * bytes, LA_DTYPE_F32),
+            o_latent: array(8 * bytes, LA_DTYPE_BF16),
+            lse: array(bytes, LA_DTYPE_F32),
         };
         assert_eq!(la_combine_run(combine, stream, &args), LaStatus::Kernel);
         assert!(message().starts_with("kernel `combine`: "), "{}", message());

@@ -86,7 +86,6 @@ class Memory:
 
     def _copy(self, tensor):
         if tensor.data_ptr() not in self._copies:
-            buffer = self._device.upload(tensor.contiguous().view(torch.uint8).numpy())
-            buffer.itemsize = tensor.element_size()
-            self._copies[tensor.data_ptr()] = buffer
+            values = tensor.contiguous().view(torch.uint8).numpy()
+            self._copies[tensor.data_ptr()] = self._device.upload(values, self._la.dtype_of(tensor))
         return self._copies[tensor.data_ptr()]

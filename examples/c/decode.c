@@ -32,9 +32,12 @@ static void check(LaStatus status, const char *call) {
 }
 #define CHECK(call) check(call, #call)
 
-/* Device memory that holds `elements` elements of `bytes` bytes: copies of those at `from`, or anything. */
-static LaArray memory(const void *from, size_t elements, size_t bytes) {
-    LaArray array = {0, elements};
+/* Device memory that holds `elements` elements of a type: copies of those at `from`, or anything. */
+static LaArray memory(const void *from, size_t elements, uint32_t dtype) {
+    static const size_t sizes[] = {[LA_DTYPE_U8] = 1,  [LA_DTYPE_I32] = 4, [LA_DTYPE_U32] = 4,
+                                   [LA_DTYPE_I64] = 8, [LA_DTYPE_F32] = 4, [LA_DTYPE_BF16] = 2};
+    const size_t bytes = sizes[dtype];
+    LaArray array = {0, elements, dtype};
     CHECK(la_buffer_create(device, elements * bytes, &buffers[buffer_count]));
     CHECK(la_buffer_address(buffers[buffer_count++], &array.address));
     if (from != NULL) CHECK(la_upload(device, array.address, from, elements * bytes));
@@ -51,13 +54,13 @@ static LaArray numbers(double *values, uint16_t *bits, size_t count, unsigned se
         values[i] = value;
         bits[i] = (uint16_t)(word >> 16);
     }
-    return memory(bits, count, sizeof *bits);
+    return memory(bits, count, LA_DTYPE_BF16);
 }
 
 /* The tokens from `first` on of a dense tensor [tokens, middle, inner]. */
 static LaTensor tokens_of(LaArray array, size_t first, size_t count, size_t middle, size_t inner) {
     size_t row = middle * inner;
-    LaTensor tensor = {{array.address + first * row * sizeof(uint16_t), array.elements - first * row},
+    LaTensor tensor = {{array.address + first * row * sizeof(uint16_t), array.elements - first * row, array.dtype},
                        {count, middle, inner},
                        {row, inner}};
     return tensor;
@@ -113,7 +116,7 @@ int main(int argc, char **argv) {
     LaCacheLayout layout;
     CHECK(la_cache_layout(&geometry, &format, &layout));
     void *zeros = calloc(PAGES, layout.page_bytes);
-    LaArray cache = memory(zeros, PAGES * layout.page_bytes, 1);
+    LaArray cache = memory(zeros, PAGES * layout.page_bytes, LA_DTYPE_U8);
     free(zeros);
 
     /* The operations, made once for all steps. */
@@ -147,12 +150,12 @@ int main(int argc, char **argv) {
         }
     }
     for (int i = 0; i < GR * R / 2; i++) frequency_index[i] = (uint32_t)(i % (R / 2));
-    LaArray d_positions = memory(positions, TOKENS, 4), d_slots = memory(slots, TOKENS, 8);
+    LaArray d_positions = memory(positions, TOKENS, LA_DTYPE_I32), d_slots = memory(slots, TOKENS, LA_DTYPE_I64);
     LaRopeAppendArgs append_args = {0};
-    append_args.cos = memory(cosines, TOKENS * R / 2, 4);
-    append_args.sin = memory(sines, TOKENS * R / 2, 4);
+    append_args.cos = memory(cosines, TOKENS * R / 2, LA_DTYPE_F32);
+    append_args.sin = memory(sines, TOKENS * R / 2, LA_DTYPE_F32);
     append_args.frequencies = R / 2;
-    append_args.frequency_index = memory(frequency_index, GR * R / 2, 4);
+    append_args.frequency_index = memory(frequency_index, GR * R / 2, LA_DTYPE_U32);
     append_args.cache = cache;
 
     /* Takes in the prompt, then the token to decode. Queries are rotated in place. */
@@ -162,28 +165,30 @@ int main(int argc, char **argv) {
         append_args.q_rotated = tokens_of(d_q_rope, first, count, H, R);
         append_args.k_rope = tokens_of(d_k_rope, first, count, GR, R);
         append_args.c_kv = tokens_of(d_c_kv, first, count, 1, L);
-        append_args.positions = (LaArray){d_positions.address + first * 4, count};
-        append_args.slots = (LaArray){d_slots.address + first * 8, count};
+        append_args.positions = (LaArray){d_positions.address + first * 4, count, LA_DTYPE_I32};
+        append_args.slots = (LaArray){d_slots.address + first * 8, count, LA_DTYPE_I64};
         CHECK(la_rope_append_run(append, stream, &append_args));
     }
 
     /* Attends. A model plans once per step and runs the rest for each layer. */
-    LaArray q_latent = memory(NULL, H * L, 2), o_latent = memory(NULL, H * L, 2), lse = memory(NULL, H, 4);
-    LaArray out = memory(NULL, H * DV, 2);
+    LaArray q_latent = memory(NULL, H * L, LA_DTYPE_BF16), o_latent = memory(NULL, H * L, LA_DTYPE_BF16);
+    LaArray lse = memory(NULL, H, LA_DTYPE_F32), out = memory(NULL, H * DV, LA_DTYPE_BF16);
     LaAbsorbQueryArgs absorb_args = {
         tokens_of(d_up_key, 0, G, DN, L), tokens_of(d_q_nope, TOKENS - 1, 1, H, DN), tokens_of(q_latent, 0, 1, H, L)};
     CHECK(la_absorb_query_run(absorb, stream, &absorb_args));
     int32_t query_starts[2] = {0, 1}, seq_lens[1] = {TOKENS};
-    LaBatch batch = {memory(query_starts, 2, 4), memory(seq_lens, 1, 4), memory(page_table, 2, 4), {0, 0}, 2, PAGES};
+    const uint32_t i32 = LA_DTYPE_I32;
+    LaBatch batch = {memory(query_starts, 2, i32), memory(seq_lens, 1, i32), memory(page_table, 2, i32), {0, 0, 0}, 2,
+                     PAGES};
     size_t workspace_bytes;
     CHECK(la_decode_workspace_bytes(decode, &workspace_bytes));
     LaPlan *plan;
-    CHECK(la_decode_plan(decode, stream, &batch, 1, memory(NULL, workspace_bytes, 1), &plan));
+    CHECK(la_decode_plan(decode, stream, &batch, 1, memory(NULL, workspace_bytes, LA_DTYPE_U8), &plan));
     LaDecodeArgs decode_args = {
         tokens_of(q_latent, 0, 1, H, L), tokens_of(d_q_rope, TOKENS - 1, 1, H, R), cache, o_latent, lse};
     CHECK(la_decode_run(decode, stream, plan, &decode_args));
     LaExpandOutputArgs expand_args = {
-        tokens_of(d_up_value, 0, G, DV, L), {0, 0}, tokens_of(o_latent, 0, 1, H, L), tokens_of(out, 0, 1, H, DV)};
+        tokens_of(d_up_value, 0, G, DV, L), {0, 0, 0}, tokens_of(o_latent, 0, 1, H, L), tokens_of(out, 0, 1, H, DV)};
     CHECK(la_expand_output_run(expand, stream, &expand_args));
 
     /* Compares. Queries, keys, latents and results are each rounded to bf16, by at most 1/512 of themselves. */

@@ -80,11 +80,11 @@ def main():
         k_rope=k_rope.tensor(tokens, 1, g.rope_dim),
         c_kv=c_kv.tensor(tokens, 1, g.latent_rank),
         frequencies=g.rope_dim // 2,
-        cache=cache.array(),
-        counters=counters.array(),
+        cache=cache,
+        counters=counters,
     )
     for name, buffer in zip("positions slots cos sin frequency_index".split(), inputs):
-        setattr(append_args, name, buffer.array())
+        setattr(append_args, name, buffer)
     append.run(stream, append_args)
     assert not any(counters.download()), "no token was refused, no value moved"
 
@@ -94,8 +94,8 @@ def main():
     q_turned = np.frombuffer(rotated.download(), np.uint16).reshape(q_rope.shape)[last]
     d_q_nope, d_q_rope = device.upload(q_nope[last]), device.upload(q_turned)
     d_up_key, d_up_value = device.upload(up_key), device.upload(up_value)
-    q_latent, o_latent = (device.allocate(rows * heads * g.latent_rank, 2) for _ in range(2))
-    out, lse = device.allocate(rows * heads * g.value_dim, 2), device.allocate(rows * heads, 4)
+    q_latent, o_latent = (device.allocate(rows * heads * g.latent_rank, la.DTYPE_BF16) for _ in range(2))
+    out, lse = device.allocate(rows * heads * g.value_dim, la.DTYPE_BF16), device.allocate(rows * heads, la.DTYPE_F32)
     absorb = la.Operation(device, "absorb_query", la.AbsorbConfig(g))
     latent = (rows, heads, g.latent_rank)
     d_q_nope_tensor = d_q_nope.tensor(rows, heads, g.nope_dim)
@@ -103,13 +103,11 @@ def main():
     decode = la.Decode(device, la.DecodeConfig(g, form, SCALE, 0, rows, PAGE_TABLE.shape[1] * PAGE_SIZE))
     query_starts = device.upload(np.arange(rows + 1, dtype=np.int32))
     seq_lens, table = device.upload(np.array(LENGTHS, np.int32)), device.upload(PAGE_TABLE)
-    batch = la.Batch(
-        query_starts.array(), seq_lens.array(), table.array(), max_pages=PAGE_TABLE.shape[1], page_count=PAGES
-    )
-    workspace = device.allocate(decode.workspace_bytes(), 1)
-    plan = decode.plan(stream, batch, rows, workspace.array())
+    batch = la.Batch(query_starts, seq_lens, table, max_pages=PAGE_TABLE.shape[1], page_count=PAGES)
+    workspace = device.allocate(decode.workspace_bytes(), la.DTYPE_U8)
+    plan = decode.plan(stream, batch, rows, workspace)
     queries = (q_latent.tensor(*latent), d_q_rope.tensor(rows, heads, g.rope_dim))
-    decode.run(stream, plan, la.DecodeArgs(*queries, cache.array(), o_latent.array(), lse.array()))
+    decode.run(stream, plan, la.DecodeArgs(*queries, cache, o_latent, lse))
     expand = la.Operation(device, "expand_output", la.AbsorbConfig(g))
     expand_args = la.ExpandOutputArgs(
         d_up_value.tensor(*up_value.shape), la.Array(), o_latent.tensor(*latent), out.tensor(rows, heads, g.value_dim)

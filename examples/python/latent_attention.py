@@ -7,29 +7,86 @@ The library is the file that LATENT_ATTENTION_LIBRARY names, or the one that `ca
 """
 
 import ctypes
+import itertools
 import os
 import sys
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ROW_BF16, ROW_INT4, ROW_INT8 = 0, 1, 2
 PAIRING_HALF, PAIRING_INTERLEAVED = 0, 1
+DTYPE_U8, DTYPE_I32, DTYPE_U32, DTYPE_I64, DTYPE_U64, DTYPE_F32, DTYPE_BF16 = range(1, 8)
 STATUS = (
     "OK NULL_POINTER GEOMETRY SHAPE INDEX CONFIG ALIGNMENT WORKSPACE_TOO_SMALL NO_DRIVER DRIVER_TOO_OLD NO_DEVICE "
     "UNSUPPORTED_ARCH NO_KERNEL_IMAGE DRIVER KERNEL INTERNAL"
 ).split()
 
 
+# Name and bytes of each, what a buffer of Python's says (which has no bf16: its bits are a uint16), what PyTorch says.
+_DTYPES = {
+    DTYPE_U8: ("u8", 1, "u1", "torch.uint8"),
+    DTYPE_I32: ("i32", 4, "i4", "torch.int32"),
+    DTYPE_U32: ("u32", 4, "u4", "torch.uint32"),
+    DTYPE_I64: ("i64", 8, "i8", "torch.int64"),
+    DTYPE_U64: ("u64", 8, "u8", "torch.uint64"),
+    DTYPE_F32: ("f32", 4, "f4", "torch.float32"),
+    DTYPE_BF16: ("bf16", 2, "u2", "torch.bfloat16"),
+}
+_KINDS = {**dict.fromkeys("bhilq", "i"), **dict.fromkeys("BHILQ", "u"), **dict.fromkeys("efd", "f")}
+
+
+class Error(RuntimeError):
+    """A call that failed: `status` is the name of the header's LA_STATUS_*, the text is the library's. This module
+    refuses in the same way what it can see of an argument and the library cannot."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+class _Struct(Structure):
+    """A struct whose fields take what fits and nothing else: numbers of their range; for arrays and tensors, what
+    array() and tensor() take, which lives as long as the struct."""
+
+    def __init__(self, *values, **named):
+        super().__init__()
+        names = [name for name, _ in self._fields_]
+        if len(values) > len(names):
+            raise TypeError(f"{type(self).__name__} has {len(names)} fields, got {len(values)} values")
+        for name, value in [*zip(names, values), *named.items()]:
+            setattr(self, name, value)
+
+    def __setattr__(self, name, value):
+        kind = dict(self._fields_).get(name)
+        if kind is None:
+            raise AttributeError(f"{type(self).__name__} has no field {name}")
+        if kind in (Array, Tensor):
+            value = (array if kind is Array else tensor)(value, name)
+            self.memory[name] = value
+        elif kind in (c_size_t, c_uint32, c_uint64) and kind(value).value != value:
+            raise Error("CONFIG", f"{name} {value}: must be in 0..={kind(-1).value}")
+        super().__setattr__(name, value)
+
+    @property
+    def memory(self):
+        """The array or tensor that each field was set to."""
+        return self.__dict__.setdefault("_memory", {})
+
+
 class Array(Structure):
-    _fields_ = [("address", c_uint64), ("elements", c_size_t)]
+    """Device memory: at `place`, such as "cuda:0", and `owner`'s, unless it was made of an address by hand."""
+
+    _fields_ = [("address", c_uint64), ("elements", c_size_t), ("dtype", c_uint32)]
+    place = owner = None
 
 
 class Tensor(Structure):
     _fields_ = [("memory", Array), ("sizes", c_size_t * 3), ("strides", c_size_t * 2)]
+    place = owner = None
 
 
-class Geometry(Structure):
+class Geometry(_Struct):
     _fields_ = [
         (name, c_size_t)
         for name in "query_heads kv_heads latent_rank rope_heads rope_dim nope_dim value_dim".split()
@@ -43,7 +100,7 @@ class Geometry(Structure):
         return geometry
 
 
-class CacheLayout(Structure):
+class CacheLayout(_Struct):
     _fields_ = [
         (name, c_size_t)
         for name in (
@@ -52,7 +109,7 @@ class CacheLayout(Structure):
     ]
 
 
-class CacheFormat(Structure):
+class CacheFormat(_Struct):
     _fields_ = [
         ("latent_row", c_uint32),
         ("latent_group", c_uint32),
@@ -78,7 +135,7 @@ class CacheFormat(Structure):
         return layout
 
 
-class Batch(Structure):
+class Batch(_Struct):
     _fields_ = [
         ("query_starts", Array),
         ("seq_lens", Array),
@@ -89,11 +146,11 @@ class Batch(Structure):
     ]
 
 
-class RopeAppendConfig(Structure):
+class RopeAppendConfig(_Struct):
     _fields_ = [("geometry", Geometry), ("format", CacheFormat), ("pairing", c_uint32)]
 
 
-class RopeAppendArgs(Structure):
+class RopeAppendArgs(_Struct):
     _fields_ = [
         ("q_rope", Tensor),
         ("q_rotated", Tensor),
@@ -113,19 +170,19 @@ class RopeAppendArgs(Structure):
     ]
 
 
-class AbsorbConfig(Structure):
+class AbsorbConfig(_Struct):
     _fields_ = [("geometry", Geometry), ("batch_invariant", c_uint32)]
 
 
-class AbsorbQueryArgs(Structure):
+class AbsorbQueryArgs(_Struct):
     _fields_ = [("up_key", Tensor), ("q_nope", Tensor), ("q_latent", Tensor)]
 
 
-class ExpandOutputArgs(Structure):
+class ExpandOutputArgs(_Struct):
     _fields_ = [("up_value", Tensor), ("value_bias", Array), ("o_latent", Tensor), ("out", Tensor)]
 
 
-class DecodeConfig(Structure):
+class DecodeConfig(_Struct):
     _fields_ = [
         ("geometry", Geometry),
         ("format", CacheFormat),
@@ -136,15 +193,15 @@ class DecodeConfig(Structure):
     ]
 
 
-class DecodeArgs(Structure):
+class DecodeArgs(_Struct):
     _fields_ = [("q_latent", Tensor), ("q_rope", Tensor), ("cache", Array), ("o_latent", Array), ("lse", Array)]
 
 
-class CombineConfig(Structure):
+class CombineConfig(_Struct):
     _fields_ = [("latent_rank", c_size_t), ("max_splits", c_size_t)]
 
 
-class CombineArgs(Structure):
+class CombineArgs(_Struct):
     _fields_ = [
         ("rows", c_size_t),
         ("splits", c_size_t),
@@ -155,11 +212,11 @@ class CombineArgs(Structure):
     ]
 
 
-class UpProjectConfig(Structure):
+class UpProjectConfig(_Struct):
     _fields_ = [("geometry", Geometry), ("format", CacheFormat)]
 
 
-class UpProjectArgs(Structure):
+class UpProjectArgs(_Struct):
     _fields_ = [
         ("cache", Array),
         ("token_starts", Array),
@@ -169,14 +226,6 @@ class UpProjectArgs(Structure):
         ("keys", Tensor),
         ("values", Tensor),
     ]
-
-
-class Error(RuntimeError):
-    """A call that failed: `status` is the name of the header's LA_STATUS_*, the text is the library's."""
-
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
 
 
 # The arguments of every function that returns a status, and of every one that returns nothing.
@@ -263,13 +312,17 @@ class _Handle:
 class Device(_Handle):
     """The first GPU, or another; `Device.simulated()` is the simulator."""
 
+    _simulators = itertools.count()
+
     def __init__(self, ordinal=0):
         super().__init__("device", "la_device_cuda", ordinal)
+        self.place = f"cuda:{ordinal}"
 
     @classmethod
     def simulated(cls):
         device = cls.__new__(cls)
         _Handle.__init__(device, "device", "la_device_simulated")
+        device.place = f"simulator {next(cls._simulators)}"
         return device
 
     @property
@@ -287,30 +340,38 @@ class Device(_Handle):
             return _Handle("stream", "la_stream_create", self)
         return _Handle("stream", "la_stream_borrow", self, borrowed)
 
-    def upload(self, values):
-        """A copy of what lies in memory without gaps: a numpy array, bytes."""
+    def upload(self, values, dtype=None):
+        """A copy of what lies in memory without gaps: a numpy array, an array.array, bytes. Its elements are of the
+        type that it says, where a uint16 stands for the bits of a bf16, or of the DTYPE_* that is given."""
         view = memoryview(values)
-        buffer = Buffer(self, view.nbytes, view.itemsize)
+        if not view.c_contiguous:
+            raise Error("SHAPE", f"values: expected memory without gaps, got {view.shape} with strides {view.strides}")
+        dtype = dtype or _dtype("values", 2, f"{_KINDS.get(view.format, view.format)}{view.itemsize}")
+        buffer = Buffer(self, view.nbytes, dtype)
         library().la_upload(self, buffer.address, (ctypes.c_char * view.nbytes).from_buffer_copy(view), view.nbytes)
         return buffer
 
-    def allocate(self, elements, itemsize):
-        """Memory for so many elements, which may hold anything."""
-        return Buffer(self, elements * itemsize, itemsize)
+    def allocate(self, elements, dtype):
+        """Memory for so many elements of a DTYPE_*, which may hold anything."""
+        name, size, *_ = _DTYPES[dtype]
+        if not 0 <= elements * size <= c_size_t(-1).value:
+            raise Error("CONFIG", f"{elements} elements of {name}: more bytes than there are addresses")
+        return Buffer(self, elements * size, dtype)
 
 
 class Buffer(_Handle):
     """Device memory of the library's own."""
 
-    def __init__(self, device, nbytes, itemsize):
+    def __init__(self, device, nbytes, dtype):
         super().__init__("buffer", "la_buffer_create", device, nbytes)
-        self.device, self.nbytes, self.itemsize = device, nbytes, itemsize
+        self.device, self.nbytes, self.dtype = device, nbytes, dtype
         address = c_uint64()
         library().la_buffer_address(self, byref(address))
         self.address = address.value
 
     def array(self):
-        return Array(self.address, self.nbytes // self.itemsize)
+        elements = self.nbytes // _DTYPES[self.dtype][1]
+        return _placed(Array(self.address, elements, self.dtype), self.device.place, self)
 
     def tensor(self, *sizes):
         """The memory as a tensor [outer, middle, inner] without gaps."""
@@ -322,25 +383,65 @@ class Buffer(_Handle):
         return values
 
 
+def _placed(struct, place, owner):
+    struct.place, struct.owner = place, owner
+    return struct
+
+
+def _dtype(name, column, said):
+    for dtype, row in _DTYPES.items():
+        if row[column] == said:
+            return dtype
+    raise Error("CONFIG", f"{name}: elements of {said} are of none of the library's types")
+
+
+def dtype_of(torch_tensor, name="tensor"):
+    """The DTYPE_* of a tensor of PyTorch's."""
+    return _dtype(name, 3, str(torch_tensor.dtype))
+
+
+def _check_is_on_gpu(value, name):
+    if not hasattr(value, "data_ptr"):
+        raise Error("CONFIG", f"{name}: expected device memory or a tensor of PyTorch's, got {type(value).__name__}")
+    if value.device.type != "cuda":
+        raise Error("CONFIG", f"{name}: is on {value.device}, not on a GPU")
+
+
 def dense(array, sizes):
     """A tensor [outer, middle, inner] without gaps."""
-    return Tensor(array, tuple(sizes), (sizes[1] * sizes[2], sizes[2]))
+    return _placed(Tensor(array, tuple(sizes), (sizes[1] * sizes[2], sizes[2])), array.place, array)
 
 
-def array(torch_tensor):
-    """A dense tensor of PyTorch's as an array: its memory, which it must keep while kernels run."""
-    if not torch_tensor.is_contiguous():
-        raise ValueError("an array has no gaps")
-    return Array(torch_tensor.data_ptr(), torch_tensor.numel())
+def array(value, name="array"):
+    """A Buffer, or a dense tensor of PyTorch's on a GPU, as an array: its memory, which must stay while kernels run and
+    does as long as the array. Refusals say `name`."""
+    if isinstance(value, Array):
+        return value
+    if isinstance(value, Buffer):
+        return value.array()
+    _check_is_on_gpu(value, name)
+    if not value.is_contiguous():
+        raise Error("SHAPE", f"{name}: expected memory without gaps, got {_described(value)}")
+    return _placed(Array(value.data_ptr(), value.numel(), dtype_of(value, name)), str(value.device), value)
 
 
-def tensor(torch_tensor):
-    """A bf16 tensor [outer, middle, inner] of PyTorch's, possibly a slice: its memory, as above."""
-    sizes, (outer, middle, inner) = tuple(torch_tensor.shape), torch_tensor.stride()
-    if inner != 1 and sizes[2] > 1:
-        raise ValueError("the inner dimension must be dense")
-    span = 0 if 0 in sizes else (sizes[0] - 1) * outer + (sizes[1] - 1) * middle + sizes[2]
-    return Tensor(Array(torch_tensor.data_ptr(), span), sizes, (outer, middle))
+def tensor(value, name="tensor"):
+    """A tensor [outer, middle, inner] of PyTorch's on a GPU, possibly a slice: its memory, as above."""
+    if isinstance(value, Tensor):
+        return value
+    _check_is_on_gpu(value, name)
+    sizes, strides = tuple(value.shape), value.stride()
+    if len(sizes) != 3:
+        raise Error("SHAPE", f"{name}: expected sizes [outer, middle, inner], got {_described(value)}")
+    if strides[2] != 1 and sizes[2] > 1:
+        raise Error("SHAPE", f"{name}: expected a dense inner dimension, got {_described(value)}")
+    span = 0 if 0 in sizes else (sizes[0] - 1) * strides[0] + (sizes[1] - 1) * strides[1] + sizes[2]
+    memory = Array(value.data_ptr(), span, dtype_of(value, name))
+    return _placed(Tensor(memory, sizes, strides[:2]), str(value.device), value)
+
+
+def _described(torch_tensor):
+    return f"sizes {tuple(torch_tensor.shape)}, strides {tuple(torch_tensor.stride())}"
 
 
 class Operation(_Handle):
@@ -348,11 +449,20 @@ class Operation(_Handle):
 
     def __init__(self, device, name, config):
         super().__init__(name, f"la_{name}_create", device, byref(config))
-        self._run = getattr(library(), f"la_{name}_run")
+        self._run, self._device = getattr(library(), f"la_{name}_run"), device
 
     def run(self, stream, *arguments):
         """Runs it: the arguments are structures (and, for decode, first a plan)."""
-        self._run(self, stream, *(byref(a) if isinstance(a, Structure) else a for a in arguments))
+        self._run(self, stream, *(self._by_reference(a) if isinstance(a, _Struct) else a for a in arguments))
+
+    def _by_reference(self, arguments):
+        for name, memory in arguments.memory.items():
+            self._check_place(name, memory)
+        return byref(arguments)
+
+    def _check_place(self, name, memory):
+        if memory.place not in (None, self._device.place):
+            raise Error("CONFIG", f"{name}: is on {memory.place}, the operation on {self._device.place}")
 
 
 class Decode(Operation):
@@ -365,5 +475,9 @@ class Decode(Operation):
         return size.value
 
     def plan(self, stream, batch, query_tokens, workspace):
-        """A plan in `workspace`, an array of bytes, which must stay as long as the plan."""
-        return _Handle("plan", "la_decode_plan", self, stream, byref(batch), query_tokens, workspace)
+        """A plan in `workspace`, bytes as array() takes them. It keeps them and the batch."""
+        workspace = array(workspace, "workspace")
+        self._check_place("workspace", workspace)
+        plan = _Handle("plan", "la_decode_plan", self, stream, self._by_reference(batch), query_tokens, workspace)
+        plan.arguments = batch, workspace
+        return plan

@@ -26,13 +26,14 @@ pub struct LaCombineArgs {
     pub rows: usize,
     /// Parts to merge.
     pub splits: usize,
-    /// f32 `[splits, rows, L]`: each part's weighted mean; not read where its lse is minus infinity.
+    /// f32 `[splits, rows, L]`: each part's weighted mean; not read where its lse is infinite.
     pub o_partial: LaArray,
-    /// f32 `[splits, rows]`: natural logarithm of each part's sum of exp(score); minus infinity if it saw nothing.
+    /// f32 `[splits, rows]`: natural logarithm of each part's sum of exp(score). Minus infinity, or plus infinity as
+    /// FlashAttention 2 writes it, if it saw nothing; NaN makes the row NaN, lse and latents.
     pub lse_partial: LaArray,
-    /// Out: bf16 `[rows, L]`.
+    /// Out: bf16 `[rows, L]`; zeros where no part saw anything.
     pub o_latent: LaArray,
-    /// Out: f32 `[rows]`.
+    /// Out: f32 `[rows]`; minus infinity where no part saw anything.
     pub lse: LaArray,
 }
 

@@ -7,14 +7,32 @@ use crate::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RopeFormat};
 use crate::error::Error;
 use crate::geometry::Geometry;
 
+/// Bytes.
+pub const LA_DTYPE_U8: u32 = 1;
+/// Signed integers of 32 bits.
+pub const LA_DTYPE_I32: u32 = 2;
+/// Unsigned integers of 32 bits.
+pub const LA_DTYPE_U32: u32 = 3;
+/// Signed integers of 64 bits.
+pub const LA_DTYPE_I64: u32 = 4;
+/// Unsigned integers of 64 bits.
+pub const LA_DTYPE_U64: u32 = 5;
+/// IEEE numbers of 32 bits.
+pub const LA_DTYPE_F32: u32 = 6;
+/// The upper halves of IEEE numbers of 32 bits.
+pub const LA_DTYPE_BF16: u32 = 7;
+
 /// Device memory. An optional array is left out by an address of 0 and no elements.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaArray {
     /// Where it begins, a multiple of an element's size.
     pub address: u64,
-    /// Number of elements; what an element is, the struct that holds the array says.
+    /// Number of elements.
     pub elements: usize,
+    /// What an element is, as whoever filled the memory knows it: LA_DTYPE_U8, ... An array of another type than the
+    /// struct that holds it says is refused; so is 0.
+    pub dtype: u32,
 }
 
 /// A tensor `[outer, middle, inner]` of bf16 numbers whose inner dimension is dense, so that a slice of a wider tensor

@@ -20,7 +20,7 @@ pub struct LaDecodeConfig {
     pub geometry: LaGeometry,
     /// How the cache's bytes lie.
     pub format: LaCacheFormat,
-    /// Factor on every score; 1 / sqrt(R + Dn) in an unscaled model.
+    /// Factor on every score, finite; 1 / sqrt(R + Dn) in an unscaled model.
     pub scale: f32,
     /// 0: work is balanced over the device. Otherwise sequences are cut at multiples of so many tokens, and a query's
     /// result is the same to the bit whatever else is in the batch.

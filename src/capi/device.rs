@@ -2,9 +2,10 @@
 
 use std::ffi::{CString, c_char, c_void};
 
-use super::data::LaArray;
+use super::data::{LA_DTYPE_U8, LaArray};
 use super::status::{Failure, LaStatus, Outcome, create, destroy, give, read, report};
 use crate::device::{Buffer, Device, Stream};
+use crate::error::Error;
 
 /// A GPU, or the simulator. What is made for a device keeps it alive, so it may be destroyed at any time.
 pub struct LaDevice {
@@ -102,7 +103,8 @@ pub unsafe extern "C" fn la_stream_destroy(stream: *mut LaStream) {
 }
 
 /// Device memory, for programs that have no allocator of their own. It begins on a multiple of 256 bytes and may hold
-/// anything; the simulator reports reads of what was not written.
+/// anything; the simulator reports reads of what was not written. More than the device has is refused with
+/// LA_STATUS_DRIVER; the simulator has 80 GiB, which take this computer's memory only where they are written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_buffer_create(device: *const LaDevice, bytes: usize, out: *mut *mut LaBuffer) -> LaStatus {
     // SAFETY: as the header says.
@@ -130,7 +132,7 @@ pub unsafe extern "C" fn la_upload(device: *const LaDevice, to: u64, from: *cons
     report(|| {
         // SAFETY: as the header says.
         let (mut to, values) = unsafe {
-            let to = LaArray { address: to, elements: bytes }.view_mut(&read("device", device)?.device, "to")?;
+            let to = bytes_at(to, bytes).view_mut(&read("device", device)?.device, "to")?;
             (to, std::slice::from_raw_parts(host("from", from.cast_mut(), bytes)?, bytes))
         };
         Ok(to.write(values)?)
@@ -144,8 +146,7 @@ pub unsafe extern "C" fn la_download(device: *const LaDevice, from: u64, to: *mu
         // SAFETY: as the header says; the copy does not overlap what was just allocated.
         unsafe {
             let to = host("to", to, bytes)?;
-            let from =
-                LaArray { address: from, elements: bytes }.view::<u8>(&read("device", device)?.device, "from")?;
+            let from = bytes_at(from, bytes).view::<u8>(&read("device", device)?.device, "from")?;
             let values = from.to_vec()?;
             std::ptr::copy_nonoverlapping(values.as_ptr(), to, bytes);
         }
@@ -153,8 +154,16 @@ pub unsafe extern "C" fn la_download(device: *const LaDevice, from: u64, to: *mu
     })
 }
 
+fn bytes_at(address: u64, bytes: usize) -> LaArray {
+    LaArray { address, elements: bytes, dtype: LA_DTYPE_U8 }
+}
+
 /// A pointer to host memory, which may be null if it is to hold nothing.
 fn host(what: &'static str, pointer: *mut c_void, bytes: usize) -> Outcome<*mut u8> {
+    if isize::try_from(bytes).is_err() {
+        let (expected, got) = ("memory that a process can have".into(), format!("{bytes} bytes"));
+        return Err(Error::Shape { what, expected, got }.into());
+    }
     match (pointer.is_null(), bytes) {
         (true, 0) => Ok(std::ptr::NonNull::dangling().as_ptr()),
         (true, _) => Err(Failure::Null(what)),

@@ -2,10 +2,21 @@
 
 use half::bf16;
 
-use super::data::{LaArray, LaTensor};
+use super::data::*;
 use super::status::{Failure, Outcome};
 use crate::device::{Device, Element, Shape, Tensor, TensorMut, View, ViewMut};
 use crate::error::Error;
+
+/// What a `dtype` says, with the name that [`Element::NAME`] has for it.
+const DTYPES: [(u32, &str); 7] = [
+    (LA_DTYPE_U8, u8::NAME),
+    (LA_DTYPE_I32, i32::NAME),
+    (LA_DTYPE_U32, u32::NAME),
+    (LA_DTYPE_I64, i64::NAME),
+    (LA_DTYPE_U64, u64::NAME),
+    (LA_DTYPE_F32, f32::NAME),
+    (LA_DTYPE_BF16, bf16::NAME),
+];
 
 // Whoever calls from C owns the memory and promises to keep it. The empty slices below stand for that owner.
 impl LaArray {
@@ -51,11 +62,23 @@ impl LaArray {
         if self.address == 0 && self.elements > 0 {
             return Err(Failure::Null(what));
         }
-        let size = size_of::<T>() as u64;
-        if self.address.is_multiple_of(size) {
-            return Ok(());
+        let given = DTYPES.iter().find(|(dtype, _)| *dtype == self.dtype).map(|(_, name)| *name);
+        if given != Some(T::NAME) {
+            let got = given.map_or_else(|| format!("dtype {}, which is no LA_DTYPE", self.dtype), String::from);
+            return Err(Error::Shape { what, expected: format!("elements of {}", T::NAME), got }.into());
         }
-        Err(Error::Alignment { what, expected: format!("a multiple of {size} bytes"), got: self.address }.into())
+        let size = size_of::<T>() as u64;
+        if !self.address.is_multiple_of(size) {
+            let expected = format!("a multiple of {size} bytes");
+            return Err(Error::Alignment { what, expected, got: self.address }.into());
+        }
+        let end = (self.elements as u64).checked_mul(size).and_then(|bytes| self.address.checked_add(bytes));
+        if end.is_none() {
+            let expected = "memory that ends within 64 bits of address".into();
+            let got = format!("{} elements of {} at {:#x}", self.elements, T::NAME, self.address);
+            return Err(Error::Shape { what, expected, got }.into());
+        }
+        Ok(())
     }
 }
 

@@ -59,7 +59,7 @@ pub struct LaRopeAppendArgs {
     pub frequency_index: LaArray,
     /// Left out, or f32 `[L]`: gain of an RMSNorm over the latent.
     pub norm_gain: LaArray,
-    /// Added to the mean square under the norm's root.
+    /// Added to the mean square under the norm's root: finite, not negative.
     pub norm_epsilon: f32,
     /// Left out, or f32 `[L]`: added to the latent after the norm.
     pub bias: LaArray,

@@ -17,7 +17,7 @@ pub enum LaStatus {
     NullPointer = 1,
     /// A model's sizes contradict each other.
     Geometry = 2,
-    /// A tensor or array has the wrong number of elements.
+    /// A tensor or array has the wrong number of elements, or elements of the wrong type.
     Shape = 3,
     /// An index lies outside of what it points into.
     Index = 4,
@@ -37,7 +37,7 @@ pub enum LaStatus {
     UnsupportedArch = 11,
     /// This build has no kernels that the device can run.
     NoKernelImage = 12,
-    /// The driver refused a call.
+    /// The driver refused a call, or a device has not enough memory.
     Driver = 13,
     /// A kernel could not be loaded, or the simulator found it doing something wrong.
     Kernel = 14,

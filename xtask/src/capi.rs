@@ -67,7 +67,8 @@ pub fn check() -> Result<()> {
         let foreign: Vec<_> = dynamic(&library, "NEEDED")?.into_iter().filter(is_foreign).collect();
         ensure!(foreign.is_empty(), "{} needs {foreign:?}", library.display());
     }
-    for script in ["tests/python/mirror.py", "examples/python/decode.py", "tests/python/peers.py"] {
+    let scripts = ["tests/python/mirror.py", "tests/python/arguments.py", "tests/python/peers.py"];
+    for script in scripts.into_iter().chain(["examples/python/decode.py"]) {
         run(setup::python_with_numpy()?.arg(crate::root().join(script)))?;
     }
     Ok(())
