@@ -196,8 +196,5 @@ fn refuse_what_is_not_computed(config: Fields) -> Result<()> {
     if config.flag("use_sliding_window")? {
         return refuse("use_sliding_window".into(), "attention over a sliding window is not supported");
     }
-    if let Some(part) = config.optional_number("partial_rotary_factor")?.filter(|part| *part != 1.0) {
-        return refuse(format!("partial_rotary_factor {part}"), "only models that rotate whole heads can be read");
-    }
     Ok(())
 }

@@ -21,6 +21,11 @@ impl<'a> Fields<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// The keys that are there, with their values.
+    pub fn present(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        self.map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.as_str(), value))
+    }
+
     pub fn error(&self, why: String) -> Error {
         Error::File { path: self.path.to_owned(), why }
     }
@@ -79,6 +84,11 @@ impl<'a> Fields<'a> {
     /// A switch; absent means off.
     pub fn flag(&self, key: &str) -> Result<bool> {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(false))
+    }
+
+    /// A switch that is `absent` without its key. Unlike elsewhere, null is not absence: transformers takes it for off.
+    pub fn switch(&self, key: &str, absent: bool) -> Result<bool> {
+        if self.map.contains_key(key) { self.flag(key) } else { Ok(absent) }
     }
 
     pub fn optional_text(&self, key: &str) -> Result<Option<&'a str>> {

@@ -3,10 +3,12 @@
 use std::f64::consts::TAU;
 
 use super::fields::Fields;
+use super::rope_object::{RopeObject, refuse_partial_rotation, theta};
 use crate::error::{Error, Result};
 use crate::rope::theta_frequencies;
 
 /// What a configuration says about rotation.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rotation {
     pub theta: f32,
     pub inverse_frequencies: Vec<f32>,
@@ -18,52 +20,43 @@ pub(crate) struct Rotation {
 
 impl Rotation {
     /// Reads `rope_theta` and `rope_scaling` (or `rope_parameters`, which newer configurations have instead) for
-    /// a rotation of `dim` dimensions. YaRN is for DeepSeek only, where it also changes the softmax scale.
-    pub fn parse(config: Fields, dim: usize, allow_yarn: bool) -> Result<Self> {
-        let scaling = match config.optional_object("rope_parameters")? {
-            Some(parameters) => Some(parameters),
-            None => config.optional_object("rope_scaling")?,
+    /// a rotation of `dim` dimensions. YaRN is for DeepSeek only, where scaling also changes the softmax scale.
+    pub fn parse(config: Fields, dim: usize, deepseek: bool) -> Result<Self> {
+        refuse_partial_rotation(config)?;
+        let parameters = RopeObject::find(config, "rope_parameters", deepseek)?;
+        let mut rotation = match (parameters, RopeObject::find(config, "rope_scaling", deepseek)?) {
+            (Some(parameters), Some(scaling)) => agreed(parameters, scaling, dim)?,
+            (Some(object), None) | (None, Some(object)) => object.rotation(dim)?,
+            (None, None) => Self::plain(theta(config, None)?, dim),
         };
-        let nested_theta = scaling.map(|s| s.optional_positive("rope_theta")).transpose()?.flatten();
-        let theta = nested_theta.or(config.optional_positive("rope_theta")?).unwrap_or(10_000.0) as f32;
-        let plain = theta_frequencies(theta, dim);
-        let mut rotation = Self { theta, inverse_frequencies: plain, gain: 1.0, score_factor: 1.0 };
 
         // What `save_mha2mla` writes for a model whose scaling has no name, such as a GGUF file's table of factors.
         if let Some(own) = config.optional_object("latent_attention")?
             && let Some(frequencies) = explicit_frequencies(own, dim)?
         {
-            rotation.inverse_frequencies = frequencies;
-            return Ok(rotation);
-        }
-        let Some(scaling) = scaling else { return Ok(rotation) };
-        let kind = match scaling.optional_text("rope_type")? {
-            Some(kind) => kind,
-            None => scaling.optional_text("type")?.unwrap_or("default"),
-        };
-        match kind {
-            "default" => {}
-            "linear" => {
-                let factor = scaling.positive("factor")?;
-                rotation.scale_each(|f| f / factor);
-            }
-            "llama3" => {
-                let rule = Llama3::parse(scaling)?;
-                rotation.scale_each(|f| rule.scale(f));
-            }
-            "yarn" if allow_yarn => rotation.apply_yarn(scaling, config, dim)?,
-            other => {
-                let yarn = if allow_yarn { ", yarn" } else { "" };
+            if rotation != Self::plain(f64::from(rotation.theta), dim) {
                 return Err(Error::Config {
-                    what: format!("rope_scaling type `{other}` in {}", config.path.display()),
-                    why: format!("the types known for this architecture are default, linear, llama3{yarn}"),
+                    what: format!("scaling of the rotation in {}", config.path.display()),
+                    why: "`latent_attention.inverse_frequencies` are the frequencies of all pairs, scaling included; \
+                          no object may scale them again"
+                        .into(),
                 });
             }
+            rotation.inverse_frequencies = frequencies;
         }
-        match rotation.inverse_frequencies.iter().find(|f| !f.is_finite()) {
-            Some(bad) => Err(config.error(format!("rope_scaling `{kind}` yields the frequency {bad}"))),
-            None => Ok(rotation),
-        }
+        Ok(rotation)
+    }
+
+    /// A rotation without scaling.
+    pub fn plain(theta: f64, dim: usize) -> Self {
+        let theta = theta as f32;
+        Self { theta, inverse_frequencies: theta_frequencies(theta, dim), gain: 1.0, score_factor: 1.0 }
+    }
+
+    /// The first number that overflowed or is none, if there is one.
+    pub fn not_finite(&self) -> Option<f64> {
+        let frequencies = self.inverse_frequencies.iter().map(|&f| f64::from(f));
+        frequencies.chain([self.gain, self.score_factor]).find(|x| !x.is_finite())
     }
 
     fn scale_each(&mut self, rule: impl Fn(f64) -> f64) {
@@ -72,65 +65,91 @@ impl Rotation {
         }
     }
 
+    /// Every frequency is divided by `factor`.
+    pub fn apply_linear(&mut self, object: &RopeObject) -> Result<()> {
+        let factor = object.own.positive("factor")?;
+        self.scale_each(|f| f / factor);
+        Ok(())
+    }
+
+    /// Llama 3.1's rule: short wavelengths stay, long ones are stretched by `factor`, and a ramp lies between.
+    pub fn apply_llama3(&mut self, object: &RopeObject) -> Result<()> {
+        let factor = object.own.positive("factor")?;
+        let low = object.own.positive("low_freq_factor")?;
+        let high = object.own.positive("high_freq_factor")?;
+        let original = object.original_positions()?;
+        if high <= low {
+            let why = format!("`high_freq_factor` {high} must exceed `low_freq_factor` {low}");
+            return Err(object.own.error(why));
+        }
+        self.scale_each(|f| {
+            let turns = original * f / TAU;
+            let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+            (1.0 - kept) * f / factor + kept * f
+        });
+        Ok(())
+    }
+
     /// YaRN (arXiv 2309.00071) as DeepSeek uses it: frequencies that turn often within the original context stay,
-    /// those that never complete a turn are slowed by `factor`, and a ramp lies between.
-    fn apply_yarn(&mut self, scaling: Fields, config: Fields, dim: usize) -> Result<()> {
-        let factor = scaling.positive("factor")?;
-        let original = match scaling.optional_positive("original_max_position_embeddings")? {
-            Some(original) => original,
-            None => config.positive("max_position_embeddings")?,
-        };
-        let beta_fast = scaling.optional_positive("beta_fast")?.unwrap_or(32.0);
-        let beta_slow = scaling.optional_positive("beta_slow")?.unwrap_or(1.0);
-        let mscale = scaling.optional_number("mscale")?.unwrap_or(1.0);
-        let mscale_all = scaling.optional_number("mscale_all_dim")?.unwrap_or(0.0);
+    /// those that never complete a turn are slowed by `factor`, and a ramp lies between. It runs from one whole pair
+    /// to another unless `truncate` is off.
+    ///
+    /// The gain is that of DeepSeek's published code, where `mscale` defaults to 1 and `mscale_all_dim` to 0. Where
+    /// exactly one of the two is there, transformers differs: its gain is then that of both missing.
+    pub fn apply_yarn(&mut self, object: &RopeObject, dim: usize) -> Result<()> {
+        let own = object.own;
+        let factor = own.positive("factor")?;
+        let original = object.original_positions()?;
+        let beta_fast = own.optional_positive("beta_fast")?.unwrap_or(32.0);
+        let beta_slow = own.optional_positive("beta_slow")?.unwrap_or(1.0);
+        let truncate = own.switch("truncate", true)?;
 
         // The pair that completes `turns` turns within the original context.
         let pair_of = |turns: f64| dim as f64 * (original / (turns * TAU)).ln() / (2.0 * f64::from(self.theta).ln());
-        let low = pair_of(beta_fast).floor().max(0.0);
-        let high = pair_of(beta_slow).ceil().min(dim as f64 - 1.0);
+        let (first, last) = (pair_of(beta_fast), pair_of(beta_slow));
+        let (first, last) = if truncate { (first.floor(), last.ceil()) } else { (first, last) };
+        let (low, high) = (first.max(0.0), last.min(dim as f64 - 1.0));
         let width = if high == low { 0.001 } else { high - low };
         for (pair, frequency) in self.inverse_frequencies.iter_mut().enumerate() {
             let slowed = ((pair as f64 - low) / width).clamp(0.0, 1.0);
             let plain = f64::from(*frequency);
             *frequency = (plain / factor * slowed + plain * (1.0 - slowed)) as f32;
         }
-        let attention = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
-        self.gain = match scaling.optional_positive("attention_factor")? {
+        self.gain = match own.optional_positive("attention_factor")? {
             Some(given) => given,
-            None => attention(mscale) / attention(mscale_all),
+            None => {
+                let mscale = own.optional_number("mscale")?.unwrap_or(1.0);
+                yarn_attention(factor, mscale) / yarn_attention(factor, mscale_all_dim(object)?)
+            }
         };
-        self.score_factor = attention(mscale_all).powi(2);
+        Ok(())
+    }
+
+    /// DeepSeek's factor on the softmax scale, which models with `mscale_all_dim` have.
+    pub fn apply_softmax_factor(&mut self, object: &RopeObject) -> Result<()> {
+        self.score_factor = yarn_attention(object.own.positive("factor")?, mscale_all_dim(object)?).powi(2);
         Ok(())
     }
 }
 
-/// Llama 3.1's rule: short wavelengths stay, long ones are stretched by `factor`, and a ramp lies between.
-struct Llama3 {
-    factor: f64,
-    low: f64,
-    high: f64,
-    original: f64,
+fn mscale_all_dim(object: &RopeObject) -> Result<f64> {
+    Ok(object.own.optional_number("mscale_all_dim")?.unwrap_or(0.0))
 }
 
-impl Llama3 {
-    fn parse(scaling: Fields) -> Result<Self> {
-        let rule = Self {
-            factor: scaling.positive("factor")?,
-            low: scaling.positive("low_freq_factor")?,
-            high: scaling.positive("high_freq_factor")?,
-            original: scaling.positive("original_max_position_embeddings")?,
-        };
-        if rule.high <= rule.low {
-            return Err(scaling.error("`high_freq_factor` must exceed `low_freq_factor`".into()));
-        }
-        Ok(rule)
-    }
+/// YaRN's factor on queries and keys for a context that is `factor` times as long.
+fn yarn_attention(factor: f64, mscale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
+}
 
-    fn scale(&self, frequency: f64) -> f64 {
-        let turns = self.original * frequency / TAU;
-        let kept = ((turns - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
-        (1.0 - kept) * frequency / self.factor + kept * frequency
+/// The rotation that both objects mean. Programs differ in which of the two they take, and what they lose with it.
+fn agreed(parameters: RopeObject, scaling: RopeObject, dim: usize) -> Result<Rotation> {
+    match (parameters.rotation(dim), scaling.rotation(dim)) {
+        (Ok(first), Ok(second)) if first == second => Ok(first),
+        (Err(error), _) if parameters.own.map == scaling.own.map => Err(error),
+        _ => Err(Error::Config {
+            what: format!("`rope_parameters` and `rope_scaling` in {}", parameters.own.path.display()),
+            why: format!("are both there and differ: {}; {}; keep one", parameters.describe()?, scaling.describe()?),
+        }),
     }
 }
 

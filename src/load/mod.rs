@@ -38,6 +38,7 @@ mod frequencies;
 mod gguf;
 mod kept_pairs;
 mod mha2mla;
+mod rope_object;
 mod safetensors;
 mod save;
 mod source;

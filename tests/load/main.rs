@@ -9,5 +9,6 @@ mod fixture;
 mod gguf;
 mod hugging_face;
 mod mha2mla;
+mod rope;
 mod save;
 mod scores;

@@ -1,0 +1,140 @@
+//! One `rope_scaling` or `rope_parameters` object of a configuration.
+
+use super::fields::Fields;
+use super::frequencies::Rotation;
+use crate::error::{Error, Result};
+
+/// Base of the frequencies where a configuration names none.
+const DEFAULT_THETA: f64 = 10_000.0;
+/// Keys that may stand beside every type of scaling.
+const COMMON_KEYS: &[&str] = &["rope_type", "type", "rope_theta", "partial_rotary_factor"];
+
+/// What an object says, and what the configuration around it adds.
+#[derive(Clone, Copy)]
+pub(crate) struct RopeObject<'a> {
+    pub name: &'static str,
+    /// The object's own keys.
+    pub own: Fields<'a>,
+    /// The configuration's keys.
+    pub config: Fields<'a>,
+    /// Whether the model is one of DeepSeek's, which know YaRN and scale the softmax by `mscale_all_dim`.
+    pub deepseek: bool,
+}
+
+/// The base of the frequencies: an object's own `rope_theta` goes before that of the configuration.
+pub(crate) fn theta(config: Fields, object: Option<Fields>) -> Result<f64> {
+    let nested = object.map(|own| own.optional_positive("rope_theta")).transpose()?.flatten();
+    Ok(nested.or(config.optional_positive("rope_theta")?).unwrap_or(DEFAULT_THETA))
+}
+
+/// Refuses models that rotate a part of each head. Old configurations say so at the top, newer ones in the object.
+pub(crate) fn refuse_partial_rotation(fields: Fields) -> Result<()> {
+    match fields.optional_number("partial_rotary_factor")?.filter(|part| *part != 1.0) {
+        None => Ok(()),
+        Some(part) => Err(Error::Config {
+            what: format!("partial_rotary_factor {part} in {}", fields.path.display()),
+            why: "only models that rotate whole heads can be read".into(),
+        }),
+    }
+}
+
+impl<'a> RopeObject<'a> {
+    /// The object of that name, if the configuration has it.
+    pub fn find(config: Fields<'a>, name: &'static str, deepseek: bool) -> Result<Option<Self>> {
+        Ok(config.optional_object(name)?.map(|own| Self { name, own, config, deepseek }))
+    }
+
+    /// The rotation of `dim` dimensions that the object means.
+    pub fn rotation(&self, dim: usize) -> Result<Rotation> {
+        refuse_partial_rotation(self.own)?;
+        let mut rotation = Rotation::plain(theta(self.config, Some(self.own))?, dim);
+        let kind = self.kind()?;
+        match kind {
+            "default" => self.refuse_other_keys(kind, &[])?,
+            "linear" => {
+                self.refuse_other_keys(kind, &["factor"])?;
+                rotation.apply_linear(self)?;
+            }
+            "llama3" => {
+                let keys = &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"];
+                self.refuse_other_keys(kind, keys)?;
+                rotation.apply_llama3(self)?;
+            }
+            "yarn" if self.deepseek => {
+                let keys = &[
+                    "factor",
+                    "original_max_position_embeddings",
+                    "beta_fast",
+                    "beta_slow",
+                    "truncate",
+                    "mscale",
+                    "attention_factor",
+                ];
+                self.refuse_other_keys(kind, keys)?;
+                rotation.apply_yarn(self, dim)?;
+            }
+            other => {
+                let yarn = if self.deepseek { ", yarn" } else { "" };
+                return Err(Error::Config {
+                    what: format!("{} type `{other}` in {}", self.name, self.own.path.display()),
+                    why: format!("the types known for this architecture are default, linear, llama3{yarn}"),
+                });
+            }
+        }
+        if self.scales_softmax(kind) {
+            rotation.apply_softmax_factor(self)?;
+        }
+        match rotation.not_finite() {
+            Some(bad) => Err(self.own.error(format!("{} `{kind}` yields the factor or frequency {bad}", self.name))),
+            None => Ok(rotation),
+        }
+    }
+
+    /// `rope_type`, which older configurations call `type`; some have both.
+    fn kind(&self) -> Result<&'a str> {
+        match (self.own.optional_text("rope_type")?, self.own.optional_text("type")?) {
+            (Some(kind), Some(old)) if kind != old => Err(Error::Config {
+                what: format!("{} in {}", self.name, self.own.path.display()),
+                why: format!("`rope_type` says `{kind}` and `type` says `{old}`; remove the wrong one"),
+            }),
+            (kind, old) => Ok(kind.or(old).unwrap_or("default")),
+        }
+    }
+
+    /// DeepSeek's softmax scale takes `mscale_all_dim` into account whatever the type, YaRN or not.
+    fn scales_softmax(&self, kind: &str) -> bool {
+        self.deepseek && kind != "default"
+    }
+
+    /// A key that no rule reads would change what the model computes elsewhere, and not here.
+    fn refuse_other_keys(&self, kind: &str, keys: &[&str]) -> Result<()> {
+        let softmax = self.scales_softmax(kind).then_some("mscale_all_dim");
+        let known: Vec<&str> = keys.iter().copied().chain(softmax).collect();
+        let is_known = |key: &str| COMMON_KEYS.contains(&key) || known.contains(&key);
+        let Some((key, value)) = self.own.present().find(|(key, _)| !is_known(key)) else { return Ok(()) };
+        let why = if value.is_object() {
+            "rotations that differ between types of layers cannot be read".to_owned()
+        } else {
+            format!("type `{kind}` knows {}", [COMMON_KEYS, &known].concat().join(", "))
+        };
+        Err(Error::Config { what: format!("unknown key `{}.{key}` in {}", self.name, self.own.path.display()), why })
+    }
+
+    /// Tokens of the context before it was stretched. As in transformers, a value at the top of the configuration
+    /// goes before the object's own, and `max_position_embeddings` stands in for both.
+    pub fn original_positions(&self) -> Result<f64> {
+        let key = "original_max_position_embeddings";
+        match self.config.optional_positive(key)?.or(self.own.optional_positive(key)?) {
+            Some(original) => Ok(original),
+            None => self.config.positive("max_position_embeddings"),
+        }
+    }
+
+    /// What the object means, for a message: its type, the base of its frequencies, and its other keys.
+    pub fn describe(&self) -> Result<String> {
+        let others = self.own.present().filter(|(key, _)| !["rope_type", "type", "rope_theta"].contains(key));
+        let others: String = others.map(|(key, value)| format!(", {key} {value}")).collect();
+        let theta = theta(self.config, Some(self.own))?;
+        Ok(format!("`{}` means type `{}` with rope_theta {theta}{others}", self.name, self.kind()?))
+    }
+}
