@@ -1,5 +1,7 @@
 //! A model's configuration, from `config.json` or from what a GGUF file says.
 
+use serde_json::Value;
+
 use super::fields::Fields;
 use super::frequencies::Rotation;
 use crate::error::{Error, Result};
@@ -18,29 +20,45 @@ pub enum Architecture {
     DeepSeek,
 }
 
-impl Architecture {
-    /// Names in `architectures` and `model_type`, and the family they belong to.
-    const KNOWN: &[(&str, &str, Self)] = &[
-        ("LlamaForCausalLM", "llama", Self::Llama),
-        ("Qwen2ForCausalLM", "qwen2", Self::Qwen2),
-        ("DeepseekV2ForCausalLM", "deepseek_v2", Self::DeepSeek),
-        ("DeepseekV3ForCausalLM", "deepseek_v3", Self::DeepSeek),
+/// A class of models, by the names that configurations give it.
+struct KnownClass {
+    /// In `architectures`.
+    class: &'static str,
+    /// In `model_type`.
+    kind: &'static str,
+    family: Architecture,
+    /// Whether `rope_interleave` says how dimensions pair.
+    pairs_key: bool,
+}
+
+impl KnownClass {
+    const ALL: &[Self] = &[
+        Self { class: "LlamaForCausalLM", kind: "llama", family: Architecture::Llama, pairs_key: false },
+        Self { class: "Qwen2ForCausalLM", kind: "qwen2", family: Architecture::Qwen2, pairs_key: false },
+        Self { class: "DeepseekV2ForCausalLM", kind: "deepseek_v2", family: Architecture::DeepSeek, pairs_key: false },
+        Self { class: "DeepseekV3ForCausalLM", kind: "deepseek_v3", family: Architecture::DeepSeek, pairs_key: true },
     ];
 
-    fn parse(config: Fields) -> Result<Self> {
+    fn parse(config: Fields) -> Result<&'static Self> {
         let class = config.optional_array("architectures")?.and_then(|names| names.first()).and_then(|v| v.as_str());
         let model_type = config.optional_text("model_type")?;
-        let known = Self::KNOWN.iter().find(|(name, kind, _)| match class {
-            Some(class) => *name == class,
-            None => Some(*kind) == model_type,
+        let known = Self::ALL.iter().find(|known| match class {
+            Some(class) => known.class == class,
+            None => Some(known.kind) == model_type,
         });
-        known.map(|&(_, _, family)| family).ok_or_else(|| {
-            let names: Vec<_> = Self::KNOWN.iter().map(|(name, _, _)| *name).collect();
+        known.ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|known| known.class).collect();
             Error::Config {
                 what: format!("architecture `{}` in {}", class.or(model_type).unwrap_or("none"), config.path.display()),
                 why: format!("known architectures are {}", names.join(", ")),
             }
         })
+    }
+
+    /// Which dimensions of a rope head make a pair: neighbours, unless DeepSeek-V3 says otherwise. V2 has no say.
+    fn pairing(&self, config: Fields) -> Result<Pairing> {
+        let interleaved = !self.pairs_key || config.switch("rope_interleave", true)?;
+        Ok(if interleaved { Pairing::Interleaved } else { Pairing::Half })
     }
 }
 
@@ -78,7 +96,8 @@ pub struct ModelConfig {
     pub vocab: usize,
     /// Longest context the model was made for.
     pub max_positions: usize,
-    /// Epsilon of every RMSNorm.
+    /// Epsilon of the RMSNorms over the residual stream. Those over DeepSeek's latents have one of their own, 1e-6,
+    /// which [`Checkpoint::attention`](super::Checkpoint::attention) puts into the layer.
     pub norm_epsilon: f32,
     /// Base of the rotation frequencies, before scaling.
     pub rope_theta: f32,
@@ -105,12 +124,13 @@ pub struct ModelConfig {
 impl ModelConfig {
     /// Reads Hugging Face's keys. Everything that later code multiplies or allocates by is bounded here.
     pub(crate) fn parse(config: Fields) -> Result<Self> {
-        let architecture = Architecture::parse(config)?;
+        let known = KnownClass::parse(config)?;
+        let architecture = known.family;
         refuse_what_is_not_computed(config)?;
         let hidden = config.size("hidden_size")?;
         let query_heads = config.size("num_attention_heads")?;
         let deepseek = match architecture {
-            Architecture::DeepSeek => Some(parse_deepseek(config, query_heads)?),
+            Architecture::DeepSeek => Some(parse_deepseek(config, query_heads, known.pairing(config)?)?),
             Architecture::Llama | Architecture::Qwen2 => None,
         };
         let (kv_heads, head_dim, rotated) = match &deepseek {
@@ -159,7 +179,7 @@ fn dense_head_dim(config: Fields, hidden: usize, query_heads: usize) -> Result<u
     }
 }
 
-fn parse_deepseek(config: Fields, query_heads: usize) -> Result<DeepSeekDims> {
+fn parse_deepseek(config: Fields, query_heads: usize, pairing: Pairing) -> Result<DeepSeekDims> {
     let geometry = Geometry::deepseek(
         query_heads,
         config.size("kv_lora_rank")?,
@@ -168,12 +188,7 @@ fn parse_deepseek(config: Fields, query_heads: usize) -> Result<DeepSeekDims> {
         config.size("v_head_dim")?,
     )?;
     check_width(config, query_heads, geometry.value_dim)?;
-    let interleaved = config.value("rope_interleave").is_none() || config.flag("rope_interleave")?;
-    Ok(DeepSeekDims {
-        geometry,
-        query_rank: config.optional_size("q_lora_rank")?,
-        pairing: if interleaved { Pairing::Interleaved } else { Pairing::Half },
-    })
+    Ok(DeepSeekDims { geometry, query_rank: config.optional_size("q_lora_rank")?, pairing })
 }
 
 /// Index tables are made from these two sizes before any tensor is seen.
@@ -195,6 +210,20 @@ fn refuse_what_is_not_computed(config: Fields) -> Result<()> {
     }
     if config.flag("use_sliding_window")? {
         return refuse("use_sliding_window".into(), "attention over a sliding window is not supported");
+    }
+    if let Some(quantised) = config.value("quantization_config") {
+        let method = quantised.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
+        let what = format!("quantization_config (quant_method `{method}`)");
+        return refuse(what, "quantised weights can be read from GGUF files only");
+    }
+    if config.value("per_layer_config").is_some() {
+        return refuse("per_layer_config".into(), "layers that differ in their configuration cannot be read");
+    }
+    for (layer, kind) in config.optional_array("layer_types")?.into_iter().flatten().enumerate() {
+        // The second name is an older one of the first.
+        if !matches!(kind.as_str(), Some("full_attention" | "attention")) {
+            return refuse(format!("layer_types[{layer}] = {kind}"), "only layers of full attention can be read");
+        }
     }
     Ok(())
 }

@@ -6,6 +6,10 @@ use crate::error::Result;
 use crate::rope::FrequencyIndex;
 use crate::weights::{LatentAttention, Linear, Matrix, QueryDown, RmsNorm};
 
+/// Epsilon of the norms over the latents of queries and of keys and values. DeepSeek's own code and transformers build
+/// both without naming one, so that they have their class's default whatever `rms_norm_eps` says.
+const LATENT_NORM_EPSILON: f32 = 1e-6;
+
 /// Reads one layer below `module`.
 ///
 /// A query head's rows are its unrotated ones, then its rotated ones; a head's rows of `kv_b_proj` are those of
@@ -20,7 +24,7 @@ pub(crate) fn deepseek_attention(
     let named = |name: &str| format!("{module}.{name}");
     let norm = |name: &str, len| {
         let gain = source.read(&named(name), &[len])?;
-        Ok::<_, crate::Error>(RmsNorm { gain, epsilon: model.norm_epsilon })
+        Ok::<_, crate::Error>(RmsNorm { gain, epsilon: LATENT_NORM_EPSILON })
     };
     let (query_down, query_name, query_inputs) = match dims.query_rank {
         None => (None, "q_proj", model.hidden),

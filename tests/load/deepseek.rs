@@ -122,3 +122,39 @@ fn a_mixture_of_experts_keeps_its_attention_readable() {
     let error = checkpoint.block(1).expect_err("experts").to_string();
     assert!(error.contains("mixture of experts") && error.contains("layer 1"), "{error}");
 }
+
+#[test]
+fn rope_interleave_is_heard_by_v3_where_null_is_off_and_not_by_v2() {
+    let (v2, v3) = ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM");
+    for (class, key, expected) in [
+        (v3, json!({}), Pairing::Interleaved),
+        (v3, json!({"rope_interleave": true}), Pairing::Interleaved),
+        (v3, json!({"rope_interleave": false}), Pairing::Half),
+        (v3, json!({"rope_interleave": null}), Pairing::Half),
+        (v2, json!({}), Pairing::Interleaved),
+        (v2, json!({"rope_interleave": true}), Pairing::Interleaved),
+        (v2, json!({"rope_interleave": false}), Pairing::Interleaved),
+        (v2, json!({"rope_interleave": null}), Pairing::Interleaved),
+    ] {
+        let changed = with(with(config(Value::Null), json!({"architectures": [class]})), key.clone());
+        let (_dir, checkpoint) = reopen(&changed, &model(false, false));
+        let checkpoint = checkpoint.expect("a valid model");
+        assert_eq!(latent(&checkpoint, 0).pairing, expected, "{class} {key}");
+    }
+}
+
+#[test]
+fn latents_are_normed_with_an_epsilon_of_their_own_whatever_the_configuration_says() {
+    for class in ["DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"] {
+        for epsilon in [1e-5f32, 1e-6, 0.25] {
+            let changes = json!({"architectures": [class], "rms_norm_eps": epsilon});
+            let (_dir, checkpoint) = reopen(&with(config(json!(QUERY_RANK)), changes), &model(true, false));
+            let checkpoint = checkpoint.expect("a valid model");
+            let read = latent(&checkpoint, 0);
+            assert_eq!(read.latent_norm.expect("a norm").epsilon, 1e-6, "{class}");
+            assert_eq!(read.query_down.expect("a low-rank query").norm.epsilon, 1e-6, "{class}");
+            assert_eq!(checkpoint.block(0).expect("a dense layer").attention_norm.epsilon, epsilon);
+            assert_eq!(checkpoint.final_norm().expect("a norm").epsilon, epsilon);
+        }
+    }
+}

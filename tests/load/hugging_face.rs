@@ -198,11 +198,29 @@ fn configurations_that_cannot_be_right_are_refused_by_key() {
         (json!({"hidden_act": "gelu"}), "gelu"),
         (json!({"use_sliding_window": true}), "sliding"),
         (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
+        (json!({"layer_types": ["full_attention", "sliding_attention"]}), "layer_types[1] = \"sliding_attention\""),
+        (json!({"layer_types": ["chunked_attention"]}), "chunked_attention"),
+        (json!({"layer_types": "full_attention"}), "layer_types"),
+        (json!({"per_layer_config": {"1": {"sliding_window": 8}}}), "per_layer_config"),
+        (json!({"quantization_config": {"quant_method": "fp8"}}), "quantization_config (quant_method `fp8`)"),
+        (json!({"quantization_config": {}}), "quantization_config"),
         (json!({"eos_token_id": [1, "x"]}), "eos_token_id"),
     ] {
         let (_dir, checkpoint) = reopen(&with(llama_config(), change.clone()), &llama());
         let error = checkpoint.expect_err(&change.to_string()).to_string();
         assert!(error.contains(part), "{change}: {error}");
+    }
+}
+
+#[test]
+fn keys_that_say_what_is_computed_anyway_are_read() {
+    for change in [
+        json!({"layer_types": ["full_attention", "attention"]}),
+        json!({"layer_types": null, "quantization_config": null, "per_layer_config": null}),
+        json!({"sliding_window": 4096, "use_sliding_window": false}),
+    ] {
+        let (_dir, checkpoint) = reopen(&with(llama_config(), change.clone()), &llama());
+        checkpoint.unwrap_or_else(|error| panic!("{change}: {error}"));
     }
 }
 
