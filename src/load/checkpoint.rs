@@ -13,12 +13,16 @@ use super::mha2mla::mha2mla_attention;
 use super::safetensors::SafetensorsSource;
 use super::source::{TensorSource, linear, matrix};
 use super::tokenizer::Tokenizer;
+use super::unread::Recording;
 use crate::error::{Error, Result};
 use crate::weights::{DenseAttention, LatentAttention, Linear, Matrix, RmsNorm};
 
 /// A model on disk. Opening reads headers only; each part is read when it is asked for, and kept nowhere.
 pub struct Checkpoint {
     source: Box<dyn TensorSource>,
+    /// The names of all tensors, sorted, to find those that nothing reads. Empty for GGUF files, of whose tensors only
+    /// those with a counterpart among Hugging Face's are known here.
+    names: Vec<String>,
     directory: PathBuf,
     config: ModelConfig,
     converted: Option<Mha2mlaConfig>,
@@ -57,8 +61,9 @@ pub struct Block {
 /// # Errors
 /// [`Error::Io`] if something cannot be read; [`Error::File`] if a file is cut short or malformed, or lacks a key of
 /// its configuration; [`Error::Config`] if the model needs what this crate does not compute (unknown architectures
-/// and RoPE scalings among others, with those that are known); [`Error::Geometry`] if its sizes contradict each
-/// other; [`Error::Tensor`] if a GGUF tensor lies outside of its file.
+/// and RoPE scalings among others, with those that are known), or its configuration gives it two different rotations;
+/// [`Error::Geometry`] if its sizes contradict each other; [`Error::Tensor`] if a GGUF tensor lies outside of its
+/// file.
 pub fn open(path: &Path) -> Result<Checkpoint> {
     let metadata = std::fs::metadata(path).map_err(|cause| Error::Io { path: path.to_owned(), cause })?;
     if metadata.is_dir() {
@@ -79,7 +84,8 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
     let (config, converted) = parse(&config_path, &json)?;
     let ranks = converted.as_ref().and_then(|converted| converted.ranks_file(path));
     let source = Box::new(SafetensorsSource::directory(path, ranks.as_deref())?);
-    Ok(Checkpoint { source, directory: path.to_owned(), config, converted, json, tokenizer: None })
+    let names = source.names().into_iter().map(str::to_owned).collect();
+    Ok(Checkpoint { source, names, directory: path.to_owned(), config, converted, json, tokenizer: None })
 }
 
 #[cfg(feature = "gguf")]
@@ -87,7 +93,7 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let super::gguf::Gguf { source, config: json, tokenizer } = super::gguf::open(path)?;
     let (config, converted) = parse(path, &json)?;
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-    Ok(Checkpoint { source: Box::new(source), directory, config, converted, json, tokenizer })
+    Ok(Checkpoint { source: Box::new(source), names: Vec::new(), directory, config, converted, json, tokenizer })
 }
 
 #[cfg(not(feature = "gguf"))]
@@ -134,24 +140,27 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Index`] if there is no such layer; [`Error::Tensor`] names a tensor that is missing, mis-shaped or of
-    /// an unknown type; [`Error::Config`] if nothing says which pairs a 2-norm checkpoint keeps.
+    /// an unknown type, or one of the layer's attention that this architecture has no use for (a norm on queries in
+    /// what calls itself Llama); [`Error::Config`] if nothing says which pairs a 2-norm checkpoint keeps.
     pub fn attention(&self, layer: usize) -> Result<Attention> {
         let module = format!("{}.self_attn", self.layer_module(layer)?);
-        let (source, config) = (self.source(), &self.config);
-        match (&config.deepseek, &self.converted) {
+        let (source, config) = (&Recording::new(self.source()), &self.config);
+        let attention = match (&config.deepseek, &self.converted) {
             (Some(dims), _) => deepseek_attention(source, config, dims, &module).map(Attention::Latent),
             (None, Some(converted)) => {
                 mha2mla_attention(source, config, converted, &self.directory, layer, &module).map(Attention::Latent)
             }
             (None, None) => dense_attention(source, config, &module).map(Attention::Dense),
-        }
+        }?;
+        source.refuse_unread(self.names_below(&module), &format!("{:?}'s attention", config.architecture))?;
+        Ok(attention)
     }
 
     /// The norms and the MLP of one layer.
     ///
     /// # Errors
-    /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`],
-    /// [`Error::Config`] if the layer's MLP is a mixture of experts.
+    /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`] (here for
+    /// the tensors beside the attention), [`Error::Config`] if the layer's MLP is a mixture of experts.
     pub fn block(&self, layer: usize) -> Result<Block> {
         let module = self.layer_module(layer)?;
         let (hidden, intermediate) = (self.config.hidden, self.config.intermediate);
@@ -161,14 +170,20 @@ impl Checkpoint {
                 why: "is a mixture of experts, of which only the attention can be read".into(),
             });
         }
-        let mlp = |name: &str, rows, cols| linear(self.source(), &format!("{module}.mlp.{name}"), rows, cols);
-        Ok(Block {
-            attention_norm: self.norm(&format!("{module}.input_layernorm.weight"))?,
-            mlp_norm: self.norm(&format!("{module}.post_attention_layernorm.weight"))?,
+        let source = &Recording::new(self.source());
+        let norm = |name: &str| self.norm(source, &format!("{module}.{name}.weight"));
+        let mlp = |name: &str, rows, cols| linear(source, &format!("{module}.mlp.{name}"), rows, cols);
+        let block = Block {
+            attention_norm: norm("input_layernorm")?,
+            mlp_norm: norm("post_attention_layernorm")?,
             gate: mlp("gate_proj", intermediate, hidden)?,
             up: mlp("up_proj", intermediate, hidden)?,
             down: mlp("down_proj", hidden, intermediate)?,
-        })
+        };
+        let attention = format!("{module}.self_attn.");
+        let beside = self.names_below(&module).filter(|name| !name.starts_with(&attention));
+        source.refuse_unread(beside, &format!("a layer of {:?}", self.config.architecture))?;
+        Ok(block)
     }
 
     /// The token embedding, `[vocab, hidden]`.
@@ -181,7 +196,7 @@ impl Checkpoint {
 
     /// The norm in front of the output head, over `hidden`.
     pub fn final_norm(&self) -> Result<RmsNorm> {
-        self.norm("model.norm.weight")
+        self.norm(self.source(), "model.norm.weight")
     }
 
     /// The output head, `[vocab, hidden]`; `None` if it is the embedding.
@@ -192,9 +207,16 @@ impl Checkpoint {
         matrix(self.source(), "lm_head.weight", self.config.vocab, self.config.hidden).map(Some)
     }
 
-    fn norm(&self, name: &str) -> Result<RmsNorm> {
-        let gain = self.source.read(name, &[self.config.hidden])?;
+    fn norm(&self, source: &dyn TensorSource, name: &str) -> Result<RmsNorm> {
+        let gain = source.read(name, &[self.config.hidden])?;
         Ok(RmsNorm { gain, epsilon: self.config.norm_epsilon })
+    }
+
+    /// The names of all tensors of a module.
+    fn names_below(&self, module: &str) -> impl Iterator<Item = &str> {
+        let prefix = format!("{module}.");
+        let first = self.names.partition_point(|name| *name < prefix);
+        self.names[first..].iter().map(String::as_str).take_while(move |name| name.starts_with(&prefix))
     }
 
     fn layer_module(&self, layer: usize) -> Result<String> {

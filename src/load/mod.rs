@@ -25,6 +25,8 @@
 //!
 //! [`save_mha2mla`] writes a converted model in MHA2MLA's own layout.
 //!
+//! Keys and tensors that would change what a layer computes are read or refused by name; `docs/models.md` lists them.
+//!
 //! Files are untrusted: whatever they hold, the outcome is a value or an [`Error`](crate::Error) that names the
 //! tensor or key, and nothing is allocated that the file's length does not vouch for.
 
@@ -43,6 +45,7 @@ mod safetensors;
 mod save;
 mod source;
 mod tokenizer;
+mod unread;
 
 pub use checkpoint::{Attention, Block, Checkpoint, open};
 pub use config::{Architecture, DeepSeekDims, ModelConfig};

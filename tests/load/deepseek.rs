@@ -158,3 +158,26 @@ fn latents_are_normed_with_an_epsilon_of_their_own_whatever_the_configuration_sa
         }
     }
 }
+
+#[test]
+fn a_tensor_that_deepseeks_attention_has_no_use_for_is_refused_by_name() {
+    for extra in ["kv_b_proj.bias", "q_a_layernorm.weight", "kv_a_layernorm.bias", "indexer.wk.weight"] {
+        let mut tensors = model(false, true);
+        tensors.random(&attention(1, extra), &[HEADS * (NOPE + VALUE)]);
+        let (_dir, checkpoint) = reopen(&config(Value::Null), &tensors);
+        let checkpoint = checkpoint.expect("headers are fine");
+        checkpoint.attention(0).expect("a layer without it");
+        let error = checkpoint.attention(1).expect_err(extra).to_string();
+        assert!(error.contains(&attention(1, extra)) && error.contains("DeepSeek's attention"), "{error}");
+    }
+}
+
+#[test]
+fn layers_behind_the_last_one_are_left_alone() {
+    let mut tensors = model(true, false);
+    tensors.random(&attention(LAYERS, "q_a_proj.weight"), &[QUERY_RANK, HIDDEN]);
+    tensors.random(&format!("model.layers.{LAYERS}.eh_proj.weight"), &[HIDDEN, 2 * HIDDEN]);
+    let (dir, checkpoint) = reopen(&config(json!(QUERY_RANK)), &tensors);
+    checkpoint.expect("a valid model");
+    read_everything(dir.path()).expect("DeepSeek-V3 predicts further tokens with such a layer");
+}

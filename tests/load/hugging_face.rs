@@ -225,6 +225,65 @@ fn keys_that_say_what_is_computed_anyway_are_read() {
 }
 
 #[test]
+fn a_tensor_that_nothing_in_a_layer_reads_is_refused_by_name() {
+    for extra in ["q_norm.weight", "k_norm.weight", "sub_norm.weight", "sinks", "q_proj.weight_scale", "g_proj.weight"]
+    {
+        let mut tensors = llama();
+        tensors.random(&attention(1, extra), &[HEAD_DIM]);
+        let (_dir, checkpoint) = reopen(&llama_config(), &tensors);
+        let checkpoint = checkpoint.expect("headers are fine");
+        checkpoint.attention(0).expect("a layer without it");
+        checkpoint.block(1).expect("what is beside the attention");
+        let error = checkpoint.attention(1).expect_err(extra);
+        assert!(matches!(error, Error::Tensor { .. }), "{error:?}");
+        let text = error.to_string();
+        let parts = [&attention(1, extra), "Llama's attention makes no use of it", "got [8]"];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+    for extra in [
+        "post_feedforward_layernorm.weight",
+        "input_layernorm.bias",
+        "post_attention_layernorm.bias",
+        "mlp.ffn_layernorm.weight",
+        "self_attn_norm.weight",
+    ] {
+        let mut tensors = llama();
+        let name = format!("model.layers.1.{extra}");
+        tensors.random(&name, &[HIDDEN]);
+        let (_dir, checkpoint) = reopen(&llama_config(), &tensors);
+        let checkpoint = checkpoint.expect("headers are fine");
+        checkpoint.attention(1).expect("the attention");
+        checkpoint.block(0).expect("a layer without it");
+        let error = checkpoint.block(1).expect_err(extra).to_string();
+        assert!(error.contains(&name) && error.contains("a layer of Llama makes no use of it"), "{error}");
+    }
+}
+
+#[test]
+fn buffers_of_old_checkpoints_and_every_bias_of_a_projection_are_read() {
+    let mut tensors = llama();
+    for layer in 0..LAYERS {
+        tensors.random(&attention(layer, "rotary_emb.inv_freq"), &[HEAD_DIM / 2]);
+        for (part, rows) in [
+            ("self_attn.q_proj", HEADS * HEAD_DIM),
+            ("self_attn.o_proj", HIDDEN),
+            ("mlp.gate_proj", INTERMEDIATE),
+            ("mlp.down_proj", HIDDEN),
+        ] {
+            tensors.random(&format!("model.layers.{layer}.{part}.bias"), &[rows]);
+        }
+    }
+    // A layer whose number begins with the digits of another's.
+    tensors.random("model.layers.10.self_attn.q_norm.weight", &[HEAD_DIM]);
+    let (dir, checkpoint) = reopen(&llama_config(), &tensors);
+    read_everything(dir.path()).expect("a valid model");
+    let checkpoint = checkpoint.expect("a valid model");
+    assert_eq!(dense(&checkpoint, 1).output.bias, Some(tensors.floats(&attention(1, "o_proj.bias"))));
+    let down = checkpoint.block(0).expect("a block").down;
+    assert_eq!(down.bias, Some(tensors.floats("model.layers.0.mlp.down_proj.bias")));
+}
+
+#[test]
 fn what_is_no_model_says_why() {
     let dir = tempfile::tempdir().expect("a directory");
     let message = || open(dir.path()).expect_err("no model").to_string();

@@ -306,3 +306,17 @@ fn unknown_strategies_and_methods_list_the_known_ones() {
     let (_dir, checkpoint) = reopen(&main_config(json!({"is_baseline": true})), &llama());
     dense(&checkpoint.expect("a valid model"), 0);
 }
+
+#[test]
+fn a_tensor_that_a_converted_layer_has_no_use_for_is_refused_by_name() {
+    let legacy = legacy_config(json!({"partial_rope_version": 1}));
+    for (naming, config) in [(Naming::Main, main_config(json!({}))), (Naming::Legacy, legacy)] {
+        for extra in ["q_norm.weight", "k_proj.weight", "kv_proj.down_k.weight"] {
+            let (mut tensors, _) = model(naming, [[0, 1]; KV_HEADS]);
+            tensors.random(&attention(0, extra), &[HEAD_DIM]);
+            let (_dir, checkpoint) = reopen(&config, &tensors);
+            let error = checkpoint.expect("headers are fine").attention(0).expect_err(extra).to_string();
+            assert!(error.contains(&attention(0, extra)) && error.contains("makes no use of it"), "{error}");
+        }
+    }
+}
