@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use candle_core::{DType, Device, Result, Storage, Tensor};
 
 use super::plan::HostBatch;
+use super::refused;
 use crate::cache::{CacheLayout, PageTable, PagedCache, Sequences};
 use crate::error::Error;
 use crate::geometry::Geometry;
@@ -117,7 +118,7 @@ struct UsedPages {
 impl UsedPages {
     fn copy(layout: &CacheLayout, cache: &Tensor, batch: &HostBatch) -> Result<Self> {
         let (storage, place) = cache.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else { candle_core::bail!("cache: is not on the CPU") };
+        let Storage::Cpu(storage) = &*storage else { return Err(refused("cache", "is not on the CPU")) };
         let bytes = &storage.as_slice::<u8>()?[place.start_offset()..];
         let (mut used, mut indptr) = (Vec::new(), vec![0]);
         for sequence in 0..batch.sequences().len() {

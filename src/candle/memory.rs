@@ -9,6 +9,7 @@ use crate::error::Error;
 
 #[cfg(feature = "candle-cuda")]
 use super::cuda;
+use super::refused;
 
 /// A type of number that kernels and candle both have.
 #[cfg(not(feature = "candle-cuda"))]
@@ -72,7 +73,7 @@ impl Memory {
                 let address = cuda::address::<T>(storage, layout.start_offset())?;
                 Numbers::InPlace { device: self.device.clone(), address, extent }
             }
-            _ => candle_core::bail!("{what}: is on another device"),
+            _ => return Err(refused(what, "is on another device")),
         };
         Ok(Lent { what, tensor, numbers, _lock: lock })
     }
@@ -159,7 +160,7 @@ impl<T: Element> Lent<'_, T> {
         let strides = match *self.tensor.stride() {
             [outer, middle, _] => [outer, middle],
             [outer, _] => [outer, sizes[2]],
-            _ => candle_core::bail!("{}: has {} dimensions", self.what, self.tensor.rank()),
+            _ => return Err(refused(self.what, &format!("has {} dimensions", self.tensor.rank()))),
         };
         Ok(device::Tensor::new(self.view(), Shape { sizes, strides })?)
     }

@@ -93,8 +93,8 @@ impl Mla {
             Device::Cuda(cuda) => Backend::Kernels(Box::new(Kernels::new(memory::Memory::cuda(cuda)?, &config)?)),
             other => {
                 let what = if other.is_cuda() { "CUDA" } else { "Metal" };
-                let why = "the device must be the CPU or, in a build with feature `candle-cuda`, a CUDA device".into();
-                return Err(Error::Config { what: what.into(), why }.into());
+                let why = "the device must be the CPU or, in a build with feature `candle-cuda`, a CUDA device";
+                return Err(refused(what, why));
             }
         };
         Self::with_backend(device, config, backend)
@@ -225,8 +225,7 @@ impl Mla {
         plan: &mut MlaPlan,
     ) -> Result<(Tensor, Tensor)> {
         if plan.config != self.config {
-            let why = "was made by operations of another configuration".into();
-            return Err(Error::Config { what: "plan".into(), why }.into());
+            return Err(refused("plan", "was made by operations of another configuration"));
         }
         let (g, rows) = (&self.config.geometry, ("query tokens", plan.query_tokens()));
         let heads = ("query heads", g.query_heads);
@@ -325,9 +324,15 @@ impl Mla {
 /// What the reference reads.
 const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
 
-/// This crate's errors as candle's, with their message.
+/// This crate's errors as candle's, with their message and nothing else. (`candle_core::Error::wrap` would append a
+/// backtrace to it where `RUST_BACKTRACE` is set.)
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
-        Self::wrap(error)
+        Self::Wrapped(Box::new(error))
     }
+}
+
+/// The error for a tensor that cannot be taken as it is.
+fn refused(what: &str, why: &str) -> candle_core::Error {
+    Error::Config { what: what.into(), why: why.into() }.into()
 }

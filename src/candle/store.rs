@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor};
 
-use super::{Backend, Mla, host};
+use super::{Backend, Mla, host, refused};
 
 /// Tokens on their way into the cache, all checked. In place is candle's word for it: the tensor, and every other that
 /// shares its storage, holds them afterwards.
@@ -20,7 +20,7 @@ impl InplaceOp1 for Store<'_> {
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
         let (CpuStorage::U8(bytes), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-            candle_core::bail!("cache: is not a contiguous tensor of u8")
+            return Err(refused("cache", "is not a contiguous tensor of u8"));
         };
         let cache = &mut bytes[start..end];
         match &self.mla.backend {
@@ -32,7 +32,7 @@ impl InplaceOp1 for Store<'_> {
     #[cfg(feature = "candle-cuda")]
     fn cuda_fwd(&self, storage: &mut candle_core::CudaStorage, layout: &Layout) -> Result<()> {
         let (Backend::Kernels(kernels), Some((start, end))) = (&self.mla.backend, layout.contiguous_offsets()) else {
-            candle_core::bail!("cache: is not a contiguous tensor of a GPU's")
+            return Err(refused("cache", "is not a contiguous tensor of a GPU's"));
         };
         let cache = kernels.memory().borrow_mut(storage, start, end - start)?;
         kernels.append(cache, self.c_kv, self.k_pe, self.slot_mapping)

@@ -2,6 +2,8 @@
 //! simulator, which is what CUDA tensors take.
 
 mod attend;
+#[path = "../common/backtrace.rs"]
+mod backtrace;
 #[path = "../common/mod.rs"]
 mod common;
 #[cfg(feature = "candle-cuda")]
