@@ -17,7 +17,11 @@ use super::unread::Recording;
 use crate::error::{Error, Result};
 use crate::weights::{DenseAttention, LatentAttention, Linear, Matrix, RmsNorm};
 
-/// A model on disk. Opening reads headers only; each part is read when it is asked for, and kept nowhere.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const LM_HEAD: &str = "lm_head.weight";
+
+/// A model on disk. Opening reads headers only; each part is read when it is asked for, and kept nowhere. The files
+/// stay open, and must not be changed in place: see [`load`](super).
 pub struct Checkpoint {
     source: Box<dyn TensorSource>,
     /// The names of all tensors, sorted, to find those that nothing reads. Empty for GGUF files, of whose tensors only
@@ -81,11 +85,16 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
     let text = std::fs::read(&config_path).map_err(|cause| Error::Io { path: config_path.clone(), cause })?;
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|e| Error::File { path: config_path.clone(), why: e.to_string() })?;
-    let (config, converted) = parse(&config_path, &json)?;
+    let (mut config, converted) = parse(&config_path, &json)?;
     let ranks = converted.as_ref().and_then(|converted| converted.ranks_file(path));
-    let source = Box::new(SafetensorsSource::directory(path, ranks.as_deref())?);
+    let source = SafetensorsSource::directory(path, ranks.as_deref())?;
+    // As transformers has it: a head of its own in the files is kept, whatever the configuration says. Many files hold
+    // a copy of the embedding, so the bytes decide.
+    if config.tied_embeddings && source.shape(LM_HEAD).is_some() {
+        config.tied_embeddings = source.same(LM_HEAD, EMBEDDING)?;
+    }
     let names = source.names().into_iter().map(str::to_owned).collect();
-    Ok(Checkpoint { source, names, directory: path.to_owned(), config, converted, json, tokenizer: None })
+    Ok(Checkpoint { source: Box::new(source), names, directory: path.to_owned(), config, converted, json, tokenizer: None })
 }
 
 #[cfg(feature = "gguf")]
@@ -191,7 +200,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Tensor`] as for [`Checkpoint::attention`]; the same holds for the methods below.
     pub fn embedding(&self) -> Result<Matrix> {
-        matrix(self.source(), "model.embed_tokens.weight", self.config.vocab, self.config.hidden)
+        matrix(self.source(), EMBEDDING, self.config.vocab, self.config.hidden)
     }
 
     /// The norm in front of the output head, over `hidden`.
@@ -204,7 +213,7 @@ impl Checkpoint {
         if self.config.tied_embeddings {
             return Ok(None);
         }
-        matrix(self.source(), "lm_head.weight", self.config.vocab, self.config.hidden).map(Some)
+        matrix(self.source(), LM_HEAD, self.config.vocab, self.config.hidden).map(Some)
     }
 
     fn norm(&self, source: &dyn TensorSource, name: &str) -> Result<RmsNorm> {

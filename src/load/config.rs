@@ -109,7 +109,8 @@ pub struct ModelConfig {
     /// Factor that YaRN wants on every cosine and sine, 1 in other models. It is not left to the tables: the
     /// rotated query rows of [`Checkpoint::attention`](super::Checkpoint::attention) carry its square already.
     pub rotation_gain: f64,
-    /// Whether the output head is the embedding.
+    /// Whether the output head is the embedding. A head of its own in the files counts more than what the configuration
+    /// says.
     pub tied_embeddings: bool,
     /// Whether queries, keys and values have biases.
     pub attention_bias: bool,

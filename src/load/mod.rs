@@ -27,6 +27,12 @@
 //!
 //! Keys and tensors that would change what a layer computes are read or refused by name; `docs/models.md` lists them.
 //!
+//! Nothing is copied on the way from disk: each tensor is mapped into memory while it is read, and becomes `f32` in
+//! one pass (quantised tensors on all cores). So files must not be changed *in place* while one of their tensors is
+//! being read: numbers overwritten meanwhile are read in either state, and if the file is cut off, the operating system
+//! ends the process (SIGBUS on Unix). A file cut off before is an error. Replacing a file by another of the same name,
+//! as downloads do, is always fine: the open [`Checkpoint`] goes on reading the old one.
+//!
 //! Files are untrusted: whatever they hold, the outcome is a value or an [`Error`](crate::Error) that names the
 //! tensor or key, and nothing is allocated that the file's length does not vouch for.
 
@@ -35,6 +41,7 @@ mod config;
 mod deepseek;
 mod dense;
 mod fields;
+mod file;
 mod frequencies;
 #[cfg(feature = "gguf")]
 mod gguf;

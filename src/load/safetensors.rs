@@ -1,14 +1,14 @@
 //! Tensors in safetensors files: one file, or shards in a directory.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use half::{bf16, f16};
+use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
+use super::file::TensorFile;
 use super::source::{TensorSource, unfit};
 use crate::error::{Error, Result};
 
@@ -16,17 +16,19 @@ const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The longest header that the safetensors format allows.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// The tensors of one or more safetensors files.
+/// The tensors of one or more safetensors files, which stay open.
 #[derive(Debug)]
 pub struct SafetensorsSource {
     path: PathBuf,
+    files: Vec<TensorFile>,
     tensors: HashMap<String, Located>,
 }
 
 /// Where one tensor's bytes lie.
 #[derive(Debug)]
 struct Located {
-    file: PathBuf,
+    /// Which of the files.
+    file: usize,
     /// From the beginning of the file.
     offset: u64,
     bytes: usize,
@@ -38,20 +40,6 @@ impl Located {
     fn describe(&self) -> String {
         format!("{:?} {}", self.shape, self.dtype)
     }
-
-    fn read(&self) -> Result<Vec<u8>> {
-        let io = |cause| Error::Io { path: self.file.clone(), cause };
-        let mut file = File::open(&self.file).map_err(io)?;
-        // Checked when the file was opened; another check keeps a file that shrank since from a huge allocation.
-        let end = self.offset.saturating_add(self.bytes as u64);
-        if file.metadata().map_err(io)?.len() < end {
-            return Err(Error::File { path: self.file.clone(), why: "is shorter than when it was opened".into() });
-        }
-        file.seek(SeekFrom::Start(self.offset)).map_err(io)?;
-        let mut bytes = vec![0; self.bytes];
-        file.read_exact(&mut bytes).map_err(io)?;
-        Ok(bytes)
-    }
 }
 
 impl SafetensorsSource {
@@ -60,8 +48,9 @@ impl SafetensorsSource {
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is cut short or its header is malformed.
     pub fn file(path: &Path) -> Result<Self> {
-        let tensors = read_header(path)?.into_iter().collect();
-        Ok(Self { path: path.to_owned(), tensors })
+        let mut source = Self::empty(path);
+        source.add(path)?;
+        Ok(source)
     }
 
     /// Reads the headers of a model's shards: those named by `model.safetensors.index.json`, else
@@ -69,30 +58,43 @@ impl SafetensorsSource {
     ///
     /// # Errors
     /// As for [`SafetensorsSource::file`], and [`Error::File`] if there are no shards, two of them hold the same
-    /// tensor, or the index names a tensor that its shard does not hold.
+    /// tensor, or the index names a shard outside of the directory or a tensor that its shard does not hold.
     pub fn directory(path: &Path, not_a_shard: Option<&Path>) -> Result<Self> {
         let index = read_index(path)?;
         let shards = match &index {
             Some(index) => index.values().collect::<BTreeSet<_>>().into_iter().map(|name| path.join(name)).collect(),
             None => find_shards(path, not_a_shard)?,
         };
-        let mut tensors: HashMap<String, Located> = HashMap::new();
+        let mut source = Self::empty(path);
         for shard in shards {
-            for (name, located) in read_header(&shard)? {
-                if let Some(other) = tensors.get(&name) {
-                    let why = format!("tensor `{name}` is also in {}", other.file.display());
-                    return Err(Error::File { path: shard, why });
-                }
-                tensors.insert(name, located);
-            }
+            source.add(&shard)?;
         }
         for (name, shard) in index.iter().flatten() {
-            if tensors.get(name).is_none_or(|located| located.file != path.join(shard)) {
-                let why = format!("says that tensor `{name}` is in {shard}, but it is not");
+            let found = source.tensors.get(name).map(|located| source.files[located.file].path());
+            if found != Some(&path.join(shard)) {
+                let why = format!("says that tensor `{name}` is in {}, but it is not", shard.display());
                 return Err(Error::File { path: path.join(INDEX_FILE), why });
             }
         }
-        Ok(Self { path: path.to_owned(), tensors })
+        Ok(source)
+    }
+
+    fn empty(path: &Path) -> Self {
+        Self { path: path.to_owned(), files: Vec::new(), tensors: HashMap::new() }
+    }
+
+    /// Opens one more file and adds its tensors.
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let file = TensorFile::open(path)?;
+        for (name, located) in read_header(&file, self.files.len())? {
+            if let Some(other) = self.tensors.get(&name) {
+                let why = format!("tensor `{name}` is also in {}", self.files[other.file].path().display());
+                return Err(Error::File { path: path.to_owned(), why });
+            }
+            self.tensors.insert(name, located);
+        }
+        self.files.push(file);
+        Ok(())
     }
 
     /// The names of all tensors, sorted.
@@ -111,7 +113,21 @@ impl SafetensorsSource {
         if located.shape == shape && types.contains(&located.dtype) {
             return Ok(located);
         }
-        Err(unfit(&located.file, name, expected(), Some(located.describe())))
+        Err(unfit(self.files[located.file].path(), name, expected(), Some(located.describe())))
+    }
+
+    /// A tensor's bytes as they lie in its file.
+    fn lend(&self, located: &Located) -> Result<Mmap> {
+        self.files[located.file].lend(located.offset, located.bytes)
+    }
+
+    /// Whether both tensors are there and are the same in type, shape and every byte.
+    pub(crate) fn same(&self, first: &str, second: &str) -> Result<bool> {
+        let (Some(first), Some(second)) = (self.tensors.get(first), self.tensors.get(second)) else {
+            return Ok(false);
+        };
+        let alike = (first.dtype, &first.shape) == (second.dtype, &second.shape);
+        Ok(alike && self.lend(first)?[..] == self.lend(second)?[..])
     }
 }
 
@@ -126,7 +142,7 @@ impl TensorSource for SafetensorsSource {
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let located = self.find(name, shape, &[Dtype::F32, Dtype::F16, Dtype::BF16])?;
-        let bytes = located.read()?;
+        let bytes = self.lend(located)?;
         Ok(match located.dtype {
             Dtype::F16 => decode(&bytes, |raw| f16::from_le_bytes(raw).to_f32()),
             Dtype::BF16 => decode(&bytes, |raw| bf16::from_le_bytes(raw).to_f32()),
@@ -136,7 +152,7 @@ impl TensorSource for SafetensorsSource {
 
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
         let located = self.find(name, shape, &[Dtype::U8, Dtype::I32, Dtype::I64])?;
-        let bytes = located.read()?;
+        let bytes = self.lend(located)?;
         Ok(match located.dtype {
             Dtype::U8 => bytes.iter().map(|&byte| i64::from(byte)).collect(),
             Dtype::I32 => decode(&bytes, |raw| i64::from(i32::from_le_bytes(raw))),
@@ -150,24 +166,20 @@ fn decode<const N: usize, T>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec
 }
 
 /// Reads and checks one file's header: afterwards every tensor's byte range lies inside the file and has the
-/// length that its shape and type ask for.
-fn read_header(path: &Path) -> Result<Vec<(String, Located)>> {
-    let io = |cause| Error::Io { path: path.to_owned(), cause };
-    let malformed = |why: String| Error::File { path: path.to_owned(), why };
-    let mut file = File::open(path).map_err(io)?;
-    let file_len = file.metadata().map_err(io)?.len();
-    let mut header_len = [0; 8];
+/// length that its shape and type ask for. `number` is the file's place among those of the source.
+fn read_header(file: &TensorFile, number: usize) -> Result<Vec<(String, Located)>> {
+    let malformed = |why: String| Error::File { path: file.path().to_owned(), why };
+    let file_len = file.len();
+    let too_short = || malformed(format!("is {file_len} bytes long, too short for a safetensors file"));
     if file_len < 8 {
-        return Err(malformed(format!("is {file_len} bytes long, too short for a safetensors file")));
+        return Err(too_short());
     }
-    file.read_exact(&mut header_len).map_err(io)?;
-    let header_len = u64::from_le_bytes(header_len);
+    let header_len = file.lend(0, 8)?.first_chunk().copied().map(u64::from_le_bytes).ok_or_else(too_short)?;
     if header_len > MAX_HEADER_BYTES.min(file_len - 8) {
         let why = format!("claims a safetensors header of {header_len} bytes in a file of {file_len} bytes");
         return Err(malformed(why));
     }
-    let mut header = vec![0; header_len as usize];
-    file.read_exact(&mut header).map_err(io)?;
+    let header = file.lend(8, header_len as usize)?;
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| malformed(format!("malformed safetensors header: {e}")))?;
     let data = 8 + header_len;
@@ -182,7 +194,7 @@ fn read_header(path: &Path) -> Result<Vec<(String, Located)>> {
     let located = metadata.tensors().into_iter().map(|(name, info)| {
         let (start, end) = info.data_offsets;
         let located = Located {
-            file: path.to_owned(),
+            file: number,
             offset: data + start as u64,
             bytes: end - start,
             dtype: info.dtype,
@@ -193,8 +205,8 @@ fn read_header(path: &Path) -> Result<Vec<(String, Located)>> {
     Ok(located.collect())
 }
 
-/// The map from tensor to shard, if the directory has one.
-fn read_index(directory: &Path) -> Result<Option<HashMap<String, String>>> {
+/// The map from tensor to shard, if the directory has one. Shards are named by their path inside the directory.
+fn read_index(directory: &Path) -> Result<Option<HashMap<String, PathBuf>>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: HashMap<String, String>,
@@ -209,12 +221,23 @@ fn read_index(directory: &Path) -> Result<Option<HashMap<String, String>>> {
         Ok(index) => index,
         Err(e) => return Err(Error::File { path, why: e.to_string() }),
     };
-    // A downloaded index must not make us open files elsewhere.
-    let is_plain = |name: &str| matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
-    match index.weight_map.values().find(|name| !is_plain(name)) {
-        Some(name) => Err(Error::File { path, why: format!("names a shard outside of its directory: `{name}`") }),
-        None => Ok(Some(index.weight_map)),
+    let mut shards = HashMap::new();
+    for (tensor, name) in index.weight_map {
+        let Some(shard) = inside(&name) else {
+            return Err(Error::File { path, why: format!("names a shard outside of its directory: `{name}`") });
+        };
+        shards.insert(tensor, shard);
     }
+    Ok(Some(shards))
+}
+
+/// The path without its `.` components, if it leads to something inside the directory that it is relative to: a
+/// downloaded index must not make us open files elsewhere. `..` is refused wherever it stands, since behind a
+/// symbolic link it leads anywhere.
+fn inside(name: &str) -> Option<PathBuf> {
+    let components = Path::new(name).components().filter(|part| *part != Component::CurDir);
+    let plain = components.map(|part| matches!(part, Component::Normal(_)).then_some(part));
+    plain.collect::<Option<PathBuf>>().filter(|path| !path.as_os_str().is_empty())
 }
 
 fn find_shards(directory: &Path, not_a_shard: Option<&Path>) -> Result<Vec<PathBuf>> {

@@ -127,6 +127,8 @@ fn converted_config(original: &Checkpoint, layers: &[LatentAttention]) -> Result
             config.insert(kind.into(), json!("float32"));
         }
     }
+    // The original's head decides, which need not be what its configuration says.
+    config.insert("tie_word_embeddings".into(), json!(model.tied_embeddings));
     let rope_dim = layers.first().map_or(0, |first| first.geometry.rope_dim);
     let (version, start) = rope_version(model, rope_dim, layers)?;
     // `low_rank` counts per KV head and holds for all layers; where that does not describe the layers, null leaves

@@ -7,6 +7,7 @@ use safetensors::Dtype;
 use serde_json::json;
 
 use super::fixture::*;
+use super::save::{check_round_trip, converted};
 
 #[test]
 fn a_llama_model_is_read_as_written() {
@@ -111,15 +112,72 @@ fn shards_are_found_with_and_without_an_index() {
     let error = open(dir.path()).expect_err("a tensor is missing").to_string();
     assert!(error.contains("model.norm."), "{error}");
 
-    wrong["weight_map"] = json!({"model.norm.weight": "../a.safetensors"});
-    std::fs::write(&index_path, wrong.to_string()).expect("written");
-    let error = open(dir.path()).expect_err("a shard elsewhere").to_string();
-    assert!(error.contains("../a.safetensors"), "{error}");
-
     std::fs::remove_file(&index_path).expect("removed");
     std::fs::copy(dir.path().join("a.safetensors"), dir.path().join("c.safetensors")).expect("copied");
     let error = open(dir.path()).expect_err("a tensor is there twice").to_string();
     assert!(error.contains("is also in"), "{error}");
+}
+
+#[test]
+fn shards_may_lie_anywhere_inside_the_directory_and_nowhere_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = dir.path().join("model");
+    std::fs::create_dir_all(model.join("deep/down")).expect("made");
+    let index = write_shards(&model, &llama()).to_string();
+    let open_with = |shard: &str| {
+        let index = index.replace("\"a.safetensors\"", &json!(shard).to_string());
+        std::fs::write(model.join("model.safetensors.index.json"), index).expect("written");
+        read_everything(&model)
+    };
+    std::fs::copy(model.join("a.safetensors"), model.join("deep/down/c.safetensors")).expect("copied");
+    for inside in [
+        "a.safetensors",
+        "./a.safetensors",
+        "././a.safetensors",
+        "deep/down/c.safetensors",
+        "./deep/./down/c.safetensors",
+    ] {
+        open_with(inside).expect(inside);
+    }
+    // One file by two names is one shard.
+    let first = index.replacen("\"a.safetensors\"", "\"./a.safetensors\"", 1);
+    std::fs::write(model.join("model.safetensors.index.json"), first).expect("written");
+    read_everything(&model).expect("both names");
+    std::fs::copy(model.join("a.safetensors"), dir.path().join("a.safetensors")).expect("copied");
+    let absolute = dir.path().join("a.safetensors");
+    for outside in
+        ["../a.safetensors", "deep/../a.safetensors", "deep/../../a.safetensors", "./../a.safetensors", "..", ".", ""]
+    {
+        let error = open_with(outside).expect_err(outside).to_string();
+        assert!(error.contains("outside of its directory") && error.contains(&format!("`{outside}`")), "{error}");
+    }
+    let error = open_with(absolute.to_str().expect("UTF-8")).expect_err("absolute").to_string();
+    assert!(error.contains("outside of its directory"), "{error}");
+}
+
+#[test]
+fn a_head_of_its_own_is_kept_though_the_configuration_ties_it() {
+    let mut tensors = llama();
+    let embedding = tensors.0["model.embed_tokens.weight"].clone();
+    let checkpoint = |tensors: &Tensors| reopen(&llama_config(), tensors);
+    // A copy of the embedding, as many files have it, is no head of its own.
+    tensors.0.insert("lm_head.weight".into(), embedding);
+    let (_dir, copied) = checkpoint(&tensors);
+    let copied = copied.expect("a valid model");
+    assert!(copied.config().tied_embeddings);
+    assert_eq!(copied.lm_head().expect("read"), None);
+
+    let head = tensors.random("lm_head.weight", &[VOCAB, HIDDEN]);
+    let (_dir, own) = checkpoint(&tensors);
+    let own = own.expect("a valid model");
+    assert!(!own.config().tied_embeddings);
+    assert_eq!(own.lm_head().expect("read").expect("a head").data(), head);
+    assert_eq!(own.embedding().expect("read").data(), tensors.floats("model.embed_tokens.weight"));
+
+    // What is saved says so, for readers that believe the configuration.
+    let layers: Vec<_> = (0..LAYERS).map(|layer| converted(layer, 4, 6, &[0, 1, 0, 1], false)).collect();
+    assert_eq!(check_round_trip(&own, &layers)["tie_word_embeddings"], false);
+    assert_eq!(check_round_trip(&copied, &layers)["tie_word_embeddings"], true);
 }
 
 #[test]
