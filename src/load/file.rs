@@ -33,6 +33,12 @@ impl TensorFile {
         self.len
     }
 
+    /// To read the file from its beginning.
+    #[cfg(feature = "gguf")]
+    pub fn reader(&self) -> std::io::BufReader<&File> {
+        std::io::BufReader::new(&self.file)
+    }
+
     /// Lends `len` bytes from `offset` on, where they lie: nothing is copied. What is lent counts as memory of this
     /// process until it is dropped, so a tensor at a time keeps that small.
     ///

@@ -56,6 +56,31 @@ fn a_huge_header_length_is_refused_without_allocating() {
     }
 }
 
+#[test]
+fn a_file_cut_off_after_it_was_opened_is_an_error_and_one_that_is_replaced_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write_model(dir.path(), &llama_config(), &llama());
+    check_changes(dir.path(), &dir.path().join("model.safetensors"));
+}
+
+/// Opens a model, then replaces its file, then cuts the file off that is open.
+fn check_changes(model: &Path, path: &Path) {
+    let checkpoint = latent_attention::load::open(model).expect("a valid model");
+    let expected = checkpoint.embedding().expect("read");
+    let other = path.with_extension("new");
+    overwrite(&other, b"another model");
+    let kept = path.with_extension("old");
+    std::fs::rename(path, &kept).expect("renamed");
+    std::fs::rename(&other, path).expect("renamed");
+    assert_eq!(checkpoint.embedding().expect("read"), expected);
+
+    let file = std::fs::OpenOptions::new().write(true).open(&kept).expect("opened");
+    let len = file.metadata().expect("a length").len();
+    file.set_len(len / 4).expect("cut off");
+    let error = checkpoint.block(1).expect_err("cut off").to_string();
+    assert!(error.contains(&format!("{} bytes long, it was {len} bytes long", len / 4)), "{error}");
+}
+
 proptest! {
     #[test]
     fn random_bytes_in_a_safetensors_header_never_panic(
@@ -109,6 +134,12 @@ mod gguf {
             let error = latent_attention::load::open(&path).expect_err("cut short").to_string();
             assert!(error.contains("model.gguf"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_cut_off_after_it_was_opened_is_an_error_and_one_that_is_replaced_changes_nothing() {
+        let (_dir, path) = write_file(&Gguf::of("llama", &llama()));
+        check_changes(&path, &path);
     }
 
     proptest! {

@@ -2,11 +2,16 @@
 //! the layout, and damaged files are errors.
 #![cfg(feature = "load")]
 
+#[cfg(feature = "gguf")]
+#[path = "../common/backtrace.rs"]
+mod backtrace;
 mod damage;
 mod deepseek;
 mod fixture;
 #[cfg(feature = "gguf")]
 mod gguf;
+#[cfg(feature = "gguf")]
+mod gguf_header;
 mod hugging_face;
 mod mha2mla;
 mod rope;

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::quantized::gguf_file::Value;
+use candle_core::quantized::gguf_file::{DEFAULT_ALIGNMENT, Value};
 use serde_json::{Map, json};
 
 use super::GgufSource;
+use super::names::ROPE_DIVISORS;
 use crate::error::{Error, Result};
-use crate::load::source::{TensorSource, missing};
+use crate::load::source::{TensorSource, missing, unfit};
 use crate::load::tokenizer::Tokenizer;
 use crate::rope::theta_frequencies;
 
@@ -25,7 +26,7 @@ impl<'a> Metadata<'a> {
 
     fn typed<T>(&self, key: &str, kind: &str, convert: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
-        let wrong = || self.error(format!("`{key}` must be {kind}, got {:?}", value.value_type()));
+        let wrong = || self.error(format!("`{key}` must be {kind}, got {}", describe(value)));
         convert(value).map(Some).ok_or_else(wrong)
     }
 
@@ -46,7 +47,7 @@ impl<'a> Metadata<'a> {
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>> {
-        self.typed(key, "a number", number)
+        self.typed(key, "a finite number", number)
     }
 
     fn flag(&self, key: &str) -> Result<Option<bool>> {
@@ -56,6 +57,19 @@ impl<'a> Metadata<'a> {
     fn array<T>(&self, key: &str, kind: &str, element: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>> {
         let array = self.typed(key, kind, |value| value.to_vec().ok()?.iter().map(&element).collect())?;
         Ok(array.unwrap_or_default())
+    }
+
+    /// What the beginnings of tensors are multiples of, in bytes.
+    ///
+    /// candle takes the usual 32 where the number is of a type that it does not expect, and would read all weights from
+    /// the wrong place.
+    pub fn alignment(&self) -> Result<u64> {
+        let key = "general.alignment";
+        let alignment = self.typed(key, "a u32, as the format has it", |value| value.to_u32().ok())?;
+        match alignment.map_or(DEFAULT_ALIGNMENT, u64::from) {
+            alignment if alignment != 0 && alignment.is_multiple_of(8) => Ok(alignment),
+            other => Err(self.error(format!("`{key}` must be a multiple of 8, got {other}"))),
+        }
     }
 
     /// The configuration as Hugging Face would write it, so that one parser checks both formats.
@@ -100,7 +114,10 @@ impl<'a> Metadata<'a> {
         let embedding = "model.embed_tokens.weight";
         let vocab = source.shape(embedding).and_then(|shape| shape.first().copied());
         let vocab = vocab.ok_or_else(|| missing(source, embedding, "[vocabulary, hidden]"))?;
+        self.refuse_what_is_not_computed(&architecture)?;
         let theta = self.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+        let scaling = self.rope_scaling(&architecture)?;
+        let divided = self.divided_frequencies(source, theta, head_dim, &scaling)?;
         let mut config = Map::new();
         for (name, value) in [
             ("architectures", json!([class])),
@@ -116,7 +133,7 @@ impl<'a> Metadata<'a> {
             ("max_position_embeddings", json!(size("context_length")?)),
             ("rms_norm_eps", json!(self.number(&key("attention.layer_norm_rms_epsilon"))?)),
             ("rope_theta", json!(theta)),
-            ("rope_scaling", self.rope_scaling(&architecture)?),
+            ("rope_scaling", if divided.is_some() { serde_json::Value::Null } else { scaling }),
             ("attention_bias", json!(source.shape("model.layers.0.self_attn.q_proj.bias").is_some())),
             ("tie_word_embeddings", json!(source.shape("lm_head.weight").is_none())),
             ("bos_token_id", json!(self.token("bos")?)),
@@ -124,37 +141,79 @@ impl<'a> Metadata<'a> {
         ] {
             config.insert(name.into(), value);
         }
-        if let Some(frequencies) = self.divided_frequencies(source, theta, head_dim)? {
+        if let Some(frequencies) = divided {
             config.insert("latent_attention".into(), json!({ "inverse_frequencies": frequencies }));
         }
         Ok(config)
     }
 
+    /// Switches by which llama.cpp would compute something else than this crate.
+    fn refuse_what_is_not_computed(&self, architecture: &str) -> Result<()> {
+        let refuse = |key: &str, value: String, why: &str| {
+            Err(Error::Config { what: format!("`{key}` = {value} in {}", self.path.display()), why: why.into() })
+        };
+        let key = format!("{architecture}.rope.scaling.attn_factor");
+        if let Some(factor) = self.number(&key)?.filter(|factor| *factor != 1.0) {
+            return refuse(&key, factor.to_string(), "a factor on the rotation can only be read where it is 1");
+        }
+        let key = format!("{architecture}.attention.causal");
+        if self.flag(&key)? == Some(false) {
+            return refuse(&key, "false".into(), "only causal attention can be read");
+        }
+        let key = "split.count";
+        match self.integer(key)?.filter(|&files| files > 1) {
+            Some(files) => {
+                refuse(key, files.to_string(), "is one file of several: merge them (llama-gguf-split --merge)")
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A scaling without a name is linear, and its factor may have the name that older files give it, as in llama.cpp.
     fn rope_scaling(&self, architecture: &str) -> Result<serde_json::Value> {
         let factor = |key: &str| self.number(&format!("{architecture}.rope.{key}"));
         let kind = self.text(&format!("{architecture}.rope.scaling.type"))?;
-        Ok(match kind.as_deref() {
-            Some("none") => serde_json::Value::Null,
-            Some(kind) => json!({ "rope_type": kind, "factor": factor("scaling.factor")? }),
-            // Older files.
-            None => match factor("scale_linear")? {
-                Some(factor) => json!({ "rope_type": "linear", "factor": factor }),
-                None => serde_json::Value::Null,
-            },
+        let factor = match factor("scaling.factor")? {
+            Some(factor) => Some(factor),
+            None => factor("scale_linear")?,
+        };
+        Ok(match (kind.as_deref(), factor) {
+            (Some("none"), _) | (None, None) => serde_json::Value::Null,
+            (kind, factor) => json!({ "rope_type": kind.unwrap_or("linear"), "factor": factor }),
         })
     }
 
-    /// llama.cpp stores Llama 3.1's scaling not by its parameters but as a table of divisors, one per pair.
-    fn divided_frequencies(&self, source: &GgufSource, theta: f64, head_dim: u64) -> Result<Option<Vec<f32>>> {
-        let name = "rope_freqs.weight";
+    /// llama.cpp stores Llama 3.1's scaling not by its parameters but as a table of divisors, one per pair. Where a file
+    /// has both, it divides by them *and* by the factor of a linear scaling.
+    fn divided_frequencies(
+        &self,
+        source: &GgufSource,
+        theta: f64,
+        head_dim: u64,
+        scaling: &serde_json::Value,
+    ) -> Result<Option<Vec<f32>>> {
+        let name = ROPE_DIVISORS;
         let Some(info) = source.content.tensor_infos.get(name) else { return Ok(None) };
-        let divisors = source.read_own(name, info)?;
+        let refuse = |expected: String, got: String| Err(unfit(self.path, name, expected, Some(got)));
+        let factor = match (&scaling["rope_type"], scaling["factor"].as_f64()) {
+            (serde_json::Value::Null, _) => 1.0,
+            (kind, Some(factor)) if kind == "linear" && factor as f32 > 0.0 => factor as f32,
+            _ => {
+                return refuse(
+                    "no scaling beside it but a linear one by a positive factor".into(),
+                    scaling.to_string(),
+                );
+            }
+        };
+        let divisors = source.read_own(name, info, None)?;
         if divisors.len() as u64 != head_dim / 2 {
-            let got = format!("{:?}", info.shape.dims());
-            return Err(crate::load::source::unfit(self.path, name, format!("[{}]", head_dim / 2), Some(got)));
+            return refuse(format!("[{}]", head_dim / 2), format!("{:?}", info.shape.dims()));
+        }
+        if let Some(bad) = divisors.iter().find(|divisor| !(divisor.is_finite() && **divisor > 0.0)) {
+            return refuse("positive numbers".into(), bad.to_string());
         }
         let plain = theta_frequencies(theta as f32, 2 * divisors.len());
-        Ok(Some(plain.into_iter().zip(divisors).map(|(f, divisor)| f / divisor).collect()))
+        Ok(Some(plain.into_iter().zip(divisors).map(|(f, divisor)| f / divisor / factor).collect()))
     }
 
     fn token(&self, name: &str) -> Result<Option<u32>> {
@@ -182,6 +241,14 @@ impl<'a> Metadata<'a> {
     }
 }
 
+/// A value for a message: its type, and the value too if it is short.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Array(values) => format!("an array of {}", values.len()),
+        short => format!("{short:?}"),
+    }
+}
+
 fn text(value: &Value) -> Option<String> {
     value.to_string().ok().cloned()
 }
@@ -201,10 +268,12 @@ fn integer(value: &Value) -> Option<i64> {
 }
 
 /// An f32 becomes the f64 of the same shortest decimal: 1e-5 stays 1e-5 when it is written out as JSON.
+/// JSON has no place for what is not finite.
 fn number(value: &Value) -> Option<f64> {
-    match *value {
+    let number = match *value {
         Value::F32(x) => x.to_string().parse().ok(),
         Value::F64(x) => Some(x),
         _ => None,
-    }
+    };
+    number.filter(|x| x.is_finite())
 }

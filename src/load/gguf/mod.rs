@@ -1,27 +1,28 @@
 //! Tensors in GGUF files, through candle's reader, under Hugging Face's names and in Hugging Face's row order.
 
+mod dequantize;
 mod guard;
 mod metadata;
 mod names;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
 use serde_json::{Map, Value};
 
+use self::dequantize::{Reordered, dequantize};
 use self::guard::HeaderGuard;
 use self::metadata::Metadata;
+use super::file::TensorFile;
 use super::source::{TensorSource, unfit};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
-/// The tensors of a GGUF file.
+/// The tensors of a GGUF file, which stays open.
 pub(crate) struct GgufSource {
-    path: PathBuf,
+    file: TensorFile,
     content: Content,
     /// Hugging Face's name to the file's name.
     names: HashMap<String, String>,
@@ -42,38 +43,42 @@ pub(crate) struct Gguf {
     pub tokenizer: Option<Tokenizer>,
 }
 
-/// Reads the header of a GGUF file and checks that every tensor lies inside the file.
+/// Reads the header of a GGUF file and checks that every tensor lies inside the file and is one that is read.
 pub(crate) fn open(path: &Path) -> Result<Gguf> {
-    let io = |cause| Error::Io { path: path.to_owned(), cause };
-    let file = File::open(path).map_err(io)?;
-    let file_len = file.metadata().map_err(io)?.len();
-    let mut reader = HeaderGuard::new(BufReader::new(file));
-    let content = Content::read(&mut reader)
-        .map_err(|e| Error::File { path: path.to_owned(), why: format!("malformed GGUF header: {e}") })?;
+    let file = TensorFile::open(path)?;
+    guard::check_magic(&file)?;
+    let content = Content::read(&mut HeaderGuard::new(file.reader())).map_err(|e| {
+        let why = format!("malformed GGUF header: {}", guard::message(e));
+        Error::File { path: path.to_owned(), why }
+    })?;
+    let metadata = Metadata { path, values: &content.metadata };
+    let alignment = metadata.alignment()?;
     for (name, info) in &content.tensor_infos {
-        check_extent(path, name, info, content.tensor_data_offset, file_len)?;
+        check_extent(&file, name, info, content.tensor_data_offset)?;
+        check_alignment(path, name, info, alignment)?;
     }
     let names = content.tensor_infos.keys().filter_map(|name| Some((names::hugging_face(name)?, name.clone())));
     let names = names.collect();
 
-    let metadata = Metadata { path, values: &content.metadata };
     let tokenizer = metadata.tokenizer()?;
-    let mut source = GgufSource { path: path.to_owned(), content, names, permuted: None };
+    let mut source = GgufSource { file, content, names, permuted: None };
     let metadata = Metadata { path, values: &source.content.metadata };
     let config = metadata.config(&source)?;
+    let number = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or_default() as usize;
     let architecture = metadata.required_text("general.architecture")?;
     // Only Llama is rotated in interleaved pairs by llama.cpp, so only its rows were reordered for it.
     if architecture == "llama" {
-        let heads = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or_default() as usize;
-        source.permuted = Some(Heads { query: heads("num_attention_heads"), kv: heads("num_key_value_heads") });
+        source.permuted = Some(Heads { query: number("num_attention_heads"), kv: number("num_key_value_heads") });
     }
+    source.refuse_unread(&architecture, number("num_hidden_layers"))?;
     // The vocabulary is in the tokenizer now; the tensors need none of this.
     source.content.metadata = HashMap::new();
     Ok(Gguf { source, config, tokenizer })
 }
 
 /// Refuses what candle would overflow, misalign or allocate too much on.
-fn check_extent(path: &Path, name: &str, info: &TensorInfo, data: u64, file_len: u64) -> Result<()> {
+fn check_extent(file: &TensorFile, name: &str, info: &TensorInfo, data: u64) -> Result<()> {
+    let (path, file_len) = (file.path(), file.len());
     let dims = info.shape.dims();
     let block = info.ggml_dtype.block_size();
     let elements = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
@@ -93,6 +98,16 @@ fn check_extent(path: &Path, name: &str, info: &TensorInfo, data: u64, file_len:
     Err(unfit(path, name, expected, Some(got)))
 }
 
+/// Refuses a tensor where the format lets none begin. candle's blocks have to lie on their own alignment, of which the
+/// file's is a multiple.
+fn check_alignment(path: &Path, name: &str, info: &TensorInfo, alignment: u64) -> Result<()> {
+    if info.offset.is_multiple_of(alignment) {
+        return Ok(());
+    }
+    let got = format!("byte {} of them", info.offset);
+    Err(unfit(path, name, format!("to begin at a multiple of {alignment} bytes of the tensors"), Some(got)))
+}
+
 /// A tensor as the file has it, under the file's own name.
 fn describe(own: &str, info: &TensorInfo) -> String {
     format!("{:?} {:?} (`{own}`)", info.shape.dims(), info.ggml_dtype)
@@ -104,37 +119,58 @@ impl GgufSource {
         Some((own, self.content.tensor_infos.get(own)?))
     }
 
-    /// Reads a tensor by the file's own name.
-    fn read_own(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>> {
-        let io = |cause| Error::Io { path: self.path.clone(), cause };
-        let mut file = File::open(&self.path).map_err(io)?;
-        // candle allocates before it looks at the file's length; the file may have shrunk since `open`.
-        let file_len = file.metadata().map_err(io)?.len();
-        check_extent(&self.path, name, info, self.content.tensor_data_offset, file_len)?;
-        let dequantized = info
-            .read(&mut file, self.content.tensor_data_offset, &Device::Cpu)
-            .and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>());
-        dequantized.map_err(|e| {
-            let got = format!("{:?} {:?} ({e})", info.shape.dims(), info.ggml_dtype);
-            unfit(&self.path, name, "a type that candle can dequantise".into(), Some(got))
-        })
+    /// Refuses a file with tensors that this crate makes no use of: the model computes something else than what would
+    /// be read of it. (llama.cpp does not load such files either.)
+    fn refuse_unread(&self, architecture: &str, layers: usize) -> Result<()> {
+        let is_read = |own: &str| match names::layer(own) {
+            Some(layer) => layer < layers && names::hugging_face(own).is_some(),
+            None => names::hugging_face(own).is_some() || (own == names::ROPE_DIVISORS && architecture == "llama"),
+        };
+        // The first by name, so that the same file gives the same message.
+        let Some((own, info)) =
+            self.content.tensor_infos.iter().filter(|(own, _)| !is_read(own)).min_by_key(|(own, _)| *own)
+        else {
+            return Ok(());
+        };
+        let expected = format!("none of this name in a `{architecture}` model of {layers} layers");
+        Err(unfit(self.path(), own, expected, Some(describe(own, info))))
     }
 
-    /// How many heads the rows of this tensor were reordered by, if they were.
-    fn permuted_heads(&self, name: &str) -> Option<usize> {
+    /// Reads a tensor by the file's own name.
+    fn read_own(&self, name: &str, info: &TensorInfo, reordered: Option<Reordered>) -> Result<Vec<f32>> {
+        let dtype = info.ggml_dtype;
+        let not_dequantised = |e: &str| {
+            let got = format!("{:?} {dtype:?} ({e})", info.shape.dims());
+            unfit(self.path(), name, "a type that candle can dequantise".into(), Some(got))
+        };
+        if matches!(dtype, GgmlDType::Q8_1 | GgmlDType::Q8K) {
+            return Err(not_dequantised("a type of intermediate results"));
+        }
+        // `open` has checked that neither of the two overflows.
+        let elements = info.shape.elem_count();
+        let bytes = elements / dtype.block_size() * dtype.type_size();
+        let blocks = self.file.lend(self.content.tensor_data_offset + info.offset, bytes)?;
+        dequantize(dtype, &blocks, elements, reordered).map_err(|e| not_dequantised(&guard::message(e)))
+    }
+
+    /// How the rows of this tensor were reordered, if they were.
+    fn reordered(&self, name: &str, shape: &[usize]) -> Option<Reordered> {
         let heads = self.permuted?;
         let module = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))?;
-        match module.rsplit('.').next()? {
-            "q_proj" => Some(heads.query),
-            "k_proj" => Some(heads.kv),
-            _ => None,
-        }
+        let heads = match module.rsplit('.').next()? {
+            "q_proj" => heads.query,
+            "k_proj" => heads.kv,
+            _ => return None,
+        };
+        let (rows, row_len) = (*shape.first()?, shape.iter().skip(1).product());
+        let head_dim = rows.checked_div(heads).filter(|dim| dim.is_multiple_of(2) && dim * heads == rows)?;
+        (head_dim > 0).then_some(Reordered { head_dim, row_len })
     }
 }
 
 impl TensorSource for GgufSource {
     fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
@@ -143,19 +179,15 @@ impl TensorSource for GgufSource {
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let expected = || format!("{shape:?}");
-        let (own, info) = self.info(name).ok_or_else(|| unfit(&self.path, name, expected(), None))?;
+        let (own, info) = self.info(name).ok_or_else(|| unfit(self.path(), name, expected(), None))?;
         if info.shape.dims() != shape {
-            return Err(unfit(&self.path, name, expected(), Some(describe(own, info))));
+            return Err(unfit(self.path(), name, expected(), Some(describe(own, info))));
         }
-        let data = self.read_own(own, info)?;
-        match (self.permuted_heads(name), shape.first()) {
-            (Some(heads), Some(&rows)) => Ok(names::undo_permutation(&data, rows, heads)),
-            _ => Ok(data),
-        }
+        self.read_own(own, info, self.reordered(name, shape))
     }
 
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
         let got = self.info(name).map(|(own, info)| describe(own, info));
-        Err(unfit(&self.path, name, format!("{shape:?} integers"), got))
+        Err(unfit(self.path(), name, format!("{shape:?} integers"), got))
     }
 }

@@ -1,4 +1,21 @@
-//! GGUF's tensor names and row order against Hugging Face's.
+//! GGUF's tensor names against Hugging Face's.
+
+/// llama.cpp's table of divisors of the rotation's frequencies, one per pair.
+pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
+
+/// The layer that a tensor belongs to.
+pub(super) fn layer(name: &str) -> Option<usize> {
+    let (layer, _) = in_layer(name)?;
+    Some(layer)
+}
+
+/// The layer and what stands behind it.
+fn in_layer(name: &str) -> Option<(usize, &str)> {
+    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    // `00` would be a second name of layer 0.
+    let number = layer.parse::<usize>().ok().filter(|number| number.to_string() == layer)?;
+    Some((number, rest))
+}
 
 /// Hugging Face's name of a tensor, or `None` if a Llama or Qwen2 model has no such tensor there.
 pub(super) fn hugging_face(name: &str) -> Option<String> {
@@ -8,8 +25,7 @@ pub(super) fn hugging_face(name: &str) -> Option<String> {
         "output.weight" => return Some("lm_head.weight".into()),
         _ => {}
     }
-    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    let layer: usize = layer.parse().ok()?;
+    let (layer, rest) = in_layer(name)?;
     let (module, kind) = rest.split_once('.')?;
     let module = match module {
         "attn_norm" => "input_layernorm",
@@ -24,20 +40,4 @@ pub(super) fn hugging_face(name: &str) -> Option<String> {
         _ => return None,
     };
     matches!(kind, "weight" | "bias").then(|| format!("model.layers.{layer}.{module}.{kind}"))
-}
-
-/// Brings rows in interleaved pairs back to half-split order: inside a head of `d` rows, row `2i + j` of the file
-/// is row `j*d/2 + i`. `data` is `rows` rows of any length; rows that do not divide into heads stay as they are.
-pub(super) fn undo_permutation(data: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-    let head_dim = rows.checked_div(heads).unwrap_or_default();
-    let row_len = data.len().checked_div(rows).unwrap_or_default();
-    if row_len == 0 || head_dim == 0 || !head_dim.is_multiple_of(2) || !rows.is_multiple_of(heads) {
-        return data.to_vec();
-    }
-    let source_row = |row: usize| {
-        let (head, dim) = (row / head_dim, row % head_dim);
-        let (half, pair) = (dim / (head_dim / 2), dim % (head_dim / 2));
-        head * head_dim + 2 * pair + half
-    };
-    (0..rows).flat_map(|row| &data[source_row(row) * row_len..][..row_len]).copied().collect()
 }
