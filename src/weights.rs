@@ -48,6 +48,12 @@ impl Matrix {
         &self.data
     }
 
+    /// All elements, row-major, without a copy.
+    #[must_use]
+    pub fn into_data(self) -> Vec<f32> {
+        self.data
+    }
+
     /// One row.
     ///
     /// # Panics

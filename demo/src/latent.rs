@@ -137,14 +137,15 @@ struct Stepped {
 impl Layer {
     fn new(weights: &LatentAttention, format: CacheFormat, pages: usize, beside: Beside) -> Result<Self> {
         let layer = ReferenceLayer::new(weights.clone())?;
-        let query_down = |stage: &QueryDown| anyhow::Ok((Projection::new(&stage.down)?, Norm::new(&stage.norm)?));
+        let query_down =
+            |stage: &QueryDown| anyhow::Ok((Projection::new(stage.down.clone())?, Norm::new(&stage.norm)?));
         Ok(Self {
             query_down: weights.query_down.as_ref().map(query_down).transpose()?,
-            query_rope: Projection::new(&weights.query_rope)?,
-            query_nope: Projection::new(&weights.query_nope)?,
-            key_rope: Projection::new(&weights.key_rope)?,
-            down: Projection::new(&weights.down)?,
-            output: Projection::new(&weights.output)?,
+            query_rope: Projection::new(weights.query_rope.clone())?,
+            query_nope: Projection::new(weights.query_nope.clone())?,
+            key_rope: Projection::new(weights.key_rope.clone())?,
+            down: Projection::new(weights.down.clone())?,
+            output: Projection::new(weights.output.clone())?,
             cache: layer.new_cache(format, PAGE_SIZE, pages)?,
             layer,
             beside,

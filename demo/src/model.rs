@@ -46,8 +46,8 @@ impl Model {
         };
         let progress = bar("Reading the model", 2 * config.layers, "parts");
         let blocks = progress.wrap_iter(0..config.layers).map(|layer| Ok(checkpoint.block(layer)?));
-        let head = checkpoint.lm_head()?;
-        let transformer = Transformer::new(&checkpoint.embedding()?, blocks, &checkpoint.final_norm()?, head.as_ref())?;
+        let (embedding, head) = (checkpoint.embedding()?, checkpoint.lm_head()?);
+        let transformer = Transformer::new(embedding, blocks, &checkpoint.final_norm()?, head)?;
         let attention = read_attention(&checkpoint, || progress.inc(1))?;
         progress.finish_and_clear();
         Ok(Self { checkpoint, transformer, attention, tokenizer })

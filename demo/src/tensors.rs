@@ -34,13 +34,13 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Takes a copy of the weights.
+    /// Takes the weights over, without a copy.
     ///
     /// # Errors
     /// If the bias does not match the weight.
-    pub fn new(linear: &Linear) -> Result<Self> {
-        let weight = matrix(&linear.weight)?;
-        let bias = linear.bias.as_ref().map(|bias| to_tensor(bias, 1, linear.weight.rows()));
+    pub fn new(linear: Linear) -> Result<Self> {
+        let bias = linear.bias.map(|bias| to_tensor(&bias, 1, linear.weight.rows()));
+        let weight = matrix(linear.weight)?;
         let bias = bias.transpose().context("bias of a linear map")?;
         Ok(Self { transposed: weight.t()?, bias })
     }
@@ -91,10 +91,11 @@ impl Norm {
     }
 }
 
-/// A copy of `matrix` as a tensor.
+/// `matrix` as a tensor, without a copy.
 ///
 /// # Errors
 /// None that input can cause; candle's constructor is fallible.
-pub fn matrix(matrix: &Matrix) -> Result<Tensor> {
-    to_tensor(matrix.data(), matrix.rows(), matrix.cols())
+pub fn matrix(matrix: Matrix) -> Result<Tensor> {
+    let shape = (matrix.rows(), matrix.cols());
+    Ok(Tensor::from_vec(matrix.into_data(), shape, &Device::Cpu)?)
 }

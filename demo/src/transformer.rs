@@ -37,13 +37,13 @@ struct BlockStep {
 }
 
 impl BlockStep {
-    fn new(weights: &Block) -> Result<Self> {
+    fn new(weights: Block) -> Result<Self> {
         Ok(Self {
             attention_norm: Norm::new(&weights.attention_norm)?,
             mlp_norm: Norm::new(&weights.mlp_norm)?,
-            gate: Projection::new(&weights.gate)?,
-            up: Projection::new(&weights.up)?,
-            down: Projection::new(&weights.down)?,
+            gate: Projection::new(weights.gate)?,
+            up: Projection::new(weights.up)?,
+            down: Projection::new(weights.down)?,
         })
     }
 
@@ -66,15 +66,15 @@ pub struct Transformer {
 
 impl Transformer {
     /// Builds the model from its embedding `[vocabulary, hidden]`, blocks, final norm and output head
-    /// `[vocabulary, hidden]`. Without a head the embedding serves as one.
+    /// `[vocabulary, hidden]`, whose weights it takes over without a copy. Without a head the embedding serves as one.
     ///
     /// # Errors
     /// If a bias does not match its weight.
     pub fn new(
-        embedding: &Matrix,
+        embedding: Matrix,
         blocks: impl IntoIterator<Item = Result<Block>>,
         final_norm: &RmsNorm,
-        head: Option<&Matrix>,
+        head: Option<Matrix>,
     ) -> Result<Self> {
         let hidden = embedding.cols();
         let embedding = matrix(embedding)?;
@@ -82,9 +82,10 @@ impl Transformer {
             Some(head) => Projection::sharing(&matrix(head)?)?,
             None => Projection::sharing(&embedding)?,
         };
-        let blocks = blocks.into_iter().enumerate().map(|(index, block)| {
-            block.and_then(|weights| BlockStep::new(&weights)).with_context(|| format!("block {index}"))
-        });
+        let blocks = blocks
+            .into_iter()
+            .enumerate()
+            .map(|(index, block)| block.and_then(BlockStep::new).with_context(|| format!("block {index}")));
         let blocks = blocks.collect::<Result<_>>()?;
         Ok(Self { embedding, blocks, final_norm: Norm::new(final_norm)?, head, hidden })
     }

@@ -52,12 +52,12 @@ fn embedding() -> Matrix {
 }
 
 fn model() -> Transformer {
-    Transformer::new(&embedding(), [block(1), block(2)], &norm(), None).unwrap()
+    Transformer::new(embedding(), [block(1), block(2)], &norm(), None).unwrap()
 }
 
 #[test]
 fn a_block_is_what_the_architecture_says() {
-    let model = Transformer::new(&embedding(), [block(1)], &norm(), None).unwrap();
+    let model = Transformer::new(embedding(), [block(1)], &norm(), None).unwrap();
     let hidden = to_vec(&model.forward(&mut Mean::default(), &[5], 0).unwrap()).unwrap();
 
     let rms = |x: &[f64]| -> Vec<f64> {
@@ -99,7 +99,7 @@ fn prefill_equals_token_by_token() {
 #[test]
 fn uniform_logits_have_the_vocabulary_as_perplexity() {
     let head = Matrix::from_fn(VOCABULARY, HIDDEN, |_, c| c as f32);
-    let model = Transformer::new(&embedding(), [block(1)], &norm(), Some(&head)).unwrap();
+    let model = Transformer::new(embedding(), [block(1)], &norm(), Some(head)).unwrap();
     // More tokens than are taken through the output head at once.
     let tokens: Vec<u32> = (0..LOGIT_ROWS as u32 * 2 + 5).map(|i| i * 7 % VOCABULARY as u32).collect();
     let hidden = model.forward(&mut Mean::default(), &tokens, 0).unwrap();
