@@ -22,6 +22,9 @@ const GAP: u64 = 1 << 16;
 /// Alignment of allocations, as `cudaMalloc`'s.
 const ALIGNMENT: u64 = 256;
 
+/// Why there is not enough memory within the limits.
+const COMPUTER: &str = "more than this computer has";
+
 /// Global memory of a [`Machine`](crate::Machine).
 #[derive(Debug)]
 pub struct Memory {
@@ -69,9 +72,6 @@ pub(crate) fn grow<T: Clone>(vector: &mut Vec<T>, len: usize, value: T) -> Resul
     vector.resize(vector.len() + more, value);
     Ok(())
 }
-
-/// Why there is not enough memory within the limits.
-const COMPUTER: &str = "more than this computer has";
 
 impl Default for Memory {
     fn default() -> Self {
