@@ -1,15 +1,16 @@
 //! Quantised blocks to numbers, on all cores: from the bytes as they lie in the file straight into the tensor.
 
-use std::borrow::Cow;
 use std::num::NonZero;
 use std::sync::LazyLock;
 use std::thread;
 
 use candle_core::quantized::GgmlDType;
-use candle_core::{CpuStorage, Result};
+use candle_core::quantized::k_quants::{
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, GgmlType,
+};
+use half::{bf16, f16};
 
-/// Numbers that are dequantised at a time. candle makes a vector of its own of each piece; one that stays in a core's
-/// L2 cache, as these 64 KiB do, costs little next to the first touch of the tensor's memory.
+/// Numbers that are dequantised at a time: where rows are reordered, these 64 KiB wait in a core's L2 cache meanwhile.
 const PIECE: usize = 1 << 14;
 
 /// Numbers below which a thread takes longer to start than to do its share.
@@ -43,9 +44,20 @@ impl Reordered {
     }
 }
 
+/// Why numbers cannot be had of a tensor's bytes.
+type Refusal = &'static str;
+
 /// Dequantises `len` numbers, which `bytes` hold in whole blocks of `dtype`, aligned as the file format asks.
-pub(super) fn dequantize(dtype: GgmlDType, bytes: &[u8], len: usize, reordered: Option<Reordered>) -> Result<Vec<f32>> {
-    let block = dtype.block_size();
+///
+/// # Errors
+/// Says why a type is not dequantised.
+pub(super) fn dequantize(
+    dtype: GgmlDType,
+    bytes: &[u8],
+    len: usize,
+    reordered: Option<Reordered>,
+) -> Result<Vec<f32>, Refusal> {
+    let (block, convert) = (dtype.block_size(), conversion(dtype)?);
     // Pieces are whole blocks, and whole heads where rows are reordered within heads.
     let unit = match reordered.map_or(1, Reordered::head_len) {
         head_len if head_len.is_multiple_of(block) => head_len,
@@ -60,8 +72,16 @@ pub(super) fn dequantize(dtype: GgmlDType, bytes: &[u8], len: usize, reordered: 
     let mut numbers = vec![0.0; len];
     let mut work = numbers.chunks_mut(share * piece).zip(bytes.chunks(share * piece_bytes));
     let fill = |(numbers, bytes): (&mut [f32], &[u8])| {
-        let mut pieces = numbers.chunks_mut(piece).zip(bytes.chunks(piece_bytes));
-        pieces.try_for_each(|(numbers, bytes)| fill_piece(dtype, bytes, numbers, reordered))
+        populate(numbers);
+        let Some(rows) = reordered else { return convert(bytes, numbers) };
+        let mut file = Vec::new();
+        numbers.chunks_mut(piece).zip(bytes.chunks(piece_bytes)).try_for_each(|(numbers, bytes)| {
+            file.resize(numbers.len(), 0.0);
+            convert(bytes, &mut file)?;
+            let heads = numbers.chunks_exact_mut(rows.head_len()).zip(file.chunks_exact(rows.head_len()));
+            heads.for_each(|(head, file)| rows.undo(file, head));
+            Ok(())
+        })
     };
     thread::scope(|scope| {
         let own = work.next();
@@ -72,18 +92,57 @@ pub(super) fn dequantize(dtype: GgmlDType, bytes: &[u8], len: usize, reordered: 
     Ok(numbers)
 }
 
-fn fill_piece(dtype: GgmlDType, bytes: &[u8], numbers: &mut [f32], reordered: Option<Reordered>) -> Result<()> {
-    let CpuStorage::F32(file) = dtype.from_data(Cow::Borrowed(bytes)).dequantize(numbers.len())? else {
-        return Err(candle_core::Error::Msg("is not dequantised to f32".into()));
-    };
-    match reordered {
-        None => numbers.copy_from_slice(&file),
-        Some(rows) => {
-            let heads = numbers.chunks_exact_mut(rows.head_len()).zip(file.chunks_exact(rows.head_len()));
-            heads.for_each(|(head, file)| rows.undo(file, head));
+/// Asks Linux for memory in one call: page faults, one for each 4 KiB, would take longer than dequantising. Where a
+/// kernel does not know the call (before 5.14), and elsewhere, the faults come as ever.
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables))]
+fn populate(numbers: &mut [f32]) {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: only asks for a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(1 << 12);
+        let range = numbers.as_mut_ptr_range();
+        let skipped = range.start.addr().next_multiple_of(page) - range.start.addr();
+        let whole_pages = size_of_val(numbers).saturating_sub(skipped) / page * page;
+        if whole_pages > 0 {
+            // SAFETY: these pages lie inside the slice, which is borrowed mutably, and the call changes none of their
+            // bytes. That it may fail does not matter.
+            unsafe { libc::madvise(range.start.byte_add(skipped).cast(), whole_pages, libc::MADV_POPULATE_WRITE) };
         }
     }
-    Ok(())
+}
+
+/// Makes numbers of whole blocks.
+type Conversion = fn(&[u8], &mut [f32]) -> Result<(), Refusal>;
+
+fn conversion(dtype: GgmlDType) -> Result<Conversion, Refusal> {
+    Ok(match dtype {
+        GgmlDType::F32 => to_float::<f32>,
+        GgmlDType::F16 => to_float::<f16>,
+        GgmlDType::BF16 => to_float::<bf16>,
+        GgmlDType::Q4_0 => to_float::<BlockQ4_0>,
+        GgmlDType::Q4_1 => to_float::<BlockQ4_1>,
+        GgmlDType::Q5_0 => to_float::<BlockQ5_0>,
+        GgmlDType::Q5_1 => to_float::<BlockQ5_1>,
+        GgmlDType::Q8_0 => to_float::<BlockQ8_0>,
+        GgmlDType::Q2K => to_float::<BlockQ2K>,
+        GgmlDType::Q3K => to_float::<BlockQ3K>,
+        GgmlDType::Q4K => to_float::<BlockQ4K>,
+        GgmlDType::Q5K => to_float::<BlockQ5K>,
+        GgmlDType::Q6K => to_float::<BlockQ6K>,
+        GgmlDType::Q8_1 | GgmlDType::Q8K => return Err("a type of intermediate results"),
+    })
+}
+
+/// candle's dequantisation of one of the block types above.
+fn to_float<B: GgmlType>(bytes: &[u8], numbers: &mut [f32]) -> Result<(), Refusal> {
+    // SAFETY: the types above are numbers, or `repr(C)` structures of numbers without padding: any bytes are one.
+    match unsafe { bytes.align_to::<B>() } {
+        ([], blocks, []) if blocks.len() * B::BLCK_SIZE == numbers.len() => {
+            B::to_float(blocks, numbers);
+            Ok(())
+        }
+        _ => Err("not whole blocks on their alignment"),
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +172,17 @@ mod tests {
                 assert!(read == expected, "{len} numbers of {dtype:?}");
             }
         }
+    }
+
+    #[test]
+    fn types_of_intermediate_results_and_broken_blocks_are_refused() {
+        assert!(dequantize(GgmlDType::Q8K, &[0; 292], 256, None).is_err());
+        assert!(dequantize(GgmlDType::Q8_1, &[0; 36], 32, None).is_err());
+        assert!(dequantize(GgmlDType::F32, &[0; 6], 2, None).is_err());
+        let words = [0.0f32; 3];
+        // SAFETY: bytes of numbers, of which nothing is asked.
+        let (_, bytes, _) = unsafe { words.align_to::<u8>() };
+        assert!(dequantize(GgmlDType::F32, &bytes[1..9], 2, None).is_err());
     }
 
     #[test]

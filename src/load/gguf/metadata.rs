@@ -183,8 +183,8 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    /// llama.cpp stores Llama 3.1's scaling not by its parameters but as a table of divisors, one per pair. Where a file
-    /// has both, it divides by them *and* by the factor of a linear scaling.
+    /// llama.cpp stores Llama 3.1's scaling not by its parameters but as a table of divisors, one per pair. Where a
+    /// file has both, it divides by them *and* by the factor of a linear scaling.
     fn divided_frequencies(
         &self,
         source: &GgufSource,

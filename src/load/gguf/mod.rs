@@ -8,7 +8,6 @@ mod names;
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
 use serde_json::{Map, Value};
 
@@ -138,19 +137,14 @@ impl GgufSource {
 
     /// Reads a tensor by the file's own name.
     fn read_own(&self, name: &str, info: &TensorInfo, reordered: Option<Reordered>) -> Result<Vec<f32>> {
-        let dtype = info.ggml_dtype;
-        let not_dequantised = |e: &str| {
-            let got = format!("{:?} {dtype:?} ({e})", info.shape.dims());
-            unfit(self.path(), name, "a type that candle can dequantise".into(), Some(got))
-        };
-        if matches!(dtype, GgmlDType::Q8_1 | GgmlDType::Q8K) {
-            return Err(not_dequantised("a type of intermediate results"));
-        }
         // `open` has checked that neither of the two overflows.
-        let elements = info.shape.elem_count();
+        let (dtype, elements) = (info.ggml_dtype, info.shape.elem_count());
         let bytes = elements / dtype.block_size() * dtype.type_size();
         let blocks = self.file.lend(self.content.tensor_data_offset + info.offset, bytes)?;
-        dequantize(dtype, &blocks, elements, reordered).map_err(|e| not_dequantised(&guard::message(e)))
+        dequantize(dtype, &blocks, elements, reordered).map_err(|why| {
+            let got = format!("{:?} {dtype:?} ({why})", info.shape.dims());
+            unfit(self.path(), name, "a type that candle can dequantise".into(), Some(got))
+        })
     }
 
     /// How the rows of this tensor were reordered, if they were.
