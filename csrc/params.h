@@ -322,4 +322,26 @@ struct UpProjectParams {
 };
 LATENT_ATTENTION_SIZE(struct UpProjectParams, 224);
 
+/* Threads of a block of `gather`, and the tokens that it copies. */
+#define GATHER_THREADS 256
+#define GATHER_TOKENS 16
+
+/* `gather`: cached tokens as the cache decodes them, latent and rotated key side by side. Row r of the output, where
+ * token_starts[b] <= r < token_starts[b + 1], is of token first_tokens[b] + r - token_starts[b] of sequence b, and of
+ * zeros if the sequence has none such. Rows from token_starts[sequences] on are left alone. query_starts of the batch is
+ * not read.
+ * Grid: token_capacity / GATHER_TOKENS, rounded up. */
+struct GatherParams {
+    struct CacheParams cache;
+    struct BatchParams batch;
+    uint64_t token_starts;        /* i32 [sequences + 1], ascending from 0 */
+    uint64_t first_tokens;        /* i32 [sequences]; 0: every sequence from its token 0 on */
+    uint64_t output;              /* out, bf16 [token_capacity, latent_rank + rope_width], innermost dense */
+    uint32_t output_token_stride; /* elements */
+    uint32_t latent_rank;         /* L */
+    uint32_t rope_width;          /* Gr * R, may be 0 */
+    uint32_t token_capacity;      /* rows of the output; tokens beyond are not written */
+};
+LATENT_ATTENTION_SIZE(struct GatherParams, 144);
+
 #endif

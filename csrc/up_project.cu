@@ -18,6 +18,7 @@
 #include "common/dequantise.cuh"
 #include "common/gemm.cuh"
 #include "common/paging.cuh"
+#include "common/row.cuh"
 
 namespace {
 
@@ -26,22 +27,10 @@ struct Tokens {
     unsigned first, count;
 };
 
-// The token that is row `row` of the outputs. Whatever numbers token_starts has, it is one that the batch has, or none.
+// The token that is row `row` of the outputs.
 __device__ CachedToken find_token(const UpProjectParams &params, unsigned row) {
     const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
-    // The last sequence that begins at or before the row; empty ones before it begin there too.
-    unsigned low = 0, high = params.batch.sequences;
-    while (high - low > 1) {
-        const unsigned middle = (low + high) / 2;
-        if (unsigned(__ldg(starts + middle)) <= row) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    const unsigned position = row - __ldg(starts + low);
-    const unsigned length = __ldg(reinterpret_cast<const int32_t *>(params.batch.seq_lens) + low);
-    return position < length ? cached_token(params.cache, params.batch, low, position) : CachedToken{};
+    return find_token(params.cache, params.batch, starts, nullptr, row);
 }
 
 // Columns of `heads` heads of `width` each, side by side, and the weights that make them.
@@ -115,7 +104,7 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
         [&](unsigned column) { return outputs.offset(first_column + column); });
 }
 
-// Value `i` of a token's rotated key, and the 8 from `i` on, a multiple of 8.
+// Value `i` of a token's rotated key.
 __device__ uint16_t rope_value(const CacheParams &cache, const CachedToken &token, unsigned i) {
     const unsigned char *row = token.rope(cache);
     if (cache.rope_kind == ROW_BF16) {
@@ -126,32 +115,6 @@ __device__ uint16_t rope_value(const CacheParams &cache, const CachedToken &toke
         return dequantise(__ldg(row + i), affine);
     }
     return dequantise_int4(__ldg(reinterpret_cast<const uint32_t *>(row) + i / CHUNK), i % CHUNK, affine);
-}
-
-__device__ Chunk rope_chunk(const CacheParams &cache, const CachedToken &token, unsigned i) {
-    const unsigned char *row = token.rope(cache);
-    if (cache.rope_kind == ROW_BF16) {
-        return load_chunk<true>(reinterpret_cast<const uint16_t *>(row) + i, CHUNK);
-    }
-    // Groups are multiples of 8 values.
-    const uint32_t affine = __ldg(token.affine(cache) + cache.latent_groups + i / cache.rope_group);
-    Chunk chunk;
-    if (cache.rope_kind == ROW_INT4) {
-        const uint32_t word = __ldg(reinterpret_cast<const uint32_t *>(row) + i / CHUNK);
-#pragma unroll
-        for (unsigned j = 0; j < CHUNK; j += 2) {
-            const uint32_t high = dequantise_int4(word, j + 1, affine);
-            chunk.pair[j / 2] = dequantise_int4(word, j, affine) | high << 16;
-        }
-    } else {
-        const uint2 codes = __ldg(reinterpret_cast<const uint2 *>(row + i));
-#pragma unroll
-        for (unsigned j = 0; j < CHUNK; j += 2) {
-            const uint32_t pair = (j < 4 ? codes.x : codes.y) >> (8 * (j % 4));
-            chunk.pair[j / 2] = dequantise(pair & 255, affine) | uint32_t(dequantise(pair >> 8 & 255, affine)) << 16;
-        }
-    }
-    return chunk;
 }
 
 // The tokens of a tile, in shared memory.
@@ -185,7 +148,7 @@ __device__ void copy_rope(const UpProjectParams &params, Tokens tokens, unsigned
             uint16_t *place = to + size_t(head) * params.key_head_stride + own;
             const bool exists = token.page != nullptr;
             if (aligned) {
-                store_chunk(place, exists ? rope_chunk(params.cache, token, from) : Chunk{}, CHUNK, true);
+                store_chunk(place, exists ? load_row_chunk(rope_row(params.cache, token), from) : Chunk{}, CHUNK, true);
             } else {
                 *place = exists ? rope_value(params.cache, token, from) : 0;
             }

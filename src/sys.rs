@@ -25,6 +25,8 @@ pub const ABSORB_ORDERED_SHARED_BYTES: u32 = 40960;
 pub const GEMM_THREADS: u32 = 256;
 pub const GEMM_TILE: u32 = 128;
 pub const GEMM_SHARED_BYTES: u32 = 49152;
+pub const GATHER_THREADS: u32 = 256;
+pub const GATHER_TOKENS: u32 = 16;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct GeometryParams {
@@ -500,4 +502,32 @@ const _: () = {
     ["Offset of field: UpProjectParams::token_capacity"]
         [::core::mem::offset_of!(UpProjectParams, token_capacity) - 216usize];
     ["Offset of field: UpProjectParams::reserved"][::core::mem::offset_of!(UpProjectParams, reserved) - 220usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct GatherParams {
+    pub cache: CacheParams,
+    pub batch: BatchParams,
+    pub token_starts: u64,
+    pub first_tokens: u64,
+    pub output: u64,
+    pub output_token_stride: u32,
+    pub latent_rank: u32,
+    pub rope_width: u32,
+    pub token_capacity: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GatherParams"][::core::mem::size_of::<GatherParams>() - 144usize];
+    ["Alignment of GatherParams"][::core::mem::align_of::<GatherParams>() - 8usize];
+    ["Offset of field: GatherParams::cache"][::core::mem::offset_of!(GatherParams, cache) - 0usize];
+    ["Offset of field: GatherParams::batch"][::core::mem::offset_of!(GatherParams, batch) - 64usize];
+    ["Offset of field: GatherParams::token_starts"][::core::mem::offset_of!(GatherParams, token_starts) - 104usize];
+    ["Offset of field: GatherParams::first_tokens"][::core::mem::offset_of!(GatherParams, first_tokens) - 112usize];
+    ["Offset of field: GatherParams::output"][::core::mem::offset_of!(GatherParams, output) - 120usize];
+    ["Offset of field: GatherParams::output_token_stride"]
+        [::core::mem::offset_of!(GatherParams, output_token_stride) - 128usize];
+    ["Offset of field: GatherParams::latent_rank"][::core::mem::offset_of!(GatherParams, latent_rank) - 132usize];
+    ["Offset of field: GatherParams::rope_width"][::core::mem::offset_of!(GatherParams, rope_width) - 136usize];
+    ["Offset of field: GatherParams::token_capacity"][::core::mem::offset_of!(GatherParams, token_capacity) - 140usize];
 };

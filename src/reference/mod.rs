@@ -9,6 +9,7 @@
 mod absorb;
 mod combine;
 mod decode;
+mod gather;
 mod layer;
 mod rope_append;
 mod schedule;
@@ -18,6 +19,7 @@ pub(crate) mod vector;
 pub use absorb::{absorb_query, expand_output};
 pub use combine::combine;
 pub use decode::{Attended, DecodeInputs, decode, decode_split};
+pub use gather::gather;
 pub use layer::{ReferenceInputs, ReferenceLayer, ReferenceOutput};
 pub use rope_append::{AppendInputs, AppendParams, Appended, rms_norm, rope_append};
 pub use schedule::{Piece, balanced_piece, schedule};

@@ -116,6 +116,16 @@ impl Batch {
         }
     }
 
+    /// The same pages as lists of just those that are used: `indptr` and `indices` of a CSR table.
+    pub fn csr(&self) -> (Vec<i32>, Vec<i32>) {
+        let (mut indptr, mut indices) = (vec![0], Vec::new());
+        for (row, len) in self.table.chunks(self.max_pages).zip(&self.seq_lens) {
+            indices.extend_from_slice(&row[..(*len as usize).div_ceil(self.page_size)]);
+            indptr.push(indices.len() as i32);
+        }
+        (indptr, indices)
+    }
+
     pub fn query_tokens(&self) -> usize {
         *self.query_starts.last().unwrap() as usize
     }

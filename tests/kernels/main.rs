@@ -11,6 +11,7 @@ mod common;
 mod decode;
 mod decode_budgets;
 mod device;
+mod gather;
 mod invariance;
 mod layer;
 mod rope_append;

@@ -76,14 +76,7 @@ impl Case {
         let layout = *self.cache.layout();
         let operation = UpProject::new(device, UpProjectConfig::new(*g, layout)).unwrap();
         let cache = DeviceCache::upload(device, &self.cache).unwrap();
-        // The same pages as lists of just those that are used.
-        let used = |len: &i32| (*len as usize).div_ceil(self.batch.page_size);
-        let rows = self.batch.table.chunks(self.batch.max_pages).zip(&self.batch.seq_lens);
-        let indices: Vec<i32> = rows.flat_map(|(row, len)| &row[..used(len)]).copied().collect();
-        let mut indptr = vec![0];
-        for len in &self.batch.seq_lens {
-            indptr.push(indptr.last().unwrap() + used(len) as i32);
-        }
+        let (indptr, indices) = self.batch.csr();
         let csr = Sequences { pages: PageTable::Csr { indptr: &indptr, indices: &indices }, ..self.batch.sequences() };
         let sequences = if self.csr { csr } else { self.batch.sequences() };
         let batch = BatchBuffers::upload(device, &sequences, &layout, self.cache.pages()).unwrap();

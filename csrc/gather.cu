@@ -1,0 +1,73 @@
+// `gather`: cached tokens as the cache decodes them, for prefill over what is cached already; `src/reference/gather.rs`
+// on the device, to the bit.
+//
+//     output[s] = (latent of token s, its rotated keys)
+//
+// Tile: 16 tokens a block, all of their numbers. Tokens of all sequences stand one behind the other, so that only the
+//     last tile is not full. How many tokens there are only the device knows: blocks beyond exit.
+// Threads: the first 16 find the tokens' places; behind a barrier, threads take chunks of 8 numbers in the order of the
+//     output, a token's latent and then its rotated keys, so that neighbours read and write side by side.
+// Shared memory: the tokens' places, 12 bytes each.
+// Per token, in bytes: reads its record, each code once, 4 (int4), 8 (int8) or 16 (bf16) for a chunk; a chunk's (scale,
+//     min) too, of which a warp has few, so that one access serves it. Writes 2 (L + Gr R). Without arithmetic on
+//     tensor cores and with at most 5 instructions for a number, memory-bound.
+//
+// A chunk is written in one access where its place is 16-byte aligned, else number by number: where latents are not a
+// multiple of 8 numbers, rotated keys are not aligned. The cache's rows always are.
+
+#include "common/row.cuh"
+
+namespace {
+
+// The tokens of a tile.
+struct FoundTokens {
+    const unsigned char *page[GATHER_TOKENS];
+    unsigned slot[GATHER_TOKENS];
+};
+
+__device__ unsigned chunks(unsigned width) { return (width + CHUNK - 1) / CHUNK; }
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(GATHER_THREADS) gather(const __grid_constant__ GatherParams params) {
+    __shared__ FoundTokens found;
+    const CacheParams &cache = params.cache;
+    const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
+    const unsigned total = min(unsigned(__ldg(starts + params.batch.sequences)), params.token_capacity);
+    const unsigned first = blockIdx.x * GATHER_TOKENS;
+    if (first >= total) {
+        return;
+    }
+    const unsigned count = min(GATHER_TOKENS, total - first);
+    if (threadIdx.x < count) {
+        const int32_t *first_tokens = reinterpret_cast<const int32_t *>(params.first_tokens);
+        const CachedToken token = find_token(cache, params.batch, starts, first_tokens, first + threadIdx.x);
+        found.page[threadIdx.x] = token.page;
+        found.slot[threadIdx.x] = token.slot;
+    }
+    __syncthreads();
+
+    uint16_t *output = reinterpret_cast<uint16_t *>(params.output) + size_t(first) * params.output_token_stride;
+    const unsigned latent_chunks = chunks(params.latent_rank), row_chunks = latent_chunks + chunks(params.rope_width);
+    unsigned token = threadIdx.x / row_chunks, chunk = threadIdx.x % row_chunks;
+    while (token < count) {
+        const bool is_latent = chunk < latent_chunks;
+        const unsigned i = CHUNK * (is_latent ? chunk : chunk - latent_chunks);
+        const unsigned width = is_latent ? params.latent_rank : params.rope_width;
+        const CachedToken place{found.page[token], found.slot[token]};
+        Chunk values{};
+        if (place.page != nullptr) {
+            values = load_row_chunk(is_latent ? latent_row(cache, place) : rope_row(cache, place), i);
+        }
+        uint16_t *to = output + size_t(token) * params.output_token_stride + (is_latent ? 0 : params.latent_rank) + i;
+        const unsigned numbers = chunk_count(i, width);
+        store_chunk(to, values, numbers, numbers == CHUNK && reinterpret_cast<uint64_t>(to) % CHUNK_BYTES == 0);
+
+        token += GATHER_THREADS / row_chunks;
+        chunk += GATHER_THREADS % row_chunks;
+        if (chunk >= row_chunks) {
+            chunk -= row_chunks;
+            ++token;
+        }
+    }
+}
