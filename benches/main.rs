@@ -6,6 +6,7 @@
 mod absorb;
 mod combine;
 mod decode;
+mod gather;
 pub(crate) mod harness; // and `OPERATIONS`: tests/benchmarks includes this file
 mod layer;
 mod rope_append;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use harness::shape::Operation;
 
 /// In the order in which they are measured: what matters most first, in case time runs out.
-pub(crate) const OPERATIONS: [&Operation; 10] = [
+pub(crate) const OPERATIONS: [&Operation; 11] = [
     &decode::DECODE,
     &layer::LAYER,
     &absorb::ABSORB_QUERY,
@@ -25,6 +26,7 @@ pub(crate) const OPERATIONS: [&Operation; 10] = [
     &absorb::ABSORB_QUERY_INVARIANT,
     &absorb::EXPAND_OUTPUT_INVARIANT,
     &up_project::UP_PROJECT,
+    &gather::GATHER,
     &rope_append::ROPE_APPEND,
     &combine::COMBINE,
     &schedule::SCHEDULE,

@@ -36,8 +36,7 @@ fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
     let mut values = Copies::new(&lab.device, tokens * g.kv_heads * g.value_dim, copies)?;
     let batch = shape.batch_buffers(&lab.device)?;
     let batch = batch.batch();
-    let starts: Vec<i32> = (0..=shape.batch).map(|b| (b * shape.context) as i32).collect();
-    let starts = lab.device.upload(&starts)?;
+    let starts = lab.device.upload(&shape.token_starts())?;
     lab.gauge.measure(copies, |stream, copy| {
         let args = UpProjectArgs {
             cache: lab.cache.view(copy)?,

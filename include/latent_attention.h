@@ -114,6 +114,10 @@ typedef struct LaDevice LaDevice;
 // Applies the value up-projection to what was attended to: `out[t, h] = up_value[g] o_latent[t, h] + bias[g]`.
 typedef struct LaExpandOutput LaExpandOutput;
 
+// Gathers cached tokens, dequantised, latents and rotated keys side by side: for an engine's own prefill over what is
+// cached already.
+typedef struct LaGather LaGather;
+
 // How a batch is divided among blocks. It lies in the caller's workspace.
 typedef struct LaPlan LaPlan;
 
@@ -376,6 +380,28 @@ typedef struct {
     LaTensor values;
 } LaUpProjectArgs;
 
+// What stays the same from run to run.
+typedef struct {
+    // The layer's sizes.
+    LaGeometry geometry;
+    // How the cache's bytes lie.
+    LaCacheFormat format;
+} LaGatherConfig;
+
+// The arguments of la_gather_run(). S is a number of rows, at least that of the tokens that are gathered.
+typedef struct {
+    // The cache's bytes, whole pages that begin on 16 bytes.
+    LaArray cache;
+    // i32 `[sequences + 1]`: rows `token_starts[b] .. token_starts[b + 1] - 1` are of sequence b; to gather all
+    // tokens, the prefix sums of the lengths. Rows from the last of these numbers on are left alone; rows of no token
+    // are zeros.
+    LaArray token_starts;
+    // Left out, or i32 `[sequences]`: the token in row `token_starts[b]`, where a chunk of a long prefix is gathered.
+    LaArray first_tokens;
+    // Out: `[S, 1, L + Gr*R]`, the latent, then the rotated keys of all rope heads.
+    LaTensor gathered;
+} LaGatherArgs;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -517,6 +543,18 @@ LaStatus la_up_project_run(const LaUpProject *operation,
 
 // Ends the operation.
 void la_up_project_destroy(LaUpProject *operation);
+
+// Loads the kernel.
+LaStatus la_gather_create(const LaDevice *device, const LaGatherConfig *config, LaGather **out);
+
+// Gathers the tokens.
+LaStatus la_gather_run(const LaGather *operation,
+                       const LaStream *stream,
+                       const LaBatch *batch,
+                       const LaGatherArgs *args);
+
+// Ends the operation.
+void la_gather_destroy(LaGather *operation);
 
 #ifdef __cplusplus
 }  // extern "C"

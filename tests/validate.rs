@@ -156,6 +156,7 @@ fn a_damaged_output_fails_and_is_named() {
         (Kind::UpProject, "values", &f32::INFINITY.to_le_bytes()[2..].to_vec()),
         (Kind::Layer, "out", &bf16),
         (Kind::Layer, "cache", &vec![0x55]),
+        (Kind::Gather, "gathered", &bf16),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("dump");
@@ -284,6 +285,10 @@ fn inputs_that_do_not_belong_together_are_refused() {
     assert_eq!(message, "seq_lens [2] = -1 is outside of 0 and above");
     let message = refused(Kind::UpProject, "token_starts", &40i32.to_le_bytes());
     assert!(message.ends_with("expected the prefix sums of seq_lens, [0, 9, 9, 39], got [0, 9, 9, 40]"), "{message}");
+    let message = refused(Kind::Gather, "first_tokens", &31i32.to_le_bytes());
+    assert!(message.contains("expected ascending starts from 0 and tokens of the sequences, got [0, "), "{message}");
+    let message = refused(Kind::Gather, "token_starts", &(-1i32).to_le_bytes());
+    assert!(message.starts_with("token_starts and first_tokens in ") && message.contains(", -1] and ["), "{message}");
     let message = refused(Kind::RopeAppend, "slots", &1000i64.to_le_bytes());
     assert_eq!(message, "slots [3] = 1000 is outside of -1 or 0..64 slots");
     let message = refused(Kind::Layer, "frequency_index", &9u32.to_le_bytes());

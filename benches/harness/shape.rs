@@ -94,6 +94,11 @@ impl Shape {
         self.batch * self.context.div_ceil(PAGE_SIZE)
     }
 
+    /// Where each sequence's tokens begin, if those of all stand one behind the other.
+    pub fn token_starts(&self) -> Vec<i32> {
+        (0..=self.batch).map(|b| (b * self.context) as i32).collect()
+    }
+
     /// Where the newest token of each sequence lies: page `i * batch + b` is the `i`-th of sequence `b`.
     pub fn newest_slots(&self) -> Vec<i64> {
         let newest = self.context - 1;

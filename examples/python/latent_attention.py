@@ -228,6 +228,14 @@ class UpProjectArgs(_Struct):
     ]
 
 
+class GatherConfig(_Struct):
+    _fields_ = [("geometry", Geometry), ("format", CacheFormat)]
+
+
+class GatherArgs(_Struct):
+    _fields_ = [("cache", Array), ("token_starts", Array), ("first_tokens", Array), ("gathered", Tensor)]
+
+
 # The arguments of every function that returns a status, and of every one that returns nothing.
 _HANDLE, _OUT = c_void_p, POINTER(c_void_p)
 _STATUS_FUNCTIONS = {
@@ -259,8 +267,10 @@ _STATUS_FUNCTIONS = {
     "la_combine_run": [_HANDLE, _HANDLE, POINTER(CombineArgs)],
     "la_up_project_create": [_HANDLE, POINTER(UpProjectConfig), _OUT],
     "la_up_project_run": [_HANDLE, _HANDLE, POINTER(Batch), POINTER(UpProjectArgs)],
+    "la_gather_create": [_HANDLE, POINTER(GatherConfig), _OUT],
+    "la_gather_run": [_HANDLE, _HANDLE, POINTER(Batch), POINTER(GatherArgs)],
 }
-_HANDLES = "device stream buffer rope_append absorb_query expand_output plan decode combine up_project".split()
+_HANDLES = "device stream buffer rope_append absorb_query expand_output plan decode combine up_project gather".split()
 _library = None
 
 

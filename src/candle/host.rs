@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use candle_core::{DType, Device, Result, Storage, Tensor};
 
-use super::plan::HostBatch;
+use super::plan::{Chunks, HostBatch};
 use super::refused;
 use crate::cache::{CacheLayout, PageTable, PagedCache, Sequences};
 use crate::error::Error;
@@ -93,19 +93,11 @@ pub(super) fn expand_output(
     tensor(out, &[tokens, g.query_heads, g.value_dim], o_latent.dtype())
 }
 
-/// Latents and rotated keys of the batch's tokens in f32.
-pub(super) fn gather(layout: &CacheLayout, cache: &Tensor, batch: &HostBatch) -> Result<(Tensor, Tensor)> {
+/// Latents and rotated keys of tokens, side by side.
+pub(super) fn gather(layout: &CacheLayout, cache: &Tensor, batch: &HostBatch, chunks: &Chunks) -> Result<Tensor> {
     let pages = UsedPages::copy(layout, cache, batch)?;
-    let (mut latents, mut keys, mut tokens) = (Vec::new(), Vec::new(), 0);
-    for sequence in pages.sequences(batch).resolve(&pages.cache)? {
-        for slot in sequence.slots {
-            latents.extend(pages.cache.latent(slot)?);
-            keys.extend(pages.cache.rope(slot)?);
-            tokens += 1;
-        }
-    }
-    let latents = tensor(latents, &[tokens, layout.latent_rank()], DType::F32)?;
-    Ok((latents, tensor(keys, &[tokens, layout.rope_width()], DType::F32)?))
+    let gathered = reference::gather(&pages.sequences(batch), Some(&chunks.ranges()), &pages.cache)?;
+    tensor(gathered, &[chunks.tokens(), layout.latent_rank() + layout.rope_width()], DType::F32)
 }
 
 /// A copy of those pages only that a batch reaches, which its attention reads anyway: engines' caches are large.

@@ -1,16 +1,16 @@
 //! The kernels over what [`Memory`] makes of tensors, all of them checked already.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use half::bf16;
 
 use super::memory::{Memory, Owned};
-use super::plan::{HostBatch, MlaPlan};
-use crate::device::{self, Buffer, Device, TensorMut, View, ViewMut};
+use super::plan::{Chunks, HostBatch, MlaPlan};
+use crate::device::{TensorMut, View, ViewMut};
 use crate::geometry::Geometry;
 use crate::ops::{
     AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, Batch, CacheView, CacheViewMut, Decode, DecodeArgs, DecodeConfig,
-    ExpandOutput, ExpandOutputArgs, Pages, Plan, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers,
-    UpProject, UpProjectArgs, UpProjectConfig,
+    ExpandOutput, ExpandOutputArgs, Gather, GatherArgs, GatherConfig, Pages, Plan, RopeAppend, RopeAppendArgs,
+    RopeAppendConfig, RotationBuffers,
 };
 use crate::rope::{FrequencyIndex, Pairing, RopeTables};
 
@@ -49,7 +49,7 @@ impl Kernels {
             absorb: AbsorbQuery::new(device, AbsorbConfig::new(*g))?,
             decode: Decode::new(device, *config)?,
             expand: ExpandOutput::new(device, AbsorbConfig::new(*g))?,
-            gather: Gather::new(device, config)?,
+            gather: Gather::new(device, GatherConfig::new(config.layout))?,
             config: *config,
             memory,
         })
@@ -176,75 +176,26 @@ impl Kernels {
         Ok((self.memory.tensor(o_latent, &dims)?, self.memory.tensor(lse, &[tokens, g.query_heads])?))
     }
 
-    /// Latents and rotated keys of all tokens of a batch.
-    pub fn gather(&self, cache: &Tensor, batch: &HostBatch) -> Result<(Tensor, Tensor)> {
-        let (g, tokens) = (&self.config.geometry, batch.sequences().seq_lens.iter().sum::<i32>() as usize);
-        let heads = self.gather.geometry;
-        let key_dims = [tokens, heads.kv_heads, heads.nope_dim + heads.rope_dim];
-        let value_dims = [tokens, heads.kv_heads, heads.value_dim];
-        let (key_len, value_len) = (key_dims.iter().product(), value_dims.iter().product());
-        let mut keys = self.memory.allocate::<bf16>(key_len)?;
-        let mut values = self.memory.allocate::<bf16>(value_len)?;
-        let starts = self.memory.upload(&batch.token_starts())?;
+    /// Latents and rotated keys of tokens, side by side.
+    pub fn gather(&self, cache: &Tensor, batch: &HostBatch, chunks: &Chunks) -> Result<Tensor> {
+        let g = &self.config.geometry;
+        let dims = [chunks.tokens(), 1, g.latent_rank + g.rope_width()];
+        let len = dims.iter().product();
+        let mut gathered = self.memory.allocate::<bf16>(len)?;
+        let token_starts = self.memory.upload(&chunks.starts)?;
+        let first_tokens = upload(&self.memory, &chunks.firsts)?;
         let (cache, on_device) = (self.memory.lend::<u8>("cache", cache)?, DeviceBatch::upload(&self.memory, batch)?);
-        self.gather.up_project.run(
+        self.gather.run(
             self.memory.stream(),
-            UpProjectArgs {
+            GatherArgs {
                 cache: CacheView::new(self.config.layout, cache.view())?,
                 batch: &on_device.batch,
-                token_starts: starts.view(),
-                up_key: device::Tensor::dense(
-                    self.gather.zeros.view(),
-                    [heads.kv_heads, heads.nope_dim, heads.latent_rank],
-                )?,
-                up_value: device::Tensor::dense(
-                    self.gather.identity.view(),
-                    [heads.kv_heads, heads.value_dim, heads.latent_rank],
-                )?,
-                value_bias: None,
-                keys: TensorMut::dense(keys.view_mut(key_len)?, key_dims)?,
-                values: TensorMut::dense(values.view_mut(value_len)?, value_dims)?,
+                token_starts: token_starts.view(),
+                first_tokens: Some(first_tokens.view().slice(..chunks.len())?),
+                gathered: TensorMut::dense(gathered.view_mut(len)?, dims)?,
             },
         )?;
-        let values = self.memory.tensor(values, &[tokens, heads.kv_heads * heads.value_dim])?;
-        let latents = values.narrow(1, 0, g.latent_rank)?.contiguous()?;
-        match g.rope_dim {
-            0 => Ok((latents, Tensor::zeros((tokens, 0), DType::BF16, values.device())?)),
-            _ => Ok((latents, self.memory.tensor(keys, &[tokens, g.rope_width()])?)),
-        }
-    }
-}
-
-/// The cache's own sizes, with a head for each rotated key.
-fn keys_only(g: &Geometry) -> Geometry {
-    Geometry { query_heads: g.rope_heads, kv_heads: g.rope_heads, ..*g }
-}
-
-/// Reads latents out of a cache as the values of heads whose up-projections, one above the other, are the identity:
-/// exact, since each sum has one product. Rotated keys are the keys' part that is not projected.
-#[derive(Debug)]
-struct Gather {
-    geometry: Geometry,
-    up_project: UpProject,
-    /// `[Gr, 0 or 1, L]`: a key has a dimension at least.
-    zeros: Buffer<bf16>,
-    /// `[Gr, ceil(L / Gr), L]`.
-    identity: Buffer<bf16>,
-}
-
-impl Gather {
-    fn new(device: &Device, config: &DecodeConfig) -> Result<Self> {
-        let (heads, rank) = (config.geometry.rope_heads, config.geometry.latent_rank);
-        let nope_dim = usize::from(config.geometry.rope_dim == 0);
-        let geometry = Geometry { nope_dim, value_dim: rank.div_ceil(heads), ..keys_only(&config.geometry) };
-        let mut identity = vec![bf16::ZERO; heads * geometry.value_dim * rank];
-        identity.iter_mut().step_by(rank + 1).take(rank).for_each(|one| *one = bf16::ONE);
-        Ok(Self {
-            geometry,
-            up_project: UpProject::new(device, UpProjectConfig::new(geometry, config.layout))?,
-            zeros: device.zeros(heads * nope_dim * rank)?,
-            identity: device.upload(&identity)?,
-        })
+        self.memory.tensor(gathered, &[dims[0], dims[2]])
     }
 }
 
@@ -260,8 +211,7 @@ impl DeviceBatch {
     fn upload(memory: &Memory, batch: &HostBatch) -> Result<Self> {
         let sequences = batch.sequences();
         let (table, max_pages) = batch.table();
-        // Drivers refuse empty allocations.
-        let upload = |numbers: &[i32]| if numbers.is_empty() { memory.allocate(1) } else { memory.upload(numbers) };
+        let upload = |numbers| upload(memory, numbers);
         let owned = [upload(sequences.query_starts)?, upload(sequences.seq_lens)?, upload(table)?];
         let lasting = |owned: &Owned<i32>, len: usize| {
             let address = owned.view().address();
@@ -275,4 +225,9 @@ impl DeviceBatch {
         let batch = unsafe { Batch::from_device(starts, lens, pages, batch.pages()) }?;
         Ok(Self { batch, _memory: owned })
     }
+}
+
+/// A copy of numbers. Drivers refuse empty allocations: of none it is memory for one.
+fn upload(memory: &Memory, numbers: &[i32]) -> Result<Owned<i32>> {
+    if numbers.is_empty() { memory.allocate(1) } else { memory.upload(numbers) }
 }

@@ -275,11 +275,12 @@ impl Mla {
         }
     }
 
-    /// Dequantised latents `[S, L]` and rotated keys `[S, Gr*R]` of all S tokens of a batch, sequence after sequence: what
-    /// a prefill over a cached prefix reads.
+    /// Dequantised latents `[S, L]` and rotated keys `[S, Gr*R]` of S tokens of a batch, sequence after sequence: what
+    /// a prefill over a cached prefix reads. They are slices of one tensor `[S, L + Gr*R]`.
     ///
     /// `block_tables` is as for [`plan`](Mla::plan), `cu_seq_lens` `[B + 1]`, i32 or u32, holds the prefix sums of the
-    /// lengths, from 0 to S. Both are read on the host.
+    /// numbers of tokens, from 0 to S. `seq_starts` `[B]`, i32 or u32, says at which of its tokens each sequence
+    /// begins, where a chunk of a long prefix is gathered; `None`: at the first. All are read on the host.
     ///
     /// # Errors
     /// If a tensor does not fit, or a length or page id is out of range.
@@ -288,15 +289,18 @@ impl Mla {
         cache: &Tensor,
         block_tables: &Tensor,
         cu_seq_lens: &Tensor,
+        seq_starts: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
         let pages = self.check_cache(cache)?;
-        let lens = plan::lens_between(cu_seq_lens)?;
-        let no_queries = vec![0; lens.len() + 1];
-        let batch = HostBatch::new(&self.config, block_tables, lens, no_queries, pages)?;
-        match &self.backend {
-            Backend::Reference => host::gather(&self.config.layout, cache, &batch),
-            Backend::Kernels(kernels) => kernels.gather(cache, &batch),
-        }
+        let chunks = plan::chunks(cu_seq_lens, seq_starts)?;
+        let no_queries = vec![0; chunks.len() + 1];
+        let batch = HostBatch::new(&self.config, block_tables, chunks.ends(), no_queries, pages)?;
+        let gathered = match &self.backend {
+            Backend::Reference => host::gather(&self.config.layout, cache, &batch, &chunks),
+            Backend::Kernels(kernels) => kernels.gather(cache, &batch, &chunks),
+        }?;
+        let g = &self.config.geometry;
+        Ok((gathered.narrow(1, 0, g.latent_rank)?, gathered.narrow(1, g.latent_rank, g.rope_width())?))
     }
 
     /// Checks a cache and returns its number of pages.

@@ -1,5 +1,7 @@
 //! A batch's lengths and pages, read and checked on the host.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor};
 
 use super::check;
@@ -70,15 +72,6 @@ impl HostBatch {
         (&self.table, self.max_pages)
     }
 
-    /// `[sequences + 1]`: where each sequence begins, if their tokens stand one after the other.
-    pub fn token_starts(&self) -> Vec<i32> {
-        let sums = self.seq_lens.iter().scan(0, |sum, &len| {
-            *sum += len;
-            Some(*sum)
-        });
-        std::iter::once(0).chain(sums).collect()
-    }
-
     /// Pages that a sequence's length reaches, in order.
     pub fn used_pages(&self, sequence: usize, page_size: usize) -> &[i32] {
         let used = (self.seq_lens[sequence] as usize).div_ceil(page_size);
@@ -122,14 +115,63 @@ pub(super) fn context_lens(config: &DecodeConfig, tensor: &Tensor) -> Result<Vec
     }
 }
 
-/// The lengths between `[0, n0, n0 + n1, ..]`.
-pub(super) fn lens_between(cu_seq_lens: &Tensor) -> Result<Vec<i32>> {
+/// Which tokens of each sequence are gathered.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    /// `[sequences + 1]`: rows `starts[b]..starts[b + 1]` are sequence `b`'s.
+    pub starts: Vec<i32>,
+    /// `[sequences]`: the token in the first of these rows.
+    pub firsts: Vec<i32>,
+}
+
+impl Chunks {
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.firsts.len()
+    }
+
+    /// Rows of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.starts.last().map_or(0, |&end| end as usize)
+    }
+
+    /// The tokens of each sequence. One without any may begin anywhere, as one that has ended before this chunk does.
+    pub fn ranges(&self) -> Vec<Range<usize>> {
+        let chunk = |(&first, starts): (&i32, &[i32])| match starts[1] - starts[0] {
+            0 => 0..0,
+            count => first as usize..first as usize + count as usize,
+        };
+        self.firsts.iter().zip(self.starts.windows(2)).map(chunk).collect()
+    }
+
+    /// How many tokens each sequence must have; too many for any if they cannot be counted.
+    pub fn ends(&self) -> Vec<i32> {
+        self.ranges().into_iter().map(|tokens| i32::try_from(tokens.end).unwrap_or(i32::MAX)).collect()
+    }
+}
+
+/// `cu_seq_lens` `[0, n0, n0 + n1, ..]` and, unless each sequence is gathered from its token 0 on, `seq_starts`.
+pub(super) fn chunks(cu_seq_lens: &Tensor, seq_starts: Option<&Tensor>) -> Result<Chunks> {
     let what = "cu_seq_lens";
     check::shape(what, cu_seq_lens, &[("sequences + 1", check::rows(what, cu_seq_lens)?)])?;
-    let sums = check::integers(what, cu_seq_lens)?;
-    if sums.first() != Some(&0) || !sums.is_sorted() {
-        let (expected, got) = ("ascending numbers from 0".into(), format!("{sums:?}"));
+    let starts = check::integers(what, cu_seq_lens)?;
+    if starts.first() != Some(&0) || !starts.is_sorted() {
+        let (expected, got) = ("ascending numbers from 0".into(), format!("{starts:?}"));
         return Err(Error::Shape { what, expected, got }.into());
     }
-    Ok(sums.windows(2).map(|pair| pair[1] - pair[0]).collect())
+    let sequences = starts.len() - 1;
+    let firsts = match seq_starts {
+        None => vec![0; sequences],
+        Some(seq_starts) => {
+            check::shape("seq_starts", seq_starts, &[("sequences", sequences)])?;
+            check::integers("seq_starts", seq_starts)?
+        }
+    };
+    match firsts.iter().position(|&first| first < 0) {
+        None => Ok(Chunks { starts, firsts }),
+        Some(b) => {
+            let (what, got) = (format!("seq_starts [{b}]"), firsts[b].into());
+            Err(Error::Index { what, got, bound: "0 and above".into() }.into())
+        }
+    }
 }

@@ -92,6 +92,11 @@ impl RaggedBatch {
         self.sequences().query_tokens()
     }
 
+    /// Tokens of each sequence.
+    pub fn lens(&self) -> impl Iterator<Item = usize> {
+        self.seq_lens.iter().map(|&len| len as usize)
+    }
+
     /// Tokens of the longest sequence.
     pub fn longest(&self) -> usize {
         self.seq_lens.iter().max().map_or(0, |&len| len as usize)

@@ -8,7 +8,7 @@ use super::compare::{Comparison, Output};
 use super::draw::Draw;
 use super::settings::Settings;
 use super::tensors::{Number, Tensors, wide};
-use super::{Validation, absorb, append, combine, decode, layer, schedule, up_project};
+use super::{Validation, absorb, append, combine, decode, gather, layer, schedule, up_project};
 use crate::cache::PagedCache;
 use crate::device::{Buffer, Device};
 use crate::error::Result;
@@ -46,11 +46,13 @@ pub enum Kind {
     UpProject,
     /// A layer's whole step.
     Layer,
+    /// `gather` of a chunk of each sequence.
+    Gather,
 }
 
 impl Kind {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RopeAppend,
         Self::RopeAppendNorm,
         Self::AbsorbQueryFew,
@@ -64,6 +66,7 @@ impl Kind {
         Self::Combine,
         Self::UpProject,
         Self::Layer,
+        Self::Gather,
     ];
 
     /// Its name in the report, and of its file in a dump.
@@ -83,6 +86,7 @@ impl Kind {
             Self::Combine => "combine",
             Self::UpProject => "up-project",
             Self::Layer => "layer",
+            Self::Gather => "gather",
         }
     }
 
@@ -125,6 +129,7 @@ impl Case {
             Kind::Combine => combine::inputs(&mut case, draw),
             Kind::UpProject => up_project::inputs(&mut case, validation, draw)?,
             Kind::Layer => layer::inputs(&mut case, validation, draw)?,
+            Kind::Gather => gather::inputs(&mut case, validation, draw)?,
         }
         Ok(case)
     }
@@ -149,6 +154,7 @@ impl Case {
             Kind::Combine => combine::run(&mut self, device)?,
             Kind::UpProject => up_project::run(&mut self, device)?,
             Kind::Layer => layer::run(&mut self, device)?,
+            Kind::Gather => gather::run(&mut self, device)?,
         }
         Ok(self)
     }
@@ -168,6 +174,7 @@ impl Case {
             Kind::Combine => combine::check(self),
             Kind::UpProject => up_project::check(self),
             Kind::Layer => layer::check(self),
+            Kind::Gather => gather::check(self),
         }
     }
 

@@ -35,6 +35,7 @@ mod compare;
 mod decode;
 mod draw;
 mod dump;
+mod gather;
 mod layer;
 mod report;
 mod schedule;

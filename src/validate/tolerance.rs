@@ -52,7 +52,9 @@ impl Rule {
     #[must_use]
     pub fn explanation(self) -> &'static str {
         match self {
-            Self::Exact => "the same bits; NaN equals NaN (the cache and the rotation are specified to the bit)",
+            Self::Exact => {
+                "the same bits; NaN equals NaN (the cache, its numbers and the rotation are specified to the bit)"
+            }
             Self::Product => {
                 "|want|/256 + sum of |terms| * 2^-20: rounding to bf16, f32 sums (tests/kernels/absorb.rs)"
             }

@@ -95,7 +95,8 @@ fn a_ragged_batch_attends_like_softmax_over_explicit_keys_and_values() {
                 let (out, lse) = layer.attend(mla, dtype, &cache, &mut plan);
                 assert_eq!((out.dims(), lse.dims()), (&[6, g.query_heads, g.value_dim][..], &[6, g.query_heads][..]));
                 let cu_seq_lens = Tensor::new(&[0i32, 9, 9, 39], &Device::Cpu).unwrap();
-                let (latents, keys) = both(config)[0].gather_mla_cache(&cache, &block_tables, &cu_seq_lens).unwrap();
+                let (latents, keys) =
+                    both(config)[0].gather_mla_cache(&cache, &block_tables, &cu_seq_lens, None).unwrap();
                 let rows = |from, len| [&latents, &keys].map(|t| t.narrow(0, from, len).unwrap());
                 let ([first, first_keys], [last, last_keys]) = (rows(0, 9), rows(9, 30));
                 let scale = f64::from(config.scale);

@@ -35,7 +35,7 @@ fn run(mla: &Mla, device: &Device, inputs: &Inputs) -> Result<(Vec<u8>, Vec<f64>
     let (o_latent, lse) = mla.attend(&q_latent, &there(&inputs.q_pe)?, &cache, &mut plan)?;
     let out = mla.expand_output(&o_latent, &there(&inputs.up_value)?, Some(&there(&inputs.value_bias)?))?;
     let cu_seq_lens = there(&Tensor::new(&[0i32, 9, 9, 39], &Device::Cpu)?)?;
-    let (latents, keys) = mla.gather_mla_cache(&cache, &block_tables, &cu_seq_lens)?;
+    let (latents, keys) = mla.gather_mla_cache(&cache, &block_tables, &cu_seq_lens, None)?;
     Ok((bytes(&cache), [out, lse, latents, keys].iter().flat_map(f64s).collect()))
 }
 

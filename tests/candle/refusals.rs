@@ -177,13 +177,23 @@ fn batches_that_do_not_fit() {
             mla.plan(&tables, &ints(&[9, 16], &[1, 2]), None, 6),
             "context_lens: expected [sequences 1], got [1, 2]",
         );
-        let gather =
-            |sums: &[i32]| mla.gather_mla_cache(&mla.new_cache(6).unwrap(), &tables, &ints(sums, &[sums.len()]));
+        let cache = mla.new_cache(6).unwrap();
+        let chunk = |sums: &[i32], starts: Option<&Tensor>| {
+            mla.gather_mla_cache(&cache, &tables, &ints(sums, &[sums.len()]), starts)
+        };
+        let gather = |sums: &[i32]| chunk(sums, None);
         gather(&[0, 9, 9]).unwrap();
         assert_refused(gather(&[1, 9, 9]), "cu_seq_lens: expected ascending numbers from 0, got [1, 9, 9]");
         assert_refused(gather(&[0, 9, 8]), "cu_seq_lens: expected ascending numbers from 0, got [0, 9, 8]");
         assert_refused(gather(&[]), "cu_seq_lens: expected ascending numbers from 0, got []");
         assert_refused(gather(&[0, 9]), "block_tables: expected [sequences 1, pages 2], got [2, 2]");
+        let from = |starts: &[i32]| chunk(&[0, 9, 9], Some(&ints(starts, &[starts.len()])));
+        // The second sequence has no token in the chunk, so that it may have ended anywhere before.
+        from(&[7, 1000]).unwrap();
+        assert_refused(from(&[7]), "seq_starts: expected [sequences 2], got [1]");
+        assert_refused(from(&[7, -1]), "seq_starts [1] = -1 is outside of 0 and above");
+        assert_refused(from(&[8, 0]), "page table: expected 3 pages for the 17 tokens of sequence 0, got 2 pages");
+        assert_refused(chunk(&[0, 9, 9], Some(&zeros(&[2]))), "seq_starts: holds bf16, must hold i32 or u32");
     }
 }
 

@@ -77,6 +77,20 @@ fn without_tokens_nothing_is_written() {
 }
 
 #[test]
+fn a_batch_without_tokens_or_without_sequences_gathers_nothing() {
+    let g = geometries()[0];
+    for mla in both(config(g, CacheFormat::INT4)) {
+        let cache = mla.new_cache(2).unwrap();
+        for sums in [&[0u32, 0, 0][..], &[0]] {
+            let block_tables = Tensor::zeros((sums.len() - 1, 1), DType::U32, &Device::Cpu).unwrap();
+            let sums = Tensor::new(sums, &Device::Cpu).unwrap();
+            let (latents, keys) = mla.gather_mla_cache(&cache, &block_tables, &sums, None).unwrap();
+            assert_eq!((latents.dims(), keys.dims()), (&[0, g.latent_rank][..], &[0, g.rope_width()][..]));
+        }
+    }
+}
+
+#[test]
 fn gathering_gives_back_what_the_cache_decodes_to() {
     let mut rng = rng(4);
     for g in geometries() {
@@ -89,10 +103,18 @@ fn gathering_gives_back_what_the_cache_decodes_to() {
             let tokens = [(0, 9), (2, 16)].map(|(b, len)| (0..len).map(move |t| (b, t)));
             let places: Vec<usize> = tokens.into_iter().flatten().map(|(b, t)| batch.slot(b, t)).collect();
             let cu_seq_lens = Tensor::new(&[0u32, 9, 9, 25], &Device::Cpu).unwrap();
+            let block_tables = tables(&batch, DType::I32).0;
             let [reference, kernels] = both(config).map(|mla| {
-                let (latents, keys) =
-                    mla.gather_mla_cache(&cache, &tables(&batch, DType::I32).0, &cu_seq_lens).unwrap();
+                let (latents, keys) = mla.gather_mla_cache(&cache, &block_tables, &cu_seq_lens, None).unwrap();
                 assert_eq!((latents.dims(), keys.dims()), (&[25, g.latent_rank][..], &[25, g.rope_width()][..]));
+                // A chunk: the first sequence's tokens 6 to 8, the last one's 6 to 15; the second has ended.
+                let sums = Tensor::new(&[0u32, 3, 3, 13], &Device::Cpu).unwrap();
+                let starts = Tensor::new(&[6u32, 6, 6], &Device::Cpu).unwrap();
+                let chunk = mla.gather_mla_cache(&cache, &block_tables, &sums, Some(&starts)).unwrap();
+                for (chunk, whole) in [(&chunk.0, &latents), (&chunk.1, &keys)] {
+                    let want = [whole.narrow(0, 6, 3).unwrap(), whole.narrow(0, 15, 10).unwrap()];
+                    assert_eq!(f64s(chunk), f64s(&Tensor::cat(&want, 0).unwrap()));
+                }
                 (latents, keys)
             });
             let want =

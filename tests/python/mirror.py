@@ -20,7 +20,7 @@ def ctype(name, length=None):
 
 
 structs = re.findall(r"typedef struct \{(.*?)\} La(\w+);", header, re.DOTALL)
-assert len(structs) == 17, [name for _, name in structs]
+assert len(structs) == 19, [name for _, name in structs]
 for body, name in structs:
     fields = re.findall(r"(\w+) (\w+)(?:\[(\d+)\])?;", body)
     expected = [(field, ctype(kind, length)) for kind, field, length in fields]

@@ -24,7 +24,8 @@ fn generate() -> Result<String> {
         ..Default::default()
     };
     // In the order of reading. (What `mod.rs` declares would come in the order of names.)
-    let files = ["version", "status", "device", "data", "rope_append", "absorb", "decode", "combine", "up_project"];
+    let files =
+        ["version", "status", "device", "data", "rope_append", "absorb", "decode", "combine", "up_project", "gather"];
     let sources = files.iter().map(|name| crate::root().join(format!("src/capi/{name}.rs")));
     let builder = sources.fold(cbindgen::Builder::new().with_config(config), cbindgen::Builder::with_src);
     let mut header = Vec::new();

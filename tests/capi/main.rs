@@ -1,6 +1,8 @@
 //! The C library's functions as a C program calls them: what they refuse, and how they say so.
-//! (`cargo xtask test` compiles and runs `examples/c/decode.c`, which shows what they do; here are the two operations
+//! (`cargo xtask test` compiles and runs `examples/c/decode.c`, which shows what they do; here are the operations
 //! that it has no use for.)
+
+mod engines;
 
 use std::ffi::{CStr, CString};
 use std::ptr::{null, null_mut};
