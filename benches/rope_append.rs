@@ -54,12 +54,12 @@ fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
     lab.gauge.measure(copies, |stream, copy| {
         let args = RopeAppendArgs {
             q_rope: Some(lab.numbers.tensor(copy, &q_rope)?),
-            q_rotated: TensorMut::dense(q_rotated.view_mut(copy)?, [tokens, g.query_heads, g.rope_dim])?,
+            q_rotated: Some(TensorMut::dense(q_rotated.view_mut(copy)?, [tokens, g.query_heads, g.rope_dim])?),
             k_rope: lab.numbers.tensor(copy, &k_rope)?,
             c_kv: lab.numbers.tensor(copy, &c_kv)?,
-            positions: positions.view(),
+            positions: Some(positions.view()),
             slots: slots.view(),
-            rotation: rotation.rotation(),
+            rotation: Some(rotation.rotation()),
             norm: None,
             bias: None,
             cache: lab.cache.view_mut(copy)?,

@@ -192,17 +192,19 @@ LATENT_ATTENTION_SIZE(struct DecodeParams, 296);
 #define ROPE_APPEND_RUN 512
 
 /* `rope_append` runs on a grid of ceil(tokens / 4) times the parts of a token, which are ceil(n / ROPE_APPEND_RUN) runs
- * for each of n = L (one part whatever L is if there is a norm), n = Gr * R and n = H * R. Strides are in elements; the
- * last dimension is dense. A token is refused, which is counted and writes nothing, if its position is outside of the
- * tables or its slot neither -1 nor in the cache. */
+ * for each of n = L (one part whatever L is if there is a norm), n = Gr * R and, if there are queries, n = H * R.
+ * Strides are in elements; the last dimension is dense. A token is refused, which is counted and writes nothing, if its
+ * position is outside of the tables or its slot neither -1 nor in the cache.
+ * Without rotation (positions = 0), keys are stored as they are and there are no queries; cos, sin, frequency_index and
+ * the tables' sizes are not read. */
 struct RopeAppendParams {
     struct GeometryParams geometry;
     struct CacheParams cache;
     uint64_t q_rope;          /* bf16 [tokens, H, R] */
-    uint64_t q_rotated;       /* out, bf16 [tokens, H, R]; may be q_rope with the same strides */
+    uint64_t q_rotated;       /* out, bf16 [tokens, H, R]; may be q_rope with the same strides; 0: no queries */
     uint64_t k_rope;          /* bf16 [tokens, Gr, R] */
     uint64_t c_kv;            /* bf16 [tokens, L] */
-    uint64_t positions;       /* i32 [tokens]: row of the tables */
+    uint64_t positions;       /* i32 [tokens]: row of the tables; 0: no rotation */
     uint64_t slots;           /* i64 [tokens], no two alike but -1, which stores nothing */
     uint64_t cos;             /* f32 [table_positions, table_frequencies] */
     uint64_t sin;             /* f32 [table_positions, table_frequencies] */

@@ -7,13 +7,15 @@
 // Accumulators: lane l owns values 8 l .. 8 l + 7 of each half of a run of 512, as f32. Warps share nothing.
 // Shared memory: none.
 // Per token, in bytes: reads 2 L + 2 Gr R + 2 H R, and position and slot in each part; each number once, but twice the
-//     latents behind the first 512 if there is a norm, and key dimensions whose heads are not turned in units (see
+//     latents behind the first 512 if there is a norm, and key dimensions whose heads are turned, but not in units (see
 //     common/rope.cuh). Writes the cache's record once, 2 L + 2 Gr R in bf16 and about a quarter of that in int4, and
 //     2 H R. Tables, gain and bias are many tokens' and come from L1 and L2: 12 bytes of index, cosine and sine for a
 //     dimension of a unit, once where both halves of a run have one rope head.
 // FLOPs: 3 per rotated value, 3 and 6 comparisons per quantised one, less than 3 per byte. Memory decides for many
 //     tokens, with 32 to 54 PTX instructions per value (ptx-sim) not far behind; for few, the latency of a chain of three
 //     loads.
+//
+// Queries, and the rotation, which engines may have done before, are left out where the parameters have none.
 //
 // Values are accessed 16 bytes at a time where addresses and strides allow it, else one by one. A token's record is
 // written without touching its neighbours'.
@@ -42,12 +44,13 @@ struct Token {
 
     __device__ Token(const Params &params, unsigned index)
         : index(index),
-          position(__ldg(reinterpret_cast<const int32_t *>(params.positions) + index)),
+          position(params.positions != 0 ? __ldg(reinterpret_cast<const int32_t *>(params.positions) + index) : 0),
           slot(__ldg(reinterpret_cast<const long long *>(params.slots) + index)) {}
 
     __device__ bool is_refused(const Params &params) const {
         const int64_t slots = int64_t(params.cache.page_count) * params.cache.page_size;
-        return position < 0 || position >= int64_t(params.table_positions) || slot < -1 || slot >= slots;
+        const bool is_outside = position < 0 || position >= int64_t(params.table_positions);
+        return (params.positions != 0 && is_outside) || slot < -1 || slot >= slots;
     }
 };
 
@@ -191,7 +194,7 @@ __device__ void transform(const Params &params, float inverse, unsigned run_star
     }
 }
 
-// Only for a position inside of the tables.
+// Of no use without rotation; otherwise only for a position inside of the tables.
 __device__ Rotation rotation(const Params &params, int32_t position) {
     const size_t table_row = size_t(position) * params.table_frequencies;
     return {reinterpret_cast<const float *>(params.cos) + table_row,
@@ -255,6 +258,7 @@ __device__ void append(const Params &params, const Token &token, Part part, unsi
     if (token.is_refused(params) || (!is_query && token.slot < 0)) {
         return;
     }
+    const bool is_turned = params.positions != 0;
     const Rotation turn = rotation(params, token.position);
     if (is_query && !in_units) {
         turn_pairs(heads, turn, first, rotated, rotated_stride);
@@ -272,11 +276,20 @@ __device__ void append(const Params &params, const Token &token, Part part, unsi
             widen(units, values);
             transform(params, inverse, run * RUN, values);
         } else if (in_units) {
-            turn_units(heads, turn, run * RUN, units, values);
+            if (is_turned) {
+                turn_units(heads, turn, run * RUN, units, values);
+            } else {
+                widen(units, values);
+            }
         } else {
 #pragma unroll
             for (unsigned half = 0; half < UNITS; ++half) {
-                turn_any_unit(heads, turn, unit_start(run * RUN, half), values[half]);
+                const unsigned start = unit_start(run * RUN, half);
+                if (is_turned) {
+                    turn_any_unit(heads, turn, start, values[half]);
+                } else {
+                    load_any_unit(heads, g.rope_dim, start, values[half]);
+                }
             }
         }
         if (is_query) {

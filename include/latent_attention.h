@@ -213,28 +213,31 @@ typedef struct {
     size_t strides[2];
 } LaTensor;
 
-// The arguments of la_rope_append_run(), for T tokens. A token whose position is outside of the tables, or whose slot
-// is neither -1 nor in the cache, is counted, and nothing of it is written.
+// The arguments of la_rope_append_run(), for T tokens. Arrays and tensors are left out by an address of 0 and no
+// elements: without `q_rotated`, there are no queries; without positions, tables and index, which go together, keys
+// are stored as they are, rotated already, and queries must be left out as well. A token whose position is outside of
+// the tables, or whose slot is neither -1 nor in the cache, is counted, and nothing of it is written.
 typedef struct {
-    // `[T, H, R]`, not yet rotated. Left out (memory of address 0 without elements): it is what `q_rotated` holds.
+    // Left out, or `[T, H, R]`, not yet rotated. Left out, it is what `q_rotated` holds.
     LaTensor q_rope;
-    // Out: `[T, H, R]`.
+    // Left out, or out: `[T, H, R]`.
     LaTensor q_rotated;
-    // `[T, Gr, R]`, not yet rotated.
+    // `[T, Gr, R]`, not yet rotated, or rotated already.
     LaTensor k_rope;
     // `[T, 1, L]`: the down-projection's output.
     LaTensor c_kv;
-    // i32 `[T]`: row of the tables.
+    // Left out, or i32 `[T]`: row of the tables.
     LaArray positions;
     // i64 `[T]`: where each token goes, page * page_size + offset; -1 stores nothing.
     LaArray slots;
-    // f32 `[positions, frequencies]`.
+    // Left out, or f32 `[positions, frequencies]`.
     LaArray cos;
-    // f32 `[positions, frequencies]`.
+    // Left out, or f32 `[positions, frequencies]`.
     LaArray sin;
     // Columns of the tables.
     size_t frequencies;
-    // u32 `[Gr, R/2]`: the column that turns each pair. Each must be less than `frequencies` when the kernel runs.
+    // Left out, or u32 `[Gr, R/2]`: the column that turns each pair. Each must be less than `frequencies` when the
+    // kernel runs.
     LaArray frequency_index;
     // Left out, or f32 `[L]`: gain of an RMSNorm over the latent.
     LaArray norm_gain;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{formats, geometry, page_size, random, rng};
 use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
-use latent_attention::reference::{AppendInputs, AppendParams, Appended, rms_norm, rope_append};
+use latent_attention::reference::{AppendInputs, AppendParams, AppendRotation, Appended, rms_norm, rope_append};
 use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables, rotate_head};
 use latent_attention::weights::RmsNorm;
 use latent_attention::{Geometry, Result};
@@ -55,11 +55,10 @@ impl Step {
     }
 
     fn params(&self) -> AppendParams<'_> {
+        let rotation = AppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
         AppendParams {
             geometry: &self.geometry,
-            pairing: self.pairing,
-            tables: &self.tables,
-            frequencies: &self.frequencies,
+            rotation: Some(rotation),
             norm: self.norm.as_ref(),
             bias: self.bias.as_deref(),
         }
@@ -67,10 +66,10 @@ impl Step {
 
     fn inputs(&self) -> AppendInputs<'_> {
         AppendInputs {
-            q_rope: &self.q_rope,
+            q_rope: Some(&self.q_rope),
             k_rope: &self.k_rope,
             c_kv: &self.c_kv,
-            positions: &self.positions,
+            positions: Some(&self.positions),
             slots: &self.slots,
         }
     }
@@ -138,16 +137,41 @@ proptest! {
         for t in order {
             let row = |values: &[f32], len: usize| values[t * len..][..len].to_vec();
             let single = AppendInputs {
-                q_rope: &row(&step.q_rope, geometry.query_heads * geometry.rope_dim),
+                q_rope: Some(&row(&step.q_rope, geometry.query_heads * geometry.rope_dim)),
                 k_rope: &row(&step.k_rope, geometry.rope_width()),
                 c_kv: &row(&step.c_kv, geometry.latent_rank),
-                positions: &step.positions[t..=t],
+                positions: Some(&step.positions[t..=t]),
                 slots: &step.slots[t..=t],
             };
             saturated += rope_append(&step.params(), &single, &mut one_by_one).unwrap().saturated;
         }
         prop_assert!(at_once == one_by_one);
         prop_assert_eq!(all.saturated, saturated);
+    }
+
+    #[test]
+    fn what_is_left_out_changes_nothing_else(geometry in geometry(), seed: u64, format in prop::sample::select(formats())) {
+        let mut rng = rng(seed);
+        let mut whole = empty_cache(&geometry, format, 8);
+        let (mut keys_alone, mut rotated_before) = (whole.clone(), whole.clone());
+        let mut step = Step::new(&mut rng, geometry, 5, whole.slots());
+        step.run(&mut whole).unwrap();
+        let without_queries = AppendInputs { q_rope: None, ..step.inputs() };
+        let appended = rope_append(&step.params(), &without_queries, &mut keys_alone).unwrap();
+        prop_assert!(appended.q_rope.is_empty());
+        prop_assert!(keys_alone == whole);
+
+        // An engine that rotates its keys itself.
+        for (i, dims) in step.k_rope.chunks_exact_mut(geometry.rope_dim.max(1)).enumerate() {
+            let (token, head) = (i / geometry.rope_heads, i % geometry.rope_heads);
+            let position = step.positions[token] as usize;
+            rotate_head(dims, step.frequencies.head(head), step.pairing, &step.tables, position);
+        }
+        let params = AppendParams { rotation: None, ..step.params() };
+        let inputs = AppendInputs { q_rope: None, positions: None, ..step.inputs() };
+        let appended = rope_append(&params, &inputs, &mut rotated_before).unwrap();
+        prop_assert!(appended.q_rope.is_empty());
+        prop_assert!(rotated_before == whole);
     }
 
     #[test]
@@ -220,6 +244,21 @@ fn wrong_arguments_are_named_and_leave_the_cache_untouched() {
         &|s| s.geometry = Geometry::smollm_135m(16).unwrap(),
         "cache layout: latent rank: expected 48 from the geometry",
     );
+}
+
+#[test]
+fn arguments_without_those_that_they_need_are_refused() {
+    let geometry = Geometry::smollm_135m(32).unwrap();
+    let mut cache = empty_cache(&geometry, CacheFormat::INT4, 8);
+    let step = Step::new(&mut rng(1), geometry, 3, cache.slots());
+    let plain = AppendParams { rotation: None, ..step.params() };
+    let mut refused =
+        |params: &AppendParams, inputs: &AppendInputs| rope_append(params, inputs, &mut cache).unwrap_err().to_string();
+    let no_positions = AppendInputs { positions: None, ..step.inputs() };
+    let no_queries = AppendInputs { q_rope: None, ..step.inputs() };
+    assert_eq!(refused(&step.params(), &no_positions), "rotation: is given without positions");
+    assert_eq!(refused(&plain, &no_positions), "q_rope: is given without a rotation");
+    assert_eq!(refused(&plain, &no_queries), "positions: is given without a rotation");
 }
 
 #[test]

@@ -181,3 +181,17 @@ __device__ inline void turn_any_unit(const Heads &heads, const Rotation &rotatio
         }
     }
 }
+
+// The same as it is, not turned.
+__device__ inline void load_any_unit(const Heads &heads, unsigned rope_dim, unsigned start, float (&unit)[UNIT]) {
+    const unsigned left = values_left(start, heads.width);
+    unsigned head = start / rope_dim, dim = start % rope_dim;
+#pragma unroll
+    for (unsigned j = 0; j < UNIT; ++j) {
+        unit[j] = j < left ? f32_from_bf16(__ldg(heads.row + head * heads.stride + dim)) : 0.0f;
+        if (++dim == rope_dim) {
+            dim = 0;
+            ++head;
+        }
+    }
+}

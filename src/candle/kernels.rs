@@ -6,13 +6,12 @@ use half::bf16;
 use super::memory::{Memory, Owned};
 use super::plan::{Chunks, HostBatch, MlaPlan};
 use crate::device::{TensorMut, View, ViewMut};
-use crate::geometry::Geometry;
 use crate::ops::{
     AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, Batch, CacheView, CacheViewMut, Decode, DecodeArgs, DecodeConfig,
     ExpandOutput, ExpandOutputArgs, Gather, GatherArgs, GatherConfig, Pages, Plan, RopeAppend, RopeAppendArgs,
-    RopeAppendConfig, RotationBuffers,
+    RopeAppendConfig,
 };
-use crate::rope::{FrequencyIndex, Pairing, RopeTables};
+use crate::rope::Pairing;
 
 /// The operations of a layer's shape, loaded.
 #[derive(Debug)]
@@ -20,8 +19,6 @@ pub(super) struct Kernels {
     memory: Memory,
     config: DecodeConfig,
     append: RopeAppend,
-    /// Turns by nothing: engines rotate keys themselves.
-    still: RotationBuffers,
     absorb: AbsorbQuery,
     decode: Decode,
     expand: ExpandOutput,
@@ -40,12 +37,10 @@ pub(super) struct Division {
 impl Kernels {
     pub fn new(memory: Memory, config: &DecodeConfig) -> Result<Self> {
         let (device, g) = (memory.device(), &config.geometry.validate()?);
-        let keys_only = keys_only(g);
-        let still = RopeTables::new(1, vec![1.0], vec![0.0])?;
-        let index = FrequencyIndex::new(g.rope_heads, vec![0; g.rope_width() / 2])?;
+        // Engines rotate keys themselves, so that no dimensions are paired.
+        let append = RopeAppendConfig::new(*g, config.layout, Pairing::Half);
         Ok(Self {
-            append: RopeAppend::new(device, RopeAppendConfig::new(keys_only, config.layout, Pairing::Half))?,
-            still: RotationBuffers::upload(device, &still, &index)?,
+            append: RopeAppend::new(device, append)?,
             absorb: AbsorbQuery::new(device, AbsorbConfig::new(*g))?,
             decode: Decode::new(device, *config)?,
             expand: ExpandOutput::new(device, AbsorbConfig::new(*g))?,
@@ -73,19 +68,16 @@ impl Kernels {
         let key_shape = [tokens, g.rope_heads, g.rope_dim];
         let (c_kv, k_pe) = (self.memory.lend::<bf16>("c_kv", c_kv)?, self.memory.lend::<bf16>("k_pe", k_pe)?);
         let slots = self.memory.lend::<i64>("slot_mapping", slots)?;
-        let positions = self.memory.upload(&vec![0i32; tokens])?;
-        // The operation rotates queries too. These are the keys, once more, for nothing.
-        let mut unused = self.memory.allocate::<bf16>(tokens * g.rope_width())?;
         Ok(self.append.run(
             self.memory.stream(),
             RopeAppendArgs {
-                q_rope: Some(k_pe.tensor(key_shape)?),
-                q_rotated: TensorMut::dense(unused.view_mut(tokens * g.rope_width())?, key_shape)?,
+                q_rope: None,
+                q_rotated: None,
                 k_rope: k_pe.tensor(key_shape)?,
                 c_kv: c_kv.tensor([tokens, 1, g.latent_rank])?,
-                positions: positions.view(),
+                positions: None,
                 slots: slots.view(),
-                rotation: self.still.rotation(),
+                rotation: None,
                 norm: None,
                 bias: None,
                 cache: CacheViewMut::new(self.config.layout, cache)?,

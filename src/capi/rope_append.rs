@@ -2,8 +2,9 @@
 
 use super::data::{LaArray, LaCacheFormat, LaGeometry, LaTensor};
 use super::device::{LaDevice, LaStream};
-use super::status::{LaStatus, create, destroy, read, report};
+use super::status::{LaStatus, Outcome, create, destroy, read, report};
 use crate::cache::CacheLayout;
+use crate::device::Device;
 use crate::error::Error;
 use crate::ops::{CacheViewMut, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation};
 use crate::rope::Pairing;
@@ -32,30 +33,33 @@ pub struct LaRopeAppendConfig {
     pub pairing: u32,
 }
 
-/// The arguments of la_rope_append_run(), for T tokens. A token whose position is outside of the tables, or whose slot
-/// is neither -1 nor in the cache, is counted, and nothing of it is written.
+/// The arguments of la_rope_append_run(), for T tokens. Arrays and tensors are left out by an address of 0 and no
+/// elements: without `q_rotated`, there are no queries; without positions, tables and index, which go together, keys
+/// are stored as they are, rotated already, and queries must be left out as well. A token whose position is outside of
+/// the tables, or whose slot is neither -1 nor in the cache, is counted, and nothing of it is written.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaRopeAppendArgs {
-    /// `[T, H, R]`, not yet rotated. Left out (memory of address 0 without elements): it is what `q_rotated` holds.
+    /// Left out, or `[T, H, R]`, not yet rotated. Left out, it is what `q_rotated` holds.
     pub q_rope: LaTensor,
-    /// Out: `[T, H, R]`.
+    /// Left out, or out: `[T, H, R]`.
     pub q_rotated: LaTensor,
-    /// `[T, Gr, R]`, not yet rotated.
+    /// `[T, Gr, R]`, not yet rotated, or rotated already.
     pub k_rope: LaTensor,
     /// `[T, 1, L]`: the down-projection's output.
     pub c_kv: LaTensor,
-    /// i32 `[T]`: row of the tables.
+    /// Left out, or i32 `[T]`: row of the tables.
     pub positions: LaArray,
     /// i64 `[T]`: where each token goes, page * page_size + offset; -1 stores nothing.
     pub slots: LaArray,
-    /// f32 `[positions, frequencies]`.
+    /// Left out, or f32 `[positions, frequencies]`.
     pub cos: LaArray,
-    /// f32 `[positions, frequencies]`.
+    /// Left out, or f32 `[positions, frequencies]`.
     pub sin: LaArray,
     /// Columns of the tables.
     pub frequencies: usize,
-    /// u32 `[Gr, R/2]`: the column that turns each pair. Each must be less than `frequencies` when the kernel runs.
+    /// Left out, or u32 `[Gr, R/2]`: the column that turns each pair. Each must be less than `frequencies` when the
+    /// kernel runs.
     pub frequency_index: LaArray,
     /// Left out, or f32 `[L]`: gain of an RMSNorm over the latent.
     pub norm_gain: LaArray,
@@ -110,20 +114,18 @@ pub unsafe extern "C" fn la_rope_append_run(
             let (stream, args) = (&read("stream", stream)?.0, read("args", args)?);
             let device = stream.device();
             let q_rope = args.q_rope.memory.is_given().then(|| args.q_rope.read(device, "q_rope")).transpose()?;
+            let q_rotated = &args.q_rotated;
+            let q_rotated = q_rotated.memory.is_given().then(|| q_rotated.write(device, "q_rotated")).transpose()?;
             let gain = args.norm_gain.optional(device, "latent norm")?;
             let counters = args.counters.is_given().then(|| args.counters.view_mut(device, "counters")).transpose()?;
-            let rotation = Rotation::from_device(
-                args.cos.view(device, "cosines")?,
-                args.sin.view(device, "sines")?,
-                args.frequencies,
-                args.frequency_index.view(device, "frequency index")?,
-            )?;
+            let has_rotation = [args.cos, args.sin, args.frequency_index].into_iter().any(LaArray::is_given);
+            let rotation = has_rotation.then(|| args.rotation(device)).transpose()?;
             let args = RopeAppendArgs {
                 q_rope,
-                q_rotated: args.q_rotated.write(device, "q_rotated")?,
+                q_rotated,
                 k_rope: args.k_rope.read(device, "k_rope")?,
                 c_kv: args.c_kv.read(device, "c_kv")?,
-                positions: args.positions.view(device, "positions")?,
+                positions: args.positions.optional(device, "positions")?,
                 slots: args.slots.view(device, "slots")?,
                 rotation,
                 norm: gain.map(|gain| DeviceNorm { gain, epsilon: args.norm_epsilon }),
@@ -134,6 +136,21 @@ pub unsafe extern "C" fn la_rope_append_run(
             Ok(operation.run(stream, args)?)
         }
     })
+}
+
+impl LaRopeAppendArgs {
+    /// What rotates.
+    ///
+    /// # Safety
+    /// As [`LaArray::view`]; moreover every element of the index must be less than `frequencies`.
+    unsafe fn rotation(&self, device: &Device) -> Outcome<Rotation<'static>> {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let (cos, sin) = (self.cos.view(device, "cosines")?, self.sin.view(device, "sines")?);
+            let index = self.frequency_index.view(device, "frequency index")?;
+            Ok(Rotation::from_device(cos, sin, self.frequencies, index)?)
+        }
+    }
 }
 
 /// Ends the operation.

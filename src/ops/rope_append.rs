@@ -36,6 +36,9 @@ impl RopeAppendConfig {
 /// writes latents and keys into the cache, the same bytes as [`reference::rope_append`](crate::reference::rope_append)
 /// writes of the same bf16 numbers. Rotated queries are the reference's, rounded to bf16.
 ///
+/// Queries can be left out, and the rotation too: keys are then stored as they are, already rotated by an engine that
+/// rotates its queries itself.
+///
 /// ```
 /// # #[cfg(feature = "simulator")] {
 /// use half::bf16;
@@ -62,12 +65,12 @@ impl RopeAppendConfig {
 ///     &device.stream()?,
 ///     RopeAppendArgs {
 ///         q_rope: None, // in place
-///         q_rotated: TensorMut::dense(q_rope.view_mut(), [1, 9, 8])?,
+///         q_rotated: Some(TensorMut::dense(q_rope.view_mut(), [1, 9, 8])?),
 ///         k_rope: Tensor::dense(k_rope.view(), [1, 3, 8])?,
 ///         c_kv: Tensor::dense(c_kv.view(), [1, 1, 96])?,
-///         positions: positions.view(),
+///         positions: Some(positions.view()),
 ///         slots: slots.view(),
-///         rotation: rotation.rotation(),
+///         rotation: Some(rotation.rotation()),
 ///         norm: None,
 ///         bias: None,
 ///         cache: cache.view_mut(),
@@ -102,18 +105,18 @@ pub struct DeviceNorm<'a> {
 pub struct RopeAppendArgs<'a> {
     /// `[T, H, R]`, not yet rotated; `None`: it is what `q_rotated` holds, and is rotated in place.
     pub q_rope: Option<Tensor<'a, bf16>>,
-    /// Out: `[T, H, R]`.
-    pub q_rotated: TensorMut<'a, bf16>,
-    /// `[T, Gr, R]`, not yet rotated.
+    /// Out: `[T, H, R]`; `None`: there are no queries, or nothing to do to them. They need a rotation.
+    pub q_rotated: Option<TensorMut<'a, bf16>>,
+    /// `[T, Gr, R]`, not yet rotated; without a rotation it is stored as it is.
     pub k_rope: Tensor<'a, bf16>,
     /// `[T, 1, L]`: the down-projection's output.
     pub c_kv: Tensor<'a, bf16>,
-    /// `[T]`: row of the tables.
-    pub positions: View<'a, i32>,
+    /// `[T]`: row of the tables; with a rotation, and only with one.
+    pub positions: Option<View<'a, i32>>,
     /// `[T]`: where each token goes in the cache; -1 rotates the query but stores nothing.
     pub slots: View<'a, i64>,
-    /// Tables, and which of their columns turn which pair.
-    pub rotation: Rotation<'a>,
+    /// Tables, and which of their columns turn which pair; `None`: keys are rotated already.
+    pub rotation: Option<Rotation<'a>>,
     /// Norm over the latent.
     pub norm: Option<DeviceNorm<'a>>,
     /// `[L]`, added to the latent after the norm.
@@ -134,9 +137,9 @@ impl RopeAppend {
     pub fn new(device: &Device, config: RopeAppendConfig) -> Result<Self> {
         config.geometry.validate()?;
         config.layout.check(&config.geometry)?;
-        // What the y axis of a grid can hold, whether there is a norm or not.
+        // What the y axis of a grid can hold, whether there are a norm and queries or not.
         const MOST: usize = 65535;
-        let parts = parts(&config.geometry, false);
+        let parts = parts(&config.geometry, false, true);
         if parts > MOST {
             return Err(Error::Config {
                 what: "rope_append".into(),
@@ -154,14 +157,19 @@ impl RopeAppend {
         let (device, g) = (self.kernel.device(), &self.config.geometry);
         let t = ("tokens", args.slots.len());
         let query = [t, ("query heads", g.query_heads), ("rope", g.rope_dim)];
-        let rotated = check::tensor_mut("q_rotated", device, &args.q_rotated, query)?;
+        args.check_presence()?;
+        let q_rotated = args.q_rotated.as_ref().map(TensorMut::tensor);
+        let rotated = q_rotated.as_ref().map(|q| check::tensor("q_rotated", device, q, query)).transpose()?;
         let q_rope = args.q_rope.as_ref().map(|q| check::tensor("q_rope", device, q, query)).transpose()?;
         let k_rope =
             check::tensor("k_rope", device, &args.k_rope, [t, ("rope heads", g.rope_heads), ("rope", g.rope_dim)])?;
         let c_kv = check::tensor("c_kv", device, &args.c_kv, [t, ("one", 1), ("latent", g.latent_rank)])?;
-        check::view("positions", device, &args.positions, &[t])?;
+        if let Some(positions) = &args.positions {
+            check::view("positions", device, positions, &[t])?;
+        }
         device.check_same("slots", args.slots.device())?;
-        let rotation = args.rotation.params(device, g)?;
+        let rotation =
+            args.rotation.as_ref().map(|rotation| rotation.params(device, g)).transpose()?.unwrap_or_default();
         let latent = [("latent", g.latent_rank)];
         if let Some(norm) = &args.norm {
             check::view("latent norm", device, &norm.gain, &latent)?;
@@ -173,7 +181,8 @@ impl RopeAppend {
         if let Some(counters) = &args.counters {
             check::view("counters", device, &counters.view(), &[("saturated and refused", 2)])?;
         }
-        let rotated_address = args.q_rotated.tensor().view().address();
+        let rotated_address = q_rotated.as_ref().map_or(0, |q| q.view().address());
+        let rotated = rotated.unwrap_or_default();
         let params = sys::RopeAppendParams {
             geometry: geometry_params(g)?,
             cache: args.cache.view().params(device, &self.config.layout)?,
@@ -181,7 +190,7 @@ impl RopeAppend {
             q_rotated: rotated_address,
             k_rope: args.k_rope.view().address(),
             c_kv: args.c_kv.view().address(),
-            positions: args.positions.address(),
+            positions: args.positions.as_ref().map_or(0, View::address),
             slots: args.slots.address(),
             cos: rotation.cos,
             sin: rotation.sin,
@@ -222,7 +231,8 @@ impl RopeAppend {
         if params.tokens == 0 {
             return Ok(());
         }
-        let parts = check::count("parts of a token", parts(&self.config.geometry, params.norm_gain != 0))?;
+        let parts = parts(&self.config.geometry, params.norm_gain != 0, params.q_rotated != 0);
+        let parts = check::count("parts of a token", parts)?;
         let blocks = params.tokens.div_ceil(sys::ROPE_APPEND_THREADS / 32);
         let config = LaunchConfig::new([blocks, parts, 1], [sys::ROPE_APPEND_THREADS, 1, 1]);
         // SAFETY: promised by the caller.
@@ -230,9 +240,28 @@ impl RopeAppend {
     }
 }
 
+impl RopeAppendArgs<'_> {
+    /// Returns [`Error::Config`] if one of the optional arguments is given without another that it needs.
+    fn check_presence(&self) -> Result<()> {
+        let (rotation, positions) = (self.rotation.is_some(), self.positions.is_some());
+        for (what, is_given, needed, is_there) in [
+            ("q_rope", self.q_rope.is_some(), "q_rotated, where it is rotated to", self.q_rotated.is_some()),
+            ("q_rotated", self.q_rotated.is_some(), "a rotation", rotation),
+            ("positions", positions, "a rotation", rotation),
+            ("rotation", rotation, "positions", positions),
+        ] {
+            if is_given && !is_there {
+                return Err(Error::Config { what: what.into(), why: format!("is given without {needed}") });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Warps that share the work of a token.
-fn parts(geometry: &Geometry, has_norm: bool) -> usize {
+fn parts(geometry: &Geometry, has_norm: bool, has_queries: bool) -> usize {
     let runs = |width: usize| width.div_ceil(sys::ROPE_APPEND_RUN as usize);
     let latent = if has_norm { 1 } else { runs(geometry.latent_rank) };
-    latent + runs(geometry.rope_width()) + runs(geometry.query_heads.saturating_mul(geometry.rope_dim))
+    let queries = if has_queries { runs(geometry.query_heads.saturating_mul(geometry.rope_dim)) } else { 0 };
+    latent + runs(geometry.rope_width()) + queries
 }

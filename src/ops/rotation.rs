@@ -17,7 +17,8 @@ pub struct Rotation<'a> {
     index: View<'a, u32>,
 }
 
-/// The same as kernels take it.
+/// The same as kernels take it; zeros: no rotation.
+#[derive(Default)]
 pub(super) struct RotationParams {
     pub cos: u64,
     pub sin: u64,

@@ -1,6 +1,8 @@
 //! `layer`: one attention layer's step, from projected tokens to the input of the output projection.
 
-use super::{AppendInputs, AppendParams, DecodeInputs, absorb_query, decode, expand_output, rope_append};
+use super::{
+    AppendInputs, AppendParams, AppendRotation, DecodeInputs, absorb_query, decode, expand_output, rope_append,
+};
 use crate::cache::{CacheFormat, CacheLayout, PagedCache, Sequences};
 use crate::error::{Result, check_len};
 use crate::geometry::Geometry;
@@ -87,19 +89,18 @@ impl ReferenceLayer {
         let q_nope: Vec<f64> = inputs.q_nope.iter().map(|&q| f64::from(q)).collect();
         let q_latent = absorb_query(geometry, weights.up_key.data(), &q_nope, tokens)?;
 
+        let rotation = AppendRotation { pairing: weights.pairing, tables, frequencies: &weights.frequencies };
         let params = AppendParams {
             geometry,
-            pairing: weights.pairing,
-            tables,
-            frequencies: &weights.frequencies,
+            rotation: Some(rotation),
             norm: weights.latent_norm.as_ref(),
             bias: weights.latent_bias.as_deref(),
         };
         let append = AppendInputs {
-            q_rope: inputs.q_rope,
+            q_rope: Some(inputs.q_rope),
             k_rope: inputs.k_rope,
             c_kv: inputs.c_kv,
-            positions: inputs.positions,
+            positions: Some(inputs.positions),
             slots: inputs.slots,
         };
         let appended = rope_append(&params, &append, cache)?;

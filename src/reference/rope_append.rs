@@ -11,29 +11,36 @@ use crate::weights::RmsNorm;
 pub struct AppendParams<'a> {
     /// The layer's sizes.
     pub geometry: &'a Geometry,
-    /// Which dimensions of a rope head form a pair.
-    pub pairing: Pairing,
-    /// Cosines and sines.
-    pub tables: &'a RopeTables,
-    /// `[Gr, R/2]` columns of the tables. Query head `h` uses those of its rope head.
-    pub frequencies: &'a FrequencyIndex,
+    /// What rotates queries and keys; `None`: keys are rotated already, and there are no queries.
+    pub rotation: Option<AppendRotation<'a>>,
     /// Norm over the latent.
     pub norm: Option<&'a RmsNorm>,
     /// `[L]`, added to the latent after the norm.
     pub bias: Option<&'a [f32]>,
 }
 
+/// What rotates a layer's heads.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendRotation<'a> {
+    /// Which dimensions of a rope head form a pair.
+    pub pairing: Pairing,
+    /// Cosines and sines.
+    pub tables: &'a RopeTables,
+    /// `[Gr, R/2]` columns of the tables. Query head `h` uses those of its rope head.
+    pub frequencies: &'a FrequencyIndex,
+}
+
 /// One step's projected tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct AppendInputs<'a> {
-    /// `[T, H, R]`, not yet rotated.
-    pub q_rope: &'a [f32],
-    /// `[T, Gr, R]`, not yet rotated.
+    /// `[T, H, R]`, not yet rotated; `None`: there are no queries.
+    pub q_rope: Option<&'a [f32]>,
+    /// `[T, Gr, R]`, not yet rotated; without a rotation it is stored as it is.
     pub k_rope: &'a [f32],
     /// `[T, L]`: the down-projection's output.
     pub c_kv: &'a [f32],
-    /// `[T]`: row of the tables.
-    pub positions: &'a [i32],
+    /// `[T]`: row of the tables; with a rotation, and only with one.
+    pub positions: Option<&'a [i32]>,
     /// `[T]`: where each token goes in the cache; -1 rotates the query but stores nothing.
     pub slots: &'a [i64],
 }
@@ -41,34 +48,39 @@ pub struct AppendInputs<'a> {
 /// The outcome of [`rope_append`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Appended {
-    /// `[T, H, R]`, rotated.
+    /// `[T, H, R]`, rotated; empty without queries.
     pub q_rope: Vec<f32>,
     /// How many cached values were not finite or beyond f16's range, and had to be moved into their group's range.
     pub saturated: usize,
 }
 
-/// Rotates `q_rope` and `k_rope` ([`rotate_head`]), applies norm ([`rms_norm`]) and bias to the latent (one f32
-/// addition), and writes both into the cache ([`quantize`](crate::cache::quantize)).
+/// Rotates `q_rope` and `k_rope` ([`rotate_head`]), where there are queries and a rotation; applies norm ([`rms_norm`])
+/// and bias to the latent (one f32 addition), and writes latent and key into the cache
+/// ([`quantize`](crate::cache::quantize)).
 ///
 /// Everything is f32, rounded to nearest even after each operation, so that the cache agrees byte for byte.
 ///
 /// # Errors
 /// [`Error::Shape`] if a slice does not fit the geometry, the token count or the cache's layout; [`Error::Index`]
-/// for a slot, position or frequency that does not exist; [`Error::Config`] if two tokens share a slot, if the norm's
-/// epsilon is negative or not finite, or if a cosine or sine is not finite. Nothing is written then.
+/// for a slot, position or frequency that does not exist; [`Error::Config`] if two tokens share a slot, if queries or
+/// positions are given without a rotation, or a rotation without positions, if the norm's epsilon is negative or not
+/// finite, or if a cosine or sine is not finite. Nothing is written then.
 pub fn rope_append(params: &AppendParams, inputs: &AppendInputs, cache: &mut PagedCache) -> Result<Appended> {
     check(params, inputs, cache)?;
     let g = params.geometry;
-    let mut q_rope = inputs.q_rope.to_vec();
+    let mut q_rope = inputs.q_rope.unwrap_or_default().to_vec();
     let mut saturated = 0;
-    for (t, (&position, &slot)) in inputs.positions.iter().zip(inputs.slots).enumerate() {
+    for (t, &slot) in inputs.slots.iter().enumerate() {
         let rotate = |heads: &mut [f32], rope_head_of: &dyn Fn(usize) -> usize| {
+            let Some((rotation, positions)) = params.rotation.zip(inputs.positions) else { return };
             for (head, dims) in heads.chunks_exact_mut(g.rope_dim.max(1)).enumerate() {
-                let frequencies = params.frequencies.head(rope_head_of(head));
-                rotate_head(dims, frequencies, params.pairing, params.tables, position as usize);
+                let frequencies = rotation.frequencies.head(rope_head_of(head));
+                rotate_head(dims, frequencies, rotation.pairing, rotation.tables, positions[t] as usize);
             }
         };
-        rotate(row_mut(&mut q_rope, t, g.query_heads * g.rope_dim), &|head| g.rope_head_of(head));
+        if inputs.q_rope.is_some() {
+            rotate(row_mut(&mut q_rope, t, g.query_heads * g.rope_dim), &|head| g.rope_head_of(head));
+        }
         if slot < 0 {
             continue;
         }
@@ -121,11 +133,11 @@ fn check(params: &AppendParams, inputs: &AppendInputs, cache: &PagedCache) -> Re
     g.validate()?;
     cache.layout().check(g)?;
     let t = ("tokens", tokens);
-    check_len("q_rope", inputs.q_rope.len(), &[t, ("query heads", g.query_heads), ("rope", g.rope_dim)])?;
+    if let Some(q_rope) = inputs.q_rope {
+        check_len("q_rope", q_rope.len(), &[t, ("query heads", g.query_heads), ("rope", g.rope_dim)])?;
+    }
     check_len("k_rope", inputs.k_rope.len(), &[t, ("rope heads", g.rope_heads), ("rope", g.rope_dim)])?;
     check_len("c_kv", inputs.c_kv.len(), &[t, ("latent", g.latent_rank)])?;
-    check_len("positions", inputs.positions.len(), &[t])?;
-    params.frequencies.check(g)?;
     if let Some(norm) = params.norm {
         check_len("latent norm", norm.gain.len(), &[("latent", g.latent_rank)])?;
         check_epsilon("latent norm", norm.epsilon)?;
@@ -135,12 +147,23 @@ fn check(params: &AppendParams, inputs: &AppendInputs, cache: &PagedCache) -> Re
     }
     let index =
         |what: &str, i: usize, got: i64, bound: String| Err(Error::Index { what: format!("{what} [{i}]"), got, bound });
-    params.frequencies.check_within(params.tables.frequencies())?;
-    for (i, &position) in inputs.positions.iter().enumerate() {
-        if usize::try_from(position).map_or(true, |p| p >= params.tables.positions()) {
-            return index("positions", i, position.into(), format!("0..{} positions", params.tables.positions()));
+    let incomplete = |what: &str, why: &str| Err(Error::Config { what: what.into(), why: why.into() });
+    match (params.rotation, inputs.positions) {
+        (Some(AppendRotation { tables, frequencies, .. }), Some(positions)) => {
+            check_len("positions", positions.len(), &[t])?;
+            frequencies.check(g)?;
+            frequencies.check_within(tables.frequencies())?;
+            for (i, &position) in positions.iter().enumerate() {
+                if usize::try_from(position).map_or(true, |p| p >= tables.positions()) {
+                    return index("positions", i, position.into(), format!("0..{} positions", tables.positions()));
+                }
+                tables.check_finite(position as usize..position as usize + 1)?;
+            }
         }
-        params.tables.check_finite(position as usize..position as usize + 1)?;
+        (Some(_), None) => return incomplete("rotation", "is given without positions"),
+        (None, Some(_)) => return incomplete("positions", "is given without a rotation"),
+        (None, None) if inputs.q_rope.is_some() => return incomplete("q_rope", "is given without a rotation"),
+        (None, None) => {}
     }
     let mut written: Vec<i64> = Vec::with_capacity(tokens);
     for (i, &slot) in inputs.slots.iter().enumerate() {

@@ -11,7 +11,7 @@ use crate::cache::{CacheLayout, PagedCache};
 use crate::device::{Device, Tensor, TensorMut};
 use crate::error::Result;
 use crate::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers};
-use crate::reference::{AppendInputs, AppendParams, rope_append};
+use crate::reference::{AppendInputs, AppendParams, AppendRotation, rope_append};
 use crate::rope::{FrequencyIndex, RopeTables};
 use crate::weights::RmsNorm;
 
@@ -116,12 +116,12 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
         &stream,
         RopeAppendArgs {
             q_rope: Some(Tensor::dense(q_rope.view(), query)?),
-            q_rotated: TensorMut::dense(q_rotated.view_mut(), query)?,
+            q_rotated: Some(TensorMut::dense(q_rotated.view_mut(), query)?),
             k_rope: Tensor::dense(k_rope.view(), key)?,
             c_kv: Tensor::dense(c_kv.view(), latent)?,
-            positions: positions.view(),
+            positions: Some(positions.view()),
             slots: slots.view(),
-            rotation: rotation.rotation(),
+            rotation: Some(rotation.rotation()),
             norm: gain.as_ref().map(|gain| DeviceNorm { gain: gain.view(), epsilon: settings.norm_epsilon }),
             bias: bias.as_ref().map(|bias| bias.view()),
             cache: cache.view_mut(),
@@ -140,20 +140,23 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let query = [t, g.query_heads, g.rope_dim];
     let (q_rotated, counters) = (case.output::<bf16>("q_rotated", &query)?, case.output::<u64>("counters", &[2])?);
     let parameters = Parameters::get(case)?;
-    let params = AppendParams {
-        geometry: g,
+    let rotation = AppendRotation {
         pairing: settings.pairing()?,
         tables: &parameters.tables,
         frequencies: &parameters.frequencies,
+    };
+    let params = AppendParams {
+        geometry: g,
+        rotation: Some(rotation),
         norm: parameters.norm.as_ref(),
         bias: parameters.bias.as_deref(),
     };
     let rows = |name, shape: [usize; 3]| Ok::<_, crate::Error>(single(&tensors.get(name, &shape)?));
     let inputs = AppendInputs {
-        q_rope: &rows("q_rope", query)?,
+        q_rope: Some(&rows("q_rope", query)?),
         k_rope: &rows("k_rope", [t, g.rope_heads, g.rope_dim])?,
         c_kv: &rows("c_kv", [t, 1, g.latent_rank])?,
-        positions: &tensors.get::<i32>("positions", &[t])?,
+        positions: Some(&tensors.get::<i32>("positions", &[t])?),
         slots: &tensors.get::<i64>("slots", &[t])?,
     };
     let mut cache = case.cache("cache_before")?;

@@ -31,6 +31,23 @@ fn a_token_is_stored_as_the_codec_writes_it() {
 }
 
 #[test]
+fn keys_are_stored_as_they_are() {
+    // Rotated by nothing, an infinite number would make its partner NaN, and a -0 become 0.
+    let g = geometries()[0];
+    let k_pe = [f32::NEG_INFINITY, -0.0, 1.0, 2.0, 3.0, 4.0, 5.0, -0.0];
+    let k_pe = Tensor::new(&[k_pe], &Device::Cpu).unwrap().to_dtype(DType::BF16).unwrap();
+    let c_kv = Tensor::zeros((1, g.latent_rank), DType::BF16, &Device::Cpu).unwrap();
+    for format in FORMATS {
+        let [reference, kernels] = both(config(g, format)).map(|mla| {
+            let cache = mla.new_cache(1).unwrap();
+            mla.concat_and_cache_mla(&c_kv, &k_pe, &cache, &slots(&[3])).unwrap();
+            bytes(&cache)
+        });
+        assert_eq!(reference, kernels, "{format:?}");
+    }
+}
+
+#[test]
 fn slices_of_wider_tensors_and_keys_by_head_are_stored_alike() {
     let mut rng = rng(2);
     let g = geometries()[1];

@@ -1,9 +1,10 @@
-//! What engines ask of the C library beside a layer's own step: chunks of a cached prefix.
+//! What engines ask of the C library beside a layer's own step: chunks of a cached prefix, keys that are rotated
+//! already.
 
 use half::bf16;
 use latent_attention::capi::*;
 
-use super::{created, dense, device, download, geometry, message, upload};
+use super::{created, dense, device, download, format, geometry, message, upload};
 
 #[test]
 fn gather_takes_a_chunk_of_each_sequence() {
@@ -43,5 +44,43 @@ fn gather_takes_a_chunk_of_each_sequence() {
         let text = "gathered: expected [tokens 3, one 1, latent + rotated keys 40], got [3, 1, 39]";
         assert_eq!(message(), text);
         la_gather_destroy(gather);
+    }
+}
+
+#[test]
+fn rotated_keys_are_appended_without_queries_and_tables() {
+    let (device, stream) = device();
+    let format = LaCacheFormat { latent_row: LA_ROW_BF16, rope_row: LA_ROW_BF16, page_size: 8, ..Default::default() };
+    let numbers = |len: usize| (0..len).map(|i| bf16::from_f32(i as f32)).collect::<Vec<_>>();
+    let (latent, keys) = (numbers(32), numbers(2 * 8));
+    let cache = upload(device, &vec![0u8; 8 * 2 * (32 + 2 * 8)]);
+    let mut args = LaRopeAppendArgs {
+        k_rope: dense(upload(device, &keys), [1, 2, 8]),
+        c_kv: dense(upload(device, &latent), [1, 1, 32]),
+        slots: upload(device, &[5i64]),
+        cache,
+        ..Default::default()
+    };
+    // SAFETY: as the header asks, up to what is refused.
+    unsafe {
+        let config = LaRopeAppendConfig { geometry: geometry(), format, pairing: LA_PAIRING_HALF };
+        let append = created(|out| la_rope_append_create(device, &config, out));
+        assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Ok, "{}", message());
+        let bytes: Vec<u8> = download(device, cache);
+        let row = |start: usize, len: usize| {
+            bytes[start..start + 2 * len].as_chunks().0.iter().map(|&raw| bf16::from_le_bytes(raw)).collect::<Vec<_>>()
+        };
+        assert_eq!((row(5 * 64, 32), row(8 * 64 + 5 * 32, 2 * 8)), (latent, keys));
+
+        args.q_rotated = dense(upload(device, &[bf16::ONE; 4 * 8]), [1, 4, 8]);
+        assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Config);
+        assert_eq!(message(), "q_rotated: is given without a rotation");
+        (args.q_rotated, args.positions) = (LaTensor::default(), upload(device, &[0]));
+        assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Config);
+        assert_eq!(message(), "positions: is given without a rotation");
+        (args.cos, args.frequencies) = (upload(device, &[1.0f32; 4]), 4);
+        assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Shape);
+        assert!(message().ends_with("got 4 cosines and 0 sines"), "{}", message());
+        la_rope_append_destroy(append);
     }
 }

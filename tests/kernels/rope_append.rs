@@ -39,6 +39,8 @@ fn any_memory() -> impl Strategy<Value = Memory> {
     (gaps, shift, any::<bool>()).prop_map(|(gaps, shift, in_place)| Memory { gaps, shift, in_place })
 }
 
+const LEFT_OUT: [LeftOut; 4] = [LeftOut::Nothing, LeftOut::Nothing, LeftOut::Queries, LeftOut::Rotation];
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
@@ -50,10 +52,11 @@ proptest! {
         page_size in page_size(),
         tokens in 1usize..=7,
         memory in any_memory(),
+        left_out in prop::sample::select(&LEFT_OUT[..]),
         awkward: bool,
         arch in 0usize..2,
     ) {
-        let mut step = Step::new(seed, geometry, format, page_size, tokens);
+        let mut step = Step::new(seed, geometry, format, page_size, tokens).without(left_out);
         if awkward {
             step = step.awkward(seed);
         }
@@ -66,9 +69,10 @@ proptest! {
         geometry in any_geometry(),
         format in prop::sample::select(formats()),
         memory in any_memory(),
+        left_out in prop::sample::select(&LEFT_OUT[..]),
         bad in prop::collection::vec((0usize..9, 0usize..6), 1..4),
     ) {
-        let mut step = Step::new(seed, geometry, format, 8, 9);
+        let mut step = Step::new(seed, geometry, format, 8, 9).without(left_out);
         let slots = step.cache.slots() as i64;
         for (token, what) in bad {
             match what {
@@ -91,6 +95,27 @@ fn every_format_of_every_named_model() {
             let step = Step::new(i as u64, geometry().unwrap(), format, [8, 16, 32, 64][i % 4], 2);
             let step = if i % 3 == 0 { step.awkward(1) } else { step };
             run_and_check(&step, Memory::default());
+        }
+    }
+}
+
+#[test]
+fn keys_that_are_rotated_already_are_stored_as_they_are() {
+    // Rotating by nothing would not do: x - 0 y is NaN beside an infinite y, and 0 beside x = -0.
+    for memory in [Memory::default(), Memory { shift: 1, gaps: [3, 0], ..Memory::default() }] {
+        for name in ["llama2-7b-d16", "deepseek-v3", "smollm-135m-d8"] {
+            let mut step = Step::new(12, Geometry::named(name).unwrap(), CacheFormat::BF16, 8, 2).awkward(12);
+            (step.left_out, step.slots, step.norm, step.bias) = (LeftOut::Rotation, vec![3, 9], None, None);
+            step.k_rope[0] = bf16::NEG_ZERO;
+            step.k_rope[1] = bf16::INFINITY;
+            let cache = run_and_check(&step, memory).cache;
+            for (slot, want) in step.slots.iter().zip(step.k_rope.chunks_exact(step.geometry.rope_width())) {
+                let got = cache.rope(*slot as usize).unwrap();
+                let same = |(got, want): (&f64, &bf16)| {
+                    got.to_bits() == want.to_f64().to_bits() || got.is_nan() && want.is_nan()
+                };
+                assert!(got.iter().zip(want).all(same), "{name}, {memory:?}");
+            }
         }
     }
 }
@@ -167,12 +192,12 @@ fn layers_share_tables_and_have_their_own_frequencies() {
     let config = RopeAppendConfig::new(step.geometry, *step.cache.layout(), step.pairing);
     let args = RopeAppendArgs {
         q_rope: None,
-        q_rotated: TensorMut::dense(q_rope.view_mut(), [1, 9, 8]).unwrap(),
+        q_rotated: Some(TensorMut::dense(q_rope.view_mut(), [1, 9, 8]).unwrap()),
         k_rope: Tensor::dense(k_rope.view(), [1, 3, 8]).unwrap(),
         c_kv: Tensor::dense(c_kv.view(), [1, 1, 96]).unwrap(),
-        positions: positions.view(),
+        positions: Some(positions.view()),
         slots: slots.view(),
-        rotation: second.rotation(),
+        rotation: Some(second.rotation()),
         norm: None,
         bias: None,
         cache: cache.view_mut(),
@@ -184,8 +209,8 @@ fn layers_share_tables_and_have_their_own_frequencies() {
 }
 
 /// What a launch counted, of 8 tokens that are all stored. Pairing `Half`, no bias.
-fn counted(name: &str, norm: bool, format: CacheFormat, memory: Memory) -> Meter {
-    let mut step = Step::new(9, Geometry::named(name).unwrap(), format, 16, 8);
+fn counted(name: &str, norm: bool, format: CacheFormat, memory: Memory, left_out: LeftOut) -> Meter {
+    let mut step = Step::new(9, Geometry::named(name).unwrap(), format, 16, 8).without(left_out);
     (step.pairing, step.bias, step.slots) = (Pairing::Half, None, (0..8).collect());
     step.norm = norm.then(|| RmsNorm { gain: vec![1.0; step.geometry.latent_rank], epsilon: 1e-6 });
     let device = Device::simulated();
@@ -195,12 +220,15 @@ fn counted(name: &str, norm: bool, format: CacheFormat, memory: Memory) -> Meter
 
 #[test]
 fn inputs_are_read_once_and_the_record_is_written_once() {
-    let check = |name: &str, norm: bool, format: CacheFormat, memory: Memory, expected: [usize; 2]| {
-        let meter = counted(name, norm, format, memory);
+    let check_without = |left_out, name: &str, norm: bool, format, memory, expected: [usize; 2]| {
+        let meter = counted(name, norm, format, memory, left_out);
         let bytes = |path| meter.traffic.get(&path).map_or(0, |traffic| traffic.bytes as usize);
         assert_eq!([bytes(Path::GlobalRead), bytes(Path::GlobalWrite)], expected.map(|n| 8 * n), "{name}");
         assert_eq!(bytes(Path::LocalRead) + bytes(Path::LocalWrite), 0, "{name}");
         assert_eq!(bytes(Path::SharedRead) + bytes(Path::SharedWrite), 0, "{name}");
+    };
+    let check = |name: &str, norm: bool, format: CacheFormat, memory: Memory, expected: [usize; 2]| {
+        check_without(LeftOut::Nothing, name, norm, format, memory, expected);
     };
     let record = |name, format: CacheFormat| format.bytes_per_token(&Geometry::named(name).unwrap()).unwrap();
     // Position and slot of each lane; 4 bytes each of index, cosine and sine for each dimension of a unit.
@@ -215,6 +243,13 @@ fn inputs_are_read_once_and_the_record_is_written_once() {
         // Pair by pair, a query's factors are read once a pair; a key's dimensions are read with their partners.
         let expected = [6 * place + latent + 3 * rope + (256 + 512) * factors, record(name, format) + rope];
         check(name, false, format, odd, expected);
+        // Keys that are rotated already need neither positions nor factors.
+        for memory in [aligned, odd] {
+            let expected = [5 * 32 * 8 + latent + rope, record(name, format)];
+            check_without(LeftOut::Rotation, name, false, format, memory, expected);
+        }
+        let expected = [5 * place + latent + rope + 512 * factors, record(name, format)];
+        check_without(LeftOut::Queries, name, false, format, aligned, expected);
         // The latents behind the first 512 are read twice, the gain once.
         let expected =
             [3 * place + 2 * latent - 1024 + 4 * 2048 + 2 * rope + 2 * 512 * factors, record(name, format) + rope];

@@ -10,7 +10,7 @@ use latent_attention::ops::{
 use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
 use latent_attention::sys::RopeAppendParams;
 
-/// Sizes of one call's arguments, and which of them is on another device.
+/// Sizes of one call's arguments, which of them is on another device, and which are left out.
 struct Call {
     q_rope: [usize; 3],
     q_rotated: [usize; 3],
@@ -23,6 +23,7 @@ struct Call {
     cache: CacheFormat,
     epsilon: f32,
     elsewhere: &'static str,
+    left_out: &'static [&'static str],
 }
 
 impl Call {
@@ -38,6 +39,7 @@ impl Call {
             cache: CacheFormat::INT4,
             epsilon: 1e-6,
             elsewhere: "",
+            left_out: &[],
         }
     }
 
@@ -61,14 +63,15 @@ impl Call {
         let index = FrequencyIndex::all(self.index[0], 2 * self.index[1]);
         let rotation = RotationBuffers::upload(on("frequency index"), &tables, &index).unwrap();
         let mut cache = DeviceCache::new(on("cache"), layout(self.cache), 1).unwrap();
+        let given = |what: &str| !self.left_out.contains(&what);
         let args = RopeAppendArgs {
-            q_rope: Some(Tensor::dense(q_rope.view(), self.q_rope).unwrap()),
-            q_rotated: TensorMut::dense(q_rotated.view_mut(), self.q_rotated).unwrap(),
+            q_rope: given("q_rope").then(|| Tensor::dense(q_rope.view(), self.q_rope).unwrap()),
+            q_rotated: given("q_rotated").then(|| TensorMut::dense(q_rotated.view_mut(), self.q_rotated).unwrap()),
             k_rope: Tensor::dense(k_rope.view(), self.k_rope).unwrap(),
             c_kv: Tensor::dense(c_kv.view(), self.c_kv).unwrap(),
-            positions: positions.view(),
+            positions: given("positions").then(|| positions.view()),
             slots: slots.view(),
-            rotation: rotation.rotation(),
+            rotation: given("rotation").then(|| rotation.rotation()),
             norm: Some(DeviceNorm { gain: gain.view(), epsilon: self.epsilon }),
             bias: Some(bias.view()),
             cache: cache.view_mut(),
@@ -117,6 +120,27 @@ fn wrong_arguments_are_named() {
         "stream",
     ] {
         check(&|c| c.elsewhere = what, &format!("{what}: is on device `ptx-sim`"));
+    }
+}
+
+#[test]
+fn arguments_without_those_that_they_need_are_refused() {
+    let run = |left_out: &'static [&'static str]| {
+        let mut call = Call::new();
+        call.left_out = left_out;
+        call.run().map_err(|error| error.to_string())
+    };
+    for (left_out, message) in [
+        (&["q_rotated"][..], "q_rope: is given without q_rotated, where it is rotated to"),
+        (&["rotation", "positions", "q_rope"], "q_rotated: is given without a rotation"),
+        (&["rotation", "positions"], "q_rotated: is given without a rotation"),
+        (&["rotation", "q_rope", "q_rotated"], "positions: is given without a rotation"),
+        (&["positions"], "rotation: is given without positions"),
+    ] {
+        assert_eq!(run(left_out), Err(message.into()));
+    }
+    for left_out in [&["q_rope"][..], &["q_rope", "q_rotated"], &["q_rope", "q_rotated", "rotation", "positions"]] {
+        assert_eq!(run(left_out), Ok(()));
     }
 }
 

@@ -5,7 +5,7 @@ use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
 use latent_attention::device::{Buffer, Device, Element, Shape, Tensor, TensorMut};
 use latent_attention::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation};
-use latent_attention::reference::{AppendInputs, AppendParams, rope_append};
+use latent_attention::reference::{AppendInputs, AppendParams, AppendRotation, rope_append};
 use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
 use latent_attention::weights::RmsNorm;
 use rand::RngExt;
@@ -47,6 +47,16 @@ pub struct Step {
     pub positions: Vec<i32>,
     pub slots: Vec<i64>,
     pub cache: PagedCache,
+    pub left_out: LeftOut,
+}
+
+/// What engines may do themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    Nothing,
+    Queries,
+    /// Keys come rotated.
+    Rotation,
 }
 
 /// What a step left.
@@ -122,7 +132,20 @@ impl Step {
             positions: (0..tokens).map(|_| rng.random_range(0..POSITIONS as i32)).collect(),
             slots: (0..tokens).map(|_| if rng.random_range(0..4) == 0 { -1 } else { free.pop().unwrap() }).collect(),
             cache,
+            left_out: LeftOut::Nothing,
         }
+    }
+
+    pub fn without(self, left_out: LeftOut) -> Self {
+        Self { left_out, ..self }
+    }
+
+    fn rotates(&self) -> bool {
+        self.left_out != LeftOut::Rotation
+    }
+
+    fn has_queries(&self) -> bool {
+        self.left_out == LeftOut::Nothing
     }
 
     pub fn awkward(mut self, seed: u64) -> Self {
@@ -139,7 +162,8 @@ impl Step {
 
     pub fn is_refused(&self, token: usize) -> bool {
         let (position, slot) = (self.positions[token], self.slots[token]);
-        !(0..POSITIONS as i32).contains(&position) || !(-1..self.cache.slots() as i64).contains(&slot)
+        let is_outside = self.rotates() && !(0..POSITIONS as i32).contains(&position);
+        is_outside || !(-1..self.cache.slots() as i64).contains(&slot)
     }
 
     /// The reference's result: of a refused token it sees nothing, and the query of one stays as it was.
@@ -149,24 +173,25 @@ impl Step {
             let width = values.len() / self.tokens();
             accepted.iter().flat_map(|t| values[t * width..][..width].iter().map(|v| v.to_f32())).collect()
         };
+        let rotation = AppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
         let params = AppendParams {
             geometry: &self.geometry,
-            pairing: self.pairing,
-            tables: &self.tables,
-            frequencies: &self.frequencies,
+            rotation: self.rotates().then_some(rotation),
             norm: self.norm.as_ref(),
             bias: self.bias.as_deref(),
         };
+        let (queries, positions) =
+            (rows(&self.q_rope), accepted.iter().map(|&t| self.positions[t]).collect::<Vec<_>>());
         let inputs = AppendInputs {
-            q_rope: &rows(&self.q_rope),
+            q_rope: self.has_queries().then_some(&queries),
             k_rope: &rows(&self.k_rope),
             c_kv: &rows(&self.c_kv),
-            positions: &accepted.iter().map(|&t| self.positions[t]).collect::<Vec<_>>(),
+            positions: self.rotates().then_some(&positions),
             slots: &accepted.iter().map(|&t| self.slots[t]).collect::<Vec<_>>(),
         };
         let mut cache = self.cache.clone();
         let appended = rope_append(&params, &inputs, &mut cache).unwrap();
-        let width = self.geometry.query_heads * self.geometry.rope_dim;
+        let width = if self.has_queries() { self.geometry.query_heads * self.geometry.rope_dim } else { 0 };
         for (row, &t) in accepted.iter().enumerate() {
             for (i, got) in q_rope[t * width..][..width].iter_mut().enumerate() {
                 *got = bf16::from_f32(appended.q_rope[row * width + i]);
@@ -209,13 +234,15 @@ impl Step {
         let append = RopeAppend::new(device, config).unwrap();
         let q_view = q_rope.view().slice(shift..).unwrap();
         let args = RopeAppendArgs {
-            q_rope: (!memory.in_place).then(|| Tensor::new(q_view, q_shape).unwrap()),
-            q_rotated: TensorMut::new(rotated.view_mut().slice(shift..).unwrap(), q_shape).unwrap(),
+            q_rope: (self.has_queries() && !memory.in_place).then(|| Tensor::new(q_view, q_shape).unwrap()),
+            q_rotated: self
+                .has_queries()
+                .then(|| TensorMut::new(rotated.view_mut().slice(shift..).unwrap(), q_shape).unwrap()),
             k_rope: Tensor::new(k_rope.view().slice(shift..).unwrap(), k_shape).unwrap(),
             c_kv: Tensor::new(c_kv.view().slice(shift..).unwrap(), c_shape).unwrap(),
-            positions: positions.view().slice(shift..).unwrap(),
+            positions: self.rotates().then(|| positions.view().slice(shift..).unwrap()),
             slots: slots.view().slice(shift..).unwrap(),
-            rotation: rotation.unwrap(),
+            rotation: self.rotates().then(|| rotation.unwrap()),
             norm: gain
                 .as_ref()
                 .map(|(gain, epsilon)| DeviceNorm { gain: gain.view().slice(shift..).unwrap(), epsilon: *epsilon }),
