@@ -330,8 +330,8 @@ LATENT_ATTENTION_SIZE(struct UpProjectParams, 224);
 
 /* `gather`: cached tokens as the cache decodes them, latent and rotated key side by side. Row r of the output, where
  * token_starts[b] <= r < token_starts[b + 1], is of token first_tokens[b] + r - token_starts[b] of sequence b, and of
- * zeros if the sequence has none such. Rows from token_starts[sequences] on are left alone. query_starts of the batch is
- * not read.
+ * zeros if the sequence has none such. Rows from token_starts[sequences] on are left alone. query_starts of the batch
+ * is not read.
  * Grid: token_capacity / GATHER_TOKENS, rounded up. */
 struct GatherParams {
     struct CacheParams cache;

@@ -11,6 +11,9 @@
 // - Pointers are null or point to what their type says; null is refused, not followed. Handles are those that this
 //   library made and that were not destroyed yet. What only the device can see (positions, slots) is checked by the
 //   kernels; where it is not (page ids, lengths, frequencies), the struct says what must hold.
+// - A query token that sees nothing, because its sequence's length is 0 or less than its query tokens, gets an output
+//   of zeros and a log-sum-exp of minus infinity: a part without weight for la_combine_run(), whose result is the same
+//   where all parts are such.
 // - Different threads may use the same handles at the same time, except plans, and except to destroy them.
 // - Letters in shapes are those of LaGeometry, T is a number of query tokens. Tensors hold bf16 numbers.
 
@@ -305,7 +308,8 @@ typedef struct {
 typedef struct {
     // i32 `[sequences + 1]`: the query tokens of sequence b are `query_starts[b] .. query_starts[b + 1] - 1`.
     LaArray query_starts;
-    // i32 `[sequences]`: cached tokens, those of this step included.
+    // i32 `[sequences]`: cached tokens, those of this step included. Query tokens of a sequence of length 0 see
+    // nothing.
     LaArray seq_lens;
     // i32 page ids, `[sequences, max_pages]`; with `page_starts`, those of all sequences one after the other.
     LaArray page_table;

@@ -26,7 +26,8 @@ proptest! {
             let slot = batch.slot(b, t);
             [cache.latent(slot).unwrap(), cache.rope(slot).unwrap()].concat()
         };
-        let all: Vec<f64> = lens.iter().enumerate().flat_map(|(b, &len)| (0..len).flat_map(move |t| row(b, t))).collect();
+        let places = lens.iter().enumerate().flat_map(|(b, &len)| (0..len).map(move |t| (b, t)));
+        let all: Vec<f64> = places.flat_map(|(b, t)| row(b, t)).collect();
         prop_assert_eq!(gather(&batch.sequences(), None, &cache).unwrap(), all.clone());
 
         // Chunks of each sequence, one after the other, are the whole.
@@ -52,7 +53,8 @@ fn ranges_that_do_not_fit_are_named() {
     let batch = Batch::new(&mut rng(1), &[3, 5], &[0, 0], 8);
     let cache = batch.poisoned_cache(&mut rng(2), &geometry, CacheFormat::INT4);
     let refused = |ranges: &[Range<usize>]| gather(&batch.sequences(), Some(ranges), &cache).unwrap_err().to_string();
-    assert_eq!(refused(&[0..3]), "ranges of tokens: expected [sequences 2] = 2 elements, got 1 elements");
+    let message = refused(&[0..3, 0..5, 0..0]);
+    assert_eq!(message, "ranges of tokens: expected [sequences 2] = 2 elements, got 3 elements");
     assert_eq!(refused(&[0..3, 2..6]), "end of the tokens 2..6 of sequence 1 = 6 is outside of 2..=5");
     #[allow(clippy::reversed_empty_ranges)] // That is what is refused.
     let reversed = 2..1;

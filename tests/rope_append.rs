@@ -150,7 +150,11 @@ proptest! {
     }
 
     #[test]
-    fn what_is_left_out_changes_nothing_else(geometry in geometry(), seed: u64, format in prop::sample::select(formats())) {
+    fn what_is_left_out_changes_nothing_else(
+        geometry in geometry(),
+        seed: u64,
+        format in prop::sample::select(formats()),
+    ) {
         let mut rng = rng(seed);
         let mut whole = empty_cache(&geometry, format, 8);
         let (mut keys_alone, mut rotated_before) = (whole.clone(), whole.clone());

@@ -118,7 +118,8 @@ pub struct LaCacheLayout {
 pub struct LaBatch {
     /// i32 `[sequences + 1]`: the query tokens of sequence b are `query_starts[b] .. query_starts[b + 1] - 1`.
     pub query_starts: LaArray,
-    /// i32 `[sequences]`: cached tokens, those of this step included.
+    /// i32 `[sequences]`: cached tokens, those of this step included. Query tokens of a sequence of length 0 see
+    /// nothing.
     pub seq_lens: LaArray,
     /// i32 page ids, `[sequences, max_pages]`; with `page_starts`, those of all sequences one after the other.
     pub page_table: LaArray,

@@ -1,10 +1,76 @@
-//! What engines ask of the C library beside a layer's own step: chunks of a cached prefix, keys that are rotated
-//! already.
+//! What engines ask of the C library beside a layer's own step: rows without tokens, chunks of a cached prefix, keys
+//! that are rotated already, results that do not depend on the batch.
 
 use half::bf16;
 use latent_attention::capi::*;
 
-use super::{created, dense, device, download, format, geometry, message, upload};
+use super::{bytes, created, dense, device, download, format, geometry, memory, message, upload};
+
+#[test]
+fn rows_of_length_0_give_zeros_and_minus_infinity() {
+    // What a rank that has none of a sequence's tokens gives the others to merge: never NaN.
+    let (device, stream) = device();
+    let mut layout = LaCacheLayout::default();
+    // SAFETY: as the header asks.
+    unsafe {
+        assert_eq!(la_cache_layout(&geometry(), &format(), &mut layout), LaStatus::Ok);
+        // A sequence without tokens, one with 2 of which the page is of zeros, and another without.
+        let batch = LaBatch {
+            query_starts: upload(device, &[0, 1, 2, 3]),
+            seq_lens: upload(device, &[0, 2, 0]),
+            page_table: upload(device, &[i32::MAX, 0, i32::MAX]),
+            max_pages: 1,
+            page_count: 1,
+            ..Default::default()
+        };
+        let args = LaDecodeArgs {
+            q_latent: dense(upload(device, &[bf16::ONE; 3 * 4 * 32]), [3, 4, 32]),
+            q_rope: dense(upload(device, &[bf16::ONE; 3 * 4 * 8]), [3, 4, 8]),
+            cache: bytes(memory(device, layout.page_bytes), layout.page_bytes),
+            o_latent: upload(device, &[bf16::NAN; 3 * 4 * 32]),
+            lse: upload(device, &[f32::NAN; 3 * 4]),
+        };
+        for fixed_tokens in [0, 1] {
+            let config = LaDecodeConfig {
+                geometry: geometry(),
+                format: format(),
+                scale: 1.0,
+                fixed_tokens,
+                max_query_tokens: 3,
+                max_tokens: 16,
+            };
+            let decode = created(|out| la_decode_create(device, &config, out));
+            let mut size = 0;
+            assert_eq!(la_decode_workspace_bytes(decode, &mut size), LaStatus::Ok);
+            let workspace = bytes(memory(device, size), size);
+            let plan = created(|out| la_decode_plan(decode, stream, &batch, 3, workspace, out));
+            assert_eq!(la_decode_run(decode, stream, plan, &args), LaStatus::Ok, "{}", message());
+            assert!(download::<bf16>(device, args.o_latent).iter().all(|o| o.to_bits() == 0), "all latents are zeros");
+            let lse: Vec<f32> = download(device, args.lse);
+            assert!(lse[..4].iter().chain(&lse[8..]).all(|&lse| lse == f32::NEG_INFINITY), "{lse:?}");
+            // Two scores of 0.
+            assert!(lse[4..8].iter().all(|lse| (lse - std::f32::consts::LN_2).abs() < 1e-6), "{lse:?}");
+            la_plan_destroy(plan);
+            la_decode_destroy(decode);
+        }
+
+        // Two parts of two rows: of the first row, neither saw anything; of the second, one did.
+        let nothing = f32::NEG_INFINITY;
+        let args = LaCombineArgs {
+            rows: 2,
+            splits: 2,
+            o_partial: upload(device, &[f32::NAN, 3.0, f32::NAN, f32::NAN]),
+            lse_partial: upload(device, &[nothing, 0.5, nothing, nothing]),
+            o_latent: upload(device, &[bf16::NAN; 2]),
+            lse: upload(device, &[f32::NAN; 2]),
+        };
+        let combine = created(|out| la_combine_create(device, &LaCombineConfig { latent_rank: 1, max_splits: 2 }, out));
+        assert_eq!(la_combine_run(combine, stream, &args), LaStatus::Ok, "{}", message());
+        assert_eq!(download::<bf16>(device, args.o_latent), [0.0, 3.0].map(bf16::from_f32));
+        assert_eq!(download::<f32>(device, args.lse), [nothing, 0.5]);
+        la_combine_destroy(combine);
+    }
+}
 
 #[test]
 fn gather_takes_a_chunk_of_each_sequence() {
@@ -25,7 +91,7 @@ fn gather_takes_a_chunk_of_each_sequence() {
     };
     // Tokens 3 to 5 of the first sequence; the second has ended before its token 3.
     let mut args = LaGatherArgs {
-        cache: LaArray { elements: 2 * cache.elements, ..cache },
+        cache: bytes(cache.address, 2 * cache.elements),
         token_starts: upload(device, &[0, 3, 3]),
         first_tokens: upload(device, &[3, 3]),
         gathered: dense(upload(device, &[bf16::NAN; 3 * 40]), [3, 1, 40]),
@@ -66,9 +132,9 @@ fn rotated_keys_are_appended_without_queries_and_tables() {
         let config = LaRopeAppendConfig { geometry: geometry(), format, pairing: LA_PAIRING_HALF };
         let append = created(|out| la_rope_append_create(device, &config, out));
         assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Ok, "{}", message());
-        let bytes: Vec<u8> = download(device, cache);
+        let record: Vec<u8> = download(device, cache);
         let row = |start: usize, len: usize| {
-            bytes[start..start + 2 * len].as_chunks().0.iter().map(|&raw| bf16::from_le_bytes(raw)).collect::<Vec<_>>()
+            record[start..start + 2 * len].as_chunks().0.iter().map(|&raw| bf16::from_le_bytes(raw)).collect::<Vec<_>>()
         };
         assert_eq!((row(5 * 64, 32), row(8 * 64 + 5 * 32, 2 * 8)), (latent, keys));
 
@@ -82,5 +148,35 @@ fn rotated_keys_are_appended_without_queries_and_tables() {
         assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Shape);
         assert!(message().ends_with("got 4 cosines and 0 sines"), "{}", message());
         la_rope_append_destroy(append);
+    }
+}
+
+/// A large number, a one for each of three warps that split the sum, and the large number's negative. In order, ones are
+/// lost beside the large number; a warp by itself keeps its one.
+#[test]
+fn absorb_sums_in_order_if_it_is_to_be_batch_invariant() {
+    let (device, stream) = device();
+    let geometry =
+        LaGeometry { query_heads: 1, kv_heads: 1, latent_rank: 512, rope_heads: 1, value_dim: 1, ..geometry() };
+    let mut numbers = [bf16::ZERO; 512];
+    let large = (1 << 24) as f32;
+    for (k, number) in [(0, large), (128, 1.0), (256, 1.0), (384, 1.0), (400, -large)] {
+        numbers[k] = bf16::from_f32(number);
+    }
+    let args = LaExpandOutputArgs {
+        up_value: dense(upload(device, &[bf16::ONE; 512]), [1, 1, 512]),
+        o_latent: dense(upload(device, &numbers), [1, 1, 512]),
+        out: dense(upload(device, &[bf16::NAN]), [1, 1, 1]),
+        ..Default::default()
+    };
+    for (batch_invariant, expected) in [(0, 1.0), (1, 0.0)] {
+        // SAFETY: as the header asks.
+        unsafe {
+            let config = LaAbsorbConfig { geometry, batch_invariant };
+            let expand = created(|out| la_expand_output_create(device, &config, out));
+            assert_eq!(la_expand_output_run(expand, stream, &args), LaStatus::Ok, "{}", message());
+            la_expand_output_destroy(expand);
+        }
+        assert_eq!(download::<bf16>(device, args.out.memory), [bf16::from_f32(expected)]);
     }
 }

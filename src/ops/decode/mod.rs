@@ -64,7 +64,8 @@ impl DecodeConfig {
 }
 
 /// Attention of a batch's query tokens over the cache, as [`reference::decode`](crate::reference::decode) says: straight
-/// over the quantised latents, split over the device, results rounded to bf16 once.
+/// over the quantised latents, split over the device, results rounded to bf16 once. A query token that sees nothing, as
+/// those of a sequence of length 0, gets zeros and a log-sum-exp of minus infinity, which is no weight for [`Combine`].
 ///
 /// A layer's step is one launch, and a second that merges what was split. How a batch is split depends on its lengths
 /// only, so that layers of the same configuration share one [`Plan`].
