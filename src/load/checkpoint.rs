@@ -24,8 +24,7 @@ const LM_HEAD: &str = "lm_head.weight";
 /// stay open, and must not be changed in place: see [`load`](super).
 pub struct Checkpoint {
     source: Box<dyn TensorSource>,
-    /// The names of all tensors, sorted, to find those that nothing reads. Empty for GGUF files, of whose tensors only
-    /// those with a counterpart among Hugging Face's are known here.
+    /// The names of all tensors, sorted, to find those that nothing reads.
     names: Vec<String>,
     directory: PathBuf,
     config: ModelConfig,
@@ -94,7 +93,15 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
         config.tied_embeddings = source.same(LM_HEAD, EMBEDDING)?;
     }
     let names = source.names().into_iter().map(str::to_owned).collect();
-    Ok(Checkpoint { source: Box::new(source), names, directory: path.to_owned(), config, converted, json, tokenizer: None })
+    Ok(Checkpoint {
+        source: Box::new(source),
+        names,
+        directory: path.to_owned(),
+        config,
+        converted,
+        json,
+        tokenizer: None,
+    })
 }
 
 #[cfg(feature = "gguf")]
@@ -102,7 +109,8 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let super::gguf::Gguf { source, config: json, tokenizer } = super::gguf::open(path)?;
     let (config, converted) = parse(path, &json)?;
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-    Ok(Checkpoint { source: Box::new(source), names: Vec::new(), directory, config, converted, json, tokenizer })
+    let names = source.names();
+    Ok(Checkpoint { source: Box::new(source), names, directory, config, converted, json, tokenizer })
 }
 
 #[cfg(not(feature = "gguf"))]

@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn an_unknown_scaling_type_is_named_in_the_error() {
         let json = r#"{"rope_scaling": {"rope_type": "longrope"}}"#;
-        let error = rotation(json, 4, false).err().expect("an error").to_string();
+        let error = rotation(json, 4, false).expect_err("an error").to_string();
         assert!(error.contains("longrope") && error.contains("llama3") && !error.contains("yarn"), "{error}");
     }
 }

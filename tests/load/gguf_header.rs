@@ -80,6 +80,16 @@ fn tensors_that_nobody_reads_are_refused_by_name() {
     refused("qwen2", "rope_freqs.weight");
 }
 
+/// Such as are known by name are missed where their layer is read.
+#[test]
+fn a_norms_bias_is_refused_with_its_layer() {
+    let mut gguf = Gguf::of("llama", &llama());
+    gguf.tensors.push(("blk.0.attn_norm.bias".into(), quantized(&[HIDDEN], &[1.0; HIDDEN], GgmlDType::F32)));
+    let (_dir, path) = write_file(&gguf);
+    let error = read_everything(&path).expect_err("refused").to_string();
+    assert!(error.contains("`model.layers.0.input_layernorm.bias`") && error.contains("makes no use of it"), "{error}");
+}
+
 #[test]
 fn a_table_of_divisors_that_cannot_be_applied_is_refused() {
     let refused = |divisors: &[f32], keys: &[(&str, Value)], part: &str| {

@@ -113,6 +113,13 @@ fn describe(own: &str, info: &TensorInfo) -> String {
 }
 
 impl GgufSource {
+    /// Hugging Face's names of all tensors, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.names.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     fn info(&self, name: &str) -> Option<(&str, &TensorInfo)> {
         let own = self.names.get(name)?;
         Some((own, self.content.tensor_infos.get(own)?))
