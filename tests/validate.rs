@@ -157,6 +157,8 @@ fn a_damaged_output_fails_and_is_named() {
         (Kind::Layer, "out", &bf16),
         (Kind::Layer, "cache", &vec![0x55]),
         (Kind::Gather, "gathered", &bf16),
+        (Kind::AbsorbQueryInvariant, "q_latent", &bf16),
+        (Kind::ExpandOutputInvariant, "out", &bf16),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("dump");

@@ -9,13 +9,13 @@ use super::tolerance::{self, Rule};
 use super::{Case, Kind};
 use crate::device::{Device, Tensor, TensorMut};
 use crate::error::Result;
-use crate::ops::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
+use crate::ops::{AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
 use crate::reference::{absorb_query, expand_output};
 
 pub(super) fn inputs(case: &mut Case, tokens: usize, draw: &mut Draw) {
     let g = *case.geometry();
     let (heads, kv_heads, rank) = (g.query_heads, g.kv_heads, g.latent_rank);
-    let is_query = matches!(case.kind(), Kind::AbsorbQueryFew | Kind::AbsorbQueryMany);
+    let is_query = matches!(case.kind(), Kind::AbsorbQueryFew | Kind::AbsorbQueryMany | Kind::AbsorbQueryInvariant);
     let (weights, rows, input, width) = match is_query {
         true => ("up_key", g.nope_dim, "q_nope", g.nope_dim),
         false => ("up_value", g.value_dim, "o_latent", rank),
@@ -36,7 +36,7 @@ pub(super) fn run_query(case: &mut Case, device: &Device) -> Result<()> {
     let up_key = tensors.upload::<bf16>(device, "up_key", &weights)?;
     let q_nope = tensors.upload::<bf16>(device, "q_nope", &input)?;
     let mut q_latent = device.upload(&vec![bf16::NAN; output.iter().product()])?;
-    AbsorbQuery::new(device, AbsorbConfig::new(g))?.run(
+    AbsorbQuery::new(device, case.kind().absorb_config(g))?.run(
         &device.stream()?,
         AbsorbQueryArgs {
             up_key: Tensor::dense(up_key.view(), weights)?,
@@ -56,7 +56,7 @@ pub(super) fn run_output(case: &mut Case, device: &Device) -> Result<()> {
     let o_latent = tensors.upload::<bf16>(device, "o_latent", &input)?;
     let bias = tensors.upload::<f32>(device, "value_bias", &[g.kv_heads, g.value_dim])?;
     let mut out = device.upload(&vec![bf16::NAN; output.iter().product()])?;
-    ExpandOutput::new(device, AbsorbConfig::new(g))?.run(
+    ExpandOutput::new(device, case.kind().absorb_config(g))?.run(
         &device.stream()?,
         ExpandOutputArgs {
             up_value: Tensor::dense(up_value.view(), weights)?,

@@ -13,6 +13,7 @@ use crate::cache::PagedCache;
 use crate::device::{Buffer, Device};
 use crate::error::Result;
 use crate::geometry::Geometry;
+use crate::ops::AbsorbConfig;
 use crate::sys;
 
 /// What is validated: every operation, in each of the ways that it can go. The order is that of the random streams:
@@ -48,11 +49,15 @@ pub enum Kind {
     Layer,
     /// `gather` of a chunk of each sequence.
     Gather,
+    /// `absorb_query` of few rows that sums in the order of many.
+    AbsorbQueryInvariant,
+    /// `expand_output` likewise.
+    ExpandOutputInvariant,
 }
 
 impl Kind {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::RopeAppend,
         Self::RopeAppendNorm,
         Self::AbsorbQueryFew,
@@ -67,6 +72,8 @@ impl Kind {
         Self::UpProject,
         Self::Layer,
         Self::Gather,
+        Self::AbsorbQueryInvariant,
+        Self::ExpandOutputInvariant,
     ];
 
     /// Its name in the report, and of its file in a dump.
@@ -87,12 +94,23 @@ impl Kind {
             Self::UpProject => "up-project",
             Self::Layer => "layer",
             Self::Gather => "gather",
+            Self::AbsorbQueryInvariant => "absorb-query-invariant",
+            Self::ExpandOutputInvariant => "expand-output-invariant",
         }
     }
 
     /// Whether the latent has a norm and a bias.
     pub(super) fn has_norm(self) -> bool {
         matches!(self, Self::RopeAppendNorm | Self::Layer)
+    }
+
+    /// The up-projections of this case.
+    pub(super) fn absorb_config(self, geometry: Geometry) -> AbsorbConfig {
+        let config = AbsorbConfig::new(geometry);
+        match self {
+            Self::AbsorbQueryInvariant | Self::ExpandOutputInvariant => config.batch_invariant(),
+            _ => config,
+        }
     }
 
     /// Query tokens of a product with the up-projections: on both sides of where one kernel takes over from the other.
@@ -121,7 +139,12 @@ impl Case {
         let draw = &mut Draw::new(validation.seed, kind as u64);
         match kind {
             Kind::RopeAppend | Kind::RopeAppendNorm => append::inputs(&mut case, validation, draw)?,
-            Kind::AbsorbQueryFew | Kind::AbsorbQueryMany | Kind::ExpandOutputFew | Kind::ExpandOutputMany => {
+            Kind::AbsorbQueryFew
+            | Kind::AbsorbQueryMany
+            | Kind::AbsorbQueryInvariant
+            | Kind::ExpandOutputFew
+            | Kind::ExpandOutputMany
+            | Kind::ExpandOutputInvariant => {
                 absorb::inputs(&mut case, kind.product_tokens(&validation.geometry), draw);
             }
             Kind::ScheduleBalanced | Kind::ScheduleFixed => schedule::inputs(&mut case, validation, draw),
@@ -147,8 +170,12 @@ impl Case {
     pub fn run(mut self, device: &Device) -> Result<Self> {
         match self.kind() {
             Kind::RopeAppend | Kind::RopeAppendNorm => append::run(&mut self, device)?,
-            Kind::AbsorbQueryFew | Kind::AbsorbQueryMany => absorb::run_query(&mut self, device)?,
-            Kind::ExpandOutputFew | Kind::ExpandOutputMany => absorb::run_output(&mut self, device)?,
+            Kind::AbsorbQueryFew | Kind::AbsorbQueryMany | Kind::AbsorbQueryInvariant => {
+                absorb::run_query(&mut self, device)?
+            }
+            Kind::ExpandOutputFew | Kind::ExpandOutputMany | Kind::ExpandOutputInvariant => {
+                absorb::run_output(&mut self, device)?
+            }
             Kind::ScheduleBalanced | Kind::ScheduleFixed => schedule::run(&mut self, device)?,
             Kind::DecodeBalanced | Kind::DecodeFixed => decode::run(&mut self, device)?,
             Kind::Combine => combine::run(&mut self, device)?,
@@ -167,8 +194,8 @@ impl Case {
     pub fn check(&self) -> Result<Vec<Comparison>> {
         match self.kind() {
             Kind::RopeAppend | Kind::RopeAppendNorm => append::check(self),
-            Kind::AbsorbQueryFew | Kind::AbsorbQueryMany => absorb::check_query(self),
-            Kind::ExpandOutputFew | Kind::ExpandOutputMany => absorb::check_output(self),
+            Kind::AbsorbQueryFew | Kind::AbsorbQueryMany | Kind::AbsorbQueryInvariant => absorb::check_query(self),
+            Kind::ExpandOutputFew | Kind::ExpandOutputMany | Kind::ExpandOutputInvariant => absorb::check_output(self),
             Kind::ScheduleBalanced | Kind::ScheduleFixed => schedule::check(self),
             Kind::DecodeBalanced | Kind::DecodeFixed => decode::check(self),
             Kind::Combine => combine::check(self),
