@@ -116,7 +116,6 @@ impl Cuda {
         self.between_captures(|| unsafe { result::malloc_sync(bytes) }.map_err(failed("cuMemAlloc")))
     }
 
-    /// A failure is that of an earlier kernel, which the next call reports again.
     pub(super) fn allocate_zeros(&self, bytes: usize) -> Result<u64> {
         let address = self.allocate(bytes)?;
         let written = super::memory::host_zeros::<u8>(bytes).and_then(|zeros| self.write(address, &zeros));
@@ -129,6 +128,7 @@ impl Cuda {
         }
     }
 
+    /// A failure is that of an earlier kernel, which the next call reports again.
     pub(super) fn free(&self, address: u64) {
         if self.bind().is_ok() {
             // SAFETY: buffers free what they allocated, once.
