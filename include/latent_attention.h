@@ -194,7 +194,8 @@ typedef struct {
     uint32_t pairing;
 } LaRopeAppendConfig;
 
-// Device memory. An optional array is left out by an address of 0 and no elements.
+// Device memory. An optional array is left out by zeros: no address, no elements, no type. With a type it is there, if
+// only for no tokens.
 typedef struct {
     // Where it begins, a multiple of an element's size.
     uint64_t address;
@@ -452,7 +453,8 @@ void la_stream_destroy(LaStream *stream);
 
 // Device memory, for programs that have no allocator of their own. It begins on a multiple of 256 bytes and may hold
 // anything; the simulator reports reads of what was not written. More than the device has is refused with
-// LA_STATUS_DRIVER; the simulator has 80 GiB, which take this computer's memory only where they are written.
+// LA_STATUS_DRIVER; the simulator has 80 GiB, which take this computer's memory only where they are written (one
+// buffer is refused where the operating system does not let a process reserve as much).
 LaStatus la_buffer_create(const LaDevice *device, size_t bytes, LaBuffer **out);
 
 // Where the memory begins.

@@ -1,5 +1,6 @@
 //! The one error type of the crate.
 
+use std::fmt::{self, Display, Formatter, Write};
 use std::path::PathBuf;
 
 /// Shorthand for results of this crate.
@@ -43,7 +44,7 @@ pub enum Error {
         bound: String,
     },
     /// Two arguments are each fine but do not belong together, or an option's value is not one of those known.
-    #[error("{what}: {why}")]
+    #[error("{}: {}", Line(what), Line(why))]
     Config {
         /// The argument or option.
         what: String,
@@ -148,7 +149,7 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// A file is not what its name says, is cut short, or misses a key.
-    #[error("{path}: {why}")]
+    #[error("{path}: {}", Line(why))]
     File {
         /// The file.
         path: PathBuf,
@@ -156,7 +157,7 @@ pub enum Error {
         why: String,
     },
     /// A tensor in a checkpoint is missing, or has another shape or type than the model's configuration says.
-    #[error("tensor `{name}` in {path}: expected {expected}, got {got}")]
+    #[error("tensor `{}` in {path}: expected {}, got {}", Line(name), Line(expected), Line(got))]
     Tensor {
         /// The tensor's name in the file.
         name: String,
@@ -167,6 +168,27 @@ pub enum Error {
         /// Found shape and type, or `no such tensor`.
         got: String,
     },
+}
+
+/// A text that may quote a file, as part of a message: on one line and of bounded length, whatever the file holds.
+struct Line<'a>(&'a str);
+
+impl Line<'_> {
+    /// Characters that are shown.
+    const LONGEST: usize = 1000;
+}
+
+impl Display for Line<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (count, c) in self.0.chars().enumerate() {
+            match c {
+                _ if count == Self::LONGEST => return f.write_str(" ..."),
+                _ if c.is_control() => c.escape_default().try_for_each(|part| f.write_char(part))?,
+                _ => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Returns [`Error::Config`] unless a factor or bound is a finite number.
@@ -200,4 +222,23 @@ pub(crate) fn check_len(what: &'static str, got: usize, dims: &[(&str, usize)]) 
         expected: format!("[{}] = {expected} elements", dims.join(", ")),
         got: format!("{got} elements"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_bounded_line_whatever_a_file_holds() {
+        let text = || "a\r\n\0b".repeat(1000);
+        let tensor = || Error::Tensor { name: text(), path: "f".into(), expected: text(), got: text() };
+        let config = Error::Config { what: text(), why: text() };
+        for error in [tensor(), config, Error::File { path: "f".into(), why: text() }] {
+            let message = error.to_string();
+            assert!(!message.contains(char::is_control) && message.len() < 7000, "{message}");
+            assert!(message.contains("a\\r\\n\\u{0}b") && message.ends_with(" ..."), "{message}");
+        }
+        let config = Error::Config { what: "rank é".into(), why: "must be 1".into() };
+        assert_eq!(config.to_string(), "rank é: must be 1");
+    }
 }

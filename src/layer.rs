@@ -125,10 +125,7 @@ impl LatentAttentionLayer {
             config.max_query_tokens,
             config.max_tokens,
         );
-        let absorb = match config.policy {
-            SplitPolicy::Balanced => AbsorbConfig::new(geometry),
-            SplitPolicy::Fixed { .. } => AbsorbConfig::new(geometry).batch_invariant(),
-        };
+        let absorb = AbsorbConfig::new(geometry).with_policy(config.policy);
         Ok(Self {
             geometry,
             config,

@@ -8,6 +8,7 @@ The library is the file that LATENT_ATTENTION_LIBRARY names, or the one that `ca
 
 import ctypes
 import itertools
+import operator
 import os
 import sys
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_size_t, c_uint32, c_uint64, c_void_p
@@ -74,6 +75,10 @@ class _Struct(Structure):
         return self.__dict__.setdefault("_memory", {})
 
 
+def _fields(kind, names):
+    return [(name, kind) for name in names.split()]
+
+
 class Array(Structure):
     """Device memory: at `place`, such as "cuda:0", and `owner`'s, unless it was made of an address by hand."""
 
@@ -87,10 +92,7 @@ class Tensor(Structure):
 
 
 class Geometry(_Struct):
-    _fields_ = [
-        (name, c_size_t)
-        for name in "query_heads kv_heads latent_rank rope_heads rope_dim nope_dim value_dim".split()
-    ]
+    _fields_ = _fields(c_size_t, "query_heads kv_heads latent_rank rope_heads rope_dim nope_dim value_dim")
 
     @classmethod
     def named(cls, name):
@@ -136,14 +138,7 @@ class CacheFormat(_Struct):
 
 
 class Batch(_Struct):
-    _fields_ = [
-        ("query_starts", Array),
-        ("seq_lens", Array),
-        ("page_table", Array),
-        ("page_starts", Array),
-        ("max_pages", c_size_t),
-        ("page_count", c_size_t),
-    ]
+    _fields_ = _fields(Array, "query_starts seq_lens page_table page_starts") + _fields(c_size_t, "max_pages page_count")
 
 
 class RopeAppendConfig(_Struct):
@@ -202,14 +197,7 @@ class CombineConfig(_Struct):
 
 
 class CombineArgs(_Struct):
-    _fields_ = [
-        ("rows", c_size_t),
-        ("splits", c_size_t),
-        ("o_partial", Array),
-        ("lse_partial", Array),
-        ("o_latent", Array),
-        ("lse", Array),
-    ]
+    _fields_ = _fields(c_size_t, "rows splits") + _fields(Array, "o_partial lse_partial o_latent lse")
 
 
 class UpProjectConfig(_Struct):
@@ -357,15 +345,18 @@ class Device(_Handle):
         if not view.c_contiguous:
             raise Error("SHAPE", f"values: expected memory without gaps, got {view.shape} with strides {view.strides}")
         dtype = dtype or _dtype("values", 2, f"{_KINDS.get(view.format, view.format)}{view.itemsize}")
+        name, size = _named(dtype)
+        if view.nbytes % size:
+            raise Error("SHAPE", f"values: expected whole elements of {name}, got {view.nbytes} bytes")
         buffer = Buffer(self, view.nbytes, dtype)
         library().la_upload(self, buffer.address, (ctypes.c_char * view.nbytes).from_buffer_copy(view), view.nbytes)
         return buffer
 
     def allocate(self, elements, dtype):
         """Memory for so many elements of a DTYPE_*, which may hold anything."""
-        name, size, *_ = _DTYPES[dtype]
+        (name, size), elements = _named(dtype), operator.index(elements)
         if not 0 <= elements * size <= c_size_t(-1).value:
-            raise Error("CONFIG", f"{elements} elements of {name}: more bytes than there are addresses")
+            raise Error("CONFIG", f"{elements} elements of {name}: must be from 0 to as many bytes as have addresses")
         return Buffer(self, elements * size, dtype)
 
 
@@ -380,7 +371,7 @@ class Buffer(_Handle):
         self.address = address.value
 
     def array(self):
-        elements = self.nbytes // _DTYPES[self.dtype][1]
+        elements = self.nbytes // _named(self.dtype)[1]
         return _placed(Array(self.address, elements, self.dtype), self.device.place, self)
 
     def tensor(self, *sizes):
@@ -405,6 +396,13 @@ def _dtype(name, column, said):
     raise Error("CONFIG", f"{name}: elements of {said} are of none of the library's types")
 
 
+def _named(dtype):
+    """Name and bytes of a DTYPE_*."""
+    if dtype not in _DTYPES:
+        raise Error("CONFIG", f"dtype {dtype}: must be one of the DTYPE_*")
+    return _DTYPES[dtype][:2]
+
+
 def dtype_of(torch_tensor, name="tensor"):
     """The DTYPE_* of a tensor of PyTorch's."""
     return _dtype(name, 3, str(torch_tensor.dtype))
@@ -419,6 +417,9 @@ def _check_is_on_gpu(value, name):
 
 def dense(array, sizes):
     """A tensor [outer, middle, inner] without gaps."""
+    sizes = [operator.index(size) for size in sizes]
+    if len(sizes) != 3 or min(sizes) < 0:
+        raise Error("SHAPE", f"tensor: expected sizes [outer, middle, inner], got {sizes}")
     return _placed(Tensor(array, tuple(sizes), (sizes[1] * sizes[2], sizes[2])), array.place, array)
 
 
@@ -439,6 +440,8 @@ def tensor(value, name="tensor"):
     """A tensor [outer, middle, inner] of PyTorch's on a GPU, possibly a slice: its memory, as above."""
     if isinstance(value, Tensor):
         return value
+    if isinstance(value, Buffer):
+        raise Error("SHAPE", f"{name}: expected a tensor, got a buffer: its .tensor(outer, middle, inner) is one")
     _check_is_on_gpu(value, name)
     sizes, strides = tuple(value.shape), value.stride()
     if len(sizes) != 3:

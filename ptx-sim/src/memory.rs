@@ -4,8 +4,9 @@
 //! Allocations lie at least 64 KiB apart, so that running off one of them is always noticed.
 //!
 //! Memory is lazy: this computer provides a page of an allocation, and of what the checker knows of it, when the page
-//! is first written. So a simulated device may have far more memory than the computer, and its size is a limit of its
-//! own.
+//! is first written. So a simulated device may have more memory than the computer, and its size is a limit of its own. One
+//! allocation is refused if the operating system refuses the process as much address space, as Linux by default does for
+//! about what the computer has.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

@@ -22,13 +22,12 @@ impl PagedCache {
     /// # Errors
     /// [`Error::Config`] if there is not enough memory for it.
     pub fn new(layout: CacheLayout, pages: usize) -> Result<Self> {
-        let mut bytes = Vec::new();
-        let size = pages.saturating_mul(layout.page_bytes());
-        bytes.try_reserve_exact(size).map_err(|error| Error::Config {
-            what: format!("{pages} pages of {} bytes", layout.page_bytes()),
-            why: error.to_string(),
-        })?;
-        bytes.resize(size, 0);
+        // Zeros from the operating system cost nothing until they are written.
+        let bytes =
+            bytemuck::try_zeroed_vec(pages.saturating_mul(layout.page_bytes())).map_err(|()| Error::Config {
+                what: format!("{pages} pages of {} bytes", layout.page_bytes()),
+                why: "more than this computer's memory holds".into(),
+            })?;
         Ok(Self { layout, bytes })
     }
 

@@ -39,11 +39,12 @@ impl Kernels {
         let (device, g) = (memory.device(), &config.geometry.validate()?);
         // Engines rotate keys themselves, so that no dimensions are paired.
         let append = RopeAppendConfig::new(*g, config.layout, Pairing::Half);
+        let absorb = AbsorbConfig::new(*g).with_policy(config.policy);
         Ok(Self {
             append: RopeAppend::new(device, append)?,
-            absorb: AbsorbQuery::new(device, AbsorbConfig::new(*g))?,
+            absorb: AbsorbQuery::new(device, absorb)?,
             decode: Decode::new(device, *config)?,
-            expand: ExpandOutput::new(device, AbsorbConfig::new(*g))?,
+            expand: ExpandOutput::new(device, absorb)?,
             gather: Gather::new(device, GatherConfig::new(config.layout))?,
             config: *config,
             memory,

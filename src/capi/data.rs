@@ -22,7 +22,8 @@ pub const LA_DTYPE_F32: u32 = 6;
 /// The upper halves of IEEE numbers of 32 bits.
 pub const LA_DTYPE_BF16: u32 = 7;
 
-/// Device memory. An optional array is left out by an address of 0 and no elements.
+/// Device memory. An optional array is left out by zeros: no address, no elements, no type. With a type it is there, if
+/// only for no tokens.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaArray {

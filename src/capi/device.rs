@@ -104,7 +104,8 @@ pub unsafe extern "C" fn la_stream_destroy(stream: *mut LaStream) {
 
 /// Device memory, for programs that have no allocator of their own. It begins on a multiple of 256 bytes and may hold
 /// anything; the simulator reports reads of what was not written. More than the device has is refused with
-/// LA_STATUS_DRIVER; the simulator has 80 GiB, which take this computer's memory only where they are written.
+/// LA_STATUS_DRIVER; the simulator has 80 GiB, which take this computer's memory only where they are written (one
+/// buffer is refused where the operating system does not let a process reserve as much).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_buffer_create(device: *const LaDevice, bytes: usize, out: *mut *mut LaBuffer) -> LaStatus {
     // SAFETY: as the header says.

@@ -53,9 +53,10 @@ impl LaArray {
         self.is_given().then(|| unsafe { self.view(device, what) }).transpose()
     }
 
-    /// Whether an optional array is not left out.
+    /// Whether an optional array is not left out. Of no tokens, an array may have neither address nor elements, but it
+    /// still has a type.
     pub(super) fn is_given(self) -> bool {
-        self.address != 0 || self.elements != 0
+        self.address != 0 || self.elements != 0 || self.dtype != 0
     }
 
     fn check<T: Element>(self, what: &'static str) -> Outcome<()> {
@@ -64,7 +65,11 @@ impl LaArray {
         }
         let given = DTYPES.iter().find(|(dtype, _)| *dtype == self.dtype).map(|(_, name)| *name);
         if given != Some(T::NAME) {
-            let got = given.map_or_else(|| format!("dtype {}, which is no LA_DTYPE", self.dtype), String::from);
+            let got = match given {
+                Some(name) => name.into(),
+                None if !self.is_given() => "nothing".into(),
+                None => format!("dtype {}, which is no LA_DTYPE", self.dtype),
+            };
             return Err(Error::Shape { what, expected: format!("elements of {}", T::NAME), got }.into());
         }
         let size = size_of::<T>() as u64;

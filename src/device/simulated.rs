@@ -17,7 +17,8 @@ use crate::image::{self, Arch};
 pub struct Simulation {
     /// The PTX that it runs: [`Arch::Compute80`] or [`Arch::Compute90a`].
     pub arch: Arch,
-    /// Device memory, in bytes, of all buffers together. They take this computer's memory only where they are written.
+    /// Device memory, in bytes, of all buffers together. They take this computer's memory only where they are written; a
+    /// single buffer is still refused if the operating system does not let the process reserve as much.
     pub memory_bytes: u64,
     /// Most shared memory of a block, in bytes.
     pub shared_bytes: usize,

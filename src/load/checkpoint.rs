@@ -20,7 +20,8 @@ use crate::weights::{DenseAttention, LatentAttention, Linear, Matrix, RmsNorm};
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const LM_HEAD: &str = "lm_head.weight";
 
-/// A model on disk. Opening reads headers only; each part is read when it is asked for, and kept nowhere. The files
+/// A model on disk. Opening reads headers only (and, where the configuration ties the head to the embedding and the files
+/// have both, compares the two); each part is read when it is asked for, and kept nowhere. The files
 /// stay open, and must not be changed in place: see [`load`](super).
 pub struct Checkpoint {
     source: Box<dyn TensorSource>,
@@ -66,7 +67,7 @@ pub struct Block {
 /// its configuration; [`Error::Config`] if the model needs what this crate does not compute (unknown architectures
 /// and RoPE scalings among others, with those that are known), or its configuration gives it two different rotations;
 /// [`Error::Geometry`] if its sizes contradict each other; [`Error::Tensor`] if a GGUF tensor lies outside of its
-/// file.
+/// file or is one that nothing reads.
 pub fn open(path: &Path) -> Result<Checkpoint> {
     let metadata = std::fs::metadata(path).map_err(|cause| Error::Io { path: path.to_owned(), cause })?;
     if metadata.is_dir() {

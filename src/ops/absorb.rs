@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::check;
+use super::{SplitPolicy, check};
 use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, TensorMut, View};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -24,6 +24,12 @@ impl AbsorbConfig {
     #[must_use]
     pub fn new(geometry: Geometry) -> Self {
         Self { geometry, batch_invariant: false }
+    }
+
+    /// What goes with [`Decode`](super::Decode) under a policy: batch-invariant if that is.
+    #[must_use]
+    pub fn with_policy(self, policy: SplitPolicy) -> Self {
+        Self { batch_invariant: matches!(policy, SplitPolicy::Fixed { .. }), ..self }
     }
 
     /// The same with one order of sums for any number of query tokens.

@@ -14,12 +14,12 @@ pub struct DeviceCache {
 }
 
 impl DeviceCache {
-    /// A cache of `pages` pages.
+    /// A cache of `pages` pages. On the simulator they take memory where they are written.
     ///
     /// # Errors
-    /// [`Error::Config`] or [`Error::Driver`] if there is not enough memory.
+    /// As [`Device::zeros`].
     pub fn new(device: &Device, layout: CacheLayout, pages: usize) -> Result<Self> {
-        Self::upload(device, &PagedCache::new(layout, pages)?)
+        Ok(Self { layout, bytes: device.zeros(pages.saturating_mul(layout.page_bytes()))? })
     }
 
     /// A copy of a cache in host memory.

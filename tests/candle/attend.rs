@@ -4,6 +4,7 @@ use candle_core::{D, DType, Device, Tensor};
 use latent_attention::Geometry;
 use latent_attention::cache::CacheFormat;
 use latent_attention::candle::{Mla, MlaPlan};
+use latent_attention::ops::SplitPolicy;
 use rand::rngs::ChaCha8Rng;
 
 use super::common::{Batch, assert_close, rng};
@@ -77,6 +78,21 @@ impl Layer {
 /// Types of the queries, and what results may differ by: the latents that are compared with were rounded to f32; the
 /// kernels round query, latent output and output to bf16.
 const TOLERANCES: [(DType, f64); 2] = [(DType::F64, 1e-6), (DType::BF16, 0.02)];
+
+/// Llama3-8B's sizes, in which the kernels for few and for many tokens sum in other orders.
+#[test]
+fn a_fixed_policy_gives_a_token_the_same_bits_in_any_batch() {
+    let mut rng = rng(8);
+    let g = Geometry::named("llama3-8b-d64").unwrap();
+    let layer = Layer::new(&mut rng, &g, 5);
+    let o_latent = numbers(&mut rng, &[5, g.query_heads, g.latent_rank]);
+    let mla = Mla::simulated(config(g, CacheFormat::INT4).with_policy(SplitPolicy::Fixed { tokens: 16 })).unwrap();
+    let first = |t: &Tensor| f64s(&t.narrow(0, 0, 1).unwrap());
+    let absorb = |q_nope: &Tensor| first(&mla.absorb_query(q_nope, &layer.up_key).unwrap());
+    let expand = |o: &Tensor| first(&mla.expand_output(o, &layer.up_value, Some(&layer.value_bias)).unwrap());
+    assert_eq!(absorb(&layer.q_nope), absorb(&layer.q_nope.narrow(0, 0, 1).unwrap()));
+    assert_eq!(expand(&o_latent), expand(&o_latent.narrow(0, 0, 1).unwrap()));
+}
 
 #[test]
 fn a_ragged_batch_attends_like_softmax_over_explicit_keys_and_values() {

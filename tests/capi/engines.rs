@@ -146,7 +146,17 @@ fn rotated_keys_are_appended_without_queries_and_tables() {
         assert_eq!(message(), "positions: is given without a rotation");
         (args.cos, args.frequencies) = (upload(device, &[1.0f32; 4]), 4);
         assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Shape);
-        assert!(message().ends_with("got 4 cosines and 0 sines"), "{}", message());
+        assert_eq!(message(), "sines: expected elements of f32, got nothing");
+
+        // Of no tokens, arrays that are there have a type only, as an empty tensor of PyTorch's.
+        let nothing = |dtype| LaArray { dtype, ..Default::default() };
+        let empty = |sizes| dense(nothing(LA_DTYPE_BF16), sizes);
+        (args.sin, args.frequency_index) = (args.cos, upload(device, &[0u32; 2 * 4]));
+        (args.positions, args.slots) = (nothing(LA_DTYPE_I32), nothing(LA_DTYPE_I64));
+        (args.k_rope, args.c_kv) = (empty([0, 2, 8]), empty([0, 1, 32]));
+        assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Ok, "{}", message());
+        args.slots = upload(device, &[5i64]);
+        assert_eq!(la_rope_append_run(append, stream, &args), LaStatus::Shape);
         la_rope_append_destroy(append);
     }
 }

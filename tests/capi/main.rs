@@ -69,7 +69,7 @@ macro_rules! typed {
     )*};
 }
 
-typed! { u8, LA_DTYPE_U8; i32, LA_DTYPE_I32; i64, LA_DTYPE_I64; f32, LA_DTYPE_F32; bf16, LA_DTYPE_BF16; }
+typed! { u8, LA_DTYPE_U8; i32, LA_DTYPE_I32; u32, LA_DTYPE_U32; i64, LA_DTYPE_I64; f32, LA_DTYPE_F32; bf16, LA_DTYPE_BF16; }
 
 /// These elements in device memory.
 fn upload<T: Typed>(device: *const LaDevice, values: &[T]) -> LaArray {

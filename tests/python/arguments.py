@@ -75,6 +75,13 @@ for name in ("q_latent", "q_rope", "cache", "o_latent", "lse"):
     value = getattr(wrong, name)
     (value.memory if isinstance(value, la.Tensor) else value).dtype = la.DTYPE_U64
     refused(lambda: decode.run(stream, plan, wrong), "SHAPE", f"{name}: expected elements of ", "got u64")
+refused(lambda: la.DecodeArgs(q_latent=o_latent), "SHAPE", "q_latent: expected a tensor", ".tensor(outer, middle, inner)")
+refused(lambda: o_latent.tensor(2, -2, 32), "SHAPE", "tensor: expected sizes")
+refused(lambda: device.upload(bytes(6), la.DTYPE_F32), "SHAPE", "values: expected whole elements of f32, got 6 bytes")
+for elements in (-1, 1 << 62):
+    refused(lambda: device.allocate(elements, la.DTYPE_F32), "CONFIG", f"{elements} elements of f32")
+for call in (lambda: device.allocate(1, 99), lambda: device.upload(bytes(4), 99)):
+    refused(call, "CONFIG", "dtype 99: must be one of the DTYPE_*")
 by_hand = la.DecodeArgs(*queries, cache, o_latent, la.Array(lse.address, 4))
 refused(lambda: decode.run(stream, plan, by_hand), "SHAPE", "lse: expected elements of f32, got dtype 0")
 

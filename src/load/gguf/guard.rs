@@ -14,7 +14,7 @@ const MAX_HEADER_BYTES: u64 = 64 << 20;
 /// lower half is 0.
 pub(super) fn check_magic(file: &TensorFile) -> crate::Result<()> {
     let why = match file.lend(0, file.len().min(8) as usize)?[..] {
-        [b'G', b'G', b'U', b'F', 0, 0, high, low] => {
+        [b'G', b'G', b'U', b'F', 0, 0, high, low] if [high, low] != [0, 0] => {
             let version = u16::from_be_bytes([high, low]);
             format!("is a big-endian GGUF file (version {version}); only little-endian ones can be read")
         }
