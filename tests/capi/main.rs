@@ -471,7 +471,7 @@ fn named_geometries_are_the_crates() {
     // A message is one line, whatever of the caller's is quoted in it.
     // SAFETY: as the header asks.
     assert_eq!(unsafe { la_geometry_named(c"gpt\r\n-2".as_ptr(), &mut sizes) }, LaStatus::Config);
-    assert!(message().starts_with("model name `gpt -2`: known names are"), "{}", message());
+    assert!(message().starts_with("model name `gpt\\r\\n-2`: known names are"), "{}", message());
     assert_eq!(message().lines().count(), 1);
 }
 
