@@ -100,8 +100,10 @@ proptest! {
         let (affine, codes, saturated) = quantized(&values, max_code);
         prop_assert_eq!(saturated, 0);
         let largest = values.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
-        // f32 rounding: of (v - min), of 1/scale and of their product, each 2^-24 of at most max_code steps.
-        let bound = affine.scale.to_f64() * (0.5 + 3.0 * f64::from(max_code) * 2f64.powi(-24)) + largest * 2f64.powi(-23);
+        // f32 rounding: of (v - min), of 1/scale and of their product, each 2^-24 of at most max_code steps; of a range
+        // that is divided by max_code, where that is no more than f32's smallest number, half of that in each step.
+        let rounded = affine.scale.to_f64() * (0.5 + 3.0 * f64::from(max_code) * 2f64.powi(-24));
+        let bound = rounded + largest * 2f64.powi(-23) + f64::from(max_code) * 2f64.powi(-150);
         for (value, code) in values.iter().zip(&codes) {
             let error = (affine.value(*code) - f64::from(*value)).abs();
             prop_assert!(error <= bound, "{} came back as {}, scale {}", value, affine.value(*code), affine.scale);
