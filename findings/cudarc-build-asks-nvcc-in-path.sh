@@ -13,7 +13,7 @@
 #     nvcc 13.5: build script failed, Unsupported cuda toolkit version
 #     nvcc 12.7: build script failed, Unsupported cuda toolkit version
 #
-# Prints what it sees, and exits with 1 if that has changed. Needs cargo and crates.io.
+# Prints what it sees, and exits with 1 if that has changed. Pins cudarc == 0.19.10. Needs cargo and crates.io.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
