@@ -26,6 +26,16 @@ pub fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 
+/// 0, and the sums of the first one, two, ... numbers.
+pub fn prefix_sums(numbers: impl IntoIterator<Item = i32>) -> Vec<i32> {
+    let mut sums = vec![0];
+    sums.extend(numbers.into_iter().scan(0, |sum, n| {
+        *sum += n;
+        Some(*sum)
+    }));
+    sums
+}
+
 /// Panics at the first element that differs by more than `tolerance` absolutely, or relatively for large values.
 #[track_caller]
 pub fn assert_close(got: &[f64], want: &[f64], tolerance: f64) {
@@ -94,12 +104,8 @@ impl Batch {
         for (row, len) in table.chunks_exact_mut(max_pages).zip(lens) {
             row[..len.div_ceil(page_size)].fill_with(|| free.pop().unwrap());
         }
-        let starts = queries.iter().scan(0, |sum, n| {
-            *sum += *n as i32;
-            Some(*sum)
-        });
         Self {
-            query_starts: std::iter::once(0).chain(starts).collect(),
+            query_starts: prefix_sums(queries.iter().map(|&n| n as i32)),
             seq_lens: lens.iter().map(|&len| len as i32).collect(),
             table,
             max_pages,

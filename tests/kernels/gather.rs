@@ -2,7 +2,7 @@
 
 use half::bf16;
 use latent_attention::Geometry;
-use latent_attention::cache::{CacheFormat, CacheLayout, Group, PageTable, PagedCache, RopeFormat, Sequences};
+use latent_attention::cache::{CacheFormat, CacheLayout, Group, PagedCache, RopeFormat};
 use latent_attention::device::{Device, Simulation, TensorMut};
 use latent_attention::ops::{BatchBuffers, DeviceCache, Gather, GatherArgs, GatherConfig};
 use latent_attention::reference;
@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use ptx_sim::meter::Path;
 use rand::RngExt;
 
-use crate::common::{Batch, formats, geometry, page_size, ragged, rng};
+use crate::common::{Batch, formats, geometry, page_size, prefix_sums, ragged, rng};
 use crate::strided::{Strided, is_untouched};
-use crate::{PTX, device, simulate};
+use crate::{PTX, device, simulate, upload_batch};
 
 /// A batch of sequences in a cache of which nothing else may be read.
 struct Case {
@@ -55,11 +55,7 @@ impl Case {
     }
 
     fn token_starts(&self) -> Vec<i32> {
-        let ends = self.tokens.iter().scan(0, |sum, tokens| {
-            *sum += tokens[1] as i32;
-            Some(*sum)
-        });
-        std::iter::once(0).chain(ends).collect()
+        prefix_sums(self.tokens.iter().map(|tokens| tokens[1] as i32))
     }
 
     fn run(&self, device: &Device) -> Vec<bf16> {
@@ -72,10 +68,7 @@ impl Case {
         let layout = *self.cache.layout();
         let operation = Gather::new(device, GatherConfig::new(layout)).unwrap();
         let cache = DeviceCache::upload(device, &self.cache).unwrap();
-        let (indptr, indices) = self.batch.csr();
-        let csr = Sequences { pages: PageTable::Csr { indptr: &indptr, indices: &indices }, ..self.batch.sequences() };
-        let sequences = if self.csr { csr } else { self.batch.sequences() };
-        let batch = BatchBuffers::upload(device, &sequences, &layout, self.cache.pages()).unwrap();
+        let batch = upload_batch(device, &self.batch, self.csr, &self.cache);
         let starts = device.upload(token_starts).unwrap();
         let first_tokens = first_tokens.map(|first_tokens| device.upload(first_tokens).unwrap());
         let rows = self.token_starts().last().unwrap().cast_unsigned() as usize;

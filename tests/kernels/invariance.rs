@@ -5,17 +5,19 @@ use std::ops::Range;
 use half::bf16;
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, PageTable, Sequences};
-use latent_attention::device::{Device, Simulation, Tensor, TensorMut};
-use latent_attention::layer::{LatentAttentionLayer, LayerConfig, StepArgs};
-use latent_attention::ops::{BatchBuffers, DeviceCache, RotationBuffers, SplitPolicy};
+use latent_attention::device::{Device, Simulation};
+use latent_attention::layer::{LatentAttentionLayer, LayerConfig};
+use latent_attention::ops::{DeviceCache, RotationBuffers, SplitPolicy};
+use latent_attention::reference::ReferenceInputs;
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::LatentAttention;
 use proptest::prelude::*;
 use rand::RngExt;
 
 use crate::common::layers::{Sequence, weights};
-use crate::common::{geometry, page_size, rng};
-use crate::{device, rounded, simulate};
+use crate::common::{geometry, page_size, prefix_sums, rng};
+use crate::layer::step;
+use crate::{device, simulate};
 
 /// A layer, and a cache in which every sequence has room of its own.
 struct Served {
@@ -40,9 +42,8 @@ impl Served {
 
     /// One step; the outputs of each part.
     fn step(&mut self, sequences: &[Sequence], parts: &[Part]) -> Vec<Vec<bf16>> {
-        let (device, g, layout) = (&self.device, *self.layer.geometry(), self.layer.config().layout);
-        let page_size = layout.page_size();
-        let (mut starts, mut lens, mut table, mut positions, mut slots) = (vec![0], vec![], vec![], vec![], vec![]);
+        let (g, page_size) = (*self.layer.geometry(), self.layer.config().layout.page_size());
+        let (mut table, mut positions, mut slots) = (vec![], vec![], vec![]);
         let mut inputs: [Vec<f32>; 4] = Default::default();
         for (sequence, range) in parts {
             let rows = sequences[*sequence].rows(range.clone());
@@ -53,35 +54,15 @@ impl Served {
             positions.extend(range.clone().map(|t| t as i32));
             slots.extend(range.clone().map(|t| (first_page * page_size + t) as i64));
             table.extend((first_page..first_page + self.pages_each).map(|page| page as i32));
-            starts.push(positions.len() as i32);
-            lens.push(range.end as i32);
         }
-        let tokens = positions.len();
+        let starts = prefix_sums(parts.iter().map(|(_, range)| range.len() as i32));
+        let lens: Vec<i32> = parts.iter().map(|(_, range)| range.end as i32).collect();
         let pages = PageTable::Dense { table: &table, max_pages: self.pages_each };
         let batch = Sequences { query_starts: &starts, seq_lens: &lens, pages };
-        let batch = BatchBuffers::upload(device, &batch, &layout, self.cache.pages()).unwrap();
-        let [q_rope, q_nope, k_rope, c_kv] = inputs.map(|values| device.upload(&rounded(&values)).unwrap());
-        let (positions, slots) = (device.upload(&positions).unwrap(), device.upload(&slots).unwrap());
+        let [q_rope, q_nope, k_rope, c_kv] = &inputs;
+        let inputs = ReferenceInputs { q_rope, q_nope, k_rope, c_kv, positions: &positions, slots: &slots };
+        let out = step(&self.device, &self.layer, &mut self.cache, &batch, &inputs);
         let width = g.query_heads * g.value_dim;
-        let mut out = device.upload(&vec![bf16::NAN; tokens * width]).unwrap();
-        let (stream, mut workspace) = (device.stream().unwrap(), self.layer.new_workspace().unwrap());
-        let mut memory = device.allocate(self.layer.plan_bytes()).unwrap();
-        let mut plan = self.layer.plan(&stream, &batch.batch(), tokens, memory.view_mut()).unwrap();
-        let args = StepArgs {
-            q_rope: Tensor::dense(q_rope.view(), [tokens, g.query_heads, g.rope_dim]).unwrap(),
-            q_nope: Tensor::dense(q_nope.view(), [tokens, g.query_heads, g.nope_dim]).unwrap(),
-            k_rope: Tensor::dense(k_rope.view(), [tokens, g.rope_heads, g.rope_dim]).unwrap(),
-            c_kv: Tensor::dense(c_kv.view(), [tokens, 1, g.latent_rank]).unwrap(),
-            positions: positions.view(),
-            slots: slots.view(),
-            plan: &mut plan,
-            workspace: &mut workspace,
-            cache: self.cache.view_mut(),
-            out: TensorMut::dense(out.view_mut(), [tokens, g.query_heads, g.value_dim]).unwrap(),
-            counters: None,
-        };
-        self.layer.step(&stream, args).unwrap();
-        let out = out.to_vec().unwrap();
         let rows = starts.windows(2).map(|pair| pair[0] as usize * width..pair[1] as usize * width);
         rows.map(|range| out[range].to_vec()).collect()
     }

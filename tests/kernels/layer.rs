@@ -2,11 +2,11 @@
 
 use half::bf16;
 use latent_attention::Geometry;
-use latent_attention::cache::{CacheFormat, CacheLayout, Group, PagedCache, RopeFormat};
+use latent_attention::cache::{CacheFormat, CacheLayout, Group, PagedCache, RopeFormat, Sequences};
 use latent_attention::device::{Buffer, Device, Simulation, Tensor, TensorMut};
 use latent_attention::layer::{LatentAttentionLayer, LayerConfig, StepArgs};
 use latent_attention::ops::{BatchBuffers, DeviceCache, RotationBuffers, SplitPolicy};
-use latent_attention::reference::ReferenceLayer;
+use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{LatentAttention, Matrix};
 use proptest::prelude::*;
@@ -58,38 +58,49 @@ impl OnDevice {
 
     /// The tokens `t` of a sequence whose earlier ones are in the cache; returns the step's output.
     fn step(&mut self, sequence: &Sequence, t: std::ops::Range<usize>) -> Vec<f64> {
-        let (device, g) = (&self.device, *self.layer.geometry());
-        let (tokens, inputs, stream) = (t.len(), sequence.rows(t.clone()), device.stream().unwrap());
-        let (starts, lens) = ([0, tokens as i32], [t.end as i32]);
+        let (starts, lens) = ([0, t.len() as i32], [t.end as i32]);
         let mut batch = sequence.batch.sequences();
         (batch.query_starts, batch.seq_lens) = (&starts, &lens);
-        let batch = BatchBuffers::upload(device, &batch, &self.layer.config().layout, self.cache.pages()).unwrap();
-        let upload = |values: &[f32]| device.upload(&rounded(values)).unwrap();
-        let [q_rope, q_nope, k_rope, c_kv]: [Buffer<bf16>; 4] =
-            [inputs.q_rope, inputs.q_nope, inputs.k_rope, inputs.c_kv].map(upload);
-        let (positions, slots) = (device.upload(inputs.positions).unwrap(), device.upload(inputs.slots).unwrap());
-        let mut out = device.upload(&vec![bf16::NAN; tokens * g.query_heads * g.value_dim]).unwrap();
-        let mut counters = device.zeros(2).unwrap();
-        let mut memory = device.allocate(self.layer.plan_bytes()).unwrap();
-        let mut workspace = self.layer.new_workspace().unwrap();
-        let mut plan = self.layer.plan(&stream, &batch.batch(), tokens, memory.view_mut()).unwrap();
-        let args = StepArgs {
-            q_rope: Tensor::dense(q_rope.view(), [tokens, g.query_heads, g.rope_dim]).unwrap(),
-            q_nope: Tensor::dense(q_nope.view(), [tokens, g.query_heads, g.nope_dim]).unwrap(),
-            k_rope: Tensor::dense(k_rope.view(), [tokens, g.rope_heads, g.rope_dim]).unwrap(),
-            c_kv: Tensor::dense(c_kv.view(), [tokens, 1, g.latent_rank]).unwrap(),
-            positions: positions.view(),
-            slots: slots.view(),
-            plan: &mut plan,
-            workspace: &mut workspace,
-            cache: self.cache.view_mut(),
-            out: TensorMut::dense(out.view_mut(), [tokens, g.query_heads, g.value_dim]).unwrap(),
-            counters: Some(counters.view_mut()),
-        };
-        self.layer.step(&stream, args).unwrap();
-        assert_eq!(counters.to_vec().unwrap(), [0, 0]);
-        out.to_vec().unwrap().iter().map(|value| value.to_f64()).collect()
+        let out = step(&self.device, &self.layer, &mut self.cache, &batch, &sequence.rows(t));
+        out.iter().map(|value| value.to_f64()).collect()
     }
+}
+
+/// One step of a batch, all of whose numbers are bf16; returns its output.
+pub fn step(
+    device: &Device,
+    layer: &LatentAttentionLayer,
+    cache: &mut DeviceCache,
+    batch: &Sequences,
+    inputs: &ReferenceInputs,
+) -> Vec<bf16> {
+    let (g, tokens, stream) = (*layer.geometry(), inputs.positions.len(), device.stream().unwrap());
+    let batch = BatchBuffers::upload(device, batch, &layer.config().layout, cache.pages()).unwrap();
+    let upload = |values: &[f32]| device.upload(&rounded(values)).unwrap();
+    let [q_rope, q_nope, k_rope, c_kv]: [Buffer<bf16>; 4] =
+        [inputs.q_rope, inputs.q_nope, inputs.k_rope, inputs.c_kv].map(upload);
+    let (positions, slots) = (device.upload(inputs.positions).unwrap(), device.upload(inputs.slots).unwrap());
+    let mut out = device.upload(&vec![bf16::NAN; tokens * g.query_heads * g.value_dim]).unwrap();
+    let mut counters = device.zeros(2).unwrap();
+    let mut memory = device.allocate(layer.plan_bytes()).unwrap();
+    let mut workspace = layer.new_workspace().unwrap();
+    let mut plan = layer.plan(&stream, &batch.batch(), tokens, memory.view_mut()).unwrap();
+    let args = StepArgs {
+        q_rope: Tensor::dense(q_rope.view(), [tokens, g.query_heads, g.rope_dim]).unwrap(),
+        q_nope: Tensor::dense(q_nope.view(), [tokens, g.query_heads, g.nope_dim]).unwrap(),
+        k_rope: Tensor::dense(k_rope.view(), [tokens, g.rope_heads, g.rope_dim]).unwrap(),
+        c_kv: Tensor::dense(c_kv.view(), [tokens, 1, g.latent_rank]).unwrap(),
+        positions: positions.view(),
+        slots: slots.view(),
+        plan: &mut plan,
+        workspace: &mut workspace,
+        cache: cache.view_mut(),
+        out: TensorMut::dense(out.view_mut(), [tokens, g.query_heads, g.value_dim]).unwrap(),
+        counters: Some(counters.view_mut()),
+    };
+    layer.step(&stream, args).unwrap();
+    assert_eq!(counters.to_vec().unwrap(), [0, 0]);
+    out.to_vec().unwrap()
 }
 
 /// Runs a sequence in steps of random sizes on both, and compares outputs and caches.

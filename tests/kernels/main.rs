@@ -21,9 +21,12 @@ mod up_project;
 
 use std::sync::OnceLock;
 
+use common::Batch;
 use half::bf16;
+use latent_attention::cache::{PageTable, PagedCache};
 use latent_attention::device::{Device, Simulation};
 use latent_attention::image::Arch;
+use latent_attention::ops::BatchBuffers;
 
 /// The device that the tests run on. Simulated ones are new each time, so that nothing else counts on them.
 pub fn device() -> Device {
@@ -47,6 +50,16 @@ pub fn simulate(simulation: Simulation) -> Device {
 
 /// Both kinds of PTX that the simulator runs.
 pub const PTX: [Arch; 2] = [Arch::Compute80, Arch::Compute90a];
+
+/// A batch for a cache on a device, with a page table of either kind.
+pub fn upload_batch(device: &Device, batch: &Batch, csr: bool, cache: &PagedCache) -> BatchBuffers {
+    let (indptr, indices) = batch.csr();
+    let mut sequences = batch.sequences();
+    if csr {
+        sequences.pages = PageTable::Csr { indptr: &indptr, indices: &indices };
+    }
+    BatchBuffers::upload(device, &sequences, cache.layout(), cache.pages()).unwrap()
+}
 
 /// f32 numbers rounded to bf16.
 pub fn rounded(values: &[f32]) -> Vec<bf16> {

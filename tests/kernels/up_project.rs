@@ -2,9 +2,7 @@
 
 use half::bf16;
 use latent_attention::Geometry;
-use latent_attention::cache::{
-    CacheFormat, CacheLayout, Group, LatentFormat, PageTable, PagedCache, RopeFormat, Sequences,
-};
+use latent_attention::cache::{CacheFormat, CacheLayout, Group, LatentFormat, PagedCache, RopeFormat};
 use latent_attention::device::{Device, Simulation, Tensor, TensorMut};
 use latent_attention::ops::{BatchBuffers, DeviceCache, UpProject, UpProjectArgs, UpProjectConfig};
 use latent_attention::reference::up_project;
@@ -12,9 +10,9 @@ use latent_attention::sys::{GEMM_TILE, UpProjectParams};
 use proptest::prelude::*;
 use ptx_sim::meter::Path;
 
-use crate::common::{Batch, formats, geometry, page_size, ragged, random, rng};
+use crate::common::{Batch, formats, geometry, page_size, prefix_sums, ragged, random, rng};
 use crate::strided::{Strided, is_untouched};
-use crate::{PTX, device, simulate, wide};
+use crate::{PTX, device, simulate, upload_batch, wide};
 
 /// Weights of a layer, and a batch of sequences in a cache of which nothing else may be read.
 struct Case {
@@ -60,11 +58,7 @@ impl Case {
     }
 
     fn token_starts(&self) -> Vec<i32> {
-        let ends = self.batch.seq_lens.iter().scan(0, |sum, len| {
-            *sum += len;
-            Some(*sum)
-        });
-        std::iter::once(0).chain(ends).collect()
+        prefix_sums(self.batch.seq_lens.iter().copied())
     }
 
     fn run(&self, device: &Device) -> Ran {
@@ -76,10 +70,7 @@ impl Case {
         let layout = *self.cache.layout();
         let operation = UpProject::new(device, UpProjectConfig::new(*g, layout)).unwrap();
         let cache = DeviceCache::upload(device, &self.cache).unwrap();
-        let (indptr, indices) = self.batch.csr();
-        let csr = Sequences { pages: PageTable::Csr { indptr: &indptr, indices: &indices }, ..self.batch.sequences() };
-        let sequences = if self.csr { csr } else { self.batch.sequences() };
-        let batch = BatchBuffers::upload(device, &sequences, &layout, self.cache.pages()).unwrap();
+        let batch = upload_batch(device, &self.batch, self.csr, &self.cache);
         let starts = device.upload(token_starts).unwrap();
         let place =
             |values: &[f32], dim| Strided::new(device, values, [g.kv_heads, dim, g.latent_rank], self.gaps, self.shift);
