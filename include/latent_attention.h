@@ -217,10 +217,10 @@ typedef struct {
     size_t strides[2];
 } LaTensor;
 
-// The arguments of la_rope_append_run(), for T tokens. Arrays and tensors are left out by an address of 0 and no
-// elements: without `q_rotated`, there are no queries; without positions, tables and index, which go together, keys
-// are stored as they are, rotated already, and queries must be left out as well. A token whose position is outside of
-// the tables, or whose slot is neither -1 nor in the cache, is counted, and nothing of it is written.
+// The arguments of la_rope_append_run(), for T tokens. Arrays and tensors are left out by zeros: without `q_rotated`,
+// there are no queries; without positions, tables and index, which go together, keys are stored as they are, rotated
+// already, and queries must be left out as well. A token whose position is outside of the tables, or whose slot is
+// neither -1 nor in the cache, is counted, and nothing of it is written.
 typedef struct {
     // Left out, or `[T, H, R]`, not yet rotated. Left out, it is what `q_rotated` holds.
     LaTensor q_rope;

@@ -33,10 +33,10 @@ pub struct LaRopeAppendConfig {
     pub pairing: u32,
 }
 
-/// The arguments of la_rope_append_run(), for T tokens. Arrays and tensors are left out by an address of 0 and no
-/// elements: without `q_rotated`, there are no queries; without positions, tables and index, which go together, keys
-/// are stored as they are, rotated already, and queries must be left out as well. A token whose position is outside of
-/// the tables, or whose slot is neither -1 nor in the cache, is counted, and nothing of it is written.
+/// The arguments of la_rope_append_run(), for T tokens. Arrays and tensors are left out by zeros: without `q_rotated`,
+/// there are no queries; without positions, tables and index, which go together, keys are stored as they are, rotated
+/// already, and queries must be left out as well. A token whose position is outside of the tables, or whose slot is
+/// neither -1 nor in the cache, is counted, and nothing of it is written.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaRopeAppendArgs {

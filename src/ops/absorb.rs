@@ -95,11 +95,8 @@ impl AbsorbQuery {
     /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Config`] for more heads than there can be
     /// blocks; as [`Device::kernel`].
     pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
-        let few = match config.batch_invariant {
-            false => Few::Split { kernel: "absorb_query_few", outputs: sys::ABSORB_QUERY_FEW_OUTPUTS },
-            true => Few::Ordered { kernel: "absorb_query_few_ordered" },
-        };
-        Product::new(device, config, few, "absorb_query_many").map(Self)
+        let names = ["absorb_query_few", "absorb_query_few_ordered", "absorb_query_many"];
+        Product::new(device, config, names, sys::ABSORB_QUERY_FEW_OUTPUTS).map(Self)
     }
 
     /// Projects the queries.
@@ -107,7 +104,7 @@ impl AbsorbQuery {
     /// # Errors
     /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: AbsorbQueryArgs) -> Result<()> {
-        let g = &self.0.geometry;
+        let g = &self.0.config.geometry;
         let (nope, latent) = (("nope", g.nope_dim), ("latent", g.latent_rank));
         let params = self.0.params(
             ("key up-projection", &args.up_key, [("kv heads", g.kv_heads), nope, latent]),
@@ -157,11 +154,8 @@ impl ExpandOutput {
     /// # Errors
     /// As [`AbsorbQuery::new`].
     pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
-        let few = match config.batch_invariant {
-            false => Few::Split { kernel: "expand_output_few", outputs: sys::EXPAND_OUTPUT_FEW_OUTPUTS },
-            true => Few::Ordered { kernel: "expand_output_few_ordered" },
-        };
-        Product::new(device, config, few, "expand_output_many").map(Self)
+        let names = ["expand_output_few", "expand_output_few_ordered", "expand_output_many"];
+        Product::new(device, config, names, sys::EXPAND_OUTPUT_FEW_OUTPUTS).map(Self)
     }
 
     /// Projects the attended latents.
@@ -169,7 +163,7 @@ impl ExpandOutput {
     /// # Errors
     /// As [`AbsorbQuery::run`].
     pub fn run(&self, stream: &Stream, args: ExpandOutputArgs) -> Result<()> {
-        let g = &self.0.geometry;
+        let g = &self.0.config.geometry;
         let (kv_heads, value, latent) = (("kv heads", g.kv_heads), ("value", g.value_dim), ("latent", g.latent_rank));
         let mut params = self.0.params(
             ("value up-projection", &args.up_value, [kv_heads, value, latent]),
@@ -200,29 +194,24 @@ impl ExpandOutput {
 /// What the two operations share: a product for each KV head.
 #[derive(Clone, Debug)]
 struct Product {
-    few: Few<Kernel>,
+    config: AbsorbConfig,
+    /// For few rows: sums in the order of `many` if the configuration asks for that, else split over warps.
+    few: Kernel,
     many: Kernel,
-    geometry: Geometry,
-}
-
-/// The kernel for few rows.
-#[derive(Clone, Copy, Debug)]
-enum Few<K> {
-    /// Splits a sum over warps.
-    Split {
-        kernel: K,
-        /// Outputs of a block.
-        outputs: u32,
-    },
-    /// Sums in the order of the kernel for many rows.
-    Ordered { kernel: K },
+    /// Outputs of a block of the `few` that splits.
+    few_outputs: u32,
 }
 
 /// Largest y and z of a grid.
 const MOST_BLOCKS: usize = 65535;
 
 impl Product {
-    fn new(device: &Device, config: AbsorbConfig, few: Few<&'static str>, many: &'static str) -> Result<Self> {
+    fn new(
+        device: &Device,
+        config: AbsorbConfig,
+        [few, few_ordered, many]: [&'static str; 3],
+        few_outputs: u32,
+    ) -> Result<Self> {
         let geometry = config.geometry.validate()?;
         let outputs = geometry.latent_rank.max(geometry.value_dim);
         if geometry.kv_heads > MOST_BLOCKS || geometry.kv_heads * outputs > i32::MAX as usize {
@@ -232,11 +221,11 @@ impl Product {
             });
         }
         let kernel = |name, shared_bytes: u32| device.kernel("absorb", name, shared_bytes as usize);
-        let few = match few {
-            Few::Split { kernel: name, outputs } => Few::Split { kernel: kernel(name, 0)?, outputs },
-            Few::Ordered { kernel: name } => Few::Ordered { kernel: kernel(name, sys::ABSORB_ORDERED_SHARED_BYTES)? },
+        let few = match config.batch_invariant {
+            true => kernel(few_ordered, sys::ABSORB_ORDERED_SHARED_BYTES)?,
+            false => kernel(few, 0)?,
         };
-        Ok(Self { few, many: kernel(many, sys::GEMM_SHARED_BYTES)?, geometry })
+        Ok(Self { config, few, many: kernel(many, sys::GEMM_SHARED_BYTES)?, few_outputs })
     }
 
     fn device(&self) -> &Device {
@@ -250,7 +239,7 @@ impl Product {
         (input_name, input, contracted): (&'static str, &Tensor<bf16>, (&str, usize)),
         (output_name, output, outputs): (&'static str, &TensorMut<bf16>, (&str, usize)),
     ) -> Result<sys::AbsorbParams> {
-        let (device, g) = (self.device(), &self.geometry);
+        let (device, g) = (self.device(), &self.config.geometry);
         let (tokens, query_heads) = (input.shape().sizes[0], ("query heads", g.query_heads));
         let strides = check::tensor(weights_name, device, weights, weights_dims)?;
         let input_strides = check::tensor(input_name, device, input, [("tokens", tokens), query_heads, contracted])?;
@@ -288,23 +277,18 @@ impl Product {
             return Ok(());
         }
         let rows = params.tokens * (params.query_heads / params.kv_heads);
-        let tiles = |columns: u32, rows_of_tile: u32, threads: u32, shared_bytes: u32| {
-            let grid = [rows.div_ceil(rows_of_tile), params.outputs.div_ceil(columns), params.kv_heads];
+        let tiles = |[tile_rows, tile_columns]: [u32; 2], threads, shared_bytes: u32| {
+            let grid = [rows.div_ceil(tile_rows), params.outputs.div_ceil(tile_columns), params.kv_heads];
             LaunchConfig::new(grid, [threads, 1, 1]).with_shared(shared_bytes as usize)
         };
-        let threads = sys::ABSORB_FEW_THREADS;
-        let (kernel, config) = match &self.few {
-            _ if rows > sys::ABSORB_FEW_ROWS => {
-                (&self.many, tiles(sys::GEMM_TILE, sys::GEMM_TILE, sys::GEMM_THREADS, sys::GEMM_SHARED_BYTES))
-            }
-            Few::Split { kernel, outputs } => {
-                let blocks = params.outputs.div_ceil(*outputs) * params.kv_heads;
-                (kernel, LaunchConfig::new([blocks, 1, 1], [threads, 1, 1]))
-            }
-            Few::Ordered { kernel } => {
-                let (columns, shared_bytes) = (sys::ABSORB_ORDERED_OUTPUTS, sys::ABSORB_ORDERED_SHARED_BYTES);
-                (kernel, tiles(columns, sys::ABSORB_FEW_ROWS, threads, shared_bytes))
-            }
+        let (kernel, config) = if rows > sys::ABSORB_FEW_ROWS {
+            (&self.many, tiles([sys::GEMM_TILE; 2], sys::GEMM_THREADS, sys::GEMM_SHARED_BYTES))
+        } else if self.config.batch_invariant {
+            let tile = [sys::ABSORB_FEW_ROWS, sys::ABSORB_ORDERED_OUTPUTS];
+            (&self.few, tiles(tile, sys::ABSORB_FEW_THREADS, sys::ABSORB_ORDERED_SHARED_BYTES))
+        } else {
+            let blocks = params.outputs.div_ceil(self.few_outputs) * params.kv_heads;
+            (&self.few, LaunchConfig::new([blocks, 1, 1], [sys::ABSORB_FEW_THREADS, 1, 1]))
         };
         // SAFETY: promised by the caller.
         unsafe { kernel.launch(stream, &config, params) }
