@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::progress::bar;
-use crate::transformer::{AttentionStep, Observed, Transformer};
+use latent_attention_lm::progress::bar;
+use latent_attention_lm::transformer::{AttentionStep, Observed, Transformer};
 
 /// Tokens per forward pass while a text is read.
 const CHUNK: usize = 128;

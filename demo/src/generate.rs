@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use crate::model::Model;
-use crate::transformer::AttentionStep;
+use latent_attention_lm::model::Model;
+use latent_attention_lm::transformer::AttentionStep;
 
 /// Writes the prompt and up to `count` greedily chosen tokens to `out` as they come, blank lines at most once in a row:
 /// a damaged model may have little else to say.

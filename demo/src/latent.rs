@@ -12,8 +12,8 @@ use latent_attention::weights::{LatentAttention, QueryDown};
 
 use crate::engine::{Engine, SAMPLED_TOKENS};
 use crate::kernels::{KernelLayer, Sample};
-use crate::tensors::{Norm, Projection, to_tensor, to_vec};
-use crate::transformer::AttentionStep;
+use latent_attention_lm::tensors::{Norm, Projection, to_tensor, to_vec};
+use latent_attention_lm::transformer::AttentionStep;
 
 /// Tokens per page of the cache.
 const PAGE_SIZE: usize = 64;

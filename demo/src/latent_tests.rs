@@ -2,7 +2,7 @@ use super::*;
 use latent_attention::convert::{Basis, ConvertOptions, RopeChoice, convert};
 use latent_attention::weights::{DenseAttention, Linear, Matrix};
 
-use crate::dense::DenseSteps;
+use latent_attention_lm::dense::DenseSteps;
 
 const HIDDEN: usize = 48;
 const HEADS: usize = 4;

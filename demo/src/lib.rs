@@ -3,18 +3,12 @@
 
 pub mod args;
 pub mod conversion;
-pub mod dense;
 pub mod engine;
 pub mod evaluate;
 pub mod generate;
 pub mod kernels;
 pub mod latent;
-pub mod model;
 pub mod plot;
-pub mod progress;
 pub mod run;
 pub mod table;
-pub mod tensors;
 pub mod text;
-pub mod tokenizer;
-pub mod transformer;

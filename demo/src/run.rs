@@ -12,16 +12,16 @@ use latent_attention::weights::{DenseAttention, LatentAttention};
 
 use crate::args::Arguments;
 use crate::conversion::{CALIBRATION_TOKENS, calibrate, convert_all};
-use crate::dense::DenseSteps;
 use crate::engine::Engine;
 use crate::evaluate::{Recording, measure};
 use crate::generate::continue_text;
 use crate::latent::LatentSteps;
-use crate::model::{Layers, Model};
 use crate::plot;
 use crate::table::{Row, Table};
 use crate::text::Text;
-use crate::transformer::AttentionStep;
+use latent_attention_lm::dense::DenseSteps;
+use latent_attention_lm::model::{Layers, Model};
+use latent_attention_lm::transformer::AttentionStep;
 
 const BF16: (&str, CacheFormat) = ("bf16", CacheFormat::BF16);
 const INT4: (&str, CacheFormat) = ("int4", CacheFormat::INT4);

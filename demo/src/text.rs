@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 
 use crate::args::Arguments;
-use crate::model::Model;
+use latent_attention_lm::model::Model;
 
 /// Three essays, written for this project.
 const BUILT_IN: &str = include_str!("../assets/text.txt");

@@ -11,12 +11,12 @@ use latent_attention::convert::{Basis, Calibration, ConvertOptions, convert};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
 use latent_attention_demo::conversion::{calibrate, convert_all};
-use latent_attention_demo::dense::DenseSteps;
 use latent_attention_demo::engine::Engine;
 use latent_attention_demo::evaluate::measure;
 use latent_attention_demo::latent::LatentSteps;
-use latent_attention_demo::model::{Layers, Model};
-use latent_attention_demo::transformer::{AttentionStep, Observed};
+use latent_attention_lm::dense::DenseSteps;
+use latent_attention_lm::model::{Layers, Model};
+use latent_attention_lm::transformer::{AttentionStep, Observed};
 
 /// The demo's own text: its first part calibrates, its last part is evaluated.
 const TEXT: &str = include_str!("../assets/text.txt");

@@ -1,0 +1,10 @@
+//! A whole language model around an exchangeable attention: reading it from disk, its tokenizer, its blocks, and its
+//! original attention. The demo evaluates models with it, and recovery trains them.
+#![deny(missing_docs)]
+
+pub mod dense;
+pub mod model;
+pub mod progress;
+pub mod tensors;
+pub mod tokenizer;
+pub mod transformer;
