@@ -172,7 +172,7 @@ fn check_latent(layer: &LatentAttention) -> Result<()> {
 
 /// An orthogonal matrix, uniformly distributed (Haar): the Q of a Gaussian matrix, made unique by a positive
 /// diagonal of R (Mezzadri, arXiv math-ph/0609050, section 5).
-fn random_orthogonal(size: usize, seed: u64) -> Mat<f64> {
+pub(super) fn random_orthogonal(size: usize, seed: u64) -> Mat<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let gaussian: Vec<f64> = (0..size * size).map(|_| standard_normal(&mut rng)).collect();
     let (mut q, r) = thin_qr(Mat::from_fn(size, size, |row, col| gaussian[row * size + col]));

@@ -5,7 +5,7 @@
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::{cholesky::llt, householder, matmul, qr::no_pivoting as qr, svd, triangular_solve};
+use faer::linalg::{cholesky::llt, evd, householder, matmul, qr::no_pivoting as qr, svd, triangular_solve};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 
 use crate::error::{Error, Result};
@@ -66,6 +66,22 @@ pub(super) fn product(lhs: MatRef<'_, f64>, rhs: MatRef<'_, f64>) -> Mat<f64> {
 /// `sum += lhs rhs`.
 pub(super) fn add_product(sum: MatMut<'_, f64>, lhs: MatRef<'_, f64>, rhs: MatRef<'_, f64>) {
     matmul::matmul(sum, Accum::Add, lhs, rhs, 1.0, Par::Seq);
+}
+
+/// The lower triangle of `sum += matrix matrix^T`, which costs half as much as all of it; [`mirror`] completes a sum.
+pub(super) fn add_square(sum: MatMut<'_, f64>, matrix: MatRef<'_, f64>) {
+    use matmul::triangular::{BlockStructure, matmul};
+    let (lower, full) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+    matmul(sum, lower, Accum::Add, matrix, full, matrix.transpose(), full, 1.0, Par::Seq);
+}
+
+/// Copies the lower triangle into the upper one.
+pub(super) fn mirror(matrix: &mut Mat<f64>) {
+    for col in 0..matrix.ncols() {
+        for row in 0..col {
+            matrix[(row, col)] = matrix[(col, row)];
+        }
+    }
 }
 
 /// `matrix vector`.
@@ -143,4 +159,77 @@ pub(super) fn cholesky(matrix: Mat<f64>) -> Result<Mat<f64>> {
 pub(super) fn solve_transposed(lower: MatRef<'_, f64>, mut right: Mat<f64>) -> Mat<f64> {
     triangular_solve::solve_upper_triangular_in_place(lower.transpose(), right.as_mut(), Par::Seq);
     right
+}
+
+/// A symmetric matrix's eigenvalues, descending, and its orthonormal eigenvectors as columns in the same order.
+pub(super) struct Eigen {
+    pub values: Vec<f64>,
+    pub vectors: Mat<f64>,
+}
+
+/// The eigenvalues and eigenvectors of a symmetric matrix.
+///
+/// # Errors
+/// [`Error::Numeric`] if the iteration does not converge.
+pub(super) fn symmetric_eigen(matrix: MatRef<'_, f64>) -> Result<Eigen> {
+    let size = matrix.nrows();
+    let (mut values, mut vectors) = (Diag::zeros(size), Mat::zeros(size, size));
+    let scratch =
+        evd::self_adjoint_evd_scratch::<f64>(size, evd::ComputeEigenvectors::Yes, Par::Seq, Default::default());
+    let mut memory = MemBuffer::new(scratch);
+    let (stack, parameters) = (MemStack::new(&mut memory), Default::default());
+    evd::self_adjoint_evd(matrix, values.as_mut(), Some(vectors.as_mut()), Par::Seq, stack, parameters).map_err(
+        |error| Error::Numeric { what: "eigendecomposition", rows: size, cols: size, why: format!("{error:?}") },
+    )?;
+    let values = (0..size).rev().map(|i| values[i]).collect();
+    let vectors = Mat::from_fn(size, size, |row, col| vectors[(row, size - 1 - col)]);
+    Ok(Eigen { values, vectors })
+}
+
+/// A symmetric positive semidefinite matrix to the power `power`. Eigenvalues below `floor` times the largest count as
+/// that much, so that negative powers exist.
+///
+/// # Errors
+/// As for [`symmetric_eigen`].
+pub(super) fn symmetric_power(matrix: MatRef<'_, f64>, power: f64, floor: f64) -> Result<Mat<f64>> {
+    let Eigen { values, vectors } = symmetric_eigen(matrix)?;
+    let least = floor * values.first().copied().unwrap_or(0.0).max(f64::MIN_POSITIVE);
+    let scaled = Mat::from_fn(vectors.nrows(), vectors.ncols(), |row, col| {
+        vectors[(row, col)] * values[col].max(least).powf(power)
+    });
+    Ok(product(scaled.as_ref(), vectors.transpose()))
+}
+
+/// `X` with `gram X = right`, for a symmetric positive definite `gram`.
+///
+/// # Errors
+/// [`Error::Numeric`] if the matrix is not positive definite.
+pub(super) fn solve_positive(gram: Mat<f64>, mut right: Mat<f64>) -> Result<Mat<f64>> {
+    let lower = cholesky(gram)?;
+    triangular_solve::solve_lower_triangular_in_place(lower.as_ref(), right.as_mut(), Par::Seq);
+    triangular_solve::solve_upper_triangular_in_place(lower.transpose(), right.as_mut(), Par::Seq);
+    Ok(right)
+}
+
+/// The `X` that minimises `||Y - X^T Z||^2 + sum_i ridge gram_ii |X_i - prior_i|^2` for features `Z` and targets `Y`, from
+/// `gram = Z Z^T` (`[features, features]`) and `cross = Z Y^T` (`[features, targets]`).
+///
+/// The ridge pulls towards `prior` and not towards nothing: where the features determine the targets, `prior` being
+/// right, it changes nothing.
+///
+/// # Errors
+/// [`Error::Numeric`] if the features' second moments are not positive definite even with the ridge.
+pub(super) fn regress(mut gram: Mat<f64>, mut cross: Mat<f64>, ridge: f64, prior: &Mat<f64>) -> Result<Mat<f64>> {
+    matmul::matmul(cross.as_mut(), Accum::Add, gram.as_ref(), prior.as_ref(), -1.0, Par::Seq);
+    let largest = (0..gram.nrows()).map(|i| gram[(i, i)]).fold(0.0, f64::max);
+    if largest == 0.0 {
+        return Ok(prior.clone());
+    }
+    for i in 0..gram.nrows() {
+        // A feature that is always 0 stays with its prior.
+        gram[(i, i)] += ridge * gram[(i, i)].max(1e-9 * largest);
+    }
+    let mut solution = solve_positive(gram, cross)?;
+    solution += prior;
+    Ok(solution)
 }

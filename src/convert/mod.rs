@@ -40,6 +40,7 @@ mod factorize;
 mod heads;
 mod linalg;
 mod options;
+pub mod shared_key;
 
 pub use basis::{centre_latent, rotate_latent};
 pub use calibration::Calibration;

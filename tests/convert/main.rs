@@ -8,3 +8,4 @@ mod low_rank;
 mod oracle;
 mod partial_rope;
 mod samples;
+mod shared_key;

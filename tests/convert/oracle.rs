@@ -3,7 +3,7 @@
 use latent_attention::rope::theta_frequencies;
 use latent_attention::weights::{DenseAttention, LatentAttention, Linear, Matrix, RmsNorm};
 
-const THETA: f32 = 1000.0;
+pub const THETA: f32 = 1000.0;
 
 /// One vector per token.
 pub type Tokens = Vec<Vec<f64>>;
@@ -107,7 +107,8 @@ pub fn latent_layer_on(layer: &LatentAttention, x: &Tokens, c: &Tokens) -> Token
     let geometry = &layer.geometry;
     let (r, n, v) = (geometry.rope_dim, geometry.nope_dim, geometry.value_dim);
     let highest = layer.frequencies.as_slice().iter().max().map_or(0, |&highest| highest as usize);
-    let head_dim = (r + n).max(2 * (highest + 1));
+    // Converted heads keep the width of their values, and with it the original's frequencies.
+    let head_dim = v.max(2 * (highest + 1));
     let frequencies = theta_frequencies(THETA, head_dim);
     let rope = |all: &[f64], head: usize, rope_head: usize, position: usize| {
         let mut head = all[head * r..][..r].to_vec();
