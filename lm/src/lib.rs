@@ -2,7 +2,9 @@
 //! original attention. The demo evaluates models with it, and recovery trains them.
 #![deny(missing_docs)]
 
+pub mod conversion;
 pub mod dense;
+pub mod latent;
 pub mod model;
 pub mod progress;
 pub mod tensors;

@@ -103,17 +103,55 @@ impl Transformer {
     /// If a token lies outside of the vocabulary, or the attention fails; the message names the layer.
     pub fn forward(&self, attention: &mut dyn AttentionStep, tokens: &[u32], start: usize) -> Result<Tensor> {
         let positions = start..start + tokens.len();
-        let ids = Tensor::new(tokens, &Device::Cpu)?;
-        let mut x = self.embedding.index_select(&ids, 0).context("looking up tokens in the embedding")?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let normed = to_vec(&block.attention_norm.apply(&x)?)?;
+        let mut x = self.embed(tokens)?;
+        for layer in 0..self.blocks.len() {
+            let normed = to_vec(&self.attention_input(layer, &x)?)?;
             let attended = attention
                 .forward(layer, &normed, positions.clone())
                 .with_context(|| format!("attention of layer {layer} at positions {positions:?}"))?;
             x = (x + to_tensor(&attended, tokens.len(), self.hidden)?)?;
-            x = (&x + block.mlp(&x)?)?;
+            x = self.add_mlp(layer, &x)?;
         }
-        self.final_norm.apply(&x)
+        self.finish(&x)
+    }
+
+    /// What `tokens` begin with, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// If a token lies outside of the vocabulary.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+        let ids = Tensor::new(tokens, &Device::Cpu)?;
+        self.embedding.index_select(&ids, 0).context("looking up tokens in the embedding")
+    }
+
+    /// What a layer's attention reads of the residual stream `x` (`[tokens, hidden]`).
+    ///
+    /// # Errors
+    /// If there is no such layer, or `x` has another width.
+    pub fn attention_input(&self, layer: usize, x: &Tensor) -> Result<Tensor> {
+        self.blocks.get(layer).context("no such layer")?.attention_norm.apply(x)
+    }
+
+    /// The residual stream behind a layer's MLP, of `x` (`[tokens, hidden]`) behind its attention.
+    ///
+    /// # Errors
+    /// As for [`Self::attention_input`].
+    pub fn add_mlp(&self, layer: usize, x: &Tensor) -> Result<Tensor> {
+        Ok((x + self.blocks.get(layer).context("no such layer")?.mlp(x)?)?)
+    }
+
+    /// The final hidden states of the residual stream behind the last layer.
+    ///
+    /// # Errors
+    /// If `x` has another width.
+    pub fn finish(&self, x: &Tensor) -> Result<Tensor> {
+        self.final_norm.apply(x)
+    }
+
+    /// Width of the residual stream.
+    #[must_use]
+    pub fn hidden(&self) -> usize {
+        self.hidden
     }
 
     /// The summed negative log-likelihood, in nats, of `targets`: `targets[i]` is the token that follows the one
