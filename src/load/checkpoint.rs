@@ -11,6 +11,7 @@ use super::fields::Fields;
 use super::kept_pairs::Mha2mlaConfig;
 use super::mha2mla::mha2mla_attention;
 use super::safetensors::SafetensorsSource;
+use super::shared_key::{SharedKeyConfig, shared_key_attention};
 use super::source::{TensorSource, linear, matrix};
 use super::tokenizer::Tokenizer;
 use super::unread::Recording;
@@ -29,9 +30,15 @@ pub struct Checkpoint {
     names: Vec<String>,
     directory: PathBuf,
     config: ModelConfig,
-    converted: Option<Mha2mlaConfig>,
+    converted: Option<Converted>,
     json: Map<String, Value>,
     tokenizer: Option<Tokenizer>,
+}
+
+/// How a converted model's layers lie in its files.
+enum Converted {
+    Mha2mla(Mha2mlaConfig),
+    SharedKey(SharedKeyConfig),
 }
 
 /// One attention layer, in the form that the checkpoint stores.
@@ -60,6 +67,43 @@ pub struct Block {
     pub down: Linear,
 }
 
+/// Everything of a model but its attention: what saving a converted model copies, from the original's files or from where
+/// it has been trained further.
+pub trait ModelParts {
+    /// The norms and the MLP of one layer.
+    ///
+    /// # Errors
+    /// Whatever reading them may return; the same holds for the methods below.
+    fn block(&self, layer: usize) -> Result<Block>;
+
+    /// The token embedding, `[vocab, hidden]`.
+    fn embedding(&self) -> Result<Matrix>;
+
+    /// The norm in front of the output head, over `hidden`.
+    fn final_norm(&self) -> Result<RmsNorm>;
+
+    /// The output head, `[vocab, hidden]`; `None` if it is the embedding.
+    fn lm_head(&self) -> Result<Option<Matrix>>;
+}
+
+impl ModelParts for Checkpoint {
+    fn block(&self, layer: usize) -> Result<Block> {
+        self.block(layer)
+    }
+
+    fn embedding(&self) -> Result<Matrix> {
+        self.embedding()
+    }
+
+    fn final_norm(&self) -> Result<RmsNorm> {
+        self.final_norm()
+    }
+
+    fn lm_head(&self) -> Result<Option<Matrix>> {
+        self.lm_head()
+    }
+}
+
 /// Opens a model: a directory in Hugging Face's layout, or a `.gguf` file (feature `gguf`).
 ///
 /// # Errors
@@ -86,7 +130,10 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|e| Error::File { path: config_path.clone(), why: e.to_string() })?;
     let (mut config, converted) = parse(&config_path, &json)?;
-    let ranks = converted.as_ref().and_then(|converted| converted.ranks_file(path));
+    let ranks = match &converted {
+        Some(Converted::Mha2mla(converted)) => converted.ranks_file(path),
+        Some(Converted::SharedKey(_)) | None => None,
+    };
     let source = SafetensorsSource::directory(path, ranks.as_deref())?;
     // As transformers has it: a head of its own in the files is kept, whatever the configuration says. Many files hold
     // a copy of the embedding, so the bytes decide.
@@ -119,12 +166,15 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     Err(Error::Config { what: path.display().to_string(), why: "GGUF files need the crate's feature `gguf`".into() })
 }
 
-fn parse(path: &Path, json: &Map<String, Value>) -> Result<(ModelConfig, Option<Mha2mlaConfig>)> {
+fn parse(path: &Path, json: &Map<String, Value>) -> Result<(ModelConfig, Option<Converted>)> {
     let fields = Fields { path, map: json };
     let config = ModelConfig::parse(fields)?;
     let converted = match config.architecture {
         Architecture::DeepSeek => None,
-        Architecture::Llama | Architecture::Qwen2 => Mha2mlaConfig::parse(fields, &config)?,
+        Architecture::Llama | Architecture::Qwen2 => match SharedKeyConfig::parse(fields, &config)? {
+            Some(own) => Some(Converted::SharedKey(own)),
+            None => Mha2mlaConfig::parse(fields, &config)?.map(Converted::Mha2mla),
+        },
     };
     Ok((config, converted))
 }
@@ -165,8 +215,11 @@ impl Checkpoint {
         let (source, config) = (&Recording::new(self.source()), &self.config);
         let attention = match (&config.deepseek, &self.converted) {
             (Some(dims), _) => deepseek_attention(source, config, dims, &module).map(Attention::Latent),
-            (None, Some(converted)) => {
+            (None, Some(Converted::Mha2mla(converted))) => {
                 mha2mla_attention(source, config, converted, &self.directory, layer, &module).map(Attention::Latent)
+            }
+            (None, Some(Converted::SharedKey(converted))) => {
+                shared_key_attention(source, config, converted, layer, &module).map(Attention::Latent)
             }
             (None, None) => dense_attention(source, config, &module).map(Attention::Dense),
         }?;

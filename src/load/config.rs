@@ -8,6 +8,13 @@ use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::rope::Pairing;
 
+/// The object of a configuration that holds this crate's own keys.
+pub(crate) const OWN_KEYS: &str = "latent_attention";
+
+/// The class that a converted model with a shared key has in `architectures`: one that no other program knows, so that
+/// none takes its layers for those of the original.
+pub(crate) const SHARED_KEY_CLASS: &str = "LatentAttentionForCausalLM";
+
 /// The model families whose layers can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -18,6 +25,13 @@ pub enum Architecture {
     Qwen2,
     /// DeepSeek V2, V3 and R1: latent attention with one shared rotated key.
     DeepSeek,
+}
+
+impl Architecture {
+    /// The class that a model of the family has in `architectures`.
+    pub(crate) fn class(self) -> &'static str {
+        KnownClass::ALL.iter().find(|known| known.family == self).map_or("none", |known| known.class)
+    }
 }
 
 /// A class of models, by the names that configurations give it.
@@ -40,8 +54,14 @@ impl KnownClass {
     ];
 
     fn parse(config: Fields) -> Result<&'static Self> {
-        let class = config.optional_array("architectures")?.and_then(|names| names.first()).and_then(|v| v.as_str());
+        let mut class =
+            config.optional_array("architectures")?.and_then(|names| names.first()).and_then(|v| v.as_str());
         let model_type = config.optional_text("model_type")?;
+        if class == Some(SHARED_KEY_CLASS) {
+            // One of ours, whose other layers are those of the class it was converted from.
+            let own = config.optional_object(OWN_KEYS)?;
+            class = Some(own.map(|own| own.text("converted_from")).transpose()?.unwrap_or("none"));
+        }
         let known = Self::ALL.iter().find(|known| match class {
             Some(class) => known.class == class,
             None => Some(known.kind) == model_type,

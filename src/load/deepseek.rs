@@ -63,7 +63,7 @@ pub(crate) fn deepseek_attention(
 }
 
 /// Splits the rows of each head after its first `first` ones.
-fn split_heads(linear: &Linear, heads: usize, first: usize) -> (Linear, Linear) {
+pub(super) fn split_heads(linear: &Linear, heads: usize, first: usize) -> (Linear, Linear) {
     let per_head = linear.weight.rows() / heads;
     let (before, after): (Vec<usize>, Vec<usize>) =
         (0..linear.weight.rows()).partition(|row| row % per_head.max(1) < first);

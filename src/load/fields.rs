@@ -95,6 +95,10 @@ impl<'a> Fields<'a> {
         self.typed(key, "a string", Value::as_str)
     }
 
+    pub fn text(&self, key: &str) -> Result<&'a str> {
+        self.required(key, self.optional_text(key)?)
+    }
+
     pub fn optional_array(&self, key: &str) -> Result<Option<&'a Vec<Value>>> {
         self.typed(key, "an array", Value::as_array)
     }

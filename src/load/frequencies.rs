@@ -2,6 +2,7 @@
 
 use std::f64::consts::TAU;
 
+use super::config::OWN_KEYS;
 use super::fields::Fields;
 use super::rope_object::{RopeObject, refuse_partial_rotation, theta};
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ impl Rotation {
         };
 
         // What `save_mha2mla` writes for a model whose scaling has no name, such as a GGUF file's table of factors.
-        if let Some(own) = config.optional_object("latent_attention")?
+        if let Some(own) = config.optional_object(OWN_KEYS)?
             && let Some(frequencies) = explicit_frequencies(own, dim)?
         {
             if rotation != Self::plain(f64::from(rotation.theta), dim) {

@@ -8,6 +8,7 @@
 //! | Llama, Qwen2: MHA, GQA | `architectures`, GGUF `general.architecture` | [`Attention::Dense`] |
 //! | DeepSeek V2, V3 | `architectures` | [`Attention::Latent`] |
 //! | MHA2MLA, `kv_proj.*` | `mha2mla` in `config.json` | [`Attention::Latent`] |
+//! | a shared key, as [`save_shared_key`] writes it | `LatentAttentionForCausalLM` in `architectures` | [`Attention::Latent`] |
 //! | MHA2MLA's first release, `W_down_k` and so on | `RoPE` and `SVD` in `config.json` | [`Attention::Latent`] |
 //!
 //! ```no_run
@@ -23,7 +24,8 @@
 //! # Ok::<(), latent_attention::Error>(())
 //! ```
 //!
-//! [`save_mha2mla`] writes a converted model in MHA2MLA's own layout.
+//! [`save_mha2mla`] writes a model that was converted by MHA2MLA's recipe in its own layout, [`save_shared_key`] one with a
+//! shared rotated key in DeepSeek's.
 //!
 //! Keys and tensors that would change what a layer computes are read or refused by name; `docs/models.md` lists them.
 //!
@@ -47,16 +49,20 @@ mod frequencies;
 mod gguf;
 mod kept_pairs;
 mod mha2mla;
+mod output;
 mod rope_object;
 mod safetensors;
-mod save;
+mod save_mha2mla;
+mod save_shared_key;
+mod shared_key;
 mod source;
 mod tokenizer;
 mod unread;
 
-pub use checkpoint::{Attention, Block, Checkpoint, open};
+pub use checkpoint::{Attention, Block, Checkpoint, ModelParts, open};
 pub use config::{Architecture, DeepSeekDims, ModelConfig};
 pub use safetensors::SafetensorsSource;
-pub use save::save_mha2mla;
+pub use save_mha2mla::save_mha2mla;
+pub use save_shared_key::save_shared_key;
 pub use source::TensorSource;
 pub use tokenizer::Tokenizer;

@@ -46,6 +46,8 @@ fn with_all_rotations_and_the_full_rank_the_layer_is_the_original() {
         let all = shape.kv_heads * shape.head_dim;
         let converted = shared_key(&layer, &inputs, all, shape.hidden.min(2 * all)).unwrap();
         converted.validate().unwrap();
+        // To the bit what a loader takes from the configuration: saving refuses another.
+        assert_eq!(converted.scale, 1.0 / (shape.head_dim as f64).sqrt());
         // Inputs that the fit has not seen.
         let error = error(&layer, &converted, &hidden_states(30, shape.hidden, 99));
         assert!(error < F32_ROUNDING, "{error:e} on {shape:?}");

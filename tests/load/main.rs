@@ -16,4 +16,5 @@ mod hugging_face;
 mod mha2mla;
 mod rope;
 mod save;
+mod save_shared_key;
 mod scores;

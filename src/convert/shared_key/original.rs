@@ -79,7 +79,7 @@ impl Original {
             kv_heads: layer.kv_heads,
             head_dim: d,
             hidden: layer.hidden(),
-            scale: (d as f64).powf(-0.5),
+            scale: 1.0 / (d as f64).sqrt(),
             frequencies: frequencies.iter().map(|&f| f64::from(f)).collect(),
             query: widen_linear(&layer.query),
             key: widen_linear(&layer.key),

@@ -1,17 +1,15 @@
 //! Writes a converted model in MHA2MLA's own layout.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoint;
 use super::config::{Architecture, ModelConfig};
 use super::mha2mla::FREQUENCY_INDEX;
+use super::output::{Output, Shard};
 use crate::error::{Error, Result};
-use crate::host_tensor::HostTensor;
-use crate::rope::{FrequencyIndex, Pairing, PartialRope};
+use crate::rope::{Pairing, PartialRope};
 use crate::weights::{LatentAttention, Linear, Matrix};
 
 /// Writes `config.json` and f32 safetensors (one shard per layer and one for the rest, with an index) into `dir`,
@@ -32,32 +30,10 @@ use crate::weights::{LatentAttention, Linear, Matrix};
 /// original may return.
 pub fn save_mha2mla(dir: &Path, original: &Checkpoint, layers: &[LatentAttention]) -> Result<()> {
     check_layers(original.config(), layers)?;
-    let mut output = Output::create(dir)?;
+    let output = Output::create(dir)?;
     let config = converted_config(original, layers)?;
-
-    let mut rest = Shard::default();
-    rest.matrix("model.embed_tokens.weight", original.embedding()?);
-    rest.vector("model.norm.weight", original.final_norm()?.gain);
-    if let Some(head) = original.lm_head()? {
-        rest.matrix("lm_head.weight", head);
-    }
-    let shards = layers.len() + 1;
-    output.write_shard(rest, 1, shards)?;
-    for (layer, attention) in layers.iter().enumerate() {
-        let mut shard = Shard::default();
-        let block = original.block(layer)?;
-        let module = format!("model.layers.{layer}");
-        shard.vector(&format!("{module}.input_layernorm.weight"), block.attention_norm.gain);
-        shard.vector(&format!("{module}.post_attention_layernorm.weight"), block.mlp_norm.gain);
-        shard.linear(&format!("{module}.mlp.gate_proj"), block.gate);
-        shard.linear(&format!("{module}.mlp.up_proj"), block.up);
-        shard.linear(&format!("{module}.mlp.down_proj"), block.down);
-        shard.attention(&format!("{module}.self_attn"), attention);
-        output.write_shard(shard, layer + 2, shards)?;
-    }
-    output.write_json("model.safetensors.index.json", &output.index())?;
-    output.write_json("config.json", &config)?;
-    output.publish()
+    let attention = |shard: &mut Shard, module: &str, layer: usize| write_attention(shard, module, &layers[layer]);
+    output.write_model(original, layers.len(), attention, &config)
 }
 
 /// Refuses what would be lost or could not be read back.
@@ -175,56 +151,24 @@ fn rope_version(model: &ModelConfig, rope_dim: usize, layers: &[LatentAttention]
     Ok(("2-norm", 0))
 }
 
-/// The tensors of one file, until it is written.
-#[derive(Default)]
-struct Shard(Vec<(String, HostTensor)>);
-
-impl Shard {
-    fn floats(&mut self, name: &str, shape: Vec<usize>, data: &[f32]) {
-        let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.0.push((name.to_owned(), HostTensor { dtype: Dtype::F32, shape, bytes }));
+fn write_attention(shard: &mut Shard, module: &str, attention: &LatentAttention) {
+    let named = |name: &str| format!("{module}.{name}");
+    shard.linear(&named("q_proj"), stack(&attention.query_rope, &attention.query_nope));
+    shard.linear(&named("k_r_proj"), attention.key_rope.clone());
+    shard.linear(&named("o_proj"), attention.output.clone());
+    shard.matrix(&named("kv_proj.down_kv.weight"), attention.down.weight.clone());
+    if let Some(bias) = &attention.latent_bias {
+        shard.vector(&named("kv_proj.down_kv.bias"), bias.clone());
     }
-
-    // By value: the numbers are freed as soon as they are bytes.
-    fn vector(&mut self, name: &str, data: Vec<f32>) {
-        self.floats(name, vec![data.len()], &data);
+    shard.matrix(&named("kv_proj.up_k.weight"), attention.up_key.clone());
+    shard.matrix(&named("kv_proj.up_v.weight"), attention.up_value.clone());
+    if let Some(bias) = &attention.value_bias {
+        shard.vector(&named("kv_proj.up_v.bias"), bias.clone());
+        // MHA2MLA's code has both biases or none; one of zeros keeps it from making one up.
+        shard.vector(&named("kv_proj.up_k.bias"), vec![0.0; attention.up_key.rows()]);
     }
-
-    fn matrix(&mut self, name: &str, matrix: Matrix) {
-        self.floats(name, vec![matrix.rows(), matrix.cols()], matrix.data());
-    }
-
-    fn linear(&mut self, module: &str, linear: Linear) {
-        self.matrix(&format!("{module}.weight"), linear.weight);
-        if let Some(bias) = linear.bias {
-            self.vector(&format!("{module}.bias"), bias);
-        }
-    }
-
-    fn attention(&mut self, module: &str, attention: &LatentAttention) {
-        let named = |name: &str| format!("{module}.{name}");
-        self.linear(&named("q_proj"), stack(&attention.query_rope, &attention.query_nope));
-        self.linear(&named("k_r_proj"), attention.key_rope.clone());
-        self.linear(&named("o_proj"), attention.output.clone());
-        self.matrix(&named("kv_proj.down_kv.weight"), attention.down.weight.clone());
-        if let Some(bias) = &attention.latent_bias {
-            self.vector(&named("kv_proj.down_kv.bias"), bias.clone());
-        }
-        self.matrix(&named("kv_proj.up_k.weight"), attention.up_key.clone());
-        self.matrix(&named("kv_proj.up_v.weight"), attention.up_value.clone());
-        if let Some(bias) = &attention.value_bias {
-            self.vector(&named("kv_proj.up_v.bias"), bias.clone());
-            // MHA2MLA's code has both biases or none; one of zeros keeps it from making one up.
-            self.vector(&named("kv_proj.up_k.bias"), vec![0.0; attention.up_key.rows()]);
-        }
-        self.frequencies(&named(FREQUENCY_INDEX), &attention.frequencies);
-    }
-
-    fn frequencies(&mut self, name: &str, index: &FrequencyIndex) {
-        let bytes = index.as_slice().iter().flat_map(|i| i.to_le_bytes()).collect();
-        let shape = vec![index.rope_heads(), index.pairs()];
-        self.0.push((name.to_owned(), HostTensor { dtype: Dtype::I32, shape, bytes }));
-    }
+    let index = &attention.frequencies;
+    shard.integers(&named(FREQUENCY_INDEX), vec![index.rope_heads(), index.pairs()], index.as_slice());
 }
 
 /// One linear map that yields the outputs of both.
@@ -239,97 +183,4 @@ fn stack(first: &Linear, second: &Linear) -> Linear {
         [part(first), part(second)].concat()
     });
     Linear { weight, bias }
-}
-
-/// A directory that is being written. Until [`Output::publish`] its files have temporary names; dropped before, it
-/// removes them.
-struct Output {
-    dir: PathBuf,
-    /// Whether this is the one that made the directory.
-    made: bool,
-    /// Final names, in the order in which files shall appear.
-    written: Vec<String>,
-    weight_map: BTreeMap<String, String>,
-    bytes: usize,
-    published: bool,
-}
-
-impl Output {
-    fn create(dir: &Path) -> Result<Self> {
-        let io = |cause| Error::Io { path: dir.to_owned(), cause };
-        let made = !dir.exists();
-        std::fs::create_dir_all(dir).map_err(io)?;
-        for entry in std::fs::read_dir(dir).map_err(io)? {
-            let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-            let is_model = [".safetensors", ".safetensors.index.json"].iter().any(|end| name.ends_with(end));
-            if is_model || name == "config.json" {
-                return Err(Error::Config {
-                    what: format!("output directory {}", dir.display()),
-                    why: format!("already holds a model ({name})"),
-                });
-            }
-        }
-        let (written, weight_map) = (Vec::new(), BTreeMap::new());
-        Ok(Self { dir: dir.to_owned(), made, written, weight_map, bytes: 0, published: false })
-    }
-
-    fn temporary(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.partial"))
-    }
-
-    fn write_shard(&mut self, shard: Shard, number: usize, shards: usize) -> Result<()> {
-        let name = format!("model-{number:05}-of-{shards:05}.safetensors");
-        let path = self.temporary(&name);
-        self.written.push(name.clone());
-        for (tensor, data) in &shard.0 {
-            self.weight_map.insert(tensor.clone(), name.clone());
-            self.bytes += data.bytes.len();
-        }
-        // Transformers looks for this entry.
-        let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
-        let tensors = shard.0.iter().map(|(name, tensor)| (name, tensor));
-        safetensors::serialize_to_file(tensors, metadata, &path).map_err(|e| match e {
-            safetensors::SafeTensorError::IoError(cause) => Error::Io { path, cause },
-            other => Error::File { path, why: other.to_string() },
-        })
-    }
-
-    fn index(&self) -> Value {
-        json!({ "metadata": { "total_size": self.bytes }, "weight_map": self.weight_map })
-    }
-
-    fn write_json(&mut self, name: &str, value: &impl serde::Serialize) -> Result<()> {
-        let path = self.temporary(name);
-        self.written.push(name.to_owned());
-        let text = match serde_json::to_vec_pretty(value) {
-            Ok(text) => text,
-            Err(e) => return Err(Error::File { path, why: e.to_string() }),
-        };
-        std::fs::write(&path, text).map_err(|cause| Error::Io { path, cause })
-    }
-
-    fn publish(mut self) -> Result<()> {
-        for name in &self.written {
-            let path = self.dir.join(name);
-            std::fs::rename(self.temporary(name), &path).map_err(|cause| Error::Io { path, cause })?;
-        }
-        self.published = true;
-        Ok(())
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if self.published {
-            return;
-        }
-        // The error that led here matters more than one of cleaning up.
-        for name in &self.written {
-            let _ = std::fs::remove_file(self.temporary(name));
-            let _ = std::fs::remove_file(self.dir.join(name));
-        }
-        if self.made {
-            let _ = std::fs::remove_dir(&self.dir);
-        }
-    }
 }
