@@ -6,6 +6,7 @@ pub mod conversion;
 pub mod dense;
 pub mod latent;
 pub mod model;
+pub mod own_text;
 pub mod progress;
 pub mod tensors;
 pub mod tokenizer;

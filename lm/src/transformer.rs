@@ -171,6 +171,14 @@ impl Transformer {
         Ok(sum)
     }
 
+    /// The logits of final hidden states, `[tokens, vocabulary]`.
+    ///
+    /// # Errors
+    /// If `hidden` has another width.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.head.apply(hidden)
+    }
+
     /// The most likely token after the last row of `hidden`.
     ///
     /// # Errors
