@@ -207,7 +207,7 @@ impl LaCacheFormat {
         };
         let latent = latent.ok_or_else(|| unknown("latent", self.latent_row, self.latent_group))?;
         let rope = rope.ok_or_else(|| unknown("rope", self.rope_row, self.rope_group))?;
-        Ok(CacheLayout::new(&(*geometry).into(), CacheFormat { latent, rope }, self.page_size)?)
+        Ok(CacheLayout::new(&(*geometry).into(), CacheFormat::new(latent, rope), self.page_size)?)
     }
 }
 

@@ -120,7 +120,7 @@ impl Settings {
     pub fn layout(&self) -> Result<CacheLayout> {
         let latent = by_name("latent format", &LATENT_FORMATS, &self.latent_format)?;
         let rope = by_name("rope format", &ROPE_FORMATS, &self.rope_format)?;
-        CacheLayout::new(&self.geometry, CacheFormat { latent, rope }, self.page_size)
+        CacheLayout::new(&self.geometry, CacheFormat::new(latent, rope), self.page_size)
     }
 
     pub fn pairing(&self) -> Result<Pairing> {

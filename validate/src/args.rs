@@ -129,7 +129,7 @@ impl Arguments {
             (None, true) => CacheFormat::INT4.rope,
             (None, false) => by_name("rope format", &ROPE_FORMATS, &self.format)?,
         };
-        Ok(CacheFormat { latent, rope })
+        Ok(CacheFormat::new(latent, rope))
     }
 }
 
