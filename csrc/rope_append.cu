@@ -15,9 +15,10 @@
 //     tokens, with 32 to 54 PTX instructions per value (ptx-sim) not far behind; for few, the latency of a chain of three
 //     loads.
 //
-// `rope_append_mse` is for caches of `RangeSetting::Mse`. It reads and writes as much, but tries four ranges for int4 groups
-// of at least 96 values, with 290 PTX instructions of a warp for each range of 512 values: 144 for the values' errors, the
-// rest for scales, sums over lanes and the choice. A kernel of its own leaves the other its registers and instructions.
+// `rope_append_mse` is for caches of `RangeSetting::Mse`. It reads and writes as much, but tries four ranges for int4
+// groups of at least 96 values, with some 300 PTX instructions of a warp for each range of 512 values: 144 for the
+// values' errors, the rest for scales, sums over lanes and the choice. A kernel of its own leaves the other its
+// registers and instructions.
 //
 // Queries, and the rotation, which engines may have done before, are left out where the parameters have none.
 //

@@ -60,8 +60,8 @@
 // Codes cover a group's values from the smallest to the largest.
 #define LA_RANGE_MIN_MAX 0
 
-// Of that range and three shorter ones, codes cover the one with the smallest squared error. It is for int4 groups of at
-// least 96 values; others are stored as with LA_RANGE_MIN_MAX.
+// Of that range and three shorter ones, codes cover the one with the smallest squared error. It is for int4 groups of
+// at least 96 values; others are stored as with LA_RANGE_MIN_MAX.
 #define LA_RANGE_MSE 1
 
 // Pair j of a rope head is its dimensions (j, j + R/2): Hugging Face's Llama and Qwen, MHA2MLA.
@@ -171,8 +171,8 @@ typedef struct {
     uint32_t rope_group;
     // Tokens per page: 8, 16, 32 or 64.
     size_t page_size;
-    // LA_RANGE_MIN_MAX or LA_RANGE_MSE: how la_rope_append_run() chooses scales and minima. All operations on a cache have
-    // the same; the others do not depend on it.
+    // LA_RANGE_MIN_MAX or LA_RANGE_MSE: how la_rope_append_run() chooses scales and minima. All operations on a cache
+    // have the same; the others do not depend on it.
     uint32_t range;
 } LaCacheFormat;
 

@@ -112,9 +112,9 @@ struct Quantizer {
         return fminf(fmaxf(__fadd_rn(steps, ROUNDER), ROUNDER), ROUNDER + LARGEST_INT4);
     }
 
-    // ROUNDER_BITS + the code. With `Mse`, values are in the group's first range already, and may be outside of this one.
-    // With `MinMax`, the nearest integer needs no clamping: as scale is at least (hi - min) / max_code, at most three
-    // roundings of 2^-24 lift steps above max_code.
+    // ROUNDER_BITS + the code. With `Mse`, values are in the group's first range already, and may be outside of this
+    // one. With `MinMax`, the nearest integer needs no clamping: as scale is at least (hi - min) / max_code, at most
+    // three roundings of 2^-24 lift steps above max_code.
     template <RangeSetting RANGE>
     __device__ uint32_t biased_code(float value) const {
         if constexpr (RANGE == RangeSetting::Mse) {
@@ -179,8 +179,8 @@ __device__ inline Bounds shuffled(const Bounds &bounds, unsigned distance) {
     return {shuffled(bounds.lo, distance), shuffled(bounds.hi, distance)};
 }
 
-// Combines what lanes have of each half for those whose values share a group: both halves first if the run is one group,
-// then a butterfly.
+// Combines what lanes have of each half for those whose values share a group: both halves first if the run is one
+// group, then a butterfly.
 template <typename Value, typename Operation>
 __device__ void reduce_groups(Value (&halves)[UNITS], unsigned group, Operation operation) {
     if (group == RUN) {
@@ -195,8 +195,8 @@ __device__ void reduce_groups(Value (&halves)[UNITS], unsigned group, Operation 
     }
 }
 
-// What `src/cache/range.rs` says of `Mse`: values that a group must have, the number of ranges, and the parts of the first
-// that they are counted in.
+// What `src/cache/range.rs` says of `Mse`: values that a group must have, the number of ranges, and the parts of the
+// first that they are counted in.
 constexpr unsigned MSE_LEAST_VALUES = 96, MSE_RANGES = 4;
 constexpr float MSE_PARTS = 32.0f;
 
@@ -233,8 +233,12 @@ __device__ inline void tighten(const StoredRow &row, unsigned run_start, const L
             }
             scales[half] = quantizer.scale();
             const unsigned left = values_left(unit_start(run_start, half), row.width);
-            errors[half] = left == UNIT ? quantizer.squared_distances(values[half], UNIT)
-                                        : quantizer.squared_distances(values[half], left);
+            errors[half] = 0.0f;
+            if (left == UNIT) {
+                errors[half] = quantizer.squared_distances(values[half], UNIT);
+            } else if (left > 0) {
+                errors[half] = quantizer.squared_distances(values[half], left);
+            }
         }
         reduce_groups(errors, row.group, [](float a, float b) { return __fadd_rn(a, b); });
 #pragma unroll
@@ -260,30 +264,26 @@ __device__ inline void store_quantized(const StoredRow &row, unsigned run_start,
         a.include(b.lo, b.hi);
         return a;
     });
-    Bounds ranges[UNITS];
-#pragma unroll
-    for (unsigned half = 0; half < UNITS; ++half) {
-        ranges[half] = bounds[half].range();
-    }
     if constexpr (RANGE == RangeSetting::Mse) {
 #pragma unroll
         for (unsigned half = 0; half < UNITS; ++half) {
+            bounds[half] = bounds[half].range();
 #pragma unroll
             for (float &value : values[half]) {
-                value = ranges[half].clamped(value);
+                value = bounds[half].clamped(value);
             }
         }
         // Later groups of the run have no more values than its first.
         const unsigned most = min(row.width - run_start, row.group);
         if (row.kind == ROW_INT4 && most >= MSE_LEAST_VALUES) {
-            tighten(row, run_start, values, ranges);
+            tighten(row, run_start, values, bounds);
         }
     }
     const float max_code = row.kind == ROW_INT4 ? Quantizer::LARGEST_INT4 : Quantizer::LARGEST_INT8;
 #pragma unroll
     for (unsigned half = 0; half < UNITS; ++half) {
         const unsigned start = unit_start(run_start, half), left = values_left(start, row.width);
-        const Quantizer quantizer(ranges[half], max_code);
+        const Quantizer quantizer(bounds[half].range(), max_code);
         if (left > 0 && start % row.group == 0) {
             row.affine[start / row.group] = quantizer.affine;
         }

@@ -160,8 +160,8 @@ fn stored(latents: &[Vec<f32>], range: RangeSetting) -> f64 {
     (lost / squares).sqrt()
 }
 
-/// What ranges of least squared error do to real latents, and to the attention output, in `docs/measurements.md`. Latents
-/// gain in every layer; a layer's output also loses, as it depends on few tokens and their directions.
+/// What ranges of least squared error do to real latents, and to the attention output, in `docs/measurements.md`.
+/// Latents gain in every layer; a layer's output also loses, as it depends on few tokens and their directions.
 #[test]
 fn ranges_of_least_squared_error_lose_less_of_every_layers_latents() {
     let sample = sample();

@@ -66,8 +66,8 @@ impl Affine {
 pub struct Quantized {
     /// Scale and min of the group.
     pub affine: Affine,
-    /// How many values were NaN, infinite or beyond f16's range, and were therefore moved into the group's range. (Values
-    /// that [`RangeSetting::Mse`] clips are not among them.)
+    /// How many values were NaN, infinite or beyond f16's range, and were therefore moved into the group's range.
+    /// (Values that [`RangeSetting::Mse`] clips are not among them.)
     pub saturated: usize,
 }
 
@@ -81,19 +81,21 @@ pub struct Quantized {
 /// 2. `min` = `first` rounded *down* to f16.
 /// 3. `scale` = `(last - min) / max_code` rounded *up* to f16.
 /// 4. `inverse` = `1 / scale`, or 0 if `scale` is 0.
-/// 5. A value's `steps` are `(v - min) * inverse`, where `v` is the value clamped to `lo..=hi`, and `lo` for NaN. Its code
-///    is `steps` rounded to the nearest integer, ties to even, clamped to `0..=max_code`.
+/// 5. A value's `steps` are `(v - min) * inverse`, where `v` is the value clamped to `lo..=hi`, and `lo` for NaN. Its
+///    code is `steps` rounded to the nearest integer, ties to even, clamped to `0..=max_code`.
 ///
 /// Rounding scale and min outwards *before* the codes are computed makes the codes cover the whole range, so that
 /// every value inside of it comes back within half a step: `|value - x| <= scale/2` up to f32 rounding. With
 /// [`RangeSetting::MinMax`] these are all values that did not saturate.
 ///
-/// With [`RangeSetting::Mse`], the ranges `lo + cut ..= hi - cut` are tried, `cut` being `(hi - lo) * (k / 32)`, for k = 0,
-/// 1, 2, 3. The one with the smallest squared error is taken, of several the longest; except for the first, ranges whose
-/// `scale` is 0 are passed over. A range's squared error is the sum of `(steps - code)^2`, times `scale * scale`; the sum
-/// is what a warp gets that holds values `8 l .. 8 l + 7` of either half of a run of 512 in lane `l`:
+/// With [`RangeSetting::Mse`], the ranges `lo + cut ..= hi - cut` are tried, where `cut` = `(hi - lo) * (k / 32)` and
+/// `k` = 0, 1, 2, 3. The one with the smallest squared error is taken, of several the longest; except for the first,
+/// ranges whose `scale` is 0 are passed over. A range's squared error is the sum of `(steps - code)^2`, times
+/// `scale * scale`; the sum is what a warp gets that holds values `8 l .. 8 l + 7` of either half of a run of 512 in
+/// lane `l`:
 ///
-/// 1. Values `i` with the same `i / 8 % 32` and `i / 256 % 2` (a lane's half) are added in ascending order, beginning with 0.
+/// 1. Values `i` with the same `i / 8 % 32` and `i / 256 % 2` (a lane's half) are added in ascending order, beginning
+///    with 0.
 /// 2. Each lane adds its second half's sum to its first's.
 /// 3. For a distance of 16, 8, 4, 2, 1, every lane adds the sum of the lane at that distance (butterfly).
 ///

@@ -4,18 +4,19 @@ use super::codec::Grid;
 use crate::warp;
 
 /// How the range that a group's codes cover is chosen (*range setting* in the literature, for example M. Nagel et al.,
-/// "A White Paper on Neural Network Quantization", 2021, section 3.1). Codes, scales and their decoding are the same.
+/// "A White Paper on Neural Network Quantization", 2021). Bytes have the same places and the same meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RangeSetting {
     /// From the smallest to the largest value: every value comes back within half a step.
     #[default]
     MinMax,
-    /// Of that range and three shorter ones around its middle, the one with the smallest sum of squared errors: a few values
-    /// are clipped, and all others come back from finer steps. [`quantize`](super::quantize) says how, to the bit.
+    /// Of that range and three shorter ones around its middle, the one with the smallest sum of squared errors: a few
+    /// values are clipped, and all others come back from finer steps. [`quantize`](super::quantize) says how, to the
+    /// bit.
     ///
-    /// It costs time when tokens are written, and none when they are read. In the cache it is for int4 groups that hold at
-    /// least 96 values (not counting what a row's last group lacks); smaller ones, which gain little, and int8 rows, which
-    /// gain nothing, are stored as by [`RangeSetting::MinMax`] (`docs/measurements.md`).
+    /// It costs time when tokens are written, and none when they are read. In the cache it is for int4 groups that hold
+    /// at least 96 values (not counting what a row's last group lacks); smaller ones, which gain little, and int8 rows,
+    /// which gain nothing, are stored as by [`RangeSetting::MinMax`] (`docs/measurements.md`).
     Mse,
 }
 
@@ -26,16 +27,15 @@ impl RangeSetting {
     }
 }
 
-/// Fewer values do not get beyond minimum and maximum.
+/// Groups of fewer values are not worth the time.
 const LEAST_VALUES: usize = 96;
 
-/// Ranges that are tried. Range `k` is shorter than the first by `k` parts of [`PARTS`] at each end.
+/// How many ranges are tried. Range `k` lacks `k` of the first one's [`PARTS`] at each end: they are 1, 15/16, 14/16 and
+/// 13/16 as long.
 const RANGES: u8 = 4;
-
-/// Parts of a range, so that ranges are 1, 15/16, 14/16 and 13/16 of the first.
 const PARTS: f32 = 32.0;
 
-/// Lanes of a warp, and the values that a lane holds of each half of a run, as `csrc/common/quantize.cuh` has them.
+/// Values that a lane holds of each half of a run, and those of all lanes, as `csrc/common/quantize.cuh` has them.
 const UNIT: usize = 8;
 const HALF_RUN: usize = warp::LANES * UNIT;
 
@@ -73,8 +73,8 @@ mod tests {
 
     #[test]
     fn squares_are_added_in_the_order_of_a_warp() {
-        // 1/4 + 2^-26 is a tie that rounds to 1/4, so the order of additions shows: squares of 2^-13 vanish beside 1/4, but
-        // not beside each other.
+        // 1/4 + 2^-26 is a tie that rounds to 1/4, so the order of additions shows: squares of 2^-13 vanish beside 1/4,
+        // but not beside each other.
         const TINY: f32 = 1.0 / 8192.0;
         const ULP: f32 = f32::EPSILON / 4.0;
         let grid = Grid::new(0.0, 15.0, 15.0);

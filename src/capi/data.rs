@@ -78,8 +78,8 @@ pub const LA_ROW_INT8: u32 = 2;
 
 /// Codes cover a group's values from the smallest to the largest.
 pub const LA_RANGE_MIN_MAX: u32 = 0;
-/// Of that range and three shorter ones, codes cover the one with the smallest squared error. It is for int4 groups of at
-/// least 96 values; others are stored as with LA_RANGE_MIN_MAX.
+/// Of that range and three shorter ones, codes cover the one with the smallest squared error. It is for int4 groups of
+/// at least 96 values; others are stored as with LA_RANGE_MIN_MAX.
 pub const LA_RANGE_MSE: u32 = 1;
 
 /// How the bytes of a cache lie, and how they are made of numbers.
@@ -96,8 +96,8 @@ pub struct LaCacheFormat {
     pub rope_group: u32,
     /// Tokens per page: 8, 16, 32 or 64.
     pub page_size: usize,
-    /// LA_RANGE_MIN_MAX or LA_RANGE_MSE: how la_rope_append_run() chooses scales and minima. All operations on a cache have
-    /// the same; the others do not depend on it.
+    /// LA_RANGE_MIN_MAX or LA_RANGE_MSE: how la_rope_append_run() chooses scales and minima. All operations on a cache
+    /// have the same; the others do not depend on it.
     pub range: u32,
 }
 

@@ -154,8 +154,8 @@ fn the_norm_is_the_references_to_the_last_bit() {
     }
 }
 
-/// Two groups of values that differ by roundings, and have another range as the best: on the way from a uniform distribution
-/// to one with longer tails, whose ends are the same. `None` if both have the same best range.
+/// Two groups of values that differ by roundings, and have another range as the best: on the way from a uniform
+/// distribution to one with longer tails, whose ends are the same. `None` if both have the same best range.
 fn turning_point(seed: u64, len: usize) -> Option<[Vec<f32>; 2]> {
     let mut uniform = random(&mut rng(seed), len);
     (uniform[len / 3], uniform[len / 2]) = (1.0, -1.0);

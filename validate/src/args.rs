@@ -26,7 +26,8 @@ pub struct Arguments {
     /// How the cache stores rotated keys, if otherwise
     #[arg(long, value_name = "FORMAT", value_parser = of(&ROPE_FORMATS))]
     pub rope_format: Option<String>,
-    /// How the ranges of int4 groups are chosen: minimum to maximum, or by smallest squared error in groups of at least 96
+    /// How the ranges of int4 groups are chosen: minimum to maximum, or by smallest squared error in groups of at least
+    /// 96 values
     #[arg(long, value_name = "SETTING", default_value = "min-max", value_parser = of(&RANGE_SETTINGS))]
     pub range: String,
     /// Tokens per page of the cache: 8, 16, 32 or 64
