@@ -7,7 +7,7 @@ use super::harness::lab::{Lab, Sample};
 use super::harness::memory::{Copies, Inputs};
 use super::harness::shape::{Format, Kind, Operation, Shape, Work};
 
-pub const DECODE: Operation = Operation { name: "decode", kind: Kind::Attention, formats: &Format::ALL, work, run };
+pub const DECODE: Operation = Operation { name: "decode", kind: Kind::Attention, formats: &Format::READ, work, run };
 
 /// The configuration of a shape's attention.
 pub fn config(shape: &Shape) -> Result<DecodeConfig> {

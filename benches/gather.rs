@@ -8,7 +8,7 @@ use super::harness::lab::{Lab, Sample};
 use super::harness::memory::Copies;
 use super::harness::shape::{Format, Kind, Operation, Shape, Work};
 
-pub const GATHER: Operation = Operation { name: "gather", kind: Kind::Prefill, formats: &Format::ALL, work, run };
+pub const GATHER: Operation = Operation { name: "gather", kind: Kind::Prefill, formats: &Format::READ, work, run };
 
 /// Every cached byte in, as many numbers in bf16 out; a product and a sum for each that is not in bf16 already.
 fn work(shape: &Shape) -> Result<Work> {

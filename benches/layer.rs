@@ -16,7 +16,7 @@ use super::{absorb, decode, rope_append};
 /// Most layers that take turns, each with weights of its own.
 const MOST_LAYERS: usize = 32;
 
-pub const LAYER: Operation = Operation { name: "layer", kind: Kind::Step, formats: &Format::ALL, work, run };
+pub const LAYER: Operation = Operation { name: "layer", kind: Kind::Step, formats: &Format::READ, work, run };
 
 /// Up-projections and cached bytes once, the projected tokens in, their records and the heads' outputs out. What lies
 /// between the launches is not counted: the step as a whole does not need it.

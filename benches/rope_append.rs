@@ -10,7 +10,7 @@ use super::harness::memory::{Copies, Inputs};
 use super::harness::shape::{Format, Kind, Operation, PAGE_SIZE, Shape, Work};
 
 pub const ROPE_APPEND: Operation =
-    Operation { name: "rope_append", kind: Kind::Tokens, formats: &Format::ALL, work, run };
+    Operation { name: "rope_append", kind: Kind::Tokens, formats: &Format::WRITTEN, work, run };
 
 /// Queries in and out, keys and latents in, records out; a cosine and a sine for each pair of a token, a position and a
 /// slot. Three operations for each rotated number.

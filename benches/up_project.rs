@@ -9,7 +9,7 @@ use super::harness::memory::{Copies, Inputs};
 use super::harness::shape::{Format, Kind, Operation, Shape, Work};
 
 pub const UP_PROJECT: Operation =
-    Operation { name: "up_project", kind: Kind::Prefill, formats: &Format::ALL, work, run };
+    Operation { name: "up_project", kind: Kind::Prefill, formats: &Format::READ, work, run };
 
 /// Every cached byte and the weights in, keys and values out.
 fn work(shape: &Shape) -> Result<Work> {

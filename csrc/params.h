@@ -191,8 +191,9 @@ LATENT_ATTENTION_SIZE(struct DecodeParams, 296);
 /* Most values that one warp of `rope_append` turns or encodes at a time. */
 #define ROPE_APPEND_RUN 512
 
-/* `rope_append` runs on a grid of ceil(tokens / 4) times the parts of a token, which are ceil(n / ROPE_APPEND_RUN) runs
- * for each of n = L (one part whatever L is if there is a norm), n = Gr * R and, if there are queries, n = H * R.
+/* `rope_append`, or `rope_append_mse` for caches of `RangeSetting::Mse`, runs on a grid of ceil(tokens / 4) times the
+ * parts of a token, which are ceil(n / ROPE_APPEND_RUN) runs for each of n = L (one part whatever L is if there is a
+ * norm), n = Gr * R and, if there are queries, n = H * R.
  * Strides are in elements; the last dimension is dense. A token is refused, which is counted and writes nothing, if its
  * position is outside of the tables or its slot neither -1 nor in the cache.
  * Without rotation (positions = 0), keys are stored as they are and there are no queries; cos, sin, frequency_index and

@@ -15,6 +15,11 @@
 //     tokens, with 32 to 54 PTX instructions per value (ptx-sim) not far behind; for few, the latency of a chain of three
 //     loads.
 //
+// `rope_append_mse` is for caches of `RangeSetting::Mse`. It reads and writes as much, but tries four ranges for int4
+// groups of at least 96 values, with some 300 PTX instructions of a warp for each range of 512 values: 144 for the
+// values' errors, the rest for scales, sums over lanes and the choice. A kernel of its own leaves the other its
+// registers and instructions.
+//
 // Queries, and the rotation, which engines may have done before, are left out where the parameters have none.
 //
 // Values are accessed 16 bytes at a time where addresses and strides allow it, else one by one. A token's record is
@@ -233,6 +238,7 @@ __device__ uint16_t *token_row(uint64_t tensor, const Token &token, uint32_t str
 
 // Does one run of a part, or with a norm all of the latent's, beginning with 0. Kinds of parts share what code they
 // can: a part alone on its multiprocessor waits for its instructions, too.
+template <RangeSetting RANGE>
 __device__ void append(const Params &params, const Token &token, Part part, unsigned first) {
     const GeometryParams &g = params.geometry;
     const bool is_latent = part == Part::Latent, is_query = part == Part::Query;
@@ -304,15 +310,15 @@ __device__ void append(const Params &params, const Token &token, Part part, unsi
             }
             return;
         }
-        saturated += store_run(stored_row(params, token.slot, part == Part::Key), run * RUN, values);
+        const StoredRow row = stored_row(params, token.slot, part == Part::Key);
+        saturated += store_run<RANGE>(row, run * RUN, values);
     }
     count_saturated(params, saturated);
 }
 
-}  // namespace
-
-extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS)
-    rope_append(const __grid_constant__ RopeAppendParams params) {
+// A warp's part of a token.
+template <RangeSetting RANGE>
+__device__ void rope_append_part(const Params &params) {
     const GeometryParams &g = params.geometry;
     const unsigned index = blockIdx.x * WARPS + threadIdx.x / WARP;
     if (index >= params.tokens) {
@@ -331,5 +337,17 @@ extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS)
         part = run < key_parts ? Part::Key : Part::Query;
         run -= run < key_parts ? 0 : key_parts;
     }
-    append(params, token, part, run);
+    append<RANGE>(params, token, part, run);
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS)
+    rope_append(const __grid_constant__ RopeAppendParams params) {
+    rope_append_part<RangeSetting::MinMax>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS)
+    rope_append_mse(const __grid_constant__ RopeAppendParams params) {
+    rope_append_part<RangeSetting::Mse>(params);
 }

@@ -25,7 +25,7 @@
 
 // The version of this interface. It grows with every change that a program compiled against an older header would not
 // survive; compare it with what la_abi_version() returns.
-#define LA_ABI_VERSION 2
+#define LA_ABI_VERSION 3
 
 // Bytes.
 #define LA_DTYPE_U8 1
@@ -56,6 +56,13 @@
 
 // Rows of int8 codes, with a scale and a minimum for each run of up to 512 values: rotated keys only.
 #define LA_ROW_INT8 2
+
+// Codes cover a group's values from the smallest to the largest.
+#define LA_RANGE_MIN_MAX 0
+
+// Of that range and three shorter ones, codes cover the one with the smallest squared error. It is for int4 groups of
+// at least 96 values; others are stored as with LA_RANGE_MIN_MAX.
+#define LA_RANGE_MSE 1
 
 // Pair j of a rope head is its dimensions (j, j + R/2): Hugging Face's Llama and Qwen, MHA2MLA.
 #define LA_PAIRING_HALF 0
@@ -152,7 +159,7 @@ typedef struct {
     size_t value_dim;
 } LaGeometry;
 
-// How the bytes of a cache lie.
+// How the bytes of a cache lie, and how they are made of numbers.
 typedef struct {
     // Rows of latents: LA_ROW_BF16 or LA_ROW_INT4.
     uint32_t latent_row;
@@ -164,6 +171,9 @@ typedef struct {
     uint32_t rope_group;
     // Tokens per page: 8, 16, 32 or 64.
     size_t page_size;
+    // LA_RANGE_MIN_MAX or LA_RANGE_MSE: how la_rope_append_run() chooses scales and minima. All operations on a cache
+    // have the same; the others do not depend on it.
+    uint32_t range;
 } LaCacheFormat;
 
 // Where things lie in a page: three tiles of `page_size` rows, the first at its beginning.

@@ -36,6 +36,7 @@ pub mod rope;
 pub mod sys;
 #[cfg(feature = "validate")]
 pub mod validate;
+mod warp;
 pub mod weights;
 
 /// The README's example is compiled with the documentation tests.

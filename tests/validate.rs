@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use latent_attention::cache::{CacheFormat, Group, RopeFormat};
+use latent_attention::cache::{CacheFormat, Group, RangeSetting, RopeFormat};
 use latent_attention::device::Device;
 use latent_attention::rope::Pairing;
 use latent_attention::validate::{Dump, Kind, LATENT_FORMATS, Report, Validation, by_name, read_dump};
@@ -98,7 +98,10 @@ fn right_kernels_pass() {
     (only_rotation.page_size, only_rotation.fixed_tokens) = (64, 1);
     let mut groups = small();
     groups.format = CacheFormat::int4(Group::G32);
-    for validation in [small(), odd, grouped_queries, no_rotation, only_rotation, groups] {
+    let mut least_squares = small();
+    least_squares.geometry = Geometry::smollm_135m(32).unwrap();
+    least_squares.format = CacheFormat::INT4.with_range(RangeSetting::Mse);
+    for validation in [small(), odd, grouped_queries, no_rotation, only_rotation, groups, least_squares] {
         let report = validation.report(&Device::simulated()).unwrap();
         assert!(report.passed(), "{report}");
         let of = |kind: Kind| report.comparisons.iter().filter(|c| c.case == kind.name()).count();
@@ -117,6 +120,20 @@ fn a_dump_is_as_good_as_the_run_that_it_is_of() {
     assert!(read.comparisons.iter().any(|c| c.bit_equal == Some(true)));
     assert!(read.comparisons.iter().any(|c| c.lse_error.is_some_and(|error| error > 0.0)));
     assert!(read.comparisons.iter().any(|c| c.max_abs > 0.0 && c.max_rel > 0.0 && c.cosine > 0.0));
+}
+
+#[test]
+fn a_dump_says_how_ranges_were_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut validation = small();
+    validation.geometry = Geometry::smollm_135m(32).unwrap();
+    validation.format = CacheFormat::INT4.with_range(RangeSetting::Mse);
+    let folder = dir.path().join("dump");
+    dump(&validation, &folder);
+    assert!(check(&folder).unwrap().passed());
+    // Without a word of it, as dumps once were, they are from minimum to maximum; these are not.
+    edit_header(&file(&folder, Kind::RopeAppend), "range_setting", "former_format");
+    assert!(!check(&folder).unwrap().passed());
 }
 
 #[test]
@@ -265,6 +282,8 @@ fn missing_and_unfit_tensors_are_named() {
     assert!(message.ends_with("page size 9: must be one of [8, 16, 32, 64] tokens"), "{message}");
     let message = refused("\"int4\\\"", "\"int3\\\"");
     assert!(message.contains("latent format `int3`: known names are bf16, int4, int4-g32"), "{message}");
+    let message = refused("min-max", "max-min");
+    assert!(message.ends_with("range setting `max-min`: known names are min-max, mse"), "{message}");
     let message = refused("latent-attention", "latent-retention");
     assert!(message.ends_with("has no metadata `latent-attention`"), "{message}");
 }

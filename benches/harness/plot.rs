@@ -96,7 +96,7 @@ fn roofline(report: &Report) -> Panel {
 fn contexts(report: &Report, batch: usize) -> Vec<Panel> {
     let models = distinct(decodes(report).map(|row| row.model.as_str()));
     let panel = |model: &str| {
-        let series = Format::ALL.iter().map(|format| Series {
+        let series = Format::READ.iter().map(|format| Series {
             label: format.name().into(),
             style: Style::Line,
             points: times(report, model, format.name(), batch),

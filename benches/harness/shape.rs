@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use latent_attention::Geometry;
-use latent_attention::cache::{CacheFormat, CacheLayout, Group, PageTable, Sequences};
+use latent_attention::cache::{CacheFormat, CacheLayout, Group, PageTable, RangeSetting, Sequences};
 use latent_attention::device::Device;
 use latent_attention::ops::BatchBuffers;
 
@@ -19,10 +19,15 @@ pub enum Format {
     Int4Group64,
     /// One scale for up to 512 latents: the library's default.
     Int4,
+    /// The same bytes with ranges of least squared error, which only writing differs by.
+    Int4Mse,
 }
 
 impl Format {
-    pub const ALL: [Self; 3] = [Self::Bf16, Self::Int4Group64, Self::Int4];
+    /// Those that lie differently in memory.
+    pub const READ: [Self; 3] = [Self::Bf16, Self::Int4Group64, Self::Int4];
+
+    pub const WRITTEN: [Self; 4] = [Self::Bf16, Self::Int4Group64, Self::Int4, Self::Int4Mse];
 
     /// Its name in rows.
     pub fn name(self) -> &'static str {
@@ -30,6 +35,7 @@ impl Format {
             Self::Bf16 => "bf16",
             Self::Int4Group64 => "int4-g64",
             Self::Int4 => "int4",
+            Self::Int4Mse => "int4-mse",
         }
     }
 
@@ -38,6 +44,7 @@ impl Format {
             Self::Bf16 => CacheFormat::BF16,
             Self::Int4Group64 => CacheFormat::int4(Group::G64),
             Self::Int4 => CacheFormat::INT4,
+            Self::Int4Mse => CacheFormat::INT4.with_range(RangeSetting::Mse),
         }
     }
 }

@@ -105,7 +105,8 @@ fn is_measured(sweep: Sweep, case: &Case) -> bool {
         // Groups cost nearly what one scale does: one batch will show it.
         Sweep::Quick => shape.format != Format::Int4Group64 || shape.batch == 16,
         Sweep::Counted => {
-            let stands_for_others = shape.format == Format::Int4 || case.operation.formats.len() == 1;
+            let is_int4 = matches!(shape.format, Format::Int4 | Format::Int4Mse);
+            let stands_for_others = is_int4 || case.operation.formats.len() == 1;
             let is_quick = (case.operation.work)(shape).is_ok_and(|work| work.flops < MOST_COUNTED_FLOPS);
             is_quick && (stands_for_others || case.operation.name == "decode")
         }

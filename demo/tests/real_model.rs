@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use anyhow::Result;
-use latent_attention::cache::{CacheFormat, Group, LatentFormat, RopeFormat};
+use latent_attention::cache::{CacheFormat, Group, LatentFormat, RangeSetting, RopeFormat, quantize};
 use latent_attention::convert::{Basis, Calibration, ConvertOptions, convert};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
@@ -143,6 +143,51 @@ fn latent_bases_and_groups_have_the_recorded_order_of_errors() {
             0 => assert!(whole_centred > 1.25 * whole_rotated, "the sink spoils centring"),
             _ => assert!(whole_centred < whole_rotated, "centring helps behind the sink"),
         }
+    }
+}
+
+/// Relative error of latents that are stored with one scale for up to 512 values.
+fn stored(latents: &[Vec<f32>], range: RangeSetting) -> f64 {
+    let (mut lost, mut squares) = (0.0, 0.0);
+    for latent in latents {
+        let mut codes = vec![0; latent.len()];
+        let affine = quantize(latent, 15, range, &mut codes).affine;
+        for (&value, code) in latent.iter().zip(codes) {
+            lost += (affine.value(code) - f64::from(value)).powi(2);
+            squares += f64::from(value).powi(2);
+        }
+    }
+    (lost / squares).sqrt()
+}
+
+/// What ranges of least squared error do to real latents, and to the attention output, in `docs/measurements.md`.
+/// Latents gain in every layer; a layer's output also loses, as it depends on few tokens and their directions.
+#[test]
+fn ranges_of_least_squared_error_lose_less_of_every_layers_latents() {
+    let sample = sample();
+    let settings = [RangeSetting::MinMax, RangeSetting::Mse];
+    let mut rows = [96, 192].map(|rank| [("the first token", 0), ("token 64", 64)].map(|view| (rank, view, [0.0; 4])));
+    let layers = (0..30).step_by(3);
+    for index in layers.clone() {
+        let inputs = inputs(sample, index);
+        for views in &mut rows {
+            let options = ConvertOptions::new(8, views[0].0).with_basis(Basis::rotated(0));
+            let layer = convert(&sample.dense()[index], &options, Some(&sample.calibrations[index])).unwrap();
+            for (rank, (view, first), means) in views {
+                let inputs = &inputs[*first * 576..];
+                let latents: Vec<_> = inputs.chunks(576).map(|token| layer.down.apply(token).unwrap()).collect();
+                let format = CacheFormat::new(LatentFormat::Int4 { group: Group::Whole }, RopeFormat::Bf16);
+                let [whole, best] = settings.map(|range| stored(&latents, range));
+                assert!(best < 0.97 * whole, "layer {index}, L = {rank}, from {view}: {best} instead of {whole}");
+                let outputs = settings.map(|range| change(sample, &layer, inputs, format.with_range(range)));
+                let errors = [whole, best, outputs[0], outputs[1]];
+                means.iter_mut().zip(errors).for_each(|(mean, error)| *mean += error / layers.len() as f64);
+            }
+        }
+    }
+    for (rank, (view, _), means) in rows.into_iter().flatten() {
+        println!("| {rank}, from {view} | {} |", means.map(|error| format!("{error:.4}")).join(" | "));
+        assert!(means[3] < 1.05 * means[2], "L = {rank}, from {view}: outputs are no worse for it");
     }
 }
 

@@ -14,8 +14,9 @@ import sys
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ROW_BF16, ROW_INT4, ROW_INT8 = 0, 1, 2
+RANGE_MIN_MAX, RANGE_MSE = 0, 1
 PAIRING_HALF, PAIRING_INTERLEAVED = 0, 1
 DTYPE_U8, DTYPE_I32, DTYPE_U32, DTYPE_I64, DTYPE_U64, DTYPE_F32, DTYPE_BF16 = range(1, 8)
 STATUS = (
@@ -118,12 +119,14 @@ class CacheFormat(_Struct):
         ("rope_row", c_uint32),
         ("rope_group", c_uint32),
         ("page_size", c_size_t),
+        ("range", c_uint32),
     ]
 
     @classmethod
-    def int4(cls, page_size):
+    def int4(cls, page_size, range=RANGE_MIN_MAX):
         format = cls()
         library().la_cache_format_int4(page_size, byref(format))
+        format.range = range
         return format
 
     @classmethod

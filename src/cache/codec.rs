@@ -2,6 +2,8 @@
 
 use half::f16;
 
+use super::range::{RangeSetting, least_squared_error};
+
 /// Largest magnitude that scale and min, both f16, can carry.
 const F16_MAX: f32 = 65504.0;
 
@@ -65,6 +67,7 @@ pub struct Quantized {
     /// Scale and min of the group.
     pub affine: Affine,
     /// How many values were NaN, infinite or beyond f16's range, and were therefore moved into the group's range.
+    /// (Values that [`RangeSetting::Mse`] clips are not among them.)
     pub saturated: usize,
 }
 
@@ -73,19 +76,32 @@ pub struct Quantized {
 /// All arithmetic is f32, each operation rounded to nearest even, none contracted:
 ///
 /// 1. `lo`, `hi` = smallest and largest finite value, each clamped to +-65504, plus 0 (which turns -0 into +0); both
-///    0 if no value is finite.
-/// 2. `min` = `lo` rounded *down* to f16.
-/// 3. `scale` = `(hi - min) / max_code` rounded *up* to f16.
+///    0 if no value is finite. `first..=last` is the range that the codes shall cover: `lo..=hi` with
+///    [`RangeSetting::MinMax`], one of four with [`RangeSetting::Mse`].
+/// 2. `min` = `first` rounded *down* to f16.
+/// 3. `scale` = `(last - min) / max_code` rounded *up* to f16.
 /// 4. `inverse` = `1 / scale`, or 0 if `scale` is 0.
-/// 5. A value's code is `(v - min) * inverse` rounded to the nearest integer, ties to even, clamped to
-///    `0..=max_code`, where `v` is the value clamped to `lo..=hi`, and `lo` for NaN.
+/// 5. A value's `steps` are `(v - min) * inverse`, where `v` is the value clamped to `lo..=hi`, and `lo` for NaN. Its
+///    code is `steps` rounded to the nearest integer, ties to even, clamped to `0..=max_code`.
 ///
-/// Rounding scale and min outwards *before* the codes are computed makes the codes cover the whole group, so that
-/// every value that did not saturate comes back within half a step: `|value - x| <= scale/2` up to f32 rounding.
+/// Rounding scale and min outwards *before* the codes are computed makes the codes cover the whole range, so that
+/// every value inside of it comes back within half a step: `|value - x| <= scale/2` up to f32 rounding. With
+/// [`RangeSetting::MinMax`] these are all values that did not saturate.
+///
+/// With [`RangeSetting::Mse`], the ranges `lo + cut ..= hi - cut` are tried, where `cut` = `(hi - lo) * (k / 32)` and
+/// `k` = 0, 1, 2, 3. The one with the smallest squared error is taken, of several the longest; except for the first,
+/// ranges whose `scale` is 0 are passed over. A range's squared error is the sum of `(steps - code)^2`, times
+/// `scale * scale`; the sum is what a warp gets that holds values `8 l .. 8 l + 7` of either half of a run of 512 in
+/// lane `l`:
+///
+/// 1. Values `i` with the same `i / 8 % 32` and `i / 256 % 2` (a lane's half) are added in ascending order, beginning
+///    with 0.
+/// 2. Each lane adds its second half's sum to its first's.
+/// 3. For a distance of 16, 8, 4, 2, 1, every lane adds the sum of the lane at that distance (butterfly).
 ///
 /// # Panics
 /// If `values` and `codes` differ in length.
-pub fn quantize(values: &[f32], max_code: u8, codes: &mut [u8]) -> Quantized {
+pub fn quantize(values: &[f32], max_code: u8, range: RangeSetting, codes: &mut [u8]) -> Quantized {
     assert_eq!(values.len(), codes.len(), "one code per value");
     let finite = || values.iter().copied().filter(|v| v.is_finite());
     let (lo, hi) = if finite().next().is_some() {
@@ -95,17 +111,57 @@ pub fn quantize(values: &[f32], max_code: u8, codes: &mut [u8]) -> Quantized {
     } else {
         (0.0, 0.0)
     };
-    let min = f16_down(lo);
-    let scale = f16_up((hi - min.to_f32()) / f32::from(max_code));
-    let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+    let whole = Grid::new(lo, hi, f32::from(max_code));
+    let grid = match range {
+        RangeSetting::MinMax => whole,
+        RangeSetting::Mse => least_squared_error(values, whole),
+    };
     let mut saturated = 0;
     for (&value, code) in values.iter().zip(codes) {
-        let inside = if value.is_nan() { lo } else { value.clamp(lo, hi) };
-        saturated += usize::from(inside != value);
-        let steps = ((inside - min.to_f32()) * inverse).round_ties_even();
-        *code = steps.clamp(0.0, f32::from(max_code)) as u8;
+        saturated += usize::from(whole.clamped(value) != value);
+        *code = grid.nearest_code(grid.steps(whole.clamped(value))) as u8;
     }
-    Quantized { affine: Affine { scale, min }, saturated }
+    Quantized { affine: Affine { scale: grid.scale, min: grid.min }, saturated }
+}
+
+/// The numbers that codes stand for, and the range that they cover.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    /// The range, within +-65504, neither end -0.
+    pub lo: f32,
+    pub hi: f32,
+    pub max_code: f32,
+    pub scale: f16,
+    min: f16,
+    inverse: f32,
+}
+
+impl Grid {
+    pub fn new(lo: f32, hi: f32, max_code: f32) -> Self {
+        let min = f16_down(lo);
+        let scale = f16_up((hi - min.to_f32()) / max_code);
+        let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+        Self { lo, hi, max_code, scale, min, inverse }
+    }
+
+    /// Whether all codes stand for the same number.
+    pub fn is_point(&self) -> bool {
+        self.scale == f16::ZERO
+    }
+
+    /// A value moved into the range.
+    pub fn clamped(&self, value: f32) -> f32 {
+        if value.is_nan() { self.lo } else { value.clamp(self.lo, self.hi) }
+    }
+
+    /// Where a finite value stands, in steps from code 0.
+    pub fn steps(&self, value: f32) -> f32 {
+        (value - self.min.to_f32()) * self.inverse
+    }
+
+    pub fn nearest_code(&self, steps: f32) -> f32 {
+        steps.round_ties_even().clamp(0.0, self.max_code)
+    }
 }
 
 /// The largest f16 that is not above `x`; `|x| <= 65504`, not -0.

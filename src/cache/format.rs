@@ -1,6 +1,7 @@
 //! Which number formats the cache uses.
 
 use super::layout::CacheLayout;
+use super::range::RangeSetting;
 use crate::error::Result;
 use crate::geometry::Geometry;
 
@@ -124,27 +125,41 @@ pub struct CacheFormat {
     pub latent: LatentFormat,
     /// Format of the rotated key.
     pub rope: RopeFormat,
+    /// How scales and minima are chosen when tokens are written. Reading does not depend on it.
+    pub range: RangeSetting,
 }
 
 impl CacheFormat {
     /// Both parts in bf16.
-    pub const BF16: Self = Self { latent: LatentFormat::Bf16, rope: RopeFormat::Bf16 };
+    pub const BF16: Self = Self::new(LatentFormat::Bf16, RopeFormat::Bf16);
 
     /// Both parts in int4: one scale for each run of up to 512 latents, which a rotated latent needs no more than
     /// (feature `convert`), and one for 32 values of the rotated key, whose heads cannot be mixed and differ in range
     /// (`docs/measurements.md`).
     pub const INT4: Self = Self::int4(Group::Whole).with_rope(RopeFormat::Int4 { group: Group::G32 });
 
+    /// The given formats, and ranges from minimum to maximum.
+    #[must_use]
+    pub const fn new(latent: LatentFormat, rope: RopeFormat) -> Self {
+        Self { latent, rope, range: RangeSetting::MinMax }
+    }
+
     /// Both parts in int4 with the given group.
     #[must_use]
     pub const fn int4(group: Group) -> Self {
-        Self { latent: LatentFormat::Int4 { group }, rope: RopeFormat::Int4 { group } }
+        Self::new(LatentFormat::Int4 { group }, RopeFormat::Int4 { group })
     }
 
     /// The same format with the rotated key stored otherwise.
     #[must_use]
     pub const fn with_rope(self, rope: RopeFormat) -> Self {
         Self { rope, ..self }
+    }
+
+    /// The same format with ranges chosen otherwise: other codes and scales in the same places.
+    #[must_use]
+    pub const fn with_range(self, range: RangeSetting) -> Self {
+        Self { range, ..self }
     }
 
     /// Bytes per token and layer of the values alone, without scales and padding: the figure that papers quote.

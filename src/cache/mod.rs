@@ -25,6 +25,7 @@ mod codec;
 mod format;
 mod layout;
 mod paged;
+mod range;
 mod sequences;
 
 pub use codec::{Affine, NIBBLE_ORDER, Quantized, pack_nibbles, quantize, unpack_nibbles};
@@ -32,4 +33,5 @@ pub(crate) use format::RowFormat;
 pub use format::{CacheFormat, Group, LatentFormat, RopeFormat};
 pub use layout::{CacheLayout, PAGE_SIZES, Tile};
 pub use paged::PagedCache;
+pub use range::RangeSetting;
 pub use sequences::{PageTable, Sequences};

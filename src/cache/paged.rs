@@ -5,6 +5,7 @@ use half::bf16;
 use super::codec::{Affine, pack_nibbles, quantize, unpack_nibbles};
 use super::format::RowFormat;
 use super::layout::{CacheLayout, Tile};
+use super::range::RangeSetting;
 use crate::error::{Error, Result, check_len};
 
 /// One layer's paged cache in host memory: the specification of what kernels write and read.
@@ -81,9 +82,10 @@ impl PagedCache {
         check_len("rotated key", rope.len(), &[("rope width", layout.rope_width())])?;
         let mut affines = Vec::new();
         let latent_range = self.row(slot, layout.latent_tile());
-        let latent_bad = encode(layout.latent_row(), latent, &mut self.bytes[latent_range], &mut affines);
+        let setting = layout.format().range;
+        let latent_bad = encode(layout.latent_row(), setting, latent, &mut self.bytes[latent_range], &mut affines);
         let rope_range = self.row(slot, layout.rope_tile());
-        let rope_bad = encode(layout.rope_row(), rope, &mut self.bytes[rope_range], &mut affines);
+        let rope_bad = encode(layout.rope_row(), setting, rope, &mut self.bytes[rope_range], &mut affines);
         let affine_range = self.row(slot, layout.affine_tile());
         for (bytes, affine) in self.bytes[affine_range].chunks_exact_mut(4).zip(affines) {
             bytes.copy_from_slice(&affine.to_le_bytes());
@@ -133,7 +135,13 @@ impl PagedCache {
 }
 
 /// Encodes one row, zeroes its padding, appends its scales. Returns how many values saturated.
-fn encode(format: RowFormat, values: &[f32], row: &mut [u8], affines: &mut Vec<Affine>) -> usize {
+fn encode(
+    format: RowFormat,
+    setting: RangeSetting,
+    values: &[f32],
+    row: &mut [u8],
+    affines: &mut Vec<Affine>,
+) -> usize {
     row.fill(0);
     match format {
         RowFormat::Bf16 => {
@@ -149,7 +157,7 @@ fn encode(format: RowFormat, values: &[f32], row: &mut [u8], affines: &mut Vec<A
             let mut codes = vec![0; values.len()];
             let mut saturated = 0;
             for (values, codes) in values.chunks(group).zip(codes.chunks_mut(group)) {
-                let quantized = quantize(values, max_code, codes);
+                let quantized = quantize(values, max_code, setting.of_group(values.len(), bits), codes);
                 affines.push(quantized.affine);
                 saturated += quantized.saturated;
             }

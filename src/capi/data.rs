@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use super::status::{LaStatus, Outcome, give, read, text};
-use crate::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RopeFormat};
+use crate::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RangeSetting, RopeFormat};
 use crate::error::Error;
 use crate::geometry::Geometry;
 
@@ -76,7 +76,13 @@ pub const LA_ROW_INT4: u32 = 1;
 /// Rows of int8 codes, with a scale and a minimum for each run of up to 512 values: rotated keys only.
 pub const LA_ROW_INT8: u32 = 2;
 
-/// How the bytes of a cache lie.
+/// Codes cover a group's values from the smallest to the largest.
+pub const LA_RANGE_MIN_MAX: u32 = 0;
+/// Of that range and three shorter ones, codes cover the one with the smallest squared error. It is for int4 groups of
+/// at least 96 values; others are stored as with LA_RANGE_MIN_MAX.
+pub const LA_RANGE_MSE: u32 = 1;
+
+/// How the bytes of a cache lie, and how they are made of numbers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaCacheFormat {
@@ -90,6 +96,9 @@ pub struct LaCacheFormat {
     pub rope_group: u32,
     /// Tokens per page: 8, 16, 32 or 64.
     pub page_size: usize,
+    /// LA_RANGE_MIN_MAX or LA_RANGE_MSE: how la_rope_append_run() chooses scales and minima. All operations on a cache
+    /// have the same; the others do not depend on it.
+    pub range: u32,
 }
 
 /// Where things lie in a page: three tiles of `page_size` rows, the first at its beginning.
@@ -144,8 +153,9 @@ pub unsafe extern "C" fn la_geometry_named(name: *const c_char, out: *mut LaGeom
 pub unsafe extern "C" fn la_cache_format_int4(page_size: usize, out: *mut LaCacheFormat) -> LaStatus {
     let (latent_group, rope_group) = (512, 32);
     let (latent_row, rope_row) = (LA_ROW_INT4, LA_ROW_INT4);
+    let range = LA_RANGE_MIN_MAX;
     // SAFETY: as the header says.
-    unsafe { give(out, || Ok(LaCacheFormat { latent_row, latent_group, rope_row, rope_group, page_size })) }
+    unsafe { give(out, || Ok(LaCacheFormat { latent_row, latent_group, rope_row, rope_group, page_size, range })) }
 }
 
 /// How large a cache of this format is for a layer of these sizes, and where things lie in it.
@@ -207,7 +217,16 @@ impl LaCacheFormat {
         };
         let latent = latent.ok_or_else(|| unknown("latent", self.latent_row, self.latent_group))?;
         let rope = rope.ok_or_else(|| unknown("rope", self.rope_row, self.rope_group))?;
-        Ok(CacheLayout::new(&(*geometry).into(), CacheFormat { latent, rope }, self.page_size)?)
+        let range = match self.range {
+            LA_RANGE_MIN_MAX => RangeSetting::MinMax,
+            LA_RANGE_MSE => RangeSetting::Mse,
+            unknown => {
+                let why = "must be LA_RANGE_MIN_MAX or LA_RANGE_MSE".into();
+                return Err(Error::Config { what: format!("cache format: range {unknown}"), why }.into());
+            }
+        };
+        let format = CacheFormat::new(latent, rope).with_range(range);
+        Ok(CacheLayout::new(&(*geometry).into(), format, self.page_size)?)
     }
 }
 

@@ -5,7 +5,7 @@ use half::bf16;
 use super::cache::{CacheViewMut, geometry_params};
 use super::check;
 use super::rotation::Rotation;
-use crate::cache::CacheLayout;
+use crate::cache::{CacheLayout, RangeSetting};
 use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, TensorMut, View, ViewMut};
 use crate::error::{Error, Result, check_epsilon};
 use crate::geometry::Geometry;
@@ -146,7 +146,11 @@ impl RopeAppend {
                 why: format!("a token of {parts} runs of {} numbers, more than {MOST}", sys::ROPE_APPEND_RUN),
             });
         }
-        Ok(Self { kernel: device.kernel("rope_append", "rope_append", 0)?, config })
+        let kernel = match config.layout.format().range {
+            RangeSetting::MinMax => "rope_append",
+            RangeSetting::Mse => "rope_append_mse",
+        };
+        Ok(Self { kernel: device.kernel("rope_append", kernel, 0)?, config })
     }
 
     /// Takes in the tokens.

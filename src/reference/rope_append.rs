@@ -4,6 +4,7 @@ use crate::cache::PagedCache;
 use crate::error::{Error, Result, check_epsilon, check_len};
 use crate::geometry::Geometry;
 use crate::rope::{FrequencyIndex, Pairing, RopeTables, rotate_head};
+use crate::warp;
 use crate::weights::RmsNorm;
 
 /// What stays the same from step to step.
@@ -104,17 +105,11 @@ pub fn rope_append(params: &AppendParams, inputs: &AppendInputs, cache: &mut Pag
 /// lane reads 8 neighbours, 16 bytes of bf16, at a time); then, for a distance of 16, 8, 4, 2, 1, every lane adds the sum of the
 /// lane at that distance (butterfly). All operations are f32, rounded to nearest even, none contracted.
 pub fn rms_norm(values: &mut [f32], norm: &RmsNorm) {
-    let mut lanes = [0.0f32; 32];
+    let mut lanes = [0.0f32; warp::LANES];
     for (i, value) in values.iter().enumerate() {
-        lanes[i / 8 % 32] += value * value;
+        lanes[i / 8 % warp::LANES] += value * value;
     }
-    for distance in [16, 8, 4, 2, 1] {
-        let before = lanes;
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += before[lane ^ distance];
-        }
-    }
-    let inverse = 1.0 / (lanes[0] / values.len() as f32 + norm.epsilon).sqrt();
+    let inverse = 1.0 / (warp::sum(lanes) / values.len() as f32 + norm.epsilon).sqrt();
     for (value, gain) in values.iter_mut().zip(&norm.gain) {
         *value = *value * inverse * gain;
     }

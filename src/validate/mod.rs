@@ -48,7 +48,7 @@ pub use case::{Case, Kind};
 pub use compare::{Comparison, Worst};
 pub use dump::{Dump, read_dump};
 pub use report::Report;
-pub use settings::{LATENT_FORMATS, PAIRINGS, ROPE_FORMATS, by_name};
+pub use settings::{LATENT_FORMATS, PAIRINGS, RANGE_SETTINGS, ROPE_FORMATS, by_name};
 pub use tolerance::Rule;
 
 use self::batch::RaggedBatch;
@@ -153,11 +153,12 @@ impl Validation {
 impl std::fmt::Display for Validation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (g, lens) = (&self.geometry, &self.seq_lens);
-        let [latent, rope] = settings::format_names(self.format);
+        let [latent, rope, range] = settings::format_names(self.format);
         write!(
             f,
             "{} query heads, {} KV heads, {} rope heads, latent {}, rope {}, nope {}, value {}; latent in {latent}, \
-             rotated key in {rope}, pages of {}; sequences of {lens:?} tokens with {:?} query tokens; seed {}",
+             rotated key in {rope}, ranges {range}, pages of {}; sequences of {lens:?} tokens with {:?} query tokens; \
+             seed {}",
             g.query_heads,
             g.kv_heads,
             g.rope_heads,

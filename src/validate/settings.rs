@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Validation};
-use crate::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RopeFormat};
+use crate::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RangeSetting, RopeFormat};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::ops::SplitPolicy;
@@ -28,6 +28,9 @@ pub const ROPE_FORMATS: [(&str, RopeFormat); 6] = [
     ("int4-g128", RopeFormat::Int4 { group: Group::G128 }),
 ];
 
+/// How ranges are chosen, by name.
+pub const RANGE_SETTINGS: [(&str, RangeSetting); 2] = [("min-max", RangeSetting::MinMax), ("mse", RangeSetting::Mse)];
+
 /// The names of pairings.
 pub const PAIRINGS: [(&str, Pairing); 2] = [("half", Pairing::Half), ("interleaved", Pairing::Interleaved)];
 
@@ -47,9 +50,15 @@ fn name_of<T: PartialEq>(list: &[(&'static str, T)], value: T) -> String {
     list.iter().find(|(_, known)| *known == value).map_or_else(String::new, |(name, _)| (*name).into())
 }
 
-/// The names of a format's two parts.
-pub(super) fn format_names(format: CacheFormat) -> [String; 2] {
-    [name_of(&LATENT_FORMATS, format.latent), name_of(&ROPE_FORMATS, format.rope)]
+/// The names of a format's two parts, and of how its ranges are chosen.
+pub(super) fn format_names(format: CacheFormat) -> [String; 3] {
+    let [latent, rope] = [name_of(&LATENT_FORMATS, format.latent), name_of(&ROPE_FORMATS, format.rope)];
+    [latent, rope, name_of(&RANGE_SETTINGS, format.range)]
+}
+
+/// What dumps had that do not say it.
+fn min_max() -> String {
+    name_of(&RANGE_SETTINGS, RangeSetting::MinMax)
 }
 
 /// One case's settings.
@@ -62,6 +71,8 @@ pub(super) struct Settings {
     pub geometry: Geometry,
     pub latent_format: String,
     pub rope_format: String,
+    #[serde(default = "min_max")]
+    pub range_setting: String,
     pub page_size: usize,
     pub pairing: String,
     /// Factor on every score.
@@ -91,7 +102,7 @@ struct GeometryFields {
 impl Settings {
     pub fn new(case: Kind, validation: &Validation) -> Self {
         let g = &validation.geometry;
-        let [latent_format, rope_format] = format_names(validation.format);
+        let [latent_format, rope_format, range_setting] = format_names(validation.format);
         // Scores of a few units: neither an average of everything nor a choice of one token.
         let scored = if case == Kind::Layer { g.nope_dim } else { g.latent_rank } + g.rope_dim;
         let is_fixed = matches!(case, Kind::DecodeFixed | Kind::ScheduleFixed);
@@ -102,6 +113,7 @@ impl Settings {
             geometry: *g,
             latent_format,
             rope_format,
+            range_setting,
             page_size: validation.page_size,
             pairing: name_of(&PAIRINGS, validation.pairing),
             scale: 4.0 / (scored as f32).sqrt(),
@@ -120,7 +132,8 @@ impl Settings {
     pub fn layout(&self) -> Result<CacheLayout> {
         let latent = by_name("latent format", &LATENT_FORMATS, &self.latent_format)?;
         let rope = by_name("rope format", &ROPE_FORMATS, &self.rope_format)?;
-        CacheLayout::new(&self.geometry, CacheFormat { latent, rope }, self.page_size)
+        let range = by_name("range setting", &RANGE_SETTINGS, &self.range_setting)?;
+        CacheLayout::new(&self.geometry, CacheFormat::new(latent, rope).with_range(range), self.page_size)
     }
 
     pub fn pairing(&self) -> Result<Pairing> {

@@ -1,7 +1,8 @@
 //! `concat_and_cache_mla` and its inverse.
 
 use candle_core::{DType, Device, Tensor};
-use latent_attention::cache::{CacheFormat, PagedCache};
+use latent_attention::Geometry;
+use latent_attention::cache::{CacheFormat, PagedCache, RangeSetting};
 
 use super::common::{Batch, rng};
 use super::{FORMATS, both, bytes, config, f64s, geometries, numbers, slots, tables};
@@ -28,6 +29,23 @@ fn a_token_is_stored_as_the_codec_writes_it() {
             }
         }
     }
+}
+
+#[test]
+fn ranges_are_those_of_the_format() {
+    let mut rng = rng(4);
+    let g = Geometry::deepseek(2, 128, 8, 8, 8).unwrap();
+    let (c_kv, k_pe) = (numbers(&mut rng, &[4, 128]), numbers(&mut rng, &[4, 8]));
+    let [whole, best] = [RangeSetting::MinMax, RangeSetting::Mse].map(|range| {
+        let [reference, kernels] = both(config(g, CacheFormat::INT4.with_range(range))).map(|mla| {
+            let cache = mla.new_cache(3).unwrap();
+            mla.concat_and_cache_mla(&c_kv, &k_pe, &cache, &slots(&SLOTS)).unwrap();
+            bytes(&cache)
+        });
+        assert_eq!(reference, kernels, "{range:?}");
+        reference
+    });
+    assert_ne!(whole, best);
 }
 
 #[test]

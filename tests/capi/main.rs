@@ -3,6 +3,7 @@
 //! that it has no use for.)
 
 mod engines;
+mod ranges;
 
 use std::ffi::{CStr, CString};
 use std::ptr::{null, null_mut};
@@ -32,7 +33,14 @@ fn absorb_config() -> LaAbsorbConfig {
 }
 
 fn format() -> LaCacheFormat {
-    LaCacheFormat { latent_row: LA_ROW_INT4, latent_group: 512, rope_row: LA_ROW_INT4, rope_group: 32, page_size: 16 }
+    LaCacheFormat {
+        latent_row: LA_ROW_INT4,
+        latent_group: 512,
+        rope_row: LA_ROW_INT4,
+        rope_group: 32,
+        page_size: 16,
+        range: LA_RANGE_MIN_MAX,
+    }
 }
 
 /// A simulated device and its stream; destroyed with the test's process.

@@ -22,6 +22,16 @@ pub fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
+/// Finite numbers of every size that does not saturate, with subnormals and signed zeros.
+pub fn storable() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        4 => -4.0f32..4.0,
+        1 => -65504.0f32..65504.0,
+        1 => -1e-6f32..1e-6,
+        1 => prop_oneof![Just(0.0f32), Just(-0.0), Just(65504.0), Just(-65504.0), Just(f32::MIN_POSITIVE), Just(1e-45)],
+    ]
+}
+
 pub fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
@@ -54,7 +64,10 @@ pub fn formats() -> Vec<CacheFormat> {
     latents
         .flat_map(|latent| {
             let ropes = GROUPS.map(|group| RopeFormat::Int4 { group });
-            ropes.into_iter().chain([RopeFormat::Int8, RopeFormat::Bf16]).map(move |rope| CacheFormat { latent, rope })
+            ropes
+                .into_iter()
+                .chain([RopeFormat::Int8, RopeFormat::Bf16])
+                .map(move |rope| CacheFormat::new(latent, rope))
         })
         .collect()
 }

@@ -5,7 +5,7 @@ mod step;
 
 use half::bf16;
 use latent_attention::Geometry;
-use latent_attention::cache::CacheFormat;
+use latent_attention::cache::{CacheFormat, Group, RangeSetting, quantize};
 use latent_attention::device::{Device, Simulation, Tensor, TensorMut};
 use latent_attention::ops::{DeviceCache, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers};
 use latent_attention::reference::rms_norm;
@@ -39,6 +39,11 @@ fn any_memory() -> impl Strategy<Value = Memory> {
     (gaps, shift, any::<bool>()).prop_map(|(gaps, shift, in_place)| Memory { gaps, shift, in_place })
 }
 
+fn any_format() -> impl Strategy<Value = CacheFormat> {
+    let range = prop::sample::select(vec![RangeSetting::MinMax, RangeSetting::Mse]);
+    (prop::sample::select(formats()), range).prop_map(|(format, range)| format.with_range(range))
+}
+
 const LEFT_OUT: [LeftOut; 4] = [LeftOut::Nothing, LeftOut::Nothing, LeftOut::Queries, LeftOut::Rotation];
 
 proptest! {
@@ -48,7 +53,7 @@ proptest! {
     fn equals_the_reference(
         seed: u64,
         geometry in any_geometry(),
-        format in prop::sample::select(formats()),
+        format in any_format(),
         page_size in page_size(),
         tokens in 1usize..=7,
         memory in any_memory(),
@@ -67,7 +72,7 @@ proptest! {
     fn refused_tokens_are_counted_and_leave_no_trace(
         seed: u64,
         geometry in any_geometry(),
-        format in prop::sample::select(formats()),
+        format in any_format(),
         memory in any_memory(),
         left_out in prop::sample::select(&LEFT_OUT[..]),
         bad in prop::collection::vec((0usize..9, 0usize..6), 1..4),
@@ -92,6 +97,7 @@ proptest! {
 fn every_format_of_every_named_model() {
     for &(_, geometry) in Geometry::NAMED {
         for (i, format) in formats().into_iter().enumerate() {
+            let format = format.with_range([RangeSetting::MinMax, RangeSetting::Mse][i / 2 % 2]);
             let step = Step::new(i as u64, geometry().unwrap(), format, [8, 16, 32, 64][i % 4], 2);
             let step = if i % 3 == 0 { step.awkward(1) } else { step };
             run_and_check(&step, Memory::default());
@@ -145,6 +151,76 @@ fn the_norm_is_the_references_to_the_last_bit() {
             let cache = run_and_check(&step, Memory::default()).cache;
             assert_eq!(cache.latent(3).unwrap(), vec![0.0; rank], "seed {seed}");
         }
+    }
+}
+
+/// Two groups of values that differ by roundings, and have another range as the best: on the way from a uniform
+/// distribution to one with longer tails, whose ends are the same. `None` if both have the same best range.
+fn turning_point(seed: u64, len: usize) -> Option<[Vec<f32>; 2]> {
+    let mut uniform = random(&mut rng(seed), len);
+    (uniform[len / 3], uniform[len / 2]) = (1.0, -1.0);
+    let group = |part: f64| -> Vec<f32> {
+        let mixed = |v: &f32| f64::from(*v) * (1.0 - part) + f64::from(*v).powi(5) * part;
+        uniform.iter().map(|v| mixed(v) as f32).collect()
+    };
+    let affine = |part| {
+        let values = group(part);
+        quantize(&values, 15, RangeSetting::Mse, &mut vec![0; values.len()]).affine
+    };
+    let [mut low, mut high] = [0.0, 1.0];
+    if affine(low) == affine(high) {
+        return None;
+    }
+    for _ in 0..50 {
+        let middle = (low + high) / 2.0;
+        if affine(middle) == affine(low) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Some([group(low), group(high)])
+}
+
+#[test]
+fn ranges_are_chosen_as_the_reference_does_where_errors_differ_by_a_rounding() {
+    let device = device();
+    for (group, rank) in
+        [(Group::Whole, 512), (Group::Whole, 301), (Group::Whole, 96), (Group::G128, 640), (Group::G128, 228)]
+    {
+        let geometry = Geometry::smollm_135m(32).unwrap().with_latent_rank(rank).unwrap();
+        for seed in 0..12 {
+            let mut step = Step::new(seed, geometry, CacheFormat::int4(group).with_range(RangeSetting::Mse), 8, 2);
+            // A bias on latents of zeros, as it has all of f32's digits.
+            step.c_kv.fill(bf16::ZERO);
+            (step.norm, step.slots) = (None, vec![3, 9]);
+            let groups: Vec<_> = (0..rank)
+                .step_by(group.size())
+                .map(|start| {
+                    let first = 1000 * seed + start as u64;
+                    (first..).find_map(|seed| turning_point(seed, group.size().min(rank - start))).unwrap()
+                })
+                .collect();
+            for side in 0..2 {
+                step.bias = Some(groups.iter().flat_map(|sides| sides[side].clone()).collect());
+                check(&step, Memory::default(), &step.run(&device, Memory::default()));
+            }
+        }
+    }
+}
+
+#[test]
+fn of_equal_errors_the_longest_range_wins_here_too() {
+    // As in `tests/range.rs`, where it is explained; twos have a code in both ranges.
+    let small = |v: f32| bf16::from_f32(v * 2f32.powi(-24));
+    let geometry = Geometry::smollm_135m(32).unwrap();
+    for (fourth, stored) in [(4.0, [0.0, 16.0, 4.0]), (5.0, [1.0, 16.0, 3.0])] {
+        let mut step = Step::new(3, geometry, CacheFormat::INT4.with_range(RangeSetting::Mse), 8, 1);
+        (step.norm, step.bias, step.slots) = (None, None, vec![3]);
+        step.c_kv.fill(small(2.0));
+        step.c_kv[..4].copy_from_slice(&[0.0, 17.0, 3.0, fourth].map(small));
+        let latent = run_and_check(&step, Memory::default()).cache.latent(3).unwrap();
+        assert_eq!([0, 1, 2].map(|i| latent[i] * 2f64.powi(24)), stored);
     }
 }
 
@@ -215,7 +291,11 @@ fn counted(name: &str, norm: bool, format: CacheFormat, memory: Memory, left_out
     step.norm = norm.then(|| RmsNorm { gain: vec![1.0; step.geometry.latent_rank], epsilon: 1e-6 });
     let device = Device::simulated();
     check(&step, memory, &step.run(&device, memory));
-    device.take_counts()["rope_append"].meter.clone()
+    let kernel = match format.range {
+        RangeSetting::MinMax => "rope_append",
+        RangeSetting::Mse => "rope_append_mse",
+    };
+    device.take_counts()[kernel].meter.clone()
 }
 
 #[test]
@@ -235,7 +315,7 @@ fn inputs_are_read_once_and_the_record_is_written_once() {
     let (place, factors) = (32 * 12, 12);
     let aligned = Memory::default();
     let odd = Memory { shift: 1, ..aligned };
-    for format in [CacheFormat::INT4, CacheFormat::BF16] {
+    for format in [CacheFormat::INT4, CacheFormat::INT4.with_range(RangeSetting::Mse), CacheFormat::BF16] {
         // 4 runs of the latent, one of keys and one of queries.
         let (latent, rope, name) = (2 * 2048, 2 * 512, "llama2-7b-d64");
         let expected = [6 * place + latent + 2 * rope + 2 * 512 * factors, record(name, format) + rope];

@@ -286,7 +286,7 @@ fn a_tile_reads_each_operand_once_and_without_bank_conflicts() {
     let mut geometry = Geometry::mha2mla(2, 2, 128, 64, 1).unwrap();
     (geometry.latent_rank, geometry.value_dim) = (128, 64);
     for (latent, latent_bytes) in [(LatentFormat::Bf16, 256), (LatentFormat::Int4 { group: Group::Whole }, 64)] {
-        let format = CacheFormat { latent, rope: RopeFormat::Bf16 };
+        let format = CacheFormat::new(latent, RopeFormat::Bf16);
         let device = device();
         let case = Case { bias: None, ..Case::new(8, geometry, format, &[128], 64) };
         case.run(&device);

@@ -30,7 +30,7 @@ statuses = re.findall(r"LA_STATUS_(\w+) = (\d+),", header)
 assert statuses == [(name, str(value)) for value, name in enumerate(la.STATUS)], statuses
 
 constants = re.findall(r"#define LA_(\w+) (\d+)", header)
-assert len(constants) == 13 and all(getattr(la, name) == int(value) for name, value in constants), constants
+assert len(constants) == 15 and all(getattr(la, name) == int(value) for name, value in constants), constants
 
 functions = {
     name: [argument.strip() for argument in arguments.split(",")]

@@ -7,7 +7,7 @@ use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use latent_attention::cache::{CacheFormat, Group};
 use latent_attention::device::Device;
-use latent_attention::validate::{LATENT_FORMATS, PAIRINGS, ROPE_FORMATS, Validation, by_name};
+use latent_attention::validate::{LATENT_FORMATS, PAIRINGS, RANGE_SETTINGS, ROPE_FORMATS, Validation, by_name};
 use latent_attention::{Error, Geometry};
 
 /// Run every operation on a device against the f64 reference, and print how far each output is from it
@@ -26,6 +26,10 @@ pub struct Arguments {
     /// How the cache stores rotated keys, if otherwise
     #[arg(long, value_name = "FORMAT", value_parser = of(&ROPE_FORMATS))]
     pub rope_format: Option<String>,
+    /// How the ranges of int4 groups are chosen: minimum to maximum, or by smallest squared error in groups of at least
+    /// 96 values
+    #[arg(long, value_name = "SETTING", default_value = "min-max", value_parser = of(&RANGE_SETTINGS))]
+    pub range: String,
     /// Tokens per page of the cache: 8, 16, 32 or 64
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     pub page_size: usize,
@@ -51,8 +55,8 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub dump: Option<PathBuf>,
     /// Check the outputs in such a folder, which may be another implementation's, instead of running anything
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["geometry", "Sizes", "format", "rope_format", "page_size",
-          "pairing", "seq_lens", "query_tokens", "fixed_tokens", "seed", "device", "dump"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["geometry", "Sizes", "format", "rope_format", "range",
+          "page_size", "pairing", "seq_lens", "query_tokens", "fixed_tokens", "seed", "device", "dump"])]
     pub against: Option<PathBuf>,
     /// Write the report to this file
     #[arg(long, value_name = "FILE")]
@@ -129,7 +133,8 @@ impl Arguments {
             (None, true) => CacheFormat::INT4.rope,
             (None, false) => by_name("rope format", &ROPE_FORMATS, &self.format)?,
         };
-        Ok(CacheFormat { latent, rope })
+        let range = by_name("range setting", &RANGE_SETTINGS, &self.range)?;
+        Ok(CacheFormat::new(latent, rope).with_range(range))
     }
 }
 
