@@ -20,24 +20,24 @@ pub struct Arguments {
     /// Tokens to evaluate on, at most
     #[arg(long, value_name = "N", default_value_t = 768, value_parser = at_least::<2>)]
     pub tokens: usize,
-    /// Tokens to calibrate on, at most
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = at_least::<1>)]
+    /// Tokens to calibrate on. What the text does not have of them the model writes itself
+    #[arg(long, value_name = "N", default_value_t = 20480, value_parser = at_least::<1>)]
     pub calibration_tokens: usize,
-    /// Which pairs of dimensions of a head keep their rotation
+    /// Which pairs of dimensions of a head MHA2MLA's recipe leaves rotated
     #[arg(long, value_enum, default_value_t = Strategy::TwoNorm)]
     pub strategy: Strategy,
-    /// Rotated dimensions per head [default: an eighth of the head]
+    /// Rotated dimensions per head of MHA2MLA's recipe [default: an eighth of the head]
     #[arg(long, value_name = "R")]
     pub rope_dim: Option<usize>,
-    /// Fit the low rank to the inputs seen in calibration; with `false` to the weights alone, as MHA2MLA does before
-    /// it trains the model further
+    /// Fit the low rank of MHA2MLA's recipe to the inputs seen in calibration; with `false` to the weights alone, as its
+    /// authors do before they train the model further
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
           default_missing_value = "true", require_equals = true)]
     pub whiten: bool,
-    /// Subtract the latent's mean over the calibration text before it is cached
+    /// Subtract the latent's mean over the calibration text in MHA2MLA's recipe before it is cached
     #[arg(long)]
     pub centre: bool,
-    /// Text that the converted model continues, from its int4 cache
+    /// Text that the models continue, the converted ones from their int4 caches
     #[arg(long, value_name = "TEXT", default_value = "The harbour master looked out over the water and")]
     pub prompt: String,
     /// Tokens to generate; 0 generates nothing
@@ -46,9 +46,12 @@ pub struct Arguments {
     /// Draw error and perplexity against bytes
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
-    /// Write the model converted at the largest latent rank, in MHA2MLA's layout
+    /// Write the model with a shared key and five sixteenths of the cached numbers, in DeepSeek's layout
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
+    /// Write the model of MHA2MLA's recipe with as many cached numbers, in its layout
+    #[arg(long, value_name = "DIR")]
+    pub save_mha2mla: Option<PathBuf>,
 }
 
 /// MHA2MLA's names for the choices of rotated pairs.

@@ -1,4 +1,4 @@
-//! Calibration and conversion of all layers.
+//! Calibration, and conversion of all layers by MHA2MLA's recipe.
 
 use anyhow::{Context, Result};
 use latent_attention::convert::{Calibration, ConvertOptions, convert};

@@ -1,31 +1,50 @@
-//! What is measured of a model with one kind of attention: perplexity, speed, and error against the original.
+//! What is measured of a model with one kind of attention: perplexity, divergence from the original, and the error of each
+//! layer's output.
 
-use std::time::Instant;
-
-use anyhow::{Context, Result};
-
+use anyhow::{Context, Result, ensure};
+use candle_core::{D, Tensor};
 use latent_attention_lm::progress::bar;
 use latent_attention_lm::transformer::{AttentionStep, Observed, Transformer};
 
 /// Tokens per forward pass while a text is read.
 const CHUNK: usize = 128;
 
-/// Tokens at the end of the text that are decoded one by one, under the clock.
-const DECODED: usize = 32;
+/// Logits of this many tokens are held at once.
+const LOGIT_ROWS: usize = 64;
 
 /// Tokens over which the attention's output is compared.
 const COMPARED: usize = 256;
 
-/// Perplexity and speed of a model.
+/// What a model says about a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
-    /// Of every token but the first, given those before it.
+    /// Perplexity of every token but the first, given those before it.
     pub perplexity: f64,
-    /// Tokens per second, one at a time, at the end of the text.
-    pub tokens_per_second: f64,
+    /// Mean Kullback-Leibler divergence of its predictions from the original's, in nats per token; of the original, and
+    /// where there is none, `None`.
+    pub divergence: Option<f64>,
 }
 
-/// Reads `tokens` from an empty cache: most in chunks, the last of them one by one.
+/// The final hidden states of all of `tokens` but the last, `[tokens - 1, hidden]`, read from an empty cache.
+///
+/// # Errors
+/// If the attention does not fit the model, or there are fewer than two tokens.
+fn read(name: &str, transformer: &Transformer, attention: &mut dyn AttentionStep, tokens: &[u32]) -> Result<Tensor> {
+    ensure!(tokens.len() >= 2, "at least two tokens are needed to evaluate on, there are {}", tokens.len());
+    let progress = bar(&format!("Evaluating: {name}"), tokens.len() - 1, "tokens");
+    attention.reset();
+    let mut hidden = Vec::new();
+    let mut start = 0;
+    for chunk in tokens[..tokens.len() - 1].chunks(CHUNK) {
+        hidden.push(transformer.forward(attention, chunk, start)?);
+        start += chunk.len();
+        progress.inc(chunk.len() as u64);
+    }
+    progress.finish_and_clear();
+    Ok(Tensor::cat(&hidden, 0)?)
+}
+
+/// Reads `tokens` from an empty cache, and compares with the original if there is one.
 ///
 /// # Errors
 /// If the attention does not fit the model, or `tokens` are fewer than two.
@@ -34,54 +53,57 @@ pub fn measure(
     transformer: &Transformer,
     attention: &mut dyn AttentionStep,
     tokens: &[u32],
+    original: Option<&Original>,
 ) -> Result<Measured> {
-    let (_, targets) = tokens.split_first().context("no tokens to evaluate on")?;
-    let decoded = DECODED.min(targets.len().div_ceil(2));
-    let read = targets.len() - decoded;
-    let progress = bar(&format!("Evaluating: {name}"), targets.len(), "tokens");
-    attention.reset();
-    let mut loss = 0.0;
-    let mut step = |start: usize, end: usize| -> Result<()> {
-        let hidden = transformer.forward(attention, &tokens[start..end], start)?;
-        loss += transformer.log_likelihood_loss(&hidden, &targets[start..end])?;
-        progress.inc((end - start) as u64);
-        Ok(())
-    };
-    for start in (0..read).step_by(CHUNK) {
-        step(start, (start + CHUNK).min(read))?;
-    }
-    let clock = Instant::now();
-    for position in read..targets.len() {
-        step(position, position + 1)?;
-    }
-    let seconds = clock.elapsed().as_secs_f64();
-    progress.finish_and_clear();
-    Ok(Measured { perplexity: (loss / targets.len() as f64).exp(), tokens_per_second: decoded as f64 / seconds })
+    let hidden = read(name, transformer, attention, tokens)?;
+    let targets = &tokens[1..];
+    let loss = transformer.log_likelihood_loss(&hidden, targets)?;
+    let divergence = original.map(|original| divergence(transformer, &original.hidden, &hidden)).transpose()?;
+    Ok(Measured { perplexity: (loss / targets.len() as f64).exp(), divergence })
 }
 
-/// What each layer's attention read and wrote in the original model.
-pub struct Recording {
-    /// Tokens recorded.
+/// Mean over tokens of `sum_v p_v (ln p_v - ln q_v)` for the predictions p of `original` and q of `hidden`.
+fn divergence(transformer: &Transformer, original: &Tensor, hidden: &Tensor) -> Result<f64> {
+    let tokens = hidden.dim(0)?;
+    ensure!(original.dim(0)? == tokens, "the original has read another text");
+    let mut sum = 0.0;
+    for start in (0..tokens).step_by(LOGIT_ROWS) {
+        let rows = LOGIT_ROWS.min(tokens - start);
+        let log = |states: &Tensor| -> Result<Tensor> {
+            let logits = transformer.logits(&states.narrow(0, start, rows)?)?;
+            Ok(candle_nn::ops::log_softmax(&logits, D::Minus1)?)
+        };
+        let (p, q) = (log(original)?, log(hidden)?);
+        sum += f64::from((p.exp()? * (p - q)?)?.sum_all()?.to_scalar::<f32>()?);
+    }
+    Ok(sum / tokens as f64)
+}
+
+/// What the original model made of a text: its final hidden states, and what each layer's attention read and wrote.
+pub struct Original {
+    hidden: Tensor,
+    /// Tokens of which the layers are recorded.
     tokens: usize,
     /// For each layer, the normed input and the output, `[tokens, hidden]` each.
     layers: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
-impl Recording {
-    /// Runs the original model over the first of `tokens`.
+impl Original {
+    /// Runs the original model over `tokens`.
     ///
     /// # Errors
-    /// If the attention does not fit the model.
+    /// If the attention does not fit the model, or `tokens` are fewer than two.
     pub fn new(transformer: &Transformer, original: &mut dyn AttentionStep, tokens: &[u32]) -> Result<Self> {
-        let tokens = &tokens[..COMPARED.min(tokens.len())];
+        let hidden = read("original", transformer, original, tokens)?;
+        let compared = &tokens[..COMPARED.min(tokens.len())];
         let mut layers = Vec::new();
         original.reset();
         let mut observed = Observed::new(original, |_, normed: &[f32], output: &[f32]| {
             layers.push((normed.to_vec(), output.to_vec()));
             Ok(())
         });
-        transformer.forward(&mut observed, tokens, 0)?;
-        Ok(Self { tokens: tokens.len(), layers })
+        transformer.forward(&mut observed, compared, 0)?;
+        Ok(Self { hidden, tokens: compared.len(), layers })
     }
 
     /// The relative error (Frobenius) of another attention's outputs on the same inputs, averaged over layers.
@@ -96,6 +118,15 @@ impl Recording {
             sum += relative_error(&output, expected);
         }
         Ok(sum / self.layers.len().max(1) as f64)
+    }
+
+    /// What a layer's attention read at the first `tokens` positions, or at as many as there are: `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// If there is no such layer.
+    pub fn inputs(&self, layer: usize, tokens: usize) -> Result<&[f32]> {
+        let (input, _) = self.layers.get(layer).context("no such layer")?;
+        Ok(&input[..input.len() / self.tokens * tokens.min(self.tokens)])
     }
 }
 

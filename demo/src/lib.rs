@@ -12,3 +12,4 @@ pub mod plot;
 pub mod run;
 pub mod table;
 pub mod text;
+pub mod variants;

@@ -10,10 +10,16 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::table::{Row, Table};
+use crate::variants::Recipe;
 
 const SIZE: (u32, u32) = (1080, 440);
-const BF16: RGBColor = RGBColor(31, 95, 168);
-const INT4: RGBColor = RGBColor(206, 84, 35);
+const RECIPES: [(Recipe, RGBColor); 5] = [
+    (Recipe::Mha2mla, RGBColor(206, 84, 35)),
+    (Recipe::SharedKey, RGBColor(31, 95, 168)),
+    (Recipe::Recovered, RGBColor(38, 130, 70)),
+    (Recipe::Whole, RGBColor(90, 90, 90)),
+    (Recipe::Latent, RGBColor(31, 95, 168)),
+];
 const GREY: RGBColor = RGBColor(90, 90, 90);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const FONT: &str = "sans-serif";
@@ -71,14 +77,22 @@ pub fn draw(table: &Table, path: &Path) -> Result<()> {
 }
 
 impl Panel<'_> {
-    fn points<'t>(&self, table: &'t Table, cache: &str) -> Vec<Point<'t>> {
-        let rows = table.rows.iter().filter(|row| row.cache == cache);
+    fn points<'t>(&self, table: &'t Table, recipe: Recipe, cache: &str) -> Vec<Point<'t>> {
+        let rows = table.rows.iter().filter(|row| row.recipe == recipe && row.cache == cache);
         rows.filter_map(|row| Some(Point { at: (row.all_in_bytes, (self.value)(row)?), row })).collect()
     }
 
     fn draw(&self, table: &Table, area: &Area) -> Result<()> {
-        let series = [("bf16", BF16), ("int4", INT4)].map(|(cache, colour)| (cache, colour, self.points(table, cache)));
-        let all = || series.iter().flat_map(|(_, _, points)| points.iter().map(|point| point.at));
+        let mut series = Vec::new();
+        for (recipe, colour) in RECIPES {
+            for cache in ["bf16", "int4"] {
+                let points = self.points(table, recipe, cache);
+                if !points.is_empty() {
+                    series.push((recipe, cache, colour, points));
+                }
+            }
+        }
+        let all = || series.iter().flat_map(|(.., points)| points.iter().map(|point| point.at));
         let bytes = padded(all().map(|at| at.0), 1.4).context("no converted rows to draw")?;
         let values = padded(all().map(|at| at.1).chain(self.original), 1.5).context("no converted rows to draw")?;
         let mut chart = ChartBuilder::on(area)
@@ -94,7 +108,7 @@ impl Panel<'_> {
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID)
             .axis_style(GREY)
-            .x_desc("cache, bytes per token and layer (scales and padding counted)")
+            .x_desc("cache, bytes per token and layer, scales and padding counted (labels: cached numbers)")
             .y_desc(self.unit)
             .axis_desc_style((FONT, 14).into_font().color(&BLACK))
             .label_style((FONT, 13).into_font().color(&GREY))
@@ -108,21 +122,20 @@ impl Panel<'_> {
             let label = Text::new("original", (6, 5), (FONT, 13).into_font().color(&GREY));
             chart.draw_series([EmptyElement::at(ends[0]) + label]).map_err(failed)?;
         }
-        for (cache, colour, points) in &series {
-            let shrinking = points.iter().filter(|point| point.row.d_kv.is_some());
-            let line = LineSeries::new(shrinking.map(|point| point.at), colour.stroke_width(2));
+        for (recipe, cache, colour, points) in &series {
+            let colour = *colour;
+            let line = LineSeries::new(points.iter().map(|point| point.at), colour.stroke_width(2));
             let drawn = chart.draw_series(line).map_err(failed)?;
+            let filled = *cache == "int4";
             drawn
-                .label(format!("{cache} cache (numbers: d_kv)"))
-                .legend(move |(x, y)| Circle::new((x + 10, y), 5, colour.filled()));
-            chart.draw_series(points.iter().map(|point| mark(point, *colour))).map_err(failed)?;
-            let labels = points.iter().map(|point| {
-                let (text, anchor, offset) = match point.row.d_kv {
-                    Some(d_kv) => (d_kv.to_string(), HPos::Center, (0, -9)),
-                    None => (point.row.attention.clone(), HPos::Right, (6, -9)),
-                };
-                let style = (FONT, 12).into_font().color(colour).pos(Pos::new(anchor, VPos::Bottom));
-                EmptyElement::at(point.at) + Text::new(text, offset, style)
+                .label(format!("{}, {cache}", recipe.name()))
+                .legend(move |(x, y)| Circle::new((x + 10, y), 5, style(colour, filled)));
+            let marks = points.iter().map(|point| Circle::new(point.at, 5, style(colour, filled)));
+            chart.draw_series(marks).map_err(failed)?;
+            let labels = points.iter().filter(|_| recipe.is_series()).filter_map(|point| {
+                let (rotated, latent) = point.row.sizes?;
+                let style = (FONT, 12).into_font().color(&colour).pos(Pos::new(HPos::Center, VPos::Bottom));
+                Some(EmptyElement::at(point.at) + Text::new((rotated + latent).to_string(), (0, -9), style))
             });
             chart.draw_series(labels).map_err(failed)?;
         }
@@ -140,10 +153,9 @@ impl Panel<'_> {
     }
 }
 
-/// Rows of the series are filled, the others are rings.
-fn mark(point: &Point, colour: RGBColor) -> Circle<(f64, f64), i32> {
-    let style = if point.row.d_kv.is_some() { colour.filled() } else { colour.stroke_width(2) };
-    Circle::new(point.at, 5, style)
+/// Marks of int4 are filled, the others are rings.
+fn style(colour: RGBColor, filled: bool) -> ShapeStyle {
+    if filled { colour.filled() } else { colour.stroke_width(2) }
 }
 
 /// The range of the positive `values`, widened by `factor` on both sides; `None` without any.
@@ -162,16 +174,16 @@ fn failed(why: impl std::fmt::Display) -> anyhow::Error {
 mod tests {
     use super::*;
 
-    fn row(attention: &str, d_kv: Option<usize>, cache: &'static str, bytes: f64, error: Option<f64>) -> Row {
+    fn row(recipe: Recipe, numbers: usize, cache: &'static str, bytes: f64, error: Option<f64>) -> Row {
         Row {
-            attention: attention.into(),
-            d_kv,
+            recipe,
+            sizes: error.map(|_| (24, numbers - 24)),
             cache,
             code_bytes: bytes,
             all_in_bytes: bytes,
             error,
             perplexity: 35.0 + 1e4 / bytes,
-            tokens_per_second: 20.0,
+            divergence: error,
             difference: None,
         }
     }
@@ -179,24 +191,24 @@ mod tests {
     #[test]
     fn a_drawing_names_its_axes_and_rows() {
         let rows = vec![
-            row("original", None, "bf16", 768.0, None),
-            row("full rank", None, "bf16", 768.0, Some(0.002)),
-            row("d_kv 32", Some(32), "bf16", 240.0, Some(0.5)),
-            row("d_kv 32", Some(32), "int4", 72.0, Some(0.6)),
-            row("d_kv 16", Some(16), "int4", 56.0, Some(0.7)),
+            row(Recipe::Original, 384, "bf16", 768.0, None),
+            row(Recipe::Whole, 384, "bf16", 768.0, Some(0.002)),
+            row(Recipe::Mha2mla, 120, "bf16", 240.0, Some(0.5)),
+            row(Recipe::Mha2mla, 120, "int4", 72.0, Some(0.6)),
+            row(Recipe::SharedKey, 72, "int4", 56.0, Some(0.7)),
         ];
         let path = std::env::temp_dir().join(format!("latent-attention-plot-{}.svg", std::process::id()));
         draw(&Table { original_bytes: 768.0, rows }, &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        for text in ["perplexity", "relative error", "bytes per token", "int4 cache", "original", "full rank"] {
+        for text in ["perplexity", "relative error", "bytes per token", "shared key, int4", "original", "full rank"] {
             assert!(svg.contains(text), "{text} is missing");
         }
     }
 
     #[test]
     fn nothing_to_draw_is_an_error() {
-        let rows = vec![row("latent", None, "int4", 72.0, None)];
+        let rows = vec![row(Recipe::Latent, 120, "int4", 72.0, None)];
         let path = std::env::temp_dir().join("latent-attention-never-written.svg");
         assert!(draw(&Table { original_bytes: 768.0, rows }, &path).is_err());
         assert!(!path.exists());

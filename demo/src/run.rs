@@ -5,26 +5,32 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use latent_attention::cache::CacheFormat;
-use latent_attention::convert::{Basis, Calibration, ConvertOptions};
-use latent_attention::load::save_mha2mla;
+use latent_attention::convert::{Basis, ConvertOptions};
+use latent_attention::load::{save_mha2mla, save_shared_key};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
+use latent_attention_lm::conversion::{ModelOptions, convert_model};
+use latent_attention_lm::dense::DenseSteps;
+use latent_attention_lm::latent::LatentProducts;
+use latent_attention_lm::model::{Layers, Model};
+use latent_attention_lm::own_text;
+use latent_attention_lm::progress::bar;
+use latent_attention_lm::transformer::AttentionStep;
 
 use crate::args::Arguments;
 use crate::conversion::{CALIBRATION_TOKENS, calibrate, convert_all};
-use crate::engine::Engine;
-use crate::evaluate::{Recording, measure};
+use crate::engine::{Engine, SAMPLED_TOKENS};
+use crate::evaluate::{Original, measure};
 use crate::generate::continue_text;
 use crate::latent::LatentSteps;
 use crate::plot;
 use crate::table::{Row, Table};
 use crate::text::Text;
-use latent_attention_lm::dense::DenseSteps;
-use latent_attention_lm::model::{Layers, Model};
-use latent_attention_lm::transformer::AttentionStep;
+use crate::variants::{FORMATS, MAIN, Recipe, full_rank, mha2mla_sizes, sizes};
 
-const BF16: (&str, CacheFormat) = ("bf16", CacheFormat::BF16);
-const INT4: (&str, CacheFormat) = ("int4", CacheFormat::INT4);
+/// Tokens of a sequence of calibration text, and of one that the model writes.
+const SEQUENCE: usize = 512;
+const WRITTEN_SEQUENCE: usize = 256;
 
 /// Loads, converts, evaluates, prints, draws, saves and generates as the arguments say.
 ///
@@ -47,16 +53,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// A conversion to compare.
-struct Variant {
-    name: String,
-    /// Latent dimensions per KV head, in the series that compresses.
-    d_kv: Option<usize>,
-    rope_dim: usize,
-    latent_rank: usize,
-    caches: &'static [(&'static str, CacheFormat)],
-}
-
 /// What every measurement needs.
 struct Bench<'a> {
     model: &'a Model,
@@ -72,141 +68,162 @@ impl Bench<'_> {
     /// A model whose attention is dense: the original against its conversions.
     fn convert_and_compare(&self, layers: &[DenseAttention]) -> Result<()> {
         // What can be refused is refused before the long work begins.
-        let variants = self.variants()?;
-        if let Some(directory) = &self.arguments.save {
+        let config = self.model.checkpoint.config();
+        let sizes = sizes(config);
+        let theirs = mha2mla_sizes(config, &sizes, self.arguments.rope_dim)?;
+        for directory in [&self.arguments.save, &self.arguments.save_mha2mla].into_iter().flatten() {
             ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
         }
-        let calibrations = calibrate(self.model, layers, &self.tables, &self.text.calibration)?;
-        let mut original = DenseSteps::new(layers, &self.tables)?;
-        let recording = Recording::new(&self.model.transformer, &mut original, &self.text.evaluation)?;
-        let measured = measure("original", &self.model.transformer, &mut original, &self.text.evaluation)?;
-        let config = self.model.checkpoint.config();
+        let mut attention = DenseSteps::new(layers, &self.tables)?;
+        let original = Original::new(&self.model.transformer, &mut attention, &self.text.evaluation)?;
+        let measured = measure("original", &self.model.transformer, &mut attention, &self.text.evaluation, None)?;
         let original_bytes = (2 * 2 * config.kv_heads * config.head_dim) as f64;
         let mut table = Table { original_bytes, rows: Vec::new() };
         table.rows.push(Row {
-            attention: "original".into(),
-            d_kv: None,
-            cache: BF16.0,
+            recipe: Recipe::Original,
+            sizes: None,
+            cache: "bf16",
             code_bytes: original_bytes,
             all_in_bytes: original_bytes,
             error: None,
             perplexity: measured.perplexity,
-            tokens_per_second: measured.tokens_per_second,
+            divergence: None,
             difference: None,
         });
-        let mut kept = Vec::new();
-        for variant in variants {
-            let converted = self.convert(layers, &calibrations, &variant)?;
-            for &cache in variant.caches {
-                table.rows.push(self.row(&variant, &converted, cache, Some(&recording))?);
+
+        let text = self.calibration(layers)?;
+        let calibrations = {
+            // The recipe's own calibration needs no more than the demo's text has.
+            let tokens: Vec<u32> = text.iter().flat_map(|sequence| &sequence[1..]).copied().take(2048).collect();
+            calibrate(self.model, layers, &self.tables, &tokens)?
+        };
+        let recipe = |rope_dim: usize, latent_rank: usize, name: &str| {
+            let options = ConvertOptions::new(rope_dim, latent_rank)
+                .with_rope(self.arguments.strategy.into())
+                .with_whiten(self.arguments.whiten)
+                .with_basis(Basis { centre: self.arguments.centre, ..Basis::default() });
+            convert_all(layers, &calibrations, &options, name)
+        };
+        let whole = recipe(config.head_dim, full_rank(config, config.head_dim), Recipe::Whole.name())?;
+        self.add_rows(&mut table, Recipe::Whole, &whole, Some(&original))?;
+        let mut main_mha2mla = None;
+        for (index, sizes) in theirs.iter().enumerate() {
+            let converted = recipe(sizes.rope_dim, sizes.latent_rank, Recipe::Mha2mla.name())?;
+            self.add_rows(&mut table, Recipe::Mha2mla, &converted, Some(&original))?;
+            if index == MAIN {
+                main_mha2mla = Some(converted);
             }
-            // The exact conversion and the largest compressed rank are the ones to go on with.
-            let compressed = kept.iter().any(|(variant, _): &(Variant, _)| variant.d_kv.is_some());
-            if variant.caches.contains(&INT4) && !compressed {
-                kept.push((variant, converted));
-            }
+        }
+        let progress = bar("Converting to a shared key", layers.len(), "layers");
+        let options = ModelOptions::default();
+        let all = convert_model(self.model, layers, &self.tables, &text, &sizes, &options, || progress.inc(1))?;
+        progress.finish_and_clear();
+        for converted in &all {
+            self.add_rows(&mut table, Recipe::SharedKey, converted, Some(&original))?;
         }
         self.report(&table)?;
-        if let Some(directory) = &self.arguments.save {
-            let largest = kept.iter().find(|(variant, _)| variant.d_kv.is_some());
-            let (variant, converted) = largest.context("the heads are too small to be compressed")?;
-            self.save(directory, &variant.name, converted)?;
+
+        let main_mha2mla = main_mha2mla.context("no size was converted")?;
+        let main = all.get(MAIN).context("no size was converted")?;
+        self.save(main, &main_mha2mla)?;
+        self.generate("original, bf16 cache", &mut attention)?;
+        self.generate_latent(Recipe::Mha2mla, &main_mha2mla)?;
+        self.generate_latent(Recipe::SharedKey, main)
+    }
+
+    /// The text to calibrate on, in sequences that begin as texts do for the model: what was given, and what is missing
+    /// written by the model.
+    fn calibration(&self, layers: &[DenseAttention]) -> Result<Vec<Vec<u32>>> {
+        let given = self.text.calibration.chunks(SEQUENCE - 1).map(|piece| self.model.begun(piece));
+        let mut sequences: Vec<Vec<u32>> = given.collect();
+        let missing = self.arguments.calibration_tokens.saturating_sub(self.text.calibration.len());
+        if missing > 0 && self.model.tokenizer.bos().is_some() {
+            let progress = bar("Writing text to calibrate on", WRITTEN_SEQUENCE - 1, "tokens of each sequence");
+            let count = missing.div_ceil(WRITTEN_SEQUENCE);
+            let written =
+                own_text::write(self.model, layers, &self.tables, count, WRITTEN_SEQUENCE, 0, || progress.inc(1))?;
+            progress.finish_and_clear();
+            sequences.extend(written);
         }
-        self.generate("original, bf16 cache", &mut original)?;
-        kept.iter().try_for_each(|(variant, converted)| self.generate_latent(&variant.name, converted))
+        Ok(sequences)
     }
 
     /// A model whose attention is latent already: the two number formats.
     fn compare_formats(&self, layers: &[LatentAttention]) -> Result<()> {
-        ensure!(self.arguments.save.is_none(), "the model is latent already, there is no conversion to save");
-        let geometry = layers.first().context("the model has no layers")?.geometry;
-        let variant = Variant {
-            name: format!("latent, rank {}", geometry.latent_rank),
-            d_kv: None,
-            rope_dim: geometry.rope_dim,
-            latent_rank: geometry.latent_rank,
-            caches: &[BF16, INT4],
-        };
-        let original_bytes = geometry.uncompressed_bytes_per_token() as f64;
-        let mut table = Table { original_bytes, rows: Vec::new() };
-        for &cache in variant.caches {
-            table.rows.push(self.row(&variant, layers, cache, None)?);
-        }
-        self.report(&table)?;
-        self.generate_latent(&variant.name, layers)
-    }
-
-    /// The paper's sizes, in heads: a half, a quarter and an eighth of a head for each KV head's latent.
-    fn variants(&self) -> Result<Vec<Variant>> {
+        let saves = self.arguments.save.is_some() || self.arguments.save_mha2mla.is_some();
+        ensure!(!saves, "the model is latent already, there is no conversion to save");
         let config = self.model.checkpoint.config();
-        let head = config.head_dim;
-        let rope_dim = self.arguments.rope_dim.unwrap_or(head / 8 / 2 * 2);
-        ensure!(
-            rope_dim <= head && rope_dim.is_multiple_of(2),
-            "--rope-dim must be even and at most {head}, not {rope_dim}"
-        );
-        let full_rank = |rope_dim: usize| config.hidden.min(config.kv_heads * (2 * head - rope_dim));
-        let full = |name: String, rope_dim: usize, caches| Variant {
-            name,
-            d_kv: None,
-            rope_dim,
-            latent_rank: full_rank(rope_dim),
-            caches,
-        };
-        let mut variants = vec![full("full rank, full RoPE".into(), head, &[BF16, INT4])];
-        if rope_dim < head {
-            variants.push(full(format!("full rank, {rope_dim} of {head} rotated"), rope_dim, &[BF16]));
-        }
-        for d_kv in [head / 2, head / 4, head / 8].into_iter().filter(|&d_kv| d_kv > 0) {
-            let (name, latent_rank) = (format!("d_kv {d_kv}"), config.kv_heads * d_kv);
-            if latent_rank <= full_rank(rope_dim) {
-                variants.push(Variant { name, d_kv: Some(d_kv), rope_dim, latent_rank, caches: &[BF16, INT4] });
-            }
-        }
-        Ok(variants)
-    }
-
-    fn convert(
-        &self,
-        layers: &[DenseAttention],
-        calibrations: &[Calibration],
-        variant: &Variant,
-    ) -> Result<Vec<LatentAttention>> {
-        let options = ConvertOptions::new(variant.rope_dim, variant.latent_rank)
-            .with_rope(self.arguments.strategy.into())
-            .with_whiten(self.arguments.whiten)
-            .with_basis(Basis { centre: self.arguments.centre, ..Basis::default() });
-        convert_all(layers, calibrations, &options, &variant.name)
-    }
-
-    fn row(
-        &self,
-        variant: &Variant,
-        layers: &[LatentAttention],
-        (cache, format): (&'static str, CacheFormat),
-        recording: Option<&Recording>,
-    ) -> Result<Row> {
         let geometry = layers.first().context("the model has no layers")?.geometry;
-        let mut attention = self.steps(layers, format)?;
-        let error = recording.map(|recording| recording.error_of(&mut attention)).transpose()?;
-        let label = format!("{}, {cache}", variant.name);
-        let measured = measure(&label, &self.model.transformer, &mut attention, &self.text.evaluation)?;
-        ensure!(attention.saturated() == 0, "{label}: {} cached values were out of range", attention.saturated());
-        Ok(Row {
-            attention: variant.name.clone(),
-            d_kv: variant.d_kv,
-            cache,
-            code_bytes: format.code_bytes_per_token(&geometry),
-            all_in_bytes: format.bytes_per_token(&geometry)? as f64,
-            error,
-            perplexity: measured.perplexity,
-            tokens_per_second: measured.tokens_per_second,
-            difference: attention.difference(),
+        let original_bytes = match config.deepseek {
+            Some(_) => geometry.uncompressed_bytes_per_token(),
+            None => 2 * 2 * config.kv_heads * config.head_dim,
+        } as f64;
+        let mut table = Table { original_bytes, rows: Vec::new() };
+        self.add_rows(&mut table, Recipe::Latent, layers, None)?;
+        self.report(&table)?;
+        self.generate_latent(Recipe::Latent, layers)
+    }
+
+    /// Evaluates one conversion with both formats.
+    fn add_rows(
+        &self,
+        table: &mut Table,
+        recipe: Recipe,
+        layers: &[LatentAttention],
+        original: Option<&Original>,
+    ) -> Result<()> {
+        let geometry = layers.first().context("the model has no layers")?.geometry;
+        for (cache, format) in FORMATS {
+            let label = format!("{}, {} + {}, {cache}", recipe.name(), geometry.rope_width(), geometry.latent_rank);
+            let mut attention = self.attention(layers, format)?;
+            let error = original.map(|original| original.error_of(attention.as_mut())).transpose()?;
+            let text = &self.text.evaluation;
+            let measured = measure(&label, &self.model.transformer, attention.as_mut(), text, original)?;
+            let difference = match original {
+                Some(original) => self.difference(layers, format, original)?,
+                None => None,
+            };
+            table.rows.push(Row {
+                recipe,
+                sizes: Some((geometry.rope_width(), geometry.latent_rank)),
+                cache,
+                code_bytes: format.code_bytes_per_token(&geometry),
+                all_in_bytes: format.bytes_per_token(&geometry)? as f64,
+                error,
+                perplexity: measured.perplexity,
+                divergence: measured.divergence,
+                difference,
+            });
+        }
+        Ok(())
+    }
+
+    /// The attention of all layers: by the kernels on a GPU, elsewhere by products over the cache's numbers.
+    fn attention<'s>(&'s self, layers: &[LatentAttention], format: CacheFormat) -> Result<Box<dyn AttentionStep + 's>> {
+        Ok(match &self.engine {
+            Engine::Gpu(_) => Box::new(LatentSteps::new(layers, &self.tables, format, self.positions, &self.engine)?),
+            Engine::Sampled(_) | Engine::Reference => {
+                Box::new(LatentProducts::new(layers, &self.tables, Some(format))?)
+            }
         })
     }
 
-    fn steps(&self, layers: &[LatentAttention], format: CacheFormat) -> Result<LatentSteps<'_>> {
-        LatentSteps::new(layers, &self.tables, format, self.positions, &self.engine)
+    /// By how much the kernels differ from the reference in the first and the last layer, on the first tokens that the
+    /// original reads; `None` where the kernels compute everything, or nothing.
+    fn difference(&self, layers: &[LatentAttention], format: CacheFormat, original: &Original) -> Result<Option<f64>> {
+        let Engine::Sampled(_) = &self.engine else { return Ok(None) };
+        let mut largest = None;
+        for (index, layer) in layers.iter().enumerate() {
+            if index != 0 && index + 1 != layers.len() {
+                continue;
+            }
+            let layer = std::slice::from_ref(layer);
+            let mut steps = LatentSteps::new(layer, &self.tables, format, self.positions, &self.engine)?;
+            let inputs = original.inputs(index, SAMPLED_TOKENS)?;
+            steps.forward(0, inputs, 0..inputs.len() / layer[0].hidden())?;
+            largest = [largest, steps.difference()].into_iter().flatten().reduce(f64::max);
+        }
+        Ok(largest)
     }
 
     fn report(&self, table: &Table) -> Result<()> {
@@ -218,15 +235,28 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn save(&self, directory: &Path, name: &str, layers: &[LatentAttention]) -> Result<()> {
-        save_mha2mla(directory, &self.model.checkpoint, layers)?;
-        self.model.tokenizer.save(directory)?;
-        println!("Saved {name} into {}\n", directory.display());
+    fn save(&self, shared_key: &[LatentAttention], mha2mla: &[LatentAttention]) -> Result<()> {
+        let checkpoint = &self.model.checkpoint;
+        let done = |directory: &Path, recipe: Recipe| -> Result<()> {
+            self.model.tokenizer.save(directory)?;
+            println!("Saved the model ({}) into {}\n", recipe.name(), directory.display());
+            Ok(())
+        };
+        if let Some(directory) = &self.arguments.save {
+            save_shared_key(directory, checkpoint, checkpoint, shared_key)?;
+            done(directory, Recipe::SharedKey)?;
+        }
+        if let Some(directory) = &self.arguments.save_mha2mla {
+            save_mha2mla(directory, checkpoint, mha2mla)?;
+            done(directory, Recipe::Mha2mla)?;
+        }
         Ok(())
     }
 
-    fn generate_latent(&self, name: &str, layers: &[LatentAttention]) -> Result<()> {
-        self.generate(&format!("{name}, int4 cache"), &mut self.steps(layers, CacheFormat::INT4)?)
+    fn generate_latent(&self, recipe: Recipe, layers: &[LatentAttention]) -> Result<()> {
+        let geometry = layers.first().context("the model has no layers")?.geometry;
+        let label = format!("{}, {} + {}, int4 cache", recipe.name(), geometry.rope_width(), geometry.latent_rank);
+        self.generate(&label, self.attention(layers, CacheFormat::INT4)?.as_mut())
     }
 
     fn generate(&self, label: &str, attention: &mut dyn AttentionStep) -> Result<()> {

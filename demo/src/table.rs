@@ -2,13 +2,15 @@
 
 use std::fmt::{Display, Formatter, Result};
 
+use crate::variants::Recipe;
+
 /// What was measured of one variant of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Which attention.
-    pub attention: String,
-    /// Latent dimensions per KV head, where they are what the row varies.
-    pub d_kv: Option<usize>,
+    pub recipe: Recipe,
+    /// Rotated and latent numbers cached per token, where it is latent.
+    pub sizes: Option<(usize, usize)>,
     /// Number format of the cache, `bf16` or `int4`.
     pub cache: &'static str,
     /// Bytes of the cached values alone, per token and layer.
@@ -19,8 +21,9 @@ pub struct Row {
     pub error: Option<f64>,
     /// Perplexity on the evaluation text.
     pub perplexity: f64,
-    /// Decoding speed, one token at a time.
-    pub tokens_per_second: f64,
+    /// Mean divergence of its predictions from the original's, nats per token; of the original, and where there is none,
+    /// `None`.
+    pub divergence: Option<f64>,
     /// By how much the kernels differ from the reference, where both computed.
     pub difference: Option<f64>,
 }
@@ -35,8 +38,9 @@ pub struct Table {
 }
 
 /// Column titles, and whether the column holds numbers (which stand to the right).
-const COLUMNS: [(&str, bool); 10] = [
+const COLUMNS: [(&str, bool); 11] = [
     ("attention", false),
+    ("rotated + latent", true),
     ("cache", false),
     ("codes, B", true),
     ("saved", true),
@@ -44,18 +48,19 @@ const COLUMNS: [(&str, bool); 10] = [
     ("saved", true),
     ("output error", true),
     ("perplexity", true),
-    ("tokens/s", true),
+    ("KL", true),
     ("kernels differ", true),
 ];
 
 impl Table {
-    fn cells(&self, row: &Row) -> [String; 10] {
+    fn cells(&self, row: &Row) -> [String; 11] {
         let saved = |bytes: f64| match 100.0 * (1.0 - bytes / self.original_bytes) {
             percent if percent < 0.005 => "-".to_owned(),
             percent => format!("{percent:.2} %"),
         };
         [
-            row.attention.clone(),
+            row.recipe.name().to_owned(),
+            row.sizes.map_or("-".to_owned(), |(rotated, latent)| format!("{rotated} + {latent}")),
             row.cache.to_owned(),
             number(row.code_bytes),
             saved(row.code_bytes),
@@ -63,7 +68,7 @@ impl Table {
             saved(row.all_in_bytes),
             row.error.map_or("-".to_owned(), |error| format!("{error:.4}")),
             significant(row.perplexity),
-            format!("{:.1}", row.tokens_per_second),
+            row.divergence.map_or("-".to_owned(), |divergence| format!("{divergence:.3}")),
             row.difference.map_or("-".to_owned(), |difference| format!("{difference:.4}")),
         ]
     }
@@ -110,23 +115,24 @@ fn significant(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn row(attention: &str, bytes: f64, error: Option<f64>, perplexity: f64) -> Row {
+    fn row(recipe: Recipe, bytes: f64, error: Option<f64>, perplexity: f64) -> Row {
         Row {
-            attention: attention.into(),
-            d_kv: None,
+            recipe,
+            sizes: error.map(|_| (24, 96)),
             cache: "bf16",
             code_bytes: bytes,
             all_in_bytes: bytes + 4.0,
             error,
             perplexity,
-            tokens_per_second: 21.34,
+            divergence: error.map(|error| 10.0 * error),
             difference: None,
         }
     }
 
     #[test]
     fn columns_line_up_and_hold_both_savings() {
-        let rows = vec![row("original", 768.0, None, 10.618), row("d_kv 32", 60.0, Some(0.03456), 123_456.7)];
+        let rows =
+            vec![row(Recipe::Original, 768.0, None, 10.618), row(Recipe::SharedKey, 60.0, Some(0.03456), 123_456.7)];
         let table = Table { original_bytes: 768.0, rows };
         let text = table.to_string();
         let lines: Vec<&str> = text.lines().collect();
@@ -137,6 +143,7 @@ mod tests {
         assert!(lines[2].contains(" 768 |") && lines[2].contains(" 10.62 "), "{text}");
         assert!(lines[3].contains(" 92.19 % |") && lines[3].contains(" 91.67 % |"), "{text}");
         assert!(lines[3].contains(" 0.0346 |") && lines[3].contains(" 123457 |"), "{text}");
+        assert!(lines[3].contains(" 24 + 96 |") && lines[3].contains(" 0.346 |"), "{text}");
     }
 
     #[test]

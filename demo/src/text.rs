@@ -12,7 +12,7 @@ const BUILT_IN: &str = include_str!("../assets/text.txt");
 
 /// Tokens of the two parts of a text.
 pub struct Text {
-    /// What the conversion may look at.
+    /// What the conversion may look at, as far as the text goes.
     pub calibration: Vec<u32>,
     /// What it is judged by, the beginning-of-text token included.
     pub evaluation: Vec<u32>,

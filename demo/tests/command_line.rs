@@ -10,33 +10,38 @@ fn demo(model: &Path, arguments: &[&str]) -> Output {
     command.arg("--model").arg(model).args(arguments).output().expect("the demo starts")
 }
 
-/// The cells of the table's row whose first cells are `attention` and `cache`.
-fn row<'a>(output: &'a str, attention: &str, cache: &str) -> Vec<&'a str> {
+/// The cells of the table's row of `attention` with `sizes` and `cache`.
+fn row<'a>(output: &'a str, attention: &str, sizes: &str, cache: &str) -> Vec<&'a str> {
     let rows = output.lines().map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
-    let found = rows.into_iter().find(|cells| cells.len() > 2 && cells[0] == attention && cells[1] == cache);
-    found.unwrap_or_else(|| panic!("no row {attention}, {cache} in:\n{output}"))
+    let found = rows.into_iter().find(|cells| cells.len() > 3 && cells[..3] == [attention, sizes, cache]);
+    found.unwrap_or_else(|| panic!("no row {attention}, {sizes}, {cache} in:\n{output}"))
 }
 
 #[test]
-fn a_saved_conversion_is_evaluated_as_it_was() {
+fn saved_conversions_are_evaluated_as_they_were() {
     let model = std::env::var_os("LATENT_ATTENTION_MODEL").unwrap_or(MODEL.into());
     let folder = tempfile::tempdir().unwrap();
-    let (saved, plot) = (folder.path().join("converted"), folder.path().join("plot.svg"));
+    let path = |name: &str| folder.path().join(name);
+    let (ours, theirs, plot) = (path("shared-key"), path("mha2mla"), path("plot.svg"));
     let short = ["--tokens", "48", "--generate", "4"];
-    let paths = ["--save", saved.to_str().unwrap(), "--plot", plot.to_str().unwrap(), "--calibration-tokens", "256"];
-    let first = demo(Path::new(&model), &[&short[..], &paths].concat());
+    let paths = ["--save", ours.to_str().unwrap(), "--save-mha2mla", theirs.to_str().unwrap()];
+    let more = ["--plot", plot.to_str().unwrap(), "--calibration-tokens", "320"];
+    let first = demo(Path::new(&model), &[&short[..], &paths, &more].concat());
     let first_text = String::from_utf8(first.stdout).unwrap();
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     assert!(std::fs::read_to_string(plot).unwrap().contains("</svg>"));
 
-    let again = demo(&saved, &short);
-    let again_text = String::from_utf8(again.stdout).unwrap();
-    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
-    // Codes, saved, all-in, saved; then the perplexity, behind the error that a converted model alone does not know.
-    for cache in ["bf16", "int4"] {
-        let (before, after) = (row(&first_text, "d_kv 32", cache), row(&again_text, "latent, rank 96", cache));
-        assert_eq!(before[2..6], after[2..6]);
-        assert_eq!(before[7], after[7], "perplexity of {cache}");
+    for (saved, name) in [(ours, "shared key"), (theirs, "MHA2MLA's recipe")] {
+        let again = demo(&saved, &short);
+        let again_text = String::from_utf8(again.stdout).unwrap();
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        // Codes, saved, all-in, saved; then the perplexity, behind the error that a converted model alone does not know.
+        for cache in ["bf16", "int4"] {
+            let (before, after) =
+                (row(&first_text, name, "24 + 96", cache), row(&again_text, "latent", "24 + 96", cache));
+            assert_eq!(before[3..7], after[3..7]);
+            assert_eq!(before[8], after[8], "perplexity of {name}, {cache}");
+        }
     }
 }
 

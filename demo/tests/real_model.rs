@@ -72,7 +72,7 @@ fn a_full_rank_conversion_has_the_perplexity_of_the_original() {
     let mut latent =
         LatentSteps::new(&converted, &sample.tables, CacheFormat::BF16, POSITIONS, &Engine::Reference).unwrap();
     let perplexity = |attention: &mut dyn AttentionStep| {
-        measure("test", &sample.model.transformer, attention, &sample.evaluation).unwrap().perplexity
+        measure("test", &sample.model.transformer, attention, &sample.evaluation, None).unwrap().perplexity
     };
     let (original, latent) = (perplexity(&mut original), perplexity(&mut latent));
     // Both caches round to bf16 (2^-9 of each value), but in other coordinates.

@@ -178,7 +178,7 @@ impl LatentLayer {
             _ => to_vec(&self.rotated(&self.key_rope.apply(x)?, g.rope_heads, positions, tables)?)?,
         };
         if let Some(layout) = &self.layout {
-            let mut cache = PagedCache::new(layout.clone(), positions.len().div_ceil(PAGE_SIZE))?;
+            let mut cache = PagedCache::new(*layout, positions.len().div_ceil(PAGE_SIZE))?;
             for slot in 0..positions.len() {
                 let latent = &mut latents[slot * g.latent_rank..][..g.latent_rank];
                 let key = &mut keys[slot * g.rope_width()..][..g.rope_width()];
