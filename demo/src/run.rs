@@ -13,7 +13,7 @@ use latent_attention_lm::conversion::{ModelOptions, convert_model};
 use latent_attention_lm::dense::DenseSteps;
 use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::{Layers, Model};
-use latent_attention_lm::own_text;
+use latent_attention_lm::own_text::{self, Writing};
 use latent_attention_lm::progress::bar;
 use latent_attention_lm::transformer::AttentionStep;
 
@@ -31,6 +31,9 @@ use crate::variants::{FORMATS, MAIN, Recipe, full_rank, mha2mla_sizes, sizes};
 /// Tokens of a sequence of calibration text, and of one that the model writes.
 const SEQUENCE: usize = 512;
 const WRITTEN_SEQUENCE: usize = 256;
+
+/// Temperature at which the model writes.
+const TEMPERATURE: f32 = 0.8;
 
 /// Loads, converts, evaluates, prints, draws, saves and generates as the arguments say.
 ///
@@ -139,9 +142,9 @@ impl Bench<'_> {
         let missing = self.arguments.calibration_tokens.saturating_sub(self.text.calibration.len());
         if missing > 0 && self.model.tokenizer.bos().is_some() {
             let progress = bar("Writing text to calibrate on", WRITTEN_SEQUENCE - 1, "tokens of each sequence");
-            let count = missing.div_ceil(WRITTEN_SEQUENCE);
-            let written =
-                own_text::write(self.model, layers, &self.tables, count, WRITTEN_SEQUENCE, 0, || progress.inc(1))?;
+            let sequences = missing.div_ceil(WRITTEN_SEQUENCE);
+            let writing = Writing { sequences, length: WRITTEN_SEQUENCE, temperature: TEMPERATURE, seed: 0 };
+            let written = own_text::write(self.model, layers, &self.tables, writing, || progress.inc(1))?;
             progress.finish_and_clear();
             sequences.extend(written);
         }

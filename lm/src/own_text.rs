@@ -12,8 +12,22 @@ use rayon::prelude::*;
 use crate::model::Model;
 use crate::tensors::{Projection, to_tensor, to_vec};
 
-/// Writes `sequences` texts of `length` tokens each, side by side, from what begins a text for the model; every next token
-/// is drawn from the model's own distribution. `done` is called after every token of all texts.
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Writing {
+    /// Number of texts.
+    pub sequences: usize,
+    /// Tokens of each.
+    pub length: usize,
+    /// Divides the logits: below 1, likely tokens are drawn more often than the model says. Small models write better text
+    /// so.
+    pub temperature: f32,
+    /// Picks the texts.
+    pub seed: u64,
+}
+
+/// Writes texts side by side, from what begins a text for the model; every next token is drawn from the model's own
+/// distribution. `done` is called after every token of all texts.
 ///
 /// Memory holds the keys and values of all layers, `8 sequences * length * layers * kv_heads * head_dim` bytes.
 ///
@@ -23,11 +37,11 @@ pub fn write(
     model: &Model,
     layers: &[DenseAttention],
     tables: &RopeTables,
-    sequences: usize,
-    length: usize,
-    seed: u64,
+    writing: Writing,
     mut done: impl FnMut(),
 ) -> Result<Vec<Vec<u32>>> {
+    let Writing { sequences, length, temperature, seed } = writing;
+    ensure!(temperature.is_finite() && temperature > 0.0, "the temperature must be positive, not {temperature}");
     let begin = model.tokenizer.bos().context("the model names no token that begins a text")?;
     ensure!(sequences > 0 && length > 0, "there is nothing to write");
     ensure!(length <= tables.positions(), "the RoPE tables end at position {}", tables.positions());
@@ -45,7 +59,7 @@ pub fn write(
         let vocabulary = logits.dim(1)?;
         let draws: Vec<f32> = (0..sequences).map(|_| rng.random()).collect();
         let rows = to_vec(&logits)?;
-        let next: Vec<u32> = rows.par_chunks(vocabulary).zip(&draws).map(|(row, &draw)| drawn(row, draw)).collect();
+        let next: Vec<u32> = rows.par_chunks(vocabulary).zip(&draws).map(|(row, &draw)| drawn(row, temperature, draw)).collect();
         texts.iter_mut().zip(next).for_each(|(text, token)| text.push(token));
         done();
     }
@@ -53,12 +67,12 @@ pub fn write(
 }
 
 /// The token at `draw` (in 0..1) of the distribution that `logits` describe.
-fn drawn(logits: &[f32], draw: f32) -> u32 {
+fn drawn(logits: &[f32], temperature: f32, draw: f32) -> u32 {
     let largest = logits.iter().fold(f32::NEG_INFINITY, |most, &logit| most.max(logit));
-    let total: f64 = logits.iter().map(|&logit| f64::from((logit - largest).exp())).sum();
+    let total: f64 = logits.iter().map(|&logit| f64::from(((logit - largest) / temperature).exp())).sum();
     let mut left = f64::from(draw) * total;
     for (token, &logit) in logits.iter().enumerate() {
-        left -= f64::from((logit - largest).exp());
+        left -= f64::from(((logit - largest) / temperature).exp());
         if left < 0.0 {
             return token as u32;
         }
