@@ -1,0 +1,4 @@
+//! Recovery of converted models: the student, whose attention is latent, learns from the original.
+#![deny(missing_docs)]
+
+pub mod ops;
