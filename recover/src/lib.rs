@@ -2,3 +2,9 @@
 #![deny(missing_docs)]
 
 pub mod ops;
+
+pub mod frame;
+pub mod original;
+pub mod step;
+pub mod student;
+pub mod weight;
