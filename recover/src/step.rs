@@ -43,6 +43,16 @@ struct Kept {
 pub struct Gradients(HashMap<TensorId, Tensor>);
 
 impl Gradients {
+    /// Those of the given variables.
+    ///
+    /// # Errors
+    /// None that input can cause.
+    pub fn of(mut store: GradStore, variables: &[(String, Tensor)]) -> Result<Self> {
+        let mut gradients = Self::default();
+        gradients.add(&mut store, variables)?;
+        Ok(gradients)
+    }
+
     fn add(&mut self, store: &mut GradStore, variables: &[(String, Tensor)]) -> Result<()> {
         for (_, variable) in variables {
             let Some(gradient) = store.remove(variable) else { continue };

@@ -57,6 +57,8 @@ struct Layer {
     ups: [Option<Weight>; 2],
     output: Weight,
     biases: [Option<Tensor>; 7],
+    /// Which biases are there but have no numbers, as those of a part without rows.
+    empty: [bool; 7],
 }
 
 impl Layer {
@@ -89,13 +91,24 @@ impl Layer {
         ];
         let ups = [weight("up_key", &weights.up_key)?, weight("up_value", &weights.up_value)?];
         let output = weight("output", &weights.output.weight)?.context("the output projection has no rows")?;
-        let bias = |bias: &Option<Vec<f32>>| -> Result<Option<Tensor>> {
-            let bias = bias.clone().filter(|bias| !bias.is_empty()).map(vector).transpose()?;
-            match training {
-                Training::Full => bias.as_ref().map(variable).transpose(),
-                Training::Frozen | Training::LowRank(_) => Ok(bias),
-            }
-        };
+        let given = [
+            &weights.query_rope.bias,
+            &weights.query_nope.bias,
+            &weights.key_rope.bias,
+            &weights.down.bias,
+            &weights.latent_bias,
+            &weights.value_bias,
+            &weights.output.bias,
+        ];
+        let mut biases = [const { None }; 7];
+        for (bias, given) in biases.iter_mut().zip(given) {
+            let numbers = given.clone().filter(|bias| !bias.is_empty()).map(vector).transpose()?;
+            *bias = match training {
+                Training::Full => numbers.as_ref().map(variable).transpose()?,
+                Training::Frozen | Training::LowRank(_) => numbers,
+            };
+        }
+        let empty = given.map(|bias| bias.as_ref().is_some_and(Vec::is_empty));
         Ok(Self {
             geometry: g,
             frequencies: weights.frequencies.clone(),
@@ -106,15 +119,8 @@ impl Layer {
             inputs,
             ups,
             output,
-            biases: [
-                bias(&weights.query_rope.bias)?,
-                bias(&weights.query_nope.bias)?,
-                bias(&weights.key_rope.bias)?,
-                bias(&weights.down.bias)?,
-                bias(&weights.latent_bias)?,
-                bias(&weights.value_bias)?,
-                bias(&weights.output.bias)?,
-            ],
+            biases,
+            empty,
         })
     }
 
@@ -189,7 +195,10 @@ impl Layer {
             let (rows, cols) = weight.dims2()?;
             Ok(Matrix::new(rows, cols, weight.flatten_all()?.to_vec1()?)?)
         };
-        let bias = |index: usize| self.biases[index].as_ref().map(|bias| bias.to_vec1()).transpose();
+        let bias = |index: usize| match (&self.biases[index], self.empty[index]) {
+            (Some(bias), _) => bias.to_vec1().map(Some),
+            (None, empty) => Ok(empty.then(Vec::new)),
+        };
         let input = |index: usize| -> Result<Linear> {
             Ok(Linear { weight: matrix(self.inputs[index].as_ref(), self.hidden)?, bias: bias(index)? })
         };

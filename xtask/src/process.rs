@@ -38,6 +38,17 @@ pub fn run_inspected(command: &mut Command, mut inspect: impl FnMut(&str)) -> Re
     Ok(child.wait()?.success())
 }
 
+/// Major and minor version of the compiler that cargo would use.
+pub fn rust_version() -> Result<(u32, u32)> {
+    let line = output(Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("--version"))?;
+    let version = line.split(' ').nth(1).unwrap_or_default();
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => anyhow::bail!("`rustc --version` says {line:?}"),
+    }
+}
+
 /// Formats Rust source as `cargo fmt` does.
 pub fn format(source: &str) -> Result<String> {
     let mut command = Command::new("rustfmt");
