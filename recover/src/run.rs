@@ -25,11 +25,12 @@ use crate::train::{Ended, Parts, Run};
 /// Windows of the training text that calibrate a conversion made here, at most.
 const CALIBRATION_WINDOWS: usize = 16;
 
-/// Converts, trains, evaluates and writes as the arguments say. `stop` is looked at after each step.
+/// Converts, trains, evaluates and writes as the arguments say. `stop` is looked at after each step; the result says
+/// whether it ended the run.
 ///
 /// # Errors
 /// Whatever is wrong with the arguments, the files they name, or the training.
-pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<()> {
+pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
     let options = arguments.options()?;
     if let Some(directory) = &arguments.save {
         ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
@@ -105,7 +106,7 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(ended)
 }
 
 /// The tokens of a file.

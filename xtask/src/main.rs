@@ -104,7 +104,8 @@ fn needs_no_model(argument: &String) -> bool {
     argument == "--model" || argument.starts_with("--model=") || ["--help", "-h"].contains(&argument.as_str())
 }
 
-/// Builds and runs the training, on the downloaded model unless the arguments name another.
+/// Builds and runs the training, on the downloaded model unless the arguments name another. Does not return: the
+/// program's exit status is the task's.
 fn recover(arguments: &[String]) -> Result<()> {
     let mut command = process::cargo(["run", "--release", "--package", "latent-attention-recover"]);
     // Training runs no kernels of ours.
@@ -116,9 +117,7 @@ fn recover(arguments: &[String]) -> Result<()> {
     if !arguments.iter().any(needs_no_model) {
         command.arg("--model").arg(setup::model()?);
     }
-    // As in a shell: the program itself catches Ctrl-C and says how it ends, and its exit status is the task's.
-    let status = command.args(arguments).status()?;
-    std::process::exit(status.code().unwrap_or(2))
+    process::become_program(command.args(arguments))
 }
 
 /// Builds and runs the validation with its kernels, which checking a dump does without. Does not return: the program's

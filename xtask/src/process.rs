@@ -25,6 +25,22 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Lets a program take this one's place, where the system can: Ctrl-C then ends what the program wants ended, and not a
+/// parent that it leaves behind. Otherwise runs it, and ends with its exit status.
+pub fn become_program(command: &mut Command) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let why = command.exec();
+        Err(why).with_context(|| format!("cannot start {command:?}"))
+    }
+    #[cfg(not(unix))]
+    {
+        let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+        std::process::exit(status.code().unwrap_or(2))
+    }
+}
+
 /// Runs a program and hands each line of its output to `inspect` after printing it. Returns whether it succeeded.
 pub fn run_inspected(command: &mut Command, mut inspect: impl FnMut(&str)) -> Result<bool> {
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
