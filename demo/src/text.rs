@@ -10,6 +10,12 @@ use latent_attention_lm::model::Model;
 /// Three essays, written for this project.
 const BUILT_IN: &str = include_str!("../assets/text.txt");
 
+/// The built-in text: the part that calibrates and the part that evaluates.
+#[must_use]
+pub fn built_in() -> (&'static str, &'static str) {
+    cut(BUILT_IN)
+}
+
 /// Tokens of the two parts of a text.
 pub struct Text {
     /// What the conversion may look at, as far as the text goes.

@@ -37,13 +37,8 @@ impl Model {
     /// # Errors
     /// If a file is missing or malformed, or holds a model that is not known here.
     pub fn open(path: &Path) -> Result<Self> {
-        let checkpoint = load::open(path)?;
+        let (checkpoint, tokenizer) = open_parts(path)?;
         let config = checkpoint.config();
-        let tokenizer = match checkpoint.tokenizer() {
-            Some(vocabulary) => Tokenizer::from_gguf(vocabulary)?,
-            None if path.is_dir() => Tokenizer::from_directory(path, config.bos, &config.eos)?,
-            None => bail!("{} carries no tokenizer", path.display()),
-        };
         let progress = bar("Reading the model", 2 * config.layers, "parts");
         let blocks = progress.wrap_iter(0..config.layers).map(|layer| Ok(checkpoint.block(layer)?));
         let (embedding, head) = (checkpoint.embedding()?, checkpoint.lm_head()?);
@@ -67,7 +62,26 @@ impl Model {
     }
 }
 
-fn read_attention(checkpoint: &Checkpoint, done: impl Fn()) -> Result<Layers> {
+/// Opens a GGUF file or a Hugging Face directory and its tokenizer, and reads no weights yet.
+///
+/// # Errors
+/// As [`Model::open`].
+pub fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
+    let checkpoint = load::open(path)?;
+    let config = checkpoint.config();
+    let tokenizer = match checkpoint.tokenizer() {
+        Some(vocabulary) => Tokenizer::from_gguf(vocabulary)?,
+        None if path.is_dir() => Tokenizer::from_directory(path, config.bos, &config.eos)?,
+        None => bail!("{} carries no tokenizer", path.display()),
+    };
+    Ok((checkpoint, tokenizer))
+}
+
+/// Reads the attention of all layers; `done` is called after each.
+///
+/// # Errors
+/// If a tensor is missing or malformed, or the layers are not all of one kind.
+pub fn read_attention(checkpoint: &Checkpoint, done: impl Fn()) -> Result<Layers> {
     let (mut dense, mut latent) = (Vec::new(), Vec::new());
     for layer in 0..checkpoint.config().layers {
         match checkpoint.attention(layer).with_context(|| format!("attention of layer {layer}"))? {

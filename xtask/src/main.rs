@@ -39,6 +39,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Train a converted model to say what the original says, reading from its int4 cache
+    #[command(disable_help_flag = true)]
+    Recover {
+        /// Passed on to the program; `cargo xtask recover --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run every operation against the f64 reference, on a GPU or the simulator; dump inputs and outputs, or check a dump
     #[command(disable_help_flag = true)]
     Validate {
@@ -68,6 +75,7 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Setup => setup::everything(),
         Task::Demo { arguments } => demo(&arguments),
+        Task::Recover { arguments } => recover(&arguments),
         Task::Bindings => BINDINGS.write().and_then(|()| HEADER.write()),
         Task::Capi => capi::build().map(|_| ()),
         Task::Validate { arguments } => validate(&arguments),
@@ -85,13 +93,31 @@ fn demo(arguments: &[String]) -> Result<()> {
         // The simulator runs PTX, which is always made; machine code for every GPU would only take time.
         command.env("CUDA_COMPUTE_CAP", "80");
     }
-    let needs_no_model = |argument: &String| {
-        argument == "--model" || argument.starts_with("--model=") || ["--help", "-h"].contains(&argument.as_str())
-    };
     if !arguments.iter().any(needs_no_model) {
         command.arg("--model").arg(setup::model()?);
     }
     process::run(command.args(arguments))
+}
+
+/// Whether an argument names a model, or asks for no more than help.
+fn needs_no_model(argument: &String) -> bool {
+    argument == "--model" || argument.starts_with("--model=") || ["--help", "-h"].contains(&argument.as_str())
+}
+
+/// Builds and runs the training, on the downloaded model unless the arguments name another. Does not return: the
+/// program's exit status is the task's.
+fn recover(arguments: &[String]) -> Result<()> {
+    let mut command = process::cargo(["run", "--release", "--package", "latent-attention-recover"]);
+    // Training runs no kernels of ours.
+    command.env("DOCS_RS", "1");
+    if cfg!(target_arch = "x86_64") && process::rust_version()? >= (1, 89) {
+        command.args(["--features", "avx512"]);
+    }
+    command.arg("--");
+    if !arguments.iter().any(needs_no_model) {
+        command.arg("--model").arg(setup::model()?);
+    }
+    process::become_program(command.args(arguments))
 }
 
 /// Builds and runs the validation with its kernels, which checking a dump does without. Does not return: the program's

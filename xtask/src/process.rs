@@ -25,6 +25,22 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Lets a program take this one's place, where the system can: Ctrl-C then ends what the program wants ended, and not a
+/// parent that it leaves behind. Otherwise runs it, and ends with its exit status.
+pub fn become_program(command: &mut Command) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let why = command.exec();
+        Err(why).with_context(|| format!("cannot start {command:?}"))
+    }
+    #[cfg(not(unix))]
+    {
+        let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+        std::process::exit(status.code().unwrap_or(2))
+    }
+}
+
 /// Runs a program and hands each line of its output to `inspect` after printing it. Returns whether it succeeded.
 pub fn run_inspected(command: &mut Command, mut inspect: impl FnMut(&str)) -> Result<bool> {
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
@@ -36,6 +52,17 @@ pub fn run_inspected(command: &mut Command, mut inspect: impl FnMut(&str)) -> Re
         }
     }
     Ok(child.wait()?.success())
+}
+
+/// Major and minor version of the compiler that cargo would use.
+pub fn rust_version() -> Result<(u32, u32)> {
+    let line = output(Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("--version"))?;
+    let version = line.split(' ').nth(1).unwrap_or_default();
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => anyhow::bail!("`rustc --version` says {line:?}"),
+    }
 }
 
 /// Formats Rust source as `cargo fmt` does.

@@ -1,0 +1,163 @@
+//! What the command line can say.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+
+use crate::adamw::AdamWOptions;
+use crate::student::Mode;
+use crate::train::{Cache, Options, Output};
+
+/// Train a model with latent attention to say what the original says, reading from its 4-bit cache
+///
+/// Writes into --out a checkpoint from which --resume goes on to the bit, a log (log.jsonl) and its drawing (loss.svg).
+/// Ctrl-C finishes the step, writes a checkpoint and ends; a second Ctrl-C ends at once.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cargo xtask recover")]
+pub struct Arguments {
+    /// The original: a GGUF file, or a directory with config.json, *.safetensors and tokenizer.json. Without this option
+    /// xtask downloads SmolLM2-135M
+    #[arg(long, value_name = "PATH")]
+    pub model: PathBuf,
+    /// Directory with the converted model, as `cargo xtask demo --save` writes it; without it the original is converted
+    /// here, calibrated on the training text
+    #[arg(long, value_name = "DIR")]
+    pub layers: Option<PathBuf>,
+    /// Rotated dimensions per head of a conversion made here [default: an eighth of the head]
+    #[arg(long, value_name = "R", conflicts_with = "layers")]
+    pub rope_dim: Option<usize>,
+    /// Dimensions of the latent of a conversion made here [default: half a head for each KV head]
+    #[arg(long, value_name = "L", conflicts_with = "layers")]
+    pub latent_rank: Option<usize>,
+    /// Text to train on
+    #[arg(long, value_name = "PATH")]
+    pub text: PathBuf,
+    /// Text to evaluate on, which must not overlap the other [default: an essay that comes with the demo]
+    #[arg(long, value_name = "PATH")]
+    pub evaluation: Option<PathBuf>,
+    /// Tokens to evaluate on, at most
+    #[arg(long, value_name = "N", default_value_t = 768)]
+    pub evaluation_tokens: usize,
+    /// Folder for checkpoint, log and drawing
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on from the checkpoint in --out; the other options must be as they were
+    #[arg(long)]
+    pub resume: bool,
+    /// Write the trained model in MHA2MLA's layout when all steps are made
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// What is trained
+    #[arg(long, value_enum, default_value_t = Trained::Attention)]
+    pub mode: Trained,
+    /// Rank of the additions of --mode lora
+    #[arg(long, value_name = "R", default_value_t = 16)]
+    pub rank: usize,
+    /// Steps in all
+    #[arg(long, value_name = "N", default_value_t = Options::default().steps)]
+    pub steps: u64,
+    /// Sequences per step
+    #[arg(long, value_name = "N", default_value_t = Options::default().batch)]
+    pub batch: usize,
+    /// Tokens per sequence
+    #[arg(long, value_name = "N", default_value_t = Options::default().sequence)]
+    pub sequence: usize,
+    /// Tokens of a sequence whose predictions are compared
+    #[arg(long, value_name = "N", default_value_t = Options::default().positions)]
+    pub positions: usize,
+    /// Peak of the learning rate
+    #[arg(long, value_name = "X", default_value_t = Options::default().rate)]
+    pub rate: f64,
+    /// Steps until the learning rate has its peak
+    #[arg(long, value_name = "N", default_value_t = Options::default().warmup)]
+    pub warmup: u64,
+    /// Share of a matrix that decays in each step, times the learning rate
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub weight_decay: f64,
+    /// Gradients of a larger norm are scaled down to this
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub clip: f64,
+    /// The cache in the loop
+    #[arg(long, value_enum, default_value_t = Cache::Int4)]
+    pub cache: Cache,
+    /// Order of the text, choice of compared positions, first values of additions
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Steps between evaluations; 0: before and after only
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub evaluate_every: u64,
+    /// Steps between checkpoints; 0: at the end only
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub checkpoint_every: u64,
+    /// Gradient checkpointing: a fifth slower, and memory for the activations of one block instead of all
+    #[arg(long)]
+    pub recompute: bool,
+}
+
+/// What is trained, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Trained {
+    /// The weights of the attention
+    Attention,
+    /// Low-rank additions to them
+    Lora,
+    /// The whole model
+    Everything,
+}
+
+impl Arguments {
+    /// What decides the outcome.
+    ///
+    /// # Errors
+    /// If the rank is 0.
+    pub fn options(&self) -> Result<Options> {
+        ensure!(self.rank > 0, "--rank must be at least 1");
+        let mode = match self.mode {
+            Trained::Attention => Mode::Attention,
+            Trained::Lora => Mode::LowRank { rank: self.rank },
+            Trained::Everything => Mode::Everything,
+        };
+        Ok(Options {
+            mode,
+            steps: self.steps,
+            batch: self.batch,
+            sequence: self.sequence,
+            positions: self.positions,
+            rate: self.rate,
+            warmup: self.warmup,
+            optimiser: AdamWOptions { weight_decay: self.weight_decay, clip: self.clip, ..AdamWOptions::default() },
+            cache: self.cache,
+            seed: self.seed,
+            ..Options::default()
+        })
+    }
+
+    /// What does not.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        Output {
+            folder: self.out.clone(),
+            evaluate_every: self.evaluate_every,
+            checkpoint_every: self.checkpoint_every,
+            recompute: self.recompute,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_the_librarys() {
+        let parse = |more: &[&str]| {
+            Arguments::try_parse_from([&["recover", "--model", "m", "--text", "t", "--out", "o"], more].concat())
+        };
+        assert_eq!(parse(&[]).unwrap().options().unwrap(), Options::default());
+        let lora = parse(&["--mode", "lora", "--rank", "3", "--cache", "bf16"]).unwrap().options().unwrap();
+        assert_eq!((lora.mode, lora.cache), (Mode::LowRank { rank: 3 }, Cache::Bf16));
+        assert!(parse(&["--rank", "0"]).unwrap().options().is_err());
+        assert!(parse(&["--layers", "d", "--rope-dim", "8"]).is_err());
+    }
+}
