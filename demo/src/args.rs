@@ -17,10 +17,14 @@ pub struct Arguments {
     /// calibrate, the rest evaluates
     #[arg(long, value_name = "PATH")]
     pub text: Option<PathBuf>,
+    /// Further text to calibrate and to learn from. xtask names a novel that comes with a package of the workspace's
+    /// lock file
+    #[arg(long, value_name = "PATH")]
+    pub more_text: Option<PathBuf>,
     /// Tokens to evaluate on, at most
     #[arg(long, value_name = "N", default_value_t = 768, value_parser = at_least::<2>)]
     pub tokens: usize,
-    /// Tokens to calibrate on. What the text does not have of them the model writes itself
+    /// Tokens to calibrate on. What the texts do not have of them the model writes itself
     #[arg(long, value_name = "N", default_value_t = 20480, value_parser = at_least::<1>)]
     pub calibration_tokens: usize,
     /// Which pairs of dimensions of a head MHA2MLA's recipe leaves rotated
@@ -37,6 +41,9 @@ pub struct Arguments {
     /// Subtract the latent's mean over the calibration text in MHA2MLA's recipe before it is cached
     #[arg(long)]
     pub centre: bool,
+    /// Steps of recovery, each on 1024 tokens of the texts that calibrate; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    pub recover: u64,
     /// Text that the models continue, the converted ones from their int4 caches
     #[arg(long, value_name = "TEXT", default_value = "The harbour master looked out over the water and")]
     pub prompt: String,
@@ -46,7 +53,8 @@ pub struct Arguments {
     /// Draw error and perplexity against bytes
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
-    /// Write the model with a shared key and five sixteenths of the cached numbers, in DeepSeek's layout
+    /// Write the model with a shared key and five sixteenths of the cached numbers, recovered unless --recover is 0, in
+    /// DeepSeek's layout
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
     /// Write the model of MHA2MLA's recipe with as many cached numbers, in its layout

@@ -9,7 +9,7 @@ pub mod generate;
 pub mod kernels;
 pub mod latent;
 pub mod plot;
+pub mod recovery;
 pub mod run;
 pub mod table;
-pub mod text;
 pub mod variants;

@@ -13,8 +13,8 @@ use latent_attention_lm::conversion::{ModelOptions, convert_model};
 use latent_attention_lm::dense::DenseSteps;
 use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::{Layers, Model};
-use latent_attention_lm::own_text::{self, Writing};
 use latent_attention_lm::progress::bar;
+use latent_attention_lm::text::{Text, sequences, without_beginnings};
 use latent_attention_lm::transformer::AttentionStep;
 
 use crate::args::Arguments;
@@ -24,16 +24,12 @@ use crate::evaluate::{Original, measure};
 use crate::generate::continue_text;
 use crate::latent::LatentSteps;
 use crate::plot;
+use crate::recovery::Recovery;
 use crate::table::{Row, Table};
-use crate::text::Text;
 use crate::variants::{FORMATS, MAIN, Recipe, full_rank, mha2mla_sizes, sizes};
 
-/// Tokens of a sequence of calibration text, and of one that the model writes.
-const SEQUENCE: usize = 512;
-const WRITTEN_SEQUENCE: usize = 256;
-
-/// Temperature at which the model writes.
-const TEMPERATURE: f32 = 0.8;
+/// Tokens that the recipe of MHA2MLA is calibrated on: averages, which need no more.
+const RECIPE_TOKENS: usize = 2048;
 
 /// Loads, converts, evaluates, prints, draws, saves and generates as the arguments say.
 ///
@@ -41,7 +37,8 @@ const TEMPERATURE: f32 = 0.8;
 /// Whatever is wrong with the arguments or the files they name.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let model = Model::open(&arguments.model)?;
-    let text = Text::prepare(arguments, &model)?;
+    let (given, more) = (arguments.text.as_deref(), arguments.more_text.as_deref());
+    let text = Text::prepare(given, more, &model, arguments.tokens)?;
     let prompt_tokens = model.begun(&model.tokenizer.encode(&arguments.prompt)?).len();
     ensure!(arguments.generate == 0 || prompt_tokens > 0, "the prompt is empty");
     // One table and one cache size serve everything that is run.
@@ -94,10 +91,10 @@ impl Bench<'_> {
             difference: None,
         });
 
-        let text = self.calibration(layers)?;
+        let tokens = self.arguments.calibration_tokens;
+        let text = sequences(self.model, layers, &self.tables, &self.text.calibration, tokens)?;
         let calibrations = {
-            // The recipe's own calibration needs no more than the demo's text has.
-            let tokens: Vec<u32> = text.iter().flat_map(|sequence| &sequence[1..]).copied().take(2048).collect();
+            let tokens: Vec<u32> = text.concat().into_iter().take(RECIPE_TOKENS).collect();
             calibrate(self.model, layers, &self.tables, &tokens)?
         };
         let recipe = |rope_dim: usize, latent_rank: usize, name: &str| {
@@ -124,31 +121,30 @@ impl Bench<'_> {
         for converted in &all {
             self.add_rows(&mut table, Recipe::SharedKey, converted, Some(&original))?;
         }
-        self.report(&table)?;
-
         let main_mha2mla = main_mha2mla.context("no size was converted")?;
         let main = all.get(MAIN).context("no size was converted")?;
-        self.save(main, &main_mha2mla)?;
+        let recovered = match self.arguments.recover {
+            0 => None,
+            steps => {
+                let evaluation = &self.text.evaluation;
+                let recovery = Recovery { model: self.model, dense: layers, tables: &self.tables, evaluation };
+                // All of the text that was given, unless the model had to write some.
+                let text = match self.text.calibration.len() >= tokens {
+                    true => self.text.calibration.clone(),
+                    false => without_beginnings(&text, self.model.tokenizer.bos()),
+                };
+                Some(recovery.run(main, &text, steps)?)
+            }
+        };
+        if let Some(recovered) = &recovered {
+            self.add_rows(&mut table, Recipe::Recovered, recovered, Some(&original))?;
+        }
+        self.report(&table)?;
+        self.save(recovered.as_deref().unwrap_or(main), &main_mha2mla)?;
         self.generate("original, bf16 cache", &mut attention)?;
         self.generate_latent(Recipe::Mha2mla, &main_mha2mla)?;
-        self.generate_latent(Recipe::SharedKey, main)
-    }
-
-    /// The text to calibrate on, in sequences that begin as texts do for the model: what was given, and what is missing
-    /// written by the model.
-    fn calibration(&self, layers: &[DenseAttention]) -> Result<Vec<Vec<u32>>> {
-        let given = self.text.calibration.chunks(SEQUENCE - 1).map(|piece| self.model.begun(piece));
-        let mut sequences: Vec<Vec<u32>> = given.collect();
-        let missing = self.arguments.calibration_tokens.saturating_sub(self.text.calibration.len());
-        if missing > 0 && self.model.tokenizer.bos().is_some() {
-            let progress = bar("Writing text to calibrate on", WRITTEN_SEQUENCE - 1, "tokens of each sequence");
-            let sequences = missing.div_ceil(WRITTEN_SEQUENCE);
-            let writing = Writing { sequences, length: WRITTEN_SEQUENCE, temperature: TEMPERATURE, seed: 0 };
-            let written = own_text::write(self.model, layers, &self.tables, writing, || progress.inc(1))?;
-            progress.finish_and_clear();
-            sequences.extend(written);
-        }
-        Ok(sequences)
+        self.generate_latent(Recipe::SharedKey, main)?;
+        recovered.map_or(Ok(()), |recovered| self.generate_latent(Recipe::Recovered, &recovered))
     }
 
     /// A model whose attention is latent already: the two number formats.
@@ -247,10 +243,11 @@ impl Bench<'_> {
         };
         if let Some(directory) = &self.arguments.save {
             save_shared_key(directory, checkpoint, checkpoint, shared_key)?;
-            done(directory, Recipe::SharedKey)?;
+            let recovered = self.arguments.recover > 0;
+            done(directory, if recovered { Recipe::Recovered } else { Recipe::SharedKey })?;
         }
         if let Some(directory) = &self.arguments.save_mha2mla {
-            save_mha2mla(directory, checkpoint, mha2mla)?;
+            save_mha2mla(directory, checkpoint, checkpoint, mha2mla)?;
             done(directory, Recipe::Mha2mla)?;
         }
         Ok(())

@@ -25,13 +25,13 @@ fn saved_conversions_are_evaluated_as_they_were() {
     let (ours, theirs, plot) = (path("shared-key"), path("mha2mla"), path("plot.svg"));
     let short = ["--tokens", "48", "--generate", "4"];
     let paths = ["--save", ours.to_str().unwrap(), "--save-mha2mla", theirs.to_str().unwrap()];
-    let more = ["--plot", plot.to_str().unwrap(), "--calibration-tokens", "320"];
+    let more = ["--plot", plot.to_str().unwrap(), "--calibration-tokens", "320", "--recover", "1"];
     let first = demo(Path::new(&model), &[&short[..], &paths, &more].concat());
     let first_text = String::from_utf8(first.stdout).unwrap();
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     assert!(std::fs::read_to_string(plot).unwrap().contains("</svg>"));
 
-    for (saved, name) in [(ours, "shared key"), (theirs, "MHA2MLA's recipe")] {
+    for (saved, name) in [(ours, "shared key, recovered"), (theirs, "MHA2MLA's recipe")] {
         let again = demo(&saved, &short);
         let again_text = String::from_utf8(again.stdout).unwrap();
         assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));

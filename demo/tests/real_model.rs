@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use latent_attention::cache::{CacheFormat, Group, LatentFormat, RangeSetting, RopeFormat, quantize};
+use latent_attention::convert::shared_key::{Sampling, Survey};
 use latent_attention::convert::{Basis, Calibration, ConvertOptions, convert};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
@@ -15,11 +16,12 @@ use latent_attention_demo::engine::Engine;
 use latent_attention_demo::evaluate::measure;
 use latent_attention_demo::latent::LatentSteps;
 use latent_attention_lm::dense::DenseSteps;
+use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::{Layers, Model};
 use latent_attention_lm::transformer::{AttentionStep, Observed};
 
 /// The demo's own text: its first part calibrates, its last part is evaluated.
-const TEXT: &str = include_str!("../assets/text.txt");
+const TEXT: &str = include_str!("../../lm/assets/text.txt");
 const CALIBRATION_TOKENS: usize = 1536;
 const TOKENS: usize = 384;
 const POSITIONS: usize = 1024;
@@ -78,6 +80,64 @@ fn a_full_rank_conversion_has_the_perplexity_of_the_original() {
     // Both caches round to bf16 (2^-9 of each value), but in other coordinates.
     approx::assert_relative_eq!(original, latent, max_relative = 5e-3);
     assert!((10.0..100.0).contains(&original), "perplexity {original} is not that of a trained model");
+}
+
+#[test]
+fn products_over_the_caches_numbers_are_what_the_reference_computes() {
+    let sample = sample();
+    let inputs = inputs(sample, 9);
+    let layer = &sample.dense()[9];
+    let frequencies = &sample.model.checkpoint.config().inverse_frequencies;
+    let text = vec![inputs.clone()];
+    let survey = Survey::new(layer, frequencies, &text, &Sampling::default()).unwrap();
+    let shared_key = survey.choose(&text, 24, 96).unwrap().attention(&text).unwrap();
+    let mha2mla = convert(layer, &ConvertOptions::new(8, 96), Some(&sample.calibrations[9])).unwrap();
+    for converted in [shared_key, mha2mla] {
+        for format in [CacheFormat::BF16, CacheFormat::INT4] {
+            let layer = std::slice::from_ref(&converted);
+            let mut products = LatentProducts::new(layer, &sample.tables, Some(format)).unwrap();
+            let mut reference = LatentSteps::new(layer, &sample.tables, format, POSITIONS, &Engine::Reference).unwrap();
+            let (mut got, mut expected) = (Vec::new(), Vec::new());
+            for part in [0..40, 40..41, 41..96] {
+                let tokens = &inputs[part.start * 576..part.end * 576];
+                got.extend(products.forward(0, tokens, part.clone()).unwrap());
+                expected.extend(reference.forward(0, tokens, part).unwrap());
+            }
+            let largest = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
+            for (a, b) in got.iter().zip(&expected) {
+                // One sums in f32, the other in f64.
+                assert!((a - b).abs() < 1e-4 * largest, "{a} {b} of {largest}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shared_key_loses_less_than_mha2mlas_recipe_at_equal_cached_numbers() {
+    let sample = sample();
+    let frequencies = &sample.model.checkpoint.config().inverse_frequencies;
+    for index in [2, 15, 27] {
+        let (layer, inputs) = (&sample.dense()[index], inputs(sample, index));
+        // The first two thirds calibrate, the others judge.
+        let (seen, unseen) = inputs.split_at(256 * 576);
+        let text = vec![seen.to_vec()];
+        let survey = Survey::new(layer, frequencies, &text, &Sampling::default()).unwrap();
+        let ours = survey.choose(&text, 24, 96).unwrap().attention(&text).unwrap();
+        let options = ConvertOptions::new(8, 96).with_whiten(true);
+        let theirs = convert(layer, &options, Some(&sample.calibrations[index])).unwrap();
+        let mut original = DenseSteps::new(std::slice::from_ref(layer), &sample.tables).unwrap();
+        let expected = original.forward(0, unseen, 0..128).unwrap();
+        let error = |converted: &LatentAttention| {
+            let layer = std::slice::from_ref(converted);
+            let mut attention = LatentProducts::new(layer, &sample.tables, Some(CacheFormat::INT4)).unwrap();
+            let got = attention.forward(0, unseen, 0..128).unwrap();
+            let square = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>();
+            let lost = square(&mut got.iter().zip(&expected).map(|(a, b)| a - b));
+            (lost / square(&mut expected.iter().copied())).sqrt()
+        };
+        let (ours, theirs) = (error(&ours), error(&theirs));
+        assert!(ours < 0.8 * theirs, "layer {index}: {ours} against {theirs}");
+    }
 }
 
 /// The normed inputs of one layer's attention in the original model, `[tokens, hidden]`.

@@ -9,5 +9,6 @@ pub mod model;
 pub mod own_text;
 pub mod progress;
 pub mod tensors;
+pub mod text;
 pub mod tokenizer;
 pub mod transformer;

@@ -59,7 +59,8 @@ pub fn write(
         let vocabulary = logits.dim(1)?;
         let draws: Vec<f32> = (0..sequences).map(|_| rng.random()).collect();
         let rows = to_vec(&logits)?;
-        let next: Vec<u32> = rows.par_chunks(vocabulary).zip(&draws).map(|(row, &draw)| drawn(row, temperature, draw)).collect();
+        let next: Vec<u32> =
+            rows.par_chunks(vocabulary).zip(&draws).map(|(row, &draw)| drawn(row, temperature, draw)).collect();
         texts.iter_mut().zip(next).for_each(|(text, token)| text.push(token));
         done();
     }
@@ -152,5 +153,21 @@ impl Writer {
         outputs.par_chunks_mut(d).enumerate().for_each(of_head);
         let width = self.query_heads * d;
         self.output.apply(&to_tensor(&outputs, outputs.len() / width, width)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_drawn_as_often_as_the_distribution_says() {
+        let logits = [0.5f32.ln(), 0.125f32.ln(), 0.375f32.ln()];
+        let draws = |temperature| (0..1000).map(move |i| drawn(&logits, temperature, (i as f32 + 0.5) / 1000.0));
+        let count = |temperature, token| draws(temperature).filter(|&drawn| drawn == token).count();
+        assert_eq!([count(1.0, 0), count(1.0, 1), count(1.0, 2)], [500, 125, 375]);
+        // Half the temperature squares the probabilities: 16, 1 and 9 of 26.
+        assert_eq!([count(0.5, 0), count(0.5, 1), count(0.5, 2)], [615, 39, 346]);
+        assert_eq!(drawn(&logits, 1.0, 1.0), 2);
     }
 }

@@ -24,15 +24,20 @@ pub struct Arguments {
     /// here, calibrated on the training text
     #[arg(long, value_name = "DIR")]
     pub layers: Option<PathBuf>,
-    /// Rotated dimensions per head of a conversion made here [default: an eighth of the head]
+    /// Rotated dimensions of the shared key of a conversion made here [default: a sixteenth of the original's cached
+    /// numbers]
     #[arg(long, value_name = "R", conflicts_with = "layers")]
     pub rope_dim: Option<usize>,
-    /// Dimensions of the latent of a conversion made here [default: half a head for each KV head]
+    /// Dimensions of the latent of a conversion made here [default: a quarter of the original's cached numbers]
     #[arg(long, value_name = "L", conflicts_with = "layers")]
     pub latent_rank: Option<usize>,
-    /// Text to train on
+    /// Text to train on [default: text that the model writes itself]
     #[arg(long, value_name = "PATH")]
-    pub text: PathBuf,
+    pub text: Option<PathBuf>,
+    /// Tokens of the training text that calibrate a conversion made here, at most; without a training text, tokens that the
+    /// model writes
+    #[arg(long, value_name = "N", default_value_t = 20480)]
+    pub calibration_tokens: usize,
     /// Text to evaluate on, which must not overlap the other [default: an essay that comes with the demo]
     #[arg(long, value_name = "PATH")]
     pub evaluation: Option<PathBuf>,
@@ -45,7 +50,7 @@ pub struct Arguments {
     /// Go on from the checkpoint in --out; the other options must be as they were
     #[arg(long)]
     pub resume: bool,
-    /// Write the trained model in MHA2MLA's layout when all steps are made
+    /// Write the trained model when all steps are made: in DeepSeek's layout, or in MHA2MLA's if --layers has that
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
     /// What is trained
@@ -151,9 +156,8 @@ mod tests {
 
     #[test]
     fn defaults_are_the_librarys() {
-        let parse = |more: &[&str]| {
-            Arguments::try_parse_from([&["recover", "--model", "m", "--text", "t", "--out", "o"], more].concat())
-        };
+        let parse =
+            |more: &[&str]| Arguments::try_parse_from([&["recover", "--model", "m", "--out", "o"], more].concat());
         assert_eq!(parse(&[]).unwrap().options().unwrap(), Options::default());
         let lora = parse(&["--mode", "lora", "--rank", "3", "--cache", "bf16"]).unwrap().options().unwrap();
         assert_eq!((lora.mode, lora.cache), (Mode::LowRank { rank: 3 }, Cache::Bf16));

@@ -2,46 +2,29 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use latent_attention::convert::{Calibration, ConvertOptions, convert};
+use anyhow::{Result, bail, ensure};
+use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
-use latent_attention_lm::model::{Layers, read_attention};
+use latent_attention_lm::conversion::{ModelOptions, Sizes, convert_model};
+use latent_attention_lm::model::{Layers, Model, read_attention};
+use latent_attention_lm::progress::bar;
 
-use crate::original::Original;
-
-/// How dense layers are converted.
-#[derive(Clone, Copy, Debug)]
-pub struct Conversion {
-    /// Rotated dimensions that are left of a head.
-    pub rope_dim: usize,
-    /// Dimensions of the latent.
-    pub latent_rank: usize,
-}
-
-/// Converts the original's layers after a look at what they read of `tokens`, each sequence of `sequence` tokens a text of
-/// its own.
+/// Converts the original's layers to one shared key, calibrated on `sequences`.
 ///
 /// # Errors
-/// If the sizes do not fit the model, or there is no whole sequence.
+/// If the sizes do not fit the model, or the text is too short.
 pub fn convert_layers(
-    original: &Original,
+    model: &Model,
     dense: &[DenseAttention],
-    tokens: &[u32],
-    sequence: usize,
-    conversion: Conversion,
+    tables: &RopeTables,
+    sequences: &[Vec<u32>],
+    sizes: Sizes,
 ) -> Result<Vec<LatentAttention>> {
-    let mut calibrations = dense.iter().map(Calibration::new).collect::<latent_attention::Result<Vec<_>>>()?;
-    for tokens in tokens.chunks_exact(sequence) {
-        original.forward(tokens, sequence, |layer, normed, _| {
-            let numbers: Vec<f32> = normed.flatten_all()?.to_vec1()?;
-            Ok(calibrations[layer].observe(&dense[layer], &numbers)?)
-        })?;
-    }
-    let options = ConvertOptions::new(conversion.rope_dim, conversion.latent_rank).with_whiten(true);
-    let layer = |(index, (layer, calibration)): (usize, (&DenseAttention, &Calibration))| {
-        convert(layer, &options, Some(calibration)).with_context(|| format!("converting layer {index}"))
-    };
-    dense.iter().zip(&calibrations).enumerate().map(layer).collect()
+    let progress = bar("Converting to a shared key", dense.len(), "layers");
+    let options = ModelOptions::default();
+    let converted = convert_model(model, dense, tables, sequences, &[sizes], &options, || progress.inc(1))?;
+    progress.finish_and_clear();
+    Ok(converted.into_iter().flatten().collect())
 }
 
 /// Reads the attention of a converted model, as `cargo xtask demo --save` writes it.

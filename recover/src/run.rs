@@ -5,25 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
-use latent_attention::load::save_mha2mla;
+use latent_attention::load::{Checkpoint, save_mha2mla, save_shared_key};
 use latent_attention::weights::LatentAttention;
-use latent_attention_demo::text::built_in;
-use latent_attention_lm::model::{Layers, open_parts, read_attention};
+use latent_attention_lm::conversion::Sizes;
+use latent_attention_lm::model::{Layers, Model};
+use latent_attention_lm::text::{SEQUENCE, built_in, sequences, without_beginnings};
 use latent_attention_lm::tokenizer::Tokenizer;
 
 use crate::args::Arguments;
 use crate::balance::balance;
-use crate::conversion::{Conversion, convert_layers, read_layers};
+use crate::conversion::{convert_layers, read_layers};
 use crate::data::{Windows, refuse_overlap};
 use crate::frame::Frame;
 use crate::held_out::HeldOut;
 use crate::log::Record;
 use crate::original::Original;
-use crate::student::{Mode, Student};
+use crate::student::Student;
 use crate::train::{Ended, Parts, Run};
-
-/// Windows of the training text that calibrate a conversion made here, at most.
-const CALIBRATION_WINDOWS: usize = 16;
 
 /// Converts, trains, evaluates and writes as the arguments say. `stop` is looked at after each step; the result says
 /// whether it ended the run.
@@ -34,45 +32,52 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
     let options = arguments.options()?;
     if let Some(directory) = &arguments.save {
         ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
-        ensure!(
-            options.mode != Mode::Everything,
-            "--save copies everything but attention from the original, so it cannot save what --mode everything trains; \
-             the checkpoint in --out has it"
-        );
     }
-    let (checkpoint, tokenizer) = open_parts(&arguments.model)?;
-    let training = read_text(&arguments.text, &tokenizer, "training")?;
+    let model = Model::open(&arguments.model)?;
+    let Layers::Dense(dense) = &model.attention else {
+        bail!("{} has latent attention already; --model names the original, to learn from", arguments.model.display())
+    };
+    let (config, tokenizer) = (model.checkpoint.config(), &model.tokenizer);
     let mut evaluation = match &arguments.evaluation {
-        Some(path) => read_text(path, &tokenizer, "evaluation")?,
+        Some(path) => read_text(path, tokenizer, "evaluation")?,
         None => tokenizer.encode(built_in().1)?,
     };
     evaluation.truncate(arguments.evaluation_tokens.saturating_sub(usize::from(tokenizer.bos().is_some())));
+    let window = arguments.evaluation_tokens.min(config.max_positions);
+    ensure!(options.sequence <= config.max_positions, "the model was made for {} positions", config.max_positions);
+    let positions = options.sequence.max(window).max(SEQUENCE);
+    let tables = Arc::new(model.rope_tables(positions));
+    let given = match &arguments.text {
+        Some(path) => read_text(path, tokenizer, "training")?,
+        None => Vec::new(),
+    };
+    let sequences = match given.is_empty() {
+        true => {
+            ensure!(tokenizer.bos().is_some(), "the model cannot begin a text of its own; give one with --text");
+            sequences(&model, dense, &tables, &[], arguments.calibration_tokens)?
+        }
+        false => sequences(&model, dense, &tables, &given, arguments.calibration_tokens.min(given.len()))?,
+    };
+    let training = if given.is_empty() { without_beginnings(&sequences, tokenizer.bos()) } else { given };
     refuse_overlap(&training, &evaluation)?;
     let windows = Windows::new(&training, tokenizer.bos(), options.sequence, options.seed)?;
-    let Layers::Dense(dense) = read_attention(&checkpoint, || ())? else {
-        bail!("{} has latent attention already; --model names the original, to learn from", arguments.model.display())
-    };
-    let config = checkpoint.config();
-    let window = arguments.evaluation_tokens.min(config.max_positions);
-    let positions = options.sequence.max(window);
-    ensure!(options.sequence <= config.max_positions, "the model was made for {} positions", config.max_positions);
-    let tables = Arc::new(latent_attention::rope::RopeTables::from_frequencies(&config.inverse_frequencies, positions));
-    let original = Original::new(Frame::read(&checkpoint)?, &dense, &tables)?;
     let layers: Vec<LatentAttention> = match &arguments.layers {
         Some(directory) => read_layers(directory, config.layers)?,
         None => {
-            let conversion = Conversion {
-                rope_dim: arguments.rope_dim.unwrap_or(config.head_dim / 8 / 2 * 2),
-                latent_rank: arguments.latent_rank.unwrap_or(config.kv_heads * config.head_dim / 2),
+            let numbers = 2 * config.kv_heads * config.head_dim;
+            let sizes = Sizes {
+                rope_dim: arguments.rope_dim.unwrap_or(numbers / 16 / 2 * 2),
+                latent_rank: arguments.latent_rank.unwrap_or(numbers / 4),
             };
-            println!(
-                "Converting {} layers: {} rotated dimensions per head, a latent of {}",
-                config.layers, conversion.rope_dim, conversion.latent_rank
-            );
-            let sample = windows.batch(0, windows.count().min(CALIBRATION_WINDOWS), 1).tokens;
-            convert_layers(&original, &dense, &sample, options.sequence, conversion)?
+            convert_layers(&model, dense, &tables, &sequences, sizes)?
         }
     };
+    drop(sequences);
+    // The frame that trains has numbers of its own; those of the conversion are not needed any more.
+    let Model { checkpoint, tokenizer, attention, transformer } = model;
+    drop(transformer);
+    let Layers::Dense(dense) = attention else { bail!("the original's attention is dense") };
+    let original = Original::new(Frame::read(&checkpoint)?, &dense, &tables)?;
     drop(dense);
     let layers: Vec<LatentAttention> = layers.into_iter().map(balance).collect();
     let student = Student::new(original.frame(), &layers, &tables, options.mode, options.seed)?;
@@ -100,13 +105,23 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
         }
         Ended::Finished => {
             if let Some(directory) = &arguments.save {
-                save_mha2mla(directory, &checkpoint, &student.to_layers()?)?;
+                save(directory, &checkpoint, &student)?;
                 tokenizer.save(directory)?;
                 println!("Saved the trained model into {}", directory.display());
             }
         }
     }
     Ok(ended)
+}
+
+/// Writes the student in the layout that its attention fits.
+fn save(directory: &Path, checkpoint: &Checkpoint, student: &Student) -> Result<()> {
+    let layers = student.to_layers()?;
+    match layers.iter().all(|layer| layer.geometry.rope_heads == 1) {
+        true => save_shared_key(directory, checkpoint, student.frame(), &layers)?,
+        false => save_mha2mla(directory, checkpoint, student.frame(), &layers)?,
+    }
+    Ok(())
 }
 
 /// The tokens of a file.

@@ -12,7 +12,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use crate::frame::{Frame, matrix, variable, vector};
-use crate::ops::{Rotation, StoredPart, fake_quantise, latent_attention, linear, rotate};
+use crate::ops::{Rotation, Stored, StoredPart, fake_quantise, latent_attention, linear, rotate};
 use crate::weight::{Training, Weight};
 
 /// Which weights are trained.
@@ -153,8 +153,9 @@ impl Layer {
     fn stored(&self, format: CacheFormat) -> Arc<[StoredPart]> {
         let [q_rope, q_nope, k_rope, latent] = self.input_rows();
         let start = q_rope + q_nope;
-        let rope = StoredPart { columns: start..start + k_rope, stored: format.rope.into() };
-        let latent = StoredPart { columns: rope.columns.end..rope.columns.end + latent, stored: format.latent.into() };
+        let rope = StoredPart { columns: start..start + k_rope, stored: Stored::rope(format) };
+        let latent =
+            StoredPart { columns: rope.columns.end..rope.columns.end + latent, stored: Stored::latent(format) };
         [rope, latent].into()
     }
 

@@ -44,7 +44,7 @@ impl Cache {
         match self {
             Self::Int4 => Some(CacheFormat::INT4),
             Self::Int4Groups => Some(CacheFormat::int4(Group::G32)),
-            Self::Int4Int8 => Some(CacheFormat { latent, rope: RopeFormat::Int8 }),
+            Self::Int4Int8 => Some(CacheFormat::new(latent, RopeFormat::Int8)),
             Self::Bf16 => Some(CacheFormat::BF16),
             Self::None => None,
         }

@@ -21,8 +21,9 @@ pub enum RangeSetting {
 }
 
 impl RangeSetting {
-    /// What is done with a group of so many values, of so many bits each.
-    pub(super) fn of_group(self, values: usize, bits: usize) -> Self {
+    /// What the cache does with a group of so many values, of so many bits each, when it is set to `self`.
+    #[must_use]
+    pub fn of_group(self, values: usize, bits: usize) -> Self {
         if bits == 4 && values >= LEAST_VALUES { self } else { Self::MinMax }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, ModelParts};
 use super::config::{Architecture, ModelConfig};
 use super::mha2mla::FREQUENCY_INDEX;
 use super::output::{Output, Shard};
@@ -13,7 +13,8 @@ use crate::rope::{Pairing, PartialRope};
 use crate::weights::{LatentAttention, Linear, Matrix};
 
 /// Writes `config.json` and f32 safetensors (one shard per layer and one for the rest, with an index) into `dir`,
-/// which is made if it does not exist. Everything but attention is copied from `original`, of any format.
+/// which is made if it does not exist. Everything but attention comes from `parts`, which is `original` itself, of any
+/// format, unless more than the attention was trained.
 ///
 /// [`open`](super::open) reads the same values back, bit for bit. MHA2MLA's own code reads the directory too if the
 /// kept pairs follow from its configuration and the latent is not centred; what it has no place for is added as
@@ -28,12 +29,17 @@ use crate::weights::{LatentAttention, Linear, Matrix};
 /// on the latent, interleaved pairs, another softmax scale, ...); [`Error::Shape`] or [`Error::Geometry`] if the
 /// layers do not fit the original's sizes; [`Error::Io`] and [`Error::File`] if writing fails; and what reading the
 /// original may return.
-pub fn save_mha2mla(dir: &Path, original: &Checkpoint, layers: &[LatentAttention]) -> Result<()> {
+pub fn save_mha2mla(
+    dir: &Path,
+    original: &Checkpoint,
+    parts: &dyn ModelParts,
+    layers: &[LatentAttention],
+) -> Result<()> {
     check_layers(original.config(), layers)?;
     let output = Output::create(dir)?;
     let config = converted_config(original, layers)?;
     let attention = |shard: &mut Shard, module: &str, layer: usize| write_attention(shard, module, &layers[layer]);
-    output.write_model(original, layers.len(), attention, &config)
+    output.write_model(parts, layers.len(), attention, &config)
 }
 
 /// Refuses what would be lost or could not be read back.

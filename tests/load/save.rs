@@ -49,7 +49,7 @@ fn both_layers(rope: usize, rank: usize, frequencies: &[u32], bias: bool) -> Vec
 pub fn check_round_trip(original: &Checkpoint, layers: &[LatentAttention]) -> Value {
     let dir = tempfile::tempdir().expect("a directory");
     let target = dir.path().join("made/on/the/way");
-    save_mha2mla(&target, original, layers).expect("saved");
+    save_mha2mla(&target, original, original, layers).expect("saved");
     let read = open(&target).expect("a valid model");
     for (layer, expected) in layers.iter().enumerate() {
         assert_eq!(&latent(&read, layer), expected);
@@ -122,7 +122,7 @@ fn what_the_layout_cannot_hold_is_refused_and_nothing_is_written() {
     let refused = |change: &dyn Fn(&mut Vec<LatentAttention>), part: &str| {
         let mut layers = good();
         change(&mut layers);
-        let error = save_mha2mla(&target, &original, &layers).expect_err(part).to_string();
+        let error = save_mha2mla(&target, &original, &original, &layers).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
         assert!(!target.exists());
     };
@@ -144,14 +144,14 @@ fn a_failure_on_the_way_leaves_nothing_and_a_model_is_not_overwritten() {
     let original = original.expect("headers are fine");
     let layers = both_layers(4, 6, &[0, 1, 0, 1], false);
     let dir = tempfile::tempdir().expect("a directory");
-    let error = save_mha2mla(&dir.path().join("new"), &original, &layers).expect_err("a missing tensor");
+    let error = save_mha2mla(&dir.path().join("new"), &original, &original, &layers).expect_err("a missing tensor");
     assert!(error.to_string().contains("mlp.up_proj"), "{error}");
     assert!(!dir.path().join("new").exists());
     std::fs::write(dir.path().join("notes.txt"), "kept").expect("written");
-    save_mha2mla(dir.path(), &original, &layers).expect_err("a missing tensor");
+    save_mha2mla(dir.path(), &original, &original, &layers).expect_err("a missing tensor");
     assert_eq!(names(dir.path()), ["notes.txt"]);
 
-    let error = save_mha2mla(source_dir.path(), &original, &layers).expect_err("a model is there");
+    let error = save_mha2mla(source_dir.path(), &original, &original, &layers).expect_err("a model is there");
     assert!(matches!(error, Error::Config { .. }) && error.to_string().contains("already holds"), "{error}");
     assert_eq!(names(source_dir.path()).len(), 2);
 }

@@ -52,6 +52,29 @@ pub fn model() -> Result<PathBuf> {
     Ok(model)
 }
 
+/// The package of the lock file, one of the tokenizer library's, that holds a novel as a sample: Jules Verne's "Around the
+/// World in Eighty Days", which is in the public domain. Cargo has downloaded it and checked its hash.
+const NOVEL: (&str, &str) = ("esaxx-rs", "data/eighty.txt");
+
+/// A text of 400 kB to calibrate on and to learn from.
+pub fn novel() -> Result<PathBuf> {
+    let (package, file) = NOVEL;
+    let metadata: serde_json::Value = serde_json::from_str(&process::output(&mut process::cargo([
+        "metadata",
+        "--format-version",
+        "1",
+        "--locked",
+    ]))?)?;
+    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let manifest = packages.iter().find(|found| found["name"] == package).and_then(|p| p["manifest_path"].as_str());
+    let manifest = manifest.with_context(|| format!("the lock file has no package {package} any more"))?;
+    let novel = Path::new(manifest).with_file_name("").join(file);
+    if !novel.exists() {
+        bail!("{} is gone from its package; name a text with --text", novel.display());
+    }
+    Ok(novel)
+}
+
 /// The folder of the CUDA compiler, installed anew if it is not there or its pins have changed; `None` on systems that
 /// have none to download. The build script looks for it in this place.
 pub fn cuda() -> Result<Option<PathBuf>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 use half::bf16;
-use latent_attention::cache::{LatentFormat, RopeFormat, quantize};
+use latent_attention::cache::{CacheFormat, LatentFormat, RangeSetting, RopeFormat, quantize};
 
 use super::node::{Value, by_type, common_type, node1, with_numbers};
 use super::real::{Real, for_rows};
@@ -21,25 +21,29 @@ pub enum Stored {
         max_code: u8,
         /// Numbers that share a scale; the last group of a row may be shorter.
         group: usize,
+        /// How the range of a group is chosen.
+        range: RangeSetting,
     },
 }
 
-impl From<LatentFormat> for Stored {
-    fn from(format: LatentFormat) -> Self {
-        match format {
+impl Stored {
+    /// How a cache stores its latents.
+    #[must_use]
+    pub fn latent(format: CacheFormat) -> Self {
+        match format.latent {
             LatentFormat::Bf16 => Self::Bf16,
-            LatentFormat::Int4 { group } => Self::Codes { max_code: 15, group: group.size() },
+            LatentFormat::Int4 { group } => Self::Codes { max_code: 15, group: group.size(), range: format.range },
         }
     }
-}
 
-impl From<RopeFormat> for Stored {
-    fn from(format: RopeFormat) -> Self {
-        match format {
+    /// How a cache stores its rotated keys.
+    #[must_use]
+    pub fn rope(format: CacheFormat) -> Self {
+        match format.rope {
             RopeFormat::Bf16 => Self::Bf16,
             // One scale for each run of up to 512 values, as that format is documented.
-            RopeFormat::Int8 => Self::Codes { max_code: 255, group: 512 },
-            RopeFormat::Int4 { group } => Self::Codes { max_code: 15, group: group.size() },
+            RopeFormat::Int8 => Self::Codes { max_code: 255, group: 512, range: format.range },
+            RopeFormat::Int4 { group } => Self::Codes { max_code: 15, group: group.size(), range: format.range },
         }
     }
 }
@@ -49,12 +53,13 @@ impl Stored {
     fn apply(self, numbers: &mut [f32]) {
         match self {
             Self::Bf16 => numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
-            Self::Codes { max_code, group } => {
+            Self::Codes { max_code, group, range } => {
+                let bits = if max_code == 15 { 4 } else { 8 };
                 // The largest group there is.
                 let mut codes = [0u8; 512];
                 for values in numbers.chunks_mut(group.clamp(1, codes.len())) {
                     let codes = &mut codes[..values.len()];
-                    let affine = quantize(values, max_code, codes).affine;
+                    let affine = quantize(values, max_code, range.of_group(values.len(), bits), codes).affine;
                     values.iter_mut().zip(codes).for_each(|(x, code)| *x = affine.value(*code) as f32);
                 }
             }
@@ -106,7 +111,7 @@ mod tests {
     use super::*;
     use candle_core::{Device, Var};
     use latent_attention::Geometry;
-    use latent_attention::cache::{CacheFormat, CacheLayout, Group, PagedCache};
+    use latent_attention::cache::{CacheLayout, Group, PagedCache};
 
     #[test]
     fn the_numbers_are_the_caches() {
@@ -119,9 +124,11 @@ mod tests {
             CacheFormat::INT4,
             CacheFormat::int4(Group::G128),
             CacheFormat::INT4.with_rope(RopeFormat::Int8),
+            CacheFormat::INT4.with_range(RangeSetting::Mse),
+            CacheFormat::int4(Group::G128).with_range(RangeSetting::Mse).with_rope(RopeFormat::Int8),
         ];
         for format in formats {
-            let parts = [(0..latent, format.latent.into()), (latent..latent + rope, format.rope.into())];
+            let parts = [(0..latent, Stored::latent(format)), (latent..latent + rope, Stored::rope(format))];
             let parts: Arc<[StoredPart]> =
                 parts.into_iter().map(|(columns, stored)| StoredPart { columns, stored }).collect();
             let got: Vec<Vec<f32>> = fake_quantise(&x, &parts).unwrap().to_vec2().unwrap();
@@ -137,7 +144,7 @@ mod tests {
 
     #[test]
     fn gradients_pass_and_other_columns_stay() {
-        let stored = Stored::Codes { max_code: 15, group: 32 };
+        let stored = Stored::Codes { max_code: 15, group: 32, range: RangeSetting::MinMax };
         let parts: Arc<[StoredPart]> = [StoredPart { columns: 2..5, stored }].into();
         let x = Var::from_tensor(&random(1, &[4, 6])).unwrap();
         let y = fake_quantise(&x, &parts).unwrap();

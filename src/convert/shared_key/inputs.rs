@@ -23,7 +23,7 @@ pub trait LayerInputs: Sync {
     fn sequence(&self, index: usize) -> Result<Cow<'_, [f32]>>;
 }
 
-impl LayerInputs for [Vec<f32>] {
+impl LayerInputs for &[Vec<f32>] {
     fn sequences(&self) -> usize {
         self.len()
     }
@@ -39,7 +39,7 @@ impl LayerInputs for Vec<Vec<f32>> {
     }
 
     fn sequence(&self, index: usize) -> Result<Cow<'_, [f32]>> {
-        self.as_slice().sequence(index)
+        Ok(Cow::Borrowed(&self[index]))
     }
 }
 

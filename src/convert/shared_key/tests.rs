@@ -58,8 +58,8 @@ fn original() -> Original {
     Original::new(&layer(), &frequencies()).unwrap()
 }
 
-fn survey(inputs: &Vec<Vec<f32>>) -> Survey {
-    Survey::new(&layer(), &frequencies(), inputs, &Sampling::default()).unwrap()
+fn survey(inputs: &[Vec<f32>]) -> Survey {
+    Survey::new(&layer(), &frequencies(), &inputs, &Sampling::default()).unwrap()
 }
 
 fn close(got: f64, expected: f64, what: &str) {
@@ -264,11 +264,11 @@ fn the_latents_projection_is_orthonormal_on_the_inputs_and_has_an_inverse() {
 }
 
 /// The second moment of the inputs that step 4 takes, summed up token by token.
-fn input_moment(survey: &Survey, inputs: &Vec<Vec<f32>>) -> (Mat<f64>, Vec<f64>) {
+fn input_moment(survey: &Survey, inputs: &[Vec<f32>]) -> (Mat<f64>, Vec<f64>) {
     let original = &survey.original;
     let mut keys = Mat::<f64>::zeros(HIDDEN, HIDDEN);
     for (index, samples) in survey.moments.samples.iter().enumerate() {
-        let sequence = original.sequence(inputs, index).unwrap();
+        let sequence = original.sequence(&inputs, index).unwrap();
         let mut covariance = centred_inputs(original, &sequence, samples);
         mirror(&mut covariance);
         let mut plain = Mat::<f64>::zeros(HIDDEN, HIDDEN);
@@ -352,11 +352,11 @@ fn decoders_cannot_be_improved_by_any_small_change() {
 }
 
 /// The weighted square error of one head's keys, pair by pair of sampled query and key.
-fn key_error(survey: &Survey, fitted: &Fitted, inputs: &Vec<Vec<f32>>, head: usize, decoder: &Mat<f64>) -> f64 {
+fn key_error(survey: &Survey, fitted: &Fitted, inputs: &[Vec<f32>], head: usize, decoder: &Mat<f64>) -> f64 {
     let original = &survey.original;
     let mut error = 0.0;
     for (index, samples) in survey.moments.samples.iter().enumerate() {
-        let sequence = original.sequence(inputs, index).unwrap();
+        let sequence = original.sequence(&inputs, index).unwrap();
         let rotated = project(&fitted.key_rope, &sequence.inputs);
         let latent = product(fitted.down.as_ref(), sequence.inputs.as_ref());
         let turns = Turns::new(&original.frequencies, TOKENS);

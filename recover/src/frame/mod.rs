@@ -1,5 +1,7 @@
 //! Everything of a model but its attention: embedding, norms, MLPs and output head.
 
+mod parts;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 use latent_attention::load::{Block, Checkpoint};
