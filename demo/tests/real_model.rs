@@ -30,6 +30,8 @@ struct Sample {
     model: Model,
     tables: RopeTables,
     calibrations: Vec<Calibration>,
+    /// The text that was calibrated on, in sequences that begin as texts do.
+    seen: Vec<Vec<u32>>,
     evaluation: Vec<u32>,
 }
 
@@ -61,7 +63,8 @@ fn prepare() -> Result<Sample> {
     };
     let Layers::Dense(layers) = &model.attention else { panic!("SmolLM2 has dense attention") };
     let calibrations = calibrate(&model, layers, &tables, &tokens[..CALIBRATION_TOKENS])?;
-    Ok(Sample { tables, calibrations, evaluation, model })
+    let seen = tokens[..CALIBRATION_TOKENS].chunks(512).map(|piece| model.begun(piece)).collect();
+    Ok(Sample { tables, calibrations, seen, evaluation, model })
 }
 
 #[test]
@@ -117,20 +120,19 @@ fn a_shared_key_loses_less_than_mha2mlas_recipe_at_equal_cached_numbers() {
     let sample = sample();
     let frequencies = &sample.model.checkpoint.config().inverse_frequencies;
     for index in [2, 15, 27] {
-        let (layer, inputs) = (&sample.dense()[index], inputs(sample, index));
-        // The first two thirds calibrate, the others judge.
-        let (seen, unseen) = inputs.split_at(256 * 576);
-        let text = vec![seen.to_vec()];
+        let (layer, unseen) = (&sample.dense()[index], inputs(sample, index));
+        let text: Vec<Vec<f32>> = sample.seen.iter().map(|tokens| inputs_of(sample, tokens, index)).collect();
         let survey = Survey::new(layer, frequencies, &text, &Sampling::default()).unwrap();
         let ours = survey.choose(&text, 24, 96).unwrap().attention(&text).unwrap();
         let options = ConvertOptions::new(8, 96).with_whiten(true);
         let theirs = convert(layer, &options, Some(&sample.calibrations[index])).unwrap();
         let mut original = DenseSteps::new(std::slice::from_ref(layer), &sample.tables).unwrap();
-        let expected = original.forward(0, unseen, 0..128).unwrap();
+        let tokens = 0..unseen.len() / 576;
+        let expected = original.forward(0, &unseen, tokens.clone()).unwrap();
         let error = |converted: &LatentAttention| {
             let layer = std::slice::from_ref(converted);
             let mut attention = LatentProducts::new(layer, &sample.tables, Some(CacheFormat::INT4)).unwrap();
-            let got = attention.forward(0, unseen, 0..128).unwrap();
+            let got = attention.forward(0, &unseen, tokens.clone()).unwrap();
             let square = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>();
             let lost = square(&mut got.iter().zip(&expected).map(|(a, b)| a - b));
             (lost / square(&mut expected.iter().copied())).sqrt()
@@ -142,6 +144,10 @@ fn a_shared_key_loses_less_than_mha2mlas_recipe_at_equal_cached_numbers() {
 
 /// The normed inputs of one layer's attention in the original model, `[tokens, hidden]`.
 fn inputs(sample: &Sample, wanted: usize) -> Vec<f32> {
+    inputs_of(sample, &sample.evaluation, wanted)
+}
+
+fn inputs_of(sample: &Sample, tokens: &[u32], wanted: usize) -> Vec<f32> {
     let mut recorded = Vec::new();
     let mut original = DenseSteps::new(sample.dense(), &sample.tables).unwrap();
     let mut observed = Observed::new(&mut original, |layer, normed: &[f32], _: &[f32]| {
@@ -150,7 +156,7 @@ fn inputs(sample: &Sample, wanted: usize) -> Vec<f32> {
         }
         Ok(())
     });
-    sample.model.transformer.forward(&mut observed, &sample.evaluation, 0).unwrap();
+    sample.model.transformer.forward(&mut observed, tokens, 0).unwrap();
     recorded
 }
 
