@@ -22,7 +22,7 @@ pub struct State {
     pub step: u64,
     /// How the run was started.
     pub options: Options,
-    /// What it was started with: [`fingerprint`] of the model and the texts.
+    /// What it was started with: a fingerprint of the model and the texts.
     pub fingerprint: String,
 }
 
