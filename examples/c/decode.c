@@ -112,7 +112,7 @@ int main(int argc, char **argv) {
 
     /* A cache of bf16 latents and keys, so that the loops below need not know how int4 is written. */
     LaGeometry geometry = {H, G, L, GR, R, DN, DV};
-    LaCacheFormat format = {LA_ROW_BF16, 0, LA_ROW_BF16, 0, PAGE_SIZE};
+    LaCacheFormat format = {LA_ROW_BF16, 0, LA_ROW_BF16, 0, PAGE_SIZE, LA_RANGE_MIN_MAX};
     LaCacheLayout layout;
     CHECK(la_cache_layout(&geometry, &format, &layout));
     void *zeros = calloc(PAGES, layout.page_bytes);
