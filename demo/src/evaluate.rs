@@ -56,10 +56,15 @@ pub fn measure(
     original: Option<&Original>,
 ) -> Result<Measured> {
     let hidden = read(name, transformer, attention, tokens)?;
-    let targets = &tokens[1..];
-    let loss = transformer.log_likelihood_loss(&hidden, targets)?;
     let divergence = original.map(|original| divergence(transformer, &original.hidden, &hidden)).transpose()?;
-    Ok(Measured { perplexity: (loss / targets.len() as f64).exp(), divergence })
+    Ok(Measured { perplexity: perplexity(transformer, &hidden, tokens)?, divergence })
+}
+
+/// Perplexity of every token but the first, from the final hidden states of those before it.
+fn perplexity(transformer: &Transformer, hidden: &Tensor, tokens: &[u32]) -> Result<f64> {
+    let targets = &tokens[1..];
+    let loss = transformer.log_likelihood_loss(hidden, targets)?;
+    Ok((loss / targets.len() as f64).exp())
 }
 
 /// Mean over tokens of `sum_v p_v (ln p_v - ln q_v)` for the predictions p of `original` and q of `hidden`.
@@ -81,6 +86,8 @@ fn divergence(transformer: &Transformer, original: &Tensor, hidden: &Tensor) -> 
 
 /// What the original model made of a text: its final hidden states, and what each layer's attention read and wrote.
 pub struct Original {
+    /// Its own perplexity, as [`measure`] has it of others.
+    pub perplexity: f64,
     hidden: Tensor,
     /// Tokens of which the layers are recorded.
     tokens: usize,
@@ -103,7 +110,8 @@ impl Original {
             Ok(())
         });
         transformer.forward(&mut observed, compared, 0)?;
-        Ok(Self { hidden, tokens: compared.len(), layers })
+        let perplexity = perplexity(transformer, &hidden, tokens)?;
+        Ok(Self { perplexity, hidden, tokens: compared.len(), layers })
     }
 
     /// The relative error (Frobenius) of another attention's outputs on the same inputs, averaged over layers.

@@ -127,7 +127,7 @@ impl Layer {
 }
 
 /// `[tokens, heads * d]` to `[heads, tokens, d]`.
-fn heads_first(x: &Tensor, heads: usize, head_dim: usize) -> Result<Tensor> {
+pub(crate) fn heads_first(x: &Tensor, heads: usize, head_dim: usize) -> Result<Tensor> {
     Ok(x.reshape((x.dim(0)?, heads, head_dim))?.transpose(0, 1)?.contiguous()?)
 }
 

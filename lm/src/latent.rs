@@ -9,6 +9,7 @@ use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
 use latent_attention::rope::{Pairing, RopeTables, rotate_head};
 use latent_attention::weights::LatentAttention;
 
+use crate::dense::heads_first;
 use crate::tensors::{Norm, Projection, matrix, to_tensor, to_vec};
 use crate::transformer::AttentionStep;
 
@@ -212,8 +213,7 @@ impl LatentLayer {
 /// `[tokens, groups * per_group * dim]` to `[groups, per_group * tokens, dim]`.
 fn by_group(x: &Tensor, groups: usize, per_group: usize, dim: usize) -> Result<Tensor> {
     let tokens = x.dim(0)?;
-    let heads_first = x.reshape((tokens, groups * per_group, dim))?.transpose(0, 1)?.contiguous()?;
-    Ok(heads_first.reshape((groups, per_group * tokens, dim))?)
+    Ok(heads_first(x, groups * per_group, dim)?.reshape((groups, per_group * tokens, dim))?)
 }
 
 /// Softmax of the scaled scores `[heads * tokens, end]` over the tokens up to each query's own.

@@ -66,7 +66,7 @@ impl Model {
 ///
 /// # Errors
 /// As [`Model::open`].
-pub fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
+fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
     let checkpoint = load::open(path)?;
     let config = checkpoint.config();
     let tokenizer = match checkpoint.tokenizer() {

@@ -17,8 +17,8 @@ const BUILT_IN: &str = include_str!("../assets/text.txt");
 /// Tokens of a sequence of given text.
 pub const SEQUENCE: usize = 512;
 
-/// What a model writes for its own calibration and training: texts of 256 tokens. At a temperature of 0.8 a small model
-/// keeps to the point more than at 1, and conversions keep more of it.
+/// What a model writes for its own calibration and training: texts of 256 tokens. It is a makeshift: a novel calibrates
+/// better.
 pub const WRITING: Writing = Writing { sequences: 80, length: 256, temperature: 0.8, seed: 0 };
 
 /// The built-in text: the part that calibrates and the part that evaluates.

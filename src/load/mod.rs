@@ -40,6 +40,7 @@
 
 mod checkpoint;
 mod config;
+mod converted;
 mod deepseek;
 mod dense;
 mod fields;

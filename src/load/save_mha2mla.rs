@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{Checkpoint, ModelParts};
-use super::config::{Architecture, ModelConfig};
+use super::config::ModelConfig;
+use super::converted::{base_config, check_count, check_frequencies, check_lost};
 use super::mha2mla::FREQUENCY_INDEX;
 use super::output::{Output, Shard};
 use crate::error::{Error, Result};
@@ -42,18 +43,12 @@ pub fn save_mha2mla(
     output.write_model(parts, layers.len(), attention, &config)
 }
 
+/// What errors call it.
+const LAYOUT: &str = "MHA2MLA's layout";
+
 /// Refuses what would be lost or could not be read back.
 fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
-    if model.architecture == Architecture::DeepSeek {
-        return Err(no_place("a DeepSeek model", "its attention is latent already"));
-    }
-    if layers.len() != model.layers {
-        return Err(Error::Shape {
-            what: "layers",
-            expected: format!("{}, as many as the original has", model.layers),
-            got: layers.len().to_string(),
-        });
-    }
+    check_count(LAYOUT, model, layers)?;
     let rope_dim = layers.first().map_or(0, |first| first.geometry.rope_dim);
     for (layer, attention) in layers.iter().enumerate() {
         attention.validate()?;
@@ -74,11 +69,7 @@ fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
                 got: format!("{} in layer {layer}", sizes(got, g.rope_dim)),
             });
         }
-        let pairs = model.head_dim as u32 / 2;
-        if let Some(&index) = attention.frequencies.as_slice().iter().find(|&&index| index >= pairs) {
-            let what = format!("frequency index of layer {layer}");
-            return Err(Error::Index { what, got: index.into(), bound: format!("0..{pairs}") });
-        }
+        check_frequencies(model, layer, attention)?;
         let lost = [
             (attention.query_down.is_some(), "a down-projection of the query"),
             (attention.latent_norm.is_some(), "a norm on the latent"),
@@ -86,31 +77,15 @@ fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
             (attention.pairing != Pairing::Half, "interleaved rotation pairs"),
             (attention.scale != model.score_scale, "a softmax scale other than the original's"),
         ];
-        if let Some((_, what)) = lost.iter().find(|(is_lost, _)| *is_lost) {
-            return Err(no_place(&format!("layer {layer}"), &format!("the layout has no place for {what}")));
-        }
+        check_lost(LAYOUT, layer, &lost)?;
     }
     Ok(())
-}
-
-fn no_place(what: &str, why: &str) -> Error {
-    Error::Config { what: format!("{what} in MHA2MLA's layout"), why: why.into() }
 }
 
 /// The original's configuration with MHA2MLA's keys.
 fn converted_config(original: &Checkpoint, layers: &[LatentAttention]) -> Result<Map<String, Value>> {
     let model = original.config();
-    let mut config = original.json().clone();
-    for legacy in ["RoPE", "SVD"] {
-        config.remove(legacy);
-    }
-    for kind in ["torch_dtype", "dtype"] {
-        if kind == "torch_dtype" || config.contains_key(kind) {
-            config.insert(kind.into(), json!("float32"));
-        }
-    }
-    // The original's head decides, which need not be what its configuration says.
-    config.insert("tie_word_embeddings".into(), json!(model.tied_embeddings));
+    let mut config = base_config(original);
     let rope_dim = layers.first().map_or(0, |first| first.geometry.rope_dim);
     let (version, start) = rope_version(model, rope_dim, layers)?;
     // `low_rank` counts per KV head and holds for all layers; where that does not describe the layers, null leaves

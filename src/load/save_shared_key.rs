@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{Checkpoint, ModelParts};
-use super::config::{Architecture, ModelConfig, OWN_KEYS, SHARED_KEY_CLASS};
+use super::config::{ModelConfig, OWN_KEYS, SHARED_KEY_CLASS};
+use super::converted::{base_config, check_count, check_frequencies, check_lost};
 use super::output::{Output, Shard};
 use crate::error::{Error, Result};
 use crate::rope::Pairing;
@@ -51,18 +52,12 @@ pub fn save_shared_key(
     output.write_model(parts, layers.len(), attention, &converted_config(original, layers))
 }
 
+/// What errors call it.
+const LAYOUT: &str = "DeepSeek's layout with a shared key";
+
 /// Refuses what would be lost or could not be read back.
 fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
-    if model.architecture == Architecture::DeepSeek {
-        return Err(no_place("a DeepSeek model", "its attention is latent already"));
-    }
-    if layers.len() != model.layers {
-        return Err(Error::Shape {
-            what: "layers",
-            expected: format!("{}, as many as the original has", model.layers),
-            got: layers.len().to_string(),
-        });
-    }
+    check_count(LAYOUT, model, layers)?;
     for (layer, attention) in layers.iter().enumerate() {
         attention.validate()?;
         let g = attention.geometry;
@@ -80,11 +75,7 @@ fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
                 got: format!("{} in layer {layer}", sizes(got)),
             });
         }
-        let pairs = model.head_dim as u32 / 2;
-        if let Some(&index) = attention.frequencies.as_slice().iter().find(|&&index| index >= pairs) {
-            let what = format!("frequency index of layer {layer}");
-            return Err(Error::Index { what, got: index.into(), bound: format!("0..{pairs}") });
-        }
+        check_frequencies(model, layer, attention)?;
         let lost = [
             (attention.query_down.is_some(), "a down-projection of the query"),
             (attention.latent_norm.is_some(), "a norm on the latent"),
@@ -95,31 +86,15 @@ fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
             (attention.pairing != Pairing::Half, "interleaved rotation pairs"),
             (attention.scale != model.score_scale, "a softmax scale other than the original's"),
         ];
-        if let Some((_, what)) = lost.iter().find(|(is_lost, _)| *is_lost) {
-            return Err(no_place(&format!("layer {layer}"), &format!("the layout has no place for {what}")));
-        }
+        check_lost(LAYOUT, layer, &lost)?;
     }
     Ok(())
-}
-
-fn no_place(what: &str, why: &str) -> Error {
-    Error::Config { what: format!("{what} in DeepSeek's layout with a shared key"), why: why.into() }
 }
 
 /// The original's configuration with this crate's keys.
 fn converted_config(original: &Checkpoint, layers: &[LatentAttention]) -> Map<String, Value> {
     let model = original.config();
-    let mut config = original.json().clone();
-    for converted in ["mha2mla", "RoPE", "SVD"] {
-        config.remove(converted);
-    }
-    for kind in ["torch_dtype", "dtype"] {
-        if kind == "torch_dtype" || config.contains_key(kind) {
-            config.insert(kind.into(), json!("float32"));
-        }
-    }
-    // The original's head decides, which need not be what its configuration says.
-    config.insert("tie_word_embeddings".into(), json!(model.tied_embeddings));
+    let mut config = base_config(original);
     config.insert("architectures".into(), json!([SHARED_KEY_CLASS]));
     config.insert("model_type".into(), json!("latent_attention"));
     config.insert("qk_nope_head_dim".into(), json!(model.head_dim));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use latent_attention::load::{Checkpoint, open, save_mha2mla};
+use latent_attention::load::{Checkpoint, ModelParts, open, save_mha2mla};
 use latent_attention::rope::{FrequencyIndex, Pairing};
 use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
 use latent_attention::{Error, Geometry};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::fixture::*;
 
-fn linear(seed: &str, rows: usize, cols: usize, bias: bool) -> Linear {
+pub fn linear(seed: &str, rows: usize, cols: usize, bias: bool) -> Linear {
     let weight = Matrix::new(rows, cols, numbers(seed, rows * cols)).expect("a matrix");
     Linear { weight, bias: bias.then(|| numbers(&format!("{seed} bias"), rows)) }
 }
@@ -45,19 +45,24 @@ fn both_layers(rope: usize, rank: usize, frequencies: &[u32], bias: bool) -> Vec
     (0..LAYERS).map(|layer| converted(layer, rope, rank, frequencies, bias)).collect()
 }
 
+/// Compares what was read, but for the configuration, with the layers and the other parts that were saved.
+pub fn check_parts(read: &Checkpoint, parts: &dyn ModelParts, layers: &[LatentAttention]) {
+    for (layer, expected) in layers.iter().enumerate() {
+        assert_eq!(&latent(read, layer), expected);
+        assert_eq!(read.block(layer).expect("a block"), parts.block(layer).expect("a block"));
+    }
+    assert_eq!(read.embedding().expect("read"), parts.embedding().expect("read"));
+    assert_eq!(read.final_norm().expect("read"), parts.final_norm().expect("read"));
+    assert_eq!(read.lm_head().expect("read"), parts.lm_head().expect("read"));
+}
+
 /// Saves, opens again, and compares everything.
 pub fn check_round_trip(original: &Checkpoint, layers: &[LatentAttention]) -> Value {
     let dir = tempfile::tempdir().expect("a directory");
     let target = dir.path().join("made/on/the/way");
     save_mha2mla(&target, original, original, layers).expect("saved");
     let read = open(&target).expect("a valid model");
-    for (layer, expected) in layers.iter().enumerate() {
-        assert_eq!(&latent(&read, layer), expected);
-        assert_eq!(read.block(layer).expect("a block"), original.block(layer).expect("a block"));
-    }
-    assert_eq!(read.embedding().expect("read"), original.embedding().expect("read"));
-    assert_eq!(read.final_norm().expect("read"), original.final_norm().expect("read"));
-    assert_eq!(read.lm_head().expect("read"), original.lm_head().expect("read"));
+    check_parts(&read, original, layers);
     assert_eq!(read.config(), original.config());
     let leftovers = names(&target).into_iter().filter(|name| name.ends_with(".partial")).count();
     assert_eq!(leftovers, 0);

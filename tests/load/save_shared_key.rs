@@ -2,16 +2,12 @@
 
 use latent_attention::load::{Block, Checkpoint, ModelParts, open, save_shared_key};
 use latent_attention::rope::{FrequencyIndex, Pairing};
-use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
+use latent_attention::weights::{LatentAttention, Matrix, RmsNorm};
 use latent_attention::{Geometry, Result};
 use serde_json::{Value, json};
 
 use super::fixture::*;
-
-fn linear(seed: &str, rows: usize, cols: usize, bias: bool) -> Linear {
-    let weight = Matrix::new(rows, cols, numbers(seed, rows * cols)).expect("a matrix");
-    Linear { weight, bias: bias.then(|| numbers(&format!("{seed} bias"), rows)) }
-}
+use super::save::{check_parts, linear};
 
 /// A layer as a conversion of the fixture's model to one shared key could yield it.
 fn converted(layer: usize, rank: usize, frequencies: &[u32], bias: bool) -> LatentAttention {
@@ -42,13 +38,7 @@ fn check_round_trip(original: &Checkpoint, parts: &dyn ModelParts, layers: &[Lat
     let dir = tempfile::tempdir().expect("a directory");
     save_shared_key(dir.path(), original, parts, layers).expect("saved");
     let read = open(dir.path()).expect("a valid model");
-    for (layer, expected) in layers.iter().enumerate() {
-        assert_eq!(&latent(&read, layer), expected);
-        assert_eq!(read.block(layer).expect("a block"), parts.block(layer).expect("a block"));
-    }
-    assert_eq!(read.embedding().expect("read"), parts.embedding().expect("read"));
-    assert_eq!(read.final_norm().expect("read"), parts.final_norm().expect("read"));
-    assert_eq!(read.lm_head().expect("read"), parts.lm_head().expect("read"));
+    check_parts(&read, parts, layers);
     assert_eq!(read.config(), original.config());
     let text = std::fs::read_to_string(dir.path().join("config.json")).expect("read");
     serde_json::from_str(&text).expect("JSON")

@@ -9,9 +9,9 @@ use faer::Mat;
 
 use super::decoders::Decoders;
 use super::inputs::{LayerInputs, for_each_sequence};
-use super::latent::{Fitted, project};
+use super::latent::Fitted;
 use super::moments::Moments;
-use super::original::Original;
+use super::original::{Original, project};
 use crate::convert::basis::random_orthogonal;
 use crate::convert::linalg::{product, symmetric_power};
 use crate::error::Result;
@@ -31,9 +31,6 @@ pub(super) struct Balance {
     pub latent: Mat<f64>,
     /// The inverse of S.
     pub inverse: Mat<f64>,
-    /// G: what an error of the latent, in its old coordinates, costs the heads' outputs, `[L, L]`.
-    #[cfg_attr(not(test), allow(dead_code))]
-    pub sensitivity: Mat<f64>,
 }
 
 impl Balance {
@@ -54,7 +51,7 @@ impl Balance {
         let make = |index| {
             let sequence = original.sequence(inputs, index)?;
             let latent = product(fitted.down.as_ref(), sequence.inputs.as_ref());
-            let rotated = project(&fitted.key_rope, &sequence.inputs);
+            let rotated = project(&fitted.key_rope, sequence.inputs.as_ref());
             let square = |row: usize| rotated.row(row).iter().map(|x| x * x).sum::<f64>();
             let squares: Vec<f64> = (0..count).map(|j| square(j) + square(j + count)).collect();
             let values = product(original.value.as_ref(), sequence.inputs.as_ref());
@@ -81,12 +78,12 @@ impl Balance {
         let inverse = product(symmetric_power(square.as_ref(), -0.5, FLOOR)?.as_ref(), rotation.transpose());
 
         let pairs = pair_factors(original, fitted, decoders, moments, &key_squares);
-        Ok(Self { pairs, latent, inverse, sensitivity })
+        Ok(Self { pairs, latent, inverse })
     }
 }
 
-/// What an error of the latent costs the heads' outputs, `[L, L]`.
-fn sensitivity(
+/// What an error of the latent costs the heads' outputs, `[L, L]`; `value_squares` is the mean of `v v^T`, `[G*d, G*d]`.
+pub(super) fn sensitivity(
     original: &Original,
     fitted: &Fitted,
     decoders: &Decoders,

@@ -4,9 +4,9 @@ use faer::Mat;
 
 use super::Sampling;
 use super::inputs::{LayerInputs, for_each_sequence};
-use super::latent::{Fitted, project};
+use super::latent::Fitted;
 use super::moments::averaging;
-use super::original::Original;
+use super::original::{Original, project};
 use super::regression::{Features, Turns};
 use super::samples::Samples;
 use crate::convert::linalg::{add_product, product, regress};
@@ -82,7 +82,7 @@ impl Sums {
         let sequence = original.sequence(inputs, index)?;
         let read = original.keys_and_values(&sequence);
         let samples = Samples::draw(original, &sequence, &read, index, sampling);
-        let rotated = project(&fitted.key_rope, &sequence.inputs);
+        let rotated = project(&fitted.key_rope, sequence.inputs.as_ref());
         let latent = product(fitted.down.as_ref(), sequence.inputs.as_ref());
         let turns = Turns::new(&original.frequencies, sequence.tokens());
         let features = Features { rotated: rotated.as_ref(), pairs: &fitted.pairs, plain: latent.as_ref() };

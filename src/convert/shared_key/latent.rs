@@ -6,7 +6,7 @@ use super::Sampling;
 use super::components::{Component, Components};
 use super::inputs::{LayerInputs, for_each_sequence};
 use super::moments::Moments;
-use super::original::Original;
+use super::original::{Original, project};
 use super::regression::{Features, Turns, centred_inputs};
 use crate::convert::linalg::{cholesky, mirror, product, regress, solve_transposed, symmetric_eigen, symmetric_power};
 use crate::error::Result;
@@ -50,7 +50,7 @@ impl Fitted {
         let mut key_inputs = Mat::zeros(original.hidden, original.hidden);
         let make = |index| {
             let (sequence, samples) = (original.sequence(inputs, index)?, &moments.samples[index]);
-            let rotated = project(&key_rope, &sequence.inputs);
+            let rotated = project(&key_rope, sequence.inputs.as_ref());
             let turns = Turns::new(&original.frequencies, sequence.tokens());
             let of_head = |head: usize| {
                 let plain = original.head_rows(&sequence.key, original.kv_head_of(head));
@@ -135,15 +135,6 @@ fn decode_rotated(keys: &mut Mat<f64>, components: &Components, kept: &[Componen
         keys[(j, kept.pair)] = factor;
         keys[(j + count, kept.pair + half)] = factor;
     }
-}
-
-/// `W x + b` for every column.
-pub(super) fn project((weight, bias): &(Mat<f64>, Vec<f64>), inputs: &Mat<f64>) -> Mat<f64> {
-    let mut outputs = product(weight.as_ref(), inputs.as_ref());
-    for token in 0..outputs.ncols() {
-        outputs.col_mut(token).iter_mut().zip(bias).for_each(|(output, bias)| *output += bias);
-    }
-    outputs
 }
 
 /// What the heads need of the latent.

@@ -180,7 +180,7 @@ impl Original {
 }
 
 /// `W x + b` for every column of `inputs`.
-fn project((weight, bias): &(Mat<f64>, Vec<f64>), inputs: MatRef<'_, f64>) -> Mat<f64> {
+pub(super) fn project((weight, bias): &(Mat<f64>, Vec<f64>), inputs: MatRef<'_, f64>) -> Mat<f64> {
     let mut outputs = product(weight.as_ref(), inputs);
     for token in 0..outputs.ncols() {
         outputs.col_mut(token).iter_mut().zip(bias).for_each(|(output, bias)| *output += bias);

@@ -4,12 +4,12 @@ use faer::Mat;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use super::balance::Balance;
+use super::balance::{Balance, sensitivity};
 use super::components::Component;
 use super::decoders::Decoders;
-use super::latent::{Fitted, project};
+use super::latent::Fitted;
 use super::moments::Moments;
-use super::original::Original;
+use super::original::{Original, project};
 use super::regression::{Features, Turns, centred_inputs};
 use super::samples::Samples;
 use super::{Sampling, Survey};
@@ -357,7 +357,7 @@ fn key_error(survey: &Survey, fitted: &Fitted, inputs: &[Vec<f32>], head: usize,
     let mut error = 0.0;
     for (index, samples) in survey.moments.samples.iter().enumerate() {
         let sequence = original.sequence(&inputs, index).unwrap();
-        let rotated = project(&fitted.key_rope, &sequence.inputs);
+        let rotated = project(&fitted.key_rope, sequence.inputs.as_ref());
         let latent = product(fitted.down.as_ref(), sequence.inputs.as_ref());
         let turns = Turns::new(&original.frequencies, TOKENS);
         let features = Features { rotated: rotated.as_ref(), pairs: &fitted.pairs, plain: latent.as_ref() };
@@ -379,7 +379,7 @@ fn features_and_targets_are_turned_back_and_centred_over_each_query() {
     let survey = survey(&inputs);
     let chosen = survey.choose(&inputs, 4, 5).unwrap();
     let (sequence, samples) = (original.sequence(&inputs, 2).unwrap(), &survey.moments.samples[2]);
-    let rotated = project(&chosen.fitted.key_rope, &sequence.inputs);
+    let rotated = project(&chosen.fitted.key_rope, sequence.inputs.as_ref());
     let pairs = &chosen.fitted.pairs;
     let none = Mat::zeros(0, TOKENS);
     let features = Features { rotated: rotated.as_ref(), pairs, plain: none.as_ref() };
@@ -439,13 +439,15 @@ fn the_balance_has_an_inverse_and_makes_length_times_error_smallest() {
             close(identity[(row, col)], if row == col { 1.0 } else { 0.0 }, "S S^-1");
         }
     }
-    let mut latents = Mat::<f64>::zeros(5, 5);
+    let (mut latents, mut value_squares) = (Mat::<f64>::zeros(5, 5), Mat::<f64>::zeros(GROUPS * DIM, GROUPS * DIM));
     for index in 0..SEQUENCES {
         let sequence = original.sequence(&inputs, index).unwrap();
         let latent = product(fitted.down.as_ref(), sequence.inputs.as_ref());
         latents += product(latent.as_ref(), latent.transpose());
+        let value = product(original.value.as_ref(), sequence.inputs.as_ref());
+        value_squares += product(value.as_ref(), value.transpose()) * faer::Scale(1.0 / moments.tokens as f64);
     }
-    let sensitivity = &balance.sensitivity;
+    let sensitivity = sensitivity(original, fitted, &decoders, moments, &value_squares);
     let cost = |to: &Mat<f64>, back: &Mat<f64>| {
         let length = product(to.as_ref(), product(latents.as_ref(), to.transpose()).as_ref());
         let error = product(back.transpose(), product(sensitivity.as_ref(), back.as_ref()).as_ref());

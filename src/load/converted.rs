@@ -1,0 +1,67 @@
+//! What both layouts of converted models have in common when they are written.
+
+use serde_json::{Map, Value, json};
+
+use super::checkpoint::Checkpoint;
+use super::config::{Architecture, ModelConfig};
+use crate::error::{Error, Result};
+use crate::weights::LatentAttention;
+
+/// The error for something that a layout cannot hold.
+pub(super) fn no_place(layout: &str, what: &str, why: &str) -> Error {
+    Error::Config { what: format!("{what} in {layout}"), why: why.into() }
+}
+
+/// Refuses layers that are not a conversion of the model's.
+pub(super) fn check_count(layout: &str, model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
+    if model.architecture == Architecture::DeepSeek {
+        return Err(no_place(layout, "a DeepSeek model", "its attention is latent already"));
+    }
+    if layers.len() != model.layers {
+        return Err(Error::Shape {
+            what: "layers",
+            expected: format!("{}, as many as the original has", model.layers),
+            got: layers.len().to_string(),
+        });
+    }
+    Ok(())
+}
+
+/// Refuses frequencies that the original does not have.
+pub(super) fn check_frequencies(model: &ModelConfig, layer: usize, attention: &LatentAttention) -> Result<()> {
+    let pairs = model.head_dim as u32 / 2;
+    match attention.frequencies.as_slice().iter().find(|&&index| index >= pairs) {
+        None => Ok(()),
+        Some(&index) => Err(Error::Index {
+            what: format!("frequency index of layer {layer}"),
+            got: index.into(),
+            bound: format!("0..{pairs}"),
+        }),
+    }
+}
+
+/// Refuses the first part of a layer that is there and would be lost, by its description.
+pub(super) fn check_lost(layout: &str, layer: usize, lost: &[(bool, &str)]) -> Result<()> {
+    match lost.iter().find(|(is_lost, _)| *is_lost) {
+        None => Ok(()),
+        Some((_, what)) => {
+            Err(no_place(layout, &format!("layer {layer}"), &format!("the layout has no place for {what}")))
+        }
+    }
+}
+
+/// The original's configuration without keys of earlier conversions, with what is written instead: f32, and the head that
+/// the original has, which need not be what its configuration says.
+pub(super) fn base_config(original: &Checkpoint) -> Map<String, Value> {
+    let mut config = original.json().clone();
+    for conversion in ["mha2mla", "RoPE", "SVD"] {
+        config.remove(conversion);
+    }
+    for kind in ["torch_dtype", "dtype"] {
+        if kind == "torch_dtype" || config.contains_key(kind) {
+            config.insert(kind.into(), json!("float32"));
+        }
+    }
+    config.insert("tie_word_embeddings".into(), json!(original.config().tied_embeddings));
+    config
+}
