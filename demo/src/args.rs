@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use latent_attention::convert::RopeChoice;
+use latent_attention_lm::text::OWN_SHARE;
 
 /// Convert a model to latent attention, decode it from the 4-bit paged cache, and compare it with the original
 #[derive(Clone, Debug, Parser)]
@@ -27,6 +28,12 @@ pub struct Arguments {
     /// Tokens to calibrate on. What the texts do not have of them the model writes itself
     #[arg(long, value_name = "N", default_value_t = 20480, value_parser = at_least::<1>)]
     pub calibration_tokens: usize,
+    /// Share of the tokens that calibrate, 0 to 1, that the model writes itself even where enough are given
+    #[arg(long, value_name = "SHARE", default_value_t = OWN_SHARE)]
+    pub own_text: f64,
+    /// Tokens of each sequence that calibrates, as many as texts will have that the model is meant for [default: as --tokens]
+    #[arg(long, value_name = "N", value_parser = at_least::<2>)]
+    pub calibration_length: Option<usize>,
     /// Which pairs of dimensions of a head MHA2MLA's recipe leaves rotated
     #[arg(long, value_enum, default_value_t = Strategy::TwoNorm)]
     pub strategy: Strategy,

@@ -2,14 +2,11 @@
 #![deny(missing_docs)]
 
 pub mod args;
-pub mod conversion;
 pub mod engine;
-pub mod evaluate;
 pub mod generate;
 pub mod kernels;
 pub mod latent;
 pub mod plot;
-pub mod recovery;
 pub mod run;
 pub mod table;
 pub mod variants;

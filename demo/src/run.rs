@@ -11,20 +11,21 @@ use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
 use latent_attention_lm::conversion::{ModelOptions, convert_model};
 use latent_attention_lm::dense::DenseSteps;
+use latent_attention_lm::evaluate::{Original, measure};
 use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::{Layers, Model};
 use latent_attention_lm::progress::bar;
-use latent_attention_lm::text::{Text, sequences, without_beginnings};
+use latent_attention_lm::recipe::{CALIBRATION_TOKENS, calibrate, convert_all};
+use latent_attention_lm::text::{Text, WRITING, length_warning, sequences, without_beginnings};
 use latent_attention_lm::transformer::AttentionStep;
+use latent_attention_recover::lesson::{Texts, recover};
+use latent_attention_recover::train::Options;
 
 use crate::args::Arguments;
-use crate::conversion::{CALIBRATION_TOKENS, calibrate, convert_all};
 use crate::engine::{Engine, SAMPLED_TOKENS};
-use crate::evaluate::{Original, measure};
 use crate::generate::continue_text;
 use crate::latent::LatentSteps;
 use crate::plot;
-use crate::recovery::Recovery;
 use crate::table::{Row, Table};
 use crate::variants::{FORMATS, MAIN, Recipe, full_rank, mha2mla_sizes, sizes};
 
@@ -91,7 +92,10 @@ impl Bench<'_> {
         });
 
         let tokens = self.arguments.calibration_tokens;
-        let text = sequences(self.model, layers, &self.tables, &self.text.calibration, tokens)?;
+        let length = self.arguments.calibration_length.unwrap_or(self.arguments.tokens).min(config.max_positions);
+        let text = sequences(self.model, layers, &self.text.calibration, tokens, length, self.arguments.own_text)?;
+        let calibrated = text.iter().map(Vec::len).max();
+        self.warn_of_length(calibrated);
         let calibrations = {
             let tokens: Vec<u32> = text.concat().into_iter().take(RECIPE_TOKENS).collect();
             calibrate(self.model, layers, &self.tables, &tokens)?
@@ -114,8 +118,9 @@ impl Bench<'_> {
             }
         }
         let progress = bar("Converting to a shared key", layers.len(), "layers");
-        let options = ModelOptions::default();
-        let all = convert_model(self.model, layers, &self.tables, &text, &sizes, &options, || progress.inc(1))?;
+        let options = ModelOptions::for_length(length);
+        let plans: Vec<_> = sizes.iter().map(|sizes| sizes.everywhere(layers.len())).collect();
+        let all = convert_model(self.model.source(layers), &text, &plans, &options, || progress.inc(1))?;
         progress.finish_and_clear();
         for converted in &all {
             self.add_rows(&mut table, Recipe::SharedKey, converted, Some(&original))?;
@@ -125,25 +130,33 @@ impl Bench<'_> {
         let recovered = match self.arguments.recover {
             0 => None,
             steps => {
-                let evaluation = &self.text.evaluation;
-                let recovery = Recovery { model: self.model, dense: layers, tables: &self.tables, evaluation };
+                let begin = self.model.tokenizer.bos();
                 // All of the text that was given, unless the model had to write some.
                 let text = match self.text.calibration.len() >= tokens {
                     true => self.text.calibration.clone(),
-                    false => without_beginnings(&text, self.model.tokenizer.bos()),
+                    false => without_beginnings(&text, begin),
                 };
-                Some(recovery.run(main, &text, steps)?)
+                let evaluation = &self.text.evaluation[usize::from(begin.is_some())..];
+                let window = self.text.evaluation.len();
+                let texts = Texts { training: &text, evaluation, window, begin };
+                let options = self.recovery(steps);
+                Some(recover(self.model, layers, main, &self.tables, texts, &options)?)
             }
         };
         if let Some(recovered) = &recovered {
             self.add_rows(&mut table, Recipe::Recovered, recovered, Some(&original))?;
         }
         self.report(&table)?;
-        self.save(recovered.as_deref().unwrap_or(main), &main_mha2mla)?;
+        self.save(recovered.as_deref().unwrap_or(main), calibrated, &main_mha2mla)?;
         self.generate("original, bf16 cache", &mut attention)?;
         self.generate_latent(Recipe::Mha2mla, &main_mha2mla)?;
         self.generate_latent(Recipe::SharedKey, main)?;
         recovered.map_or(Ok(()), |recovered| self.generate_latent(Recipe::Recovered, &recovered))
+    }
+
+    /// Options of a short run of recovery, in sequences of a length that its text has.
+    fn recovery(&self, steps: u64) -> Options {
+        Options { steps, sequence: WRITING.length.min(self.tables.positions()), ..Options::default() }
     }
 
     /// A model whose attention is latent already: the two number formats.
@@ -151,6 +164,7 @@ impl Bench<'_> {
         let saves = self.arguments.save.is_some() || self.arguments.save_mha2mla.is_some();
         ensure!(!saves, "the model is latent already, there is no conversion to save");
         let config = self.model.checkpoint.config();
+        self.warn_of_length(config.calibrated_positions);
         let geometry = layers.first().context("the model has no layers")?.geometry;
         let original_bytes = match config.deepseek {
             Some(_) => geometry.uncompressed_bytes_per_token(),
@@ -160,6 +174,13 @@ impl Bench<'_> {
         self.add_rows(&mut table, Recipe::Latent, layers, None)?;
         self.report(&table)?;
         self.generate_latent(Recipe::Latent, layers)
+    }
+
+    /// Says so if the evaluation is longer than what the conversion has looked at.
+    fn warn_of_length(&self, calibrated: Option<usize>) {
+        if let Some(warning) = length_warning(self.text.evaluation.len(), calibrated) {
+            eprintln!("{warning}");
+        }
     }
 
     /// Evaluates one conversion with both formats.
@@ -233,7 +254,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn save(&self, shared_key: &[LatentAttention], mha2mla: &[LatentAttention]) -> Result<()> {
+    fn save(
+        &self,
+        shared_key: &[LatentAttention],
+        calibrated: Option<usize>,
+        mha2mla: &[LatentAttention],
+    ) -> Result<()> {
         let checkpoint = &self.model.checkpoint;
         let done = |directory: &Path, recipe: Recipe| -> Result<()> {
             self.model.tokenizer.save(directory)?;
@@ -241,7 +267,7 @@ impl Bench<'_> {
             Ok(())
         };
         if let Some(directory) = &self.arguments.save {
-            save_shared_key(directory, checkpoint, checkpoint, shared_key)?;
+            save_shared_key(directory, checkpoint, checkpoint, shared_key, calibrated)?;
             let recovered = self.arguments.recover > 0;
             done(directory, if recovered { Recipe::Recovered } else { Recipe::SharedKey })?;
         }

@@ -11,13 +11,13 @@ use latent_attention::convert::shared_key::{Sampling, Survey};
 use latent_attention::convert::{Basis, Calibration, ConvertOptions, convert};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
-use latent_attention_demo::conversion::{calibrate, convert_all};
 use latent_attention_demo::engine::Engine;
-use latent_attention_demo::evaluate::measure;
 use latent_attention_demo::latent::LatentSteps;
 use latent_attention_lm::dense::DenseSteps;
+use latent_attention_lm::evaluate::measure;
 use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::{Layers, Model};
+use latent_attention_lm::recipe::{calibrate, convert_all};
 use latent_attention_lm::transformer::{AttentionStep, Observed};
 
 /// The demo's own text: its first part calibrates, its last part is evaluated.
@@ -56,11 +56,7 @@ fn prepare() -> Result<Sample> {
     let model = Model::open(&path)?;
     let tables = model.rope_tables(POSITIONS);
     let tokens = model.tokenizer.encode(TEXT)?;
-    let evaluation = if std::env::var_os("NOBOS").is_some() {
-        tokens[tokens.len() - TOKENS..].to_vec()
-    } else {
-        model.begun(&tokens[tokens.len() - TOKENS..])
-    };
+    let evaluation = model.begun(&tokens[tokens.len() - TOKENS..]);
     let Layers::Dense(layers) = &model.attention else { panic!("SmolLM2 has dense attention") };
     let calibrations = calibrate(&model, layers, &tables, &tokens[..CALIBRATION_TOKENS])?;
     let seen = tokens[..CALIBRATION_TOKENS].chunks(512).map(|piece| model.begun(piece)).collect();

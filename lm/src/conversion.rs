@@ -1,5 +1,7 @@
 //! Converts a whole model layer by layer, each layer fitted to what the converted layers before it make of the text.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use latent_attention::convert::shared_key::{OutputFit, Sampling, Survey};
@@ -8,9 +10,23 @@ use latent_attention::weights::{DenseAttention, LatentAttention};
 
 use crate::dense::DenseSteps;
 use crate::latent::LatentLayer;
-use crate::model::Model;
 use crate::tensors::{to_tensor, to_vec};
-use crate::transformer::AttentionStep;
+use crate::text::SEQUENCE;
+use crate::transformer::{AttentionStep, Transformer};
+
+/// Tokens whose attention is computed at a time, which bounds the memory of scores in long sequences.
+const CHUNK: usize = 512;
+
+/// What is converted: a model's attention, and what stands around it.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// Everything but attention.
+    pub transformer: &'a Transformer,
+    /// The attention of every layer.
+    pub layers: &'a [DenseAttention],
+    /// By how much each pair of a head turns from token to token, `[head_dim/2]`, radians.
+    pub frequencies: &'a [f32],
+}
 
 /// Sizes of a converted layer's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,37 +49,65 @@ pub struct ModelOptions {
 }
 
 impl Default for ModelOptions {
-    /// With refit, and a ridge of 0.03 on output projections.
+    /// With refit, and a ridge of 0.1 on output projections: of 0.03, 0.1 and 0.3 that which loses least on texts of other
+    /// kinds than the calibration's.
     fn default() -> Self {
-        Self { sampling: Sampling::default(), refit: Some(0.03) }
+        Self { sampling: Sampling::default(), refit: Some(0.1) }
     }
 }
 
-/// Converts `layers` of `model` to every one of the `sizes`, in one pass over `sequences` of calibration tokens, each of
-/// which begins as texts do for the model. `done` is called after every layer.
+impl ModelOptions {
+    /// The default for calibration texts of `tokens` tokens. Samples are counted by the sequence, and long sequences are
+    /// fewer: each gets as many more, so that a text is sampled alike whatever it is cut into.
+    #[must_use]
+    pub fn for_length(tokens: usize) -> Self {
+        let mut options = Self::default();
+        let scaled = |count: usize| count * tokens.max(SEQUENCE) / SEQUENCE;
+        options.sampling.queries = scaled(options.sampling.queries);
+        options.sampling.averages = scaled(options.sampling.averages);
+        options
+    }
+}
+
+impl Sizes {
+    /// The same sizes in each of `layers` layers.
+    #[must_use]
+    pub fn everywhere(self, layers: usize) -> Vec<Self> {
+        vec![self; layers]
+    }
+}
+
+/// Converts a model by every one of the `plans`, which name each layer's sizes, in one pass over `sequences` of calibration
+/// tokens, each of which begins as texts do for the model. `done` is called after every layer.
 ///
-/// Memory holds the residual streams of the whole text, `4 (1 + sizes) tokens * hidden` bytes, and twice as much for a
+/// Which rotations are worth keeping depends on the distances at which tokens look at each other, so sequences should be as
+/// long as the texts that the model is meant for.
+///
+/// Memory holds the residual streams of the whole text, `4 (1 + plans) tokens * hidden` bytes, and twice as much for a
 /// moment.
 ///
 /// # Errors
-/// As for [`Survey::new`] and [`Survey::choose`], with the layer's number; and if the text is empty or does not fit the
-/// tables.
+/// As for [`Survey::new`] and [`Survey::choose`], with the layer's number; and if a plan does not have as many sizes as
+/// there are layers, the text is empty, or a token lies outside of the vocabulary.
 pub fn convert_model(
-    model: &Model,
-    layers: &[DenseAttention],
-    tables: &RopeTables,
+    source: Source<'_>,
     sequences: &[Vec<u32>],
-    sizes: &[Sizes],
+    plans: &[Vec<Sizes>],
     options: &ModelOptions,
     mut done: impl FnMut(),
 ) -> Result<Vec<Vec<LatentAttention>>> {
-    ensure!(!sequences.is_empty(), "there is no text to calibrate on");
-    let transformer = &model.transformer;
-    let frequencies = &model.checkpoint.config().inverse_frequencies;
-    let mut attention = DenseSteps::new(layers, tables)?;
+    let Source { transformer, layers, frequencies } = source;
+    for plan in plans {
+        ensure!(plan.len() == layers.len(), "sizes for {} layers, the model has {}", plan.len(), layers.len());
+    }
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or_default();
+    ensure!(longest > 0, "there is no text to calibrate on");
+    let tables = RopeTables::from_frequencies(frequencies, longest);
+    // What the converted layers learn from does not round.
+    let mut attention = DenseSteps::with_rounding(layers, &tables, |_| ())?;
     let mut original = sequences.iter().map(|tokens| transformer.embed(tokens)).collect::<Result<Vec<_>>>()?;
-    let mut streams: Vec<Vec<Tensor>> = sizes.iter().map(|_| original.clone()).collect();
-    let mut converted: Vec<Vec<LatentAttention>> = sizes.iter().map(|_| Vec::new()).collect();
+    let mut streams: Vec<Vec<Tensor>> = plans.iter().map(|_| original.clone()).collect();
+    let mut converted: Vec<Vec<LatentAttention>> = plans.iter().map(|_| Vec::new()).collect();
     for (index, layer) in layers.iter().enumerate() {
         let normed = |stream: &[Tensor]| -> Result<Vec<Vec<f32>>> {
             stream.iter().map(|x| to_vec(&transformer.attention_input(index, x)?)).collect()
@@ -72,18 +116,19 @@ pub fn convert_model(
         for (x, input) in original.iter_mut().zip(&inputs) {
             attention.reset();
             let (tokens, hidden) = x.dims2()?;
-            *x = (&*x + to_tensor(&attention.forward(index, input, 0..tokens)?, tokens, hidden)?)?;
+            let output = in_chunks(input, tokens, |chunk, positions| attention.forward(index, chunk, positions))?;
+            *x = (&*x + to_tensor(&output, tokens, hidden)?)?;
         }
         let survey = Survey::new(layer, frequencies, &inputs, &options.sampling);
         let survey = survey.with_context(|| format!("converting layer {index}"))?;
-        for ((sizes, stream), converted) in sizes.iter().zip(&mut streams).zip(&mut converted) {
+        for ((plan, stream), converted) in plans.iter().zip(&mut streams).zip(&mut converted) {
             let mut convert = || -> Result<LatentAttention> {
-                let chosen = survey.choose(&inputs, sizes.rope_dim, sizes.latent_rank)?;
+                let chosen = survey.choose(&inputs, plan[index].rope_dim, plan[index].latent_rank)?;
                 let Some(ridge) = options.refit else { return Ok(chosen.attention(&inputs)?) };
                 let own = normed(stream)?;
                 let mut latent = chosen.attention(&own)?;
-                let heads = refit_output(&mut latent, tables, ridge, stream, &own, &original)?;
-                let layer = LatentLayer::new(&latent, tables, None)?;
+                let heads = refit_output(&mut latent, &tables, ridge, stream, &own, &original)?;
+                let layer = LatentLayer::new(&latent, &tables, None)?;
                 for (x, heads) in stream.iter_mut().zip(&heads) {
                     let (tokens, hidden) = x.dims2()?;
                     let output = to_tensor(&layer.project(heads)?, tokens, hidden)?;
@@ -118,7 +163,7 @@ fn refit_output(
     for ((input, x), behind) in inputs.iter().zip(stream).zip(original) {
         let (tokens, hidden) = x.dims2()?;
         layer.reset();
-        let heads = layer.heads(input, 0..tokens, tables)?;
+        let heads = in_chunks(input, tokens, |chunk, positions| layer.heads(chunk, positions, tables))?;
         let output = to_tensor(&layer.project(&heads)?, tokens, hidden)?;
         let lacking = (behind - x)?.sub(&output)?;
         // An error counts by its share of the stream, which the next norm makes of it.
@@ -131,3 +176,22 @@ fn refit_output(
     latent.output = fit.solve(&latent.output, ridge)?;
     Ok(all_heads)
 }
+
+/// What `step` makes of a sequence's inputs (`[tokens, hidden]`), some tokens at a time.
+fn in_chunks(
+    inputs: &[f32],
+    tokens: usize,
+    mut step: impl FnMut(&[f32], Range<usize>) -> Result<Vec<f32>>,
+) -> Result<Vec<f32>> {
+    let hidden = inputs.len() / tokens.max(1);
+    let mut outputs = Vec::new();
+    for start in (0..tokens).step_by(CHUNK) {
+        let positions = start..(start + CHUNK).min(tokens);
+        outputs.append(&mut step(&inputs[positions.start * hidden..positions.end * hidden], positions)?);
+    }
+    Ok(outputs)
+}
+
+#[cfg(test)]
+#[path = "conversion_tests.rs"]
+mod tests;

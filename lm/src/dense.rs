@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use candle_nn::kv_cache::KvCache;
+use half::bf16;
 use latent_attention::rope::{Pairing, RopeTables, rotate_head};
 use latent_attention::weights::DenseAttention;
 
@@ -14,10 +15,14 @@ use crate::transformer::AttentionStep;
 /// Room of a layer's cache at first, in tokens; it grows by as much when full.
 const CACHE_TOKENS: usize = 1024;
 
+/// How a cache rounds: makes of a head's key (rotated) or value of one token, `[head_dim]`, what is read back.
+pub type Rounding = fn(&mut [f32]);
+
 /// Dense attention for all layers of a model.
 pub struct DenseSteps<'a> {
     layers: Vec<Layer>,
     tables: &'a RopeTables,
+    rounding: Rounding,
 }
 
 impl<'a> DenseSteps<'a> {
@@ -26,11 +31,19 @@ impl<'a> DenseSteps<'a> {
     /// # Errors
     /// If a layer is inconsistent, or its heads do not fit the tables.
     pub fn new(layers: &[DenseAttention], tables: &'a RopeTables) -> Result<Self> {
+        Self::with_rounding(layers, tables, through_bf16)
+    }
+
+    /// The same with a cache of another number format than bf16.
+    ///
+    /// # Errors
+    /// As for [`DenseSteps::new`].
+    pub fn with_rounding(layers: &[DenseAttention], tables: &'a RopeTables, rounding: Rounding) -> Result<Self> {
         let layers = layers
             .iter()
             .enumerate()
             .map(|(index, weights)| Layer::new(weights, tables).with_context(|| format!("attention of layer {index}")));
-        Ok(Self { layers: layers.collect::<Result<_>>()?, tables })
+        Ok(Self { layers: layers.collect::<Result<_>>()?, tables, rounding })
     }
 }
 
@@ -42,7 +55,7 @@ impl AttentionStep for DenseSteps<'_> {
             self.tables.positions()
         );
         let layer = self.layers.get_mut(layer).context("no such layer")?;
-        layer.forward(normed, positions, self.tables)
+        layer.forward(normed, positions, self.tables, self.rounding)
     }
 
     fn reset(&mut self) {
@@ -89,7 +102,13 @@ impl Layer {
         })
     }
 
-    fn forward(&mut self, normed: &[f32], positions: Range<usize>, tables: &RopeTables) -> Result<Vec<f32>> {
+    fn forward(
+        &mut self,
+        normed: &[f32],
+        positions: Range<usize>,
+        tables: &RopeTables,
+        rounding: Rounding,
+    ) -> Result<Vec<f32>> {
         let (tokens, groups, d) = (positions.len(), self.kv_heads, self.head_dim);
         let per_group = self.query_heads / groups;
         let known = self.cache.k_cache().current_seq_len();
@@ -99,7 +118,7 @@ impl Layer {
         let query = self.rotated(&self.query.apply(&x)?, self.query_heads, positions.start, tables)?;
         let key = self.rotated(&self.key.apply(&x)?, groups, positions.start, tables)?;
         let value = heads_first(&self.value.apply(&x)?, groups, d)?;
-        let (keys, values) = self.cache.append(&through_bf16(&key)?, &through_bf16(&value)?)?;
+        let (keys, values) = self.cache.append(&rounded(&key, rounding)?, &rounded(&value, rounding)?)?;
 
         // The query heads of a group read the same keys, so they are rows of one product per group.
         let query = (query * (d as f64).powf(-0.5))?.reshape((groups, per_group * tokens, d))?;
@@ -131,10 +150,17 @@ pub(crate) fn heads_first(x: &Tensor, heads: usize, head_dim: usize) -> Result<T
     Ok(x.reshape((x.dim(0)?, heads, head_dim))?.transpose(0, 1)?.contiguous()?)
 }
 
-/// Rounds to bf16, as a bf16 cache would. The numbers stay in f32 because candle has no bf16 product on the CPU
-/// that would be faster than widening them each time.
-fn through_bf16(x: &Tensor) -> Result<Tensor> {
-    Ok(x.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)
+/// Rounds every head of every token, `[heads, tokens, d]`. The numbers stay in f32 because candle has no bf16 product on the
+/// CPU that would be faster than widening them each time.
+fn rounded(x: &Tensor, rounding: Rounding) -> Result<Tensor> {
+    let (shape, mut numbers) = (x.dims3()?, to_vec(x)?);
+    numbers.chunks_exact_mut(shape.2).for_each(rounding);
+    Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
+}
+
+/// Rounds to bf16, as a bf16 cache would.
+fn through_bf16(head: &mut [f32]) {
+    head.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
 }
 
 /// `[tokens, end]`: 0 where a token may look, minus infinity at tokens after it.

@@ -4,10 +4,12 @@
 
 pub mod conversion;
 pub mod dense;
+pub mod evaluate;
 pub mod latent;
 pub mod model;
 pub mod own_text;
 pub mod progress;
+pub mod recipe;
 pub mod tensors;
 pub mod text;
 pub mod tokenizer;

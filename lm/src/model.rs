@@ -7,6 +7,7 @@ use latent_attention::load::{self, Attention, Checkpoint};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
 
+use crate::conversion::Source;
 use crate::progress::bar;
 use crate::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
@@ -48,6 +49,12 @@ impl Model {
         Ok(Self { checkpoint, transformer, attention, tokenizer })
     }
 
+    /// What a conversion of `layers`, the model's own attention, works on.
+    #[must_use]
+    pub fn source<'a>(&'a self, layers: &'a [DenseAttention]) -> Source<'a> {
+        Source { transformer: &self.transformer, layers, frequencies: &self.checkpoint.config().inverse_frequencies }
+    }
+
     /// Cosines and sines of the model's own frequencies for so many positions.
     #[must_use]
     pub fn rope_tables(&self, positions: usize) -> RopeTables {
@@ -66,7 +73,7 @@ impl Model {
 ///
 /// # Errors
 /// As [`Model::open`].
-fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
+pub fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
     let checkpoint = load::open(path)?;
     let config = checkpoint.config();
     let tokenizer = match checkpoint.tokenizer() {

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use latent_attention::rope::RopeTables;
 use latent_attention::weights::DenseAttention;
 
 use crate::model::Model;
@@ -14,12 +13,16 @@ use crate::progress::bar;
 /// Three essays, written for this project.
 const BUILT_IN: &str = include_str!("../assets/text.txt");
 
-/// Tokens of a sequence of given text.
+/// Tokens of a sequence of given text, unless another length is asked for.
 pub const SEQUENCE: usize = 512;
 
 /// What a model writes for its own calibration and training: texts of 256 tokens. It is a makeshift: a novel calibrates
 /// better.
 pub const WRITING: Writing = Writing { sequences: 80, length: 256, temperature: 0.8, seed: 0 };
+
+/// Share of a calibration text that the model writes itself even where enough is given. It keeps what the given text says
+/// nothing of: on other kinds of text the conversion then loses less, and on the given kind as much (docs/quality.md).
+pub const OWN_SHARE: f64 = 0.3;
 
 /// The built-in text: the part that calibrates and the part that evaluates.
 #[must_use]
@@ -57,26 +60,35 @@ impl Text {
     }
 }
 
-/// `tokens` in all to calibrate or train on, in sequences that begin as texts do for the model: those that were given, and
-/// what is missing of them written by the model itself, if it names a token that begins texts.
+/// `tokens` in all to calibrate on, in sequences that begin as texts do for the model: those that were given, in sequences of
+/// `length`, but for the share `own` (0 to 1), which the model writes itself, as it does what is missing of them. A model that
+/// names no token that begins texts cannot write any.
 ///
 /// # Errors
-/// As for [`own_text::write`].
+/// As for [`own_text::write`], whose texts are as long as [`WRITING`] says at most; and if `own` is no share, or a sequence would have
+/// no token of its own beside the one that begins it.
 pub fn sequences(
     model: &Model,
     layers: &[DenseAttention],
-    tables: &RopeTables,
     given: &[u32],
     tokens: usize,
+    length: usize,
+    own: f64,
 ) -> Result<Vec<Vec<u32>>> {
-    let longest = SEQUENCE.min(tables.positions());
-    let pieces = given[..tokens.min(given.len())].chunks(longest.saturating_sub(1).max(1));
-    let mut sequences: Vec<Vec<u32>> = pieces.map(|piece| model.begun(piece)).collect();
-    let missing = tokens.saturating_sub(given.len());
-    if missing > 0 && model.tokenizer.bos().is_some() {
-        let writing = Writing { sequences: missing.div_ceil(WRITING.length), ..WRITING };
+    ensure!(length >= 2, "sequences of {length} tokens say nothing");
+    ensure!((0.0..=1.0).contains(&own), "the share of the model's own text must be 0 to 1, not {own}");
+    let can_write = model.tokenizer.bos().is_some();
+    let wanted = if can_write { (tokens as f64 * own) as usize } else { 0 };
+    let given = &given[..given.len().min(tokens - wanted)];
+    let of_each = length - usize::from(can_write);
+    let mut sequences: Vec<Vec<u32>> = given.chunks(of_each).map(|piece| model.begun(piece)).collect();
+    let missing = tokens - given.len();
+    if missing > 0 && can_write {
+        let length = length.min(WRITING.length);
+        let writing = Writing { sequences: missing.div_ceil(length), length, ..WRITING };
         let progress = bar("The model writes text for itself", WRITING.length - 1, "tokens of each sequence");
-        sequences.extend(own_text::write(model, layers, tables, writing, || progress.inc(1))?);
+        let tables = model.rope_tables(writing.length);
+        sequences.extend(own_text::write(model, layers, &tables, writing, || progress.inc(1))?);
         progress.finish_and_clear();
     }
     Ok(sequences)
@@ -87,6 +99,16 @@ pub fn sequences(
 pub fn without_beginnings(sequences: &[Vec<u32>], begin: Option<u32>) -> Vec<u32> {
     let skipped = usize::from(begin.is_some());
     sequences.iter().flat_map(|sequence| sequence.iter().skip(skipped)).copied().collect()
+}
+
+/// What to tell a user whose text is longer than what the conversion of a model looked at, if it is.
+#[must_use]
+pub fn length_warning(tokens: usize, calibrated: Option<usize>) -> Option<String> {
+    let calibrated = calibrated.filter(|&calibrated| tokens > calibrated)?;
+    Some(format!(
+        "warning: the conversion has looked at texts of {calibrated} tokens, and now the model reads {tokens}: rotations that \
+         only matter over longer distances may be gone. Calibrate on longer sequences (--calibration-length)."
+    ))
 }
 
 /// The text before and after the beginning of the paragraph that is nearest to two thirds; a text of one paragraph
@@ -112,6 +134,14 @@ mod tests {
         assert_eq!(cut("one two three four"), ("one two three ", "four"));
         assert_eq!(cut("indivisible"), ("indivisible", ""));
         assert_eq!(cut(""), ("", ""));
+    }
+
+    #[test]
+    fn texts_longer_than_the_calibration_are_warned_of() {
+        assert_eq!(length_warning(768, None), None);
+        assert_eq!(length_warning(768, Some(768)), None);
+        let warning = length_warning(769, Some(768)).unwrap();
+        assert!(warning.contains("of 768 tokens") && warning.contains("reads 769"), "{warning}");
     }
 
     #[test]

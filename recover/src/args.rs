@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
+use latent_attention_lm::text::OWN_SHARE;
 
 use crate::adamw::AdamWOptions;
 use crate::student::Mode;
@@ -38,6 +39,13 @@ pub struct Arguments {
     /// model writes
     #[arg(long, value_name = "N", default_value_t = 20480)]
     pub calibration_tokens: usize,
+    /// Share of the tokens that calibrate, 0 to 1, that the model writes itself even where enough are given
+    #[arg(long, value_name = "SHARE", default_value_t = OWN_SHARE, conflicts_with = "layers")]
+    pub own_text: f64,
+    /// Tokens of each sequence that calibrates, as many as texts will have that the model is meant for [default: as
+    /// --evaluation-tokens]
+    #[arg(long, value_name = "N", conflicts_with = "layers")]
+    pub calibration_length: Option<usize>,
     /// Text to evaluate on, which must not overlap the other [default: an essay that comes with the demo]
     #[arg(long, value_name = "PATH")]
     pub evaluation: Option<PathBuf>,

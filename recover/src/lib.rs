@@ -13,16 +13,17 @@ pub mod adamw;
 pub mod args;
 pub mod balance;
 pub mod checkpoint;
-pub mod conversion;
 pub mod data;
 pub mod files;
 pub mod frame;
 pub mod held_out;
+pub mod lesson;
 pub mod log;
 pub mod ops;
 pub mod original;
 pub mod plot;
 pub mod run;
+pub mod start;
 pub mod step;
 pub mod student;
 #[cfg(test)]

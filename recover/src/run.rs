@@ -4,24 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use latent_attention::load::{Checkpoint, save_mha2mla, save_shared_key};
-use latent_attention::weights::LatentAttention;
-use latent_attention_lm::conversion::Sizes;
-use latent_attention_lm::model::{Layers, Model};
-use latent_attention_lm::text::{SEQUENCE, built_in, sequences, without_beginnings};
-use latent_attention_lm::tokenizer::Tokenizer;
 
 use crate::args::Arguments;
-use crate::balance::balance;
-use crate::conversion::{convert_layers, read_layers};
-use crate::data::{Windows, refuse_overlap};
 use crate::frame::Frame;
-use crate::held_out::HeldOut;
+use crate::lesson::{Lesson, Texts};
 use crate::log::Record;
 use crate::original::Original;
+use crate::start::Start;
 use crate::student::Student;
-use crate::train::{Ended, Parts, Run};
+use crate::train::Ended;
 
 /// Converts, trains, evaluates and writes as the arguments say. `stop` is looked at after each step; the result says
 /// whether it ended the run.
@@ -33,65 +26,25 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
     if let Some(directory) = &arguments.save {
         ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
     }
-    let model = Model::open(&arguments.model)?;
-    let Layers::Dense(dense) = &model.attention else {
-        bail!("{} has latent attention already; --model names the original, to learn from", arguments.model.display())
-    };
-    let (config, tokenizer) = (model.checkpoint.config(), &model.tokenizer);
-    let mut evaluation = match &arguments.evaluation {
-        Some(path) => read_text(path, tokenizer, "evaluation")?,
-        None => tokenizer.encode(built_in().1)?,
-    };
-    evaluation.truncate(arguments.evaluation_tokens.saturating_sub(usize::from(tokenizer.bos().is_some())));
-    let window = arguments.evaluation_tokens.min(config.max_positions);
-    ensure!(options.sequence <= config.max_positions, "the model was made for {} positions", config.max_positions);
-    let positions = options.sequence.max(window).max(SEQUENCE);
-    let tables = Arc::new(model.rope_tables(positions));
-    let given = match &arguments.text {
-        Some(path) => read_text(path, tokenizer, "training")?,
-        None => Vec::new(),
-    };
-    let sequences = match given.is_empty() {
-        true => {
-            ensure!(tokenizer.bos().is_some(), "the model cannot begin a text of its own; give one with --text");
-            sequences(&model, dense, &tables, &[], arguments.calibration_tokens)?
-        }
-        false => sequences(&model, dense, &tables, &given, arguments.calibration_tokens.min(given.len()))?,
-    };
-    let training = if given.is_empty() { without_beginnings(&sequences, tokenizer.bos()) } else { given };
-    refuse_overlap(&training, &evaluation)?;
-    let windows = Windows::new(&training, tokenizer.bos(), options.sequence, options.seed)?;
-    let layers: Vec<LatentAttention> = match &arguments.layers {
-        Some(directory) => read_layers(directory, config.layers)?,
-        None => {
-            let numbers = 2 * config.kv_heads * config.head_dim;
-            let sizes = Sizes {
-                rope_dim: arguments.rope_dim.unwrap_or(numbers / 16 / 2 * 2),
-                latent_rank: arguments.latent_rank.unwrap_or(numbers / 4),
-            };
-            convert_layers(&model, dense, &tables, &sequences, sizes)?
-        }
-    };
-    drop(sequences);
-    // The frame that trains has numbers of its own; those of the conversion are not needed any more.
-    let Model { checkpoint, tokenizer, attention, transformer } = model;
-    drop(transformer);
-    let Layers::Dense(dense) = attention else { bail!("the original's attention is dense") };
+    let start = Start::read(arguments)?;
+    let longest = start.checkpoint.config().max_positions;
+    ensure!(options.sequence <= longest, "the model was made for {longest} positions");
+    let window = arguments.evaluation_tokens.min(longest);
+    let tables = Arc::new(start.rope_tables(options.sequence.max(window)));
+    let Start { checkpoint, tokenizer, dense, layers, calibrated_positions, texts } = start;
     let original = Original::new(Frame::read(&checkpoint)?, &dense, &tables)?;
     drop(dense);
-    let layers: Vec<LatentAttention> = layers.into_iter().map(balance).collect();
-    let student = Student::new(original.frame(), &layers, &tables, options.mode, options.seed)?;
-    drop(layers);
+    let texts = Texts { training: &texts.0, evaluation: &texts.1, window, begin: tokenizer.bos() };
+    let lesson = Lesson::new(original, layers, &tables, texts, &options)?;
+    let student = lesson.student();
     let trained: usize = student.variables().iter().map(|(_, variable)| variable.elem_count()).sum();
     println!(
         "Training {trained} numbers on {} of {} sequences of {} tokens",
         options.steps * options.batch as u64,
-        windows.count(),
+        lesson.windows(),
         options.sequence
     );
-    let held_out = HeldOut::new(&original, &evaluation, tokenizer.bos(), window)?;
-    let parts = Parts { original: &original, student: &student, windows, held_out };
-    let mut run = Run::new(parts, options, arguments.output(), &[&training, &evaluation], arguments.resume)?;
+    let mut run = lesson.run(options, arguments.output(), arguments.resume)?;
     if arguments.resume {
         println!("Going on after step {}", run.step());
     }
@@ -105,7 +58,7 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
         }
         Ended::Finished => {
             if let Some(directory) = &arguments.save {
-                save(directory, &checkpoint, &student)?;
+                save(directory, &checkpoint, student, calibrated_positions)?;
                 tokenizer.save(directory)?;
                 println!("Saved the trained model into {}", directory.display());
             }
@@ -115,20 +68,13 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
 }
 
 /// Writes the student in the layout that its attention fits.
-fn save(directory: &Path, checkpoint: &Checkpoint, student: &Student) -> Result<()> {
+fn save(directory: &Path, checkpoint: &Checkpoint, student: &Student, calibrated: Option<usize>) -> Result<()> {
     let layers = student.to_layers()?;
     match layers.iter().all(|layer| layer.geometry.rope_heads == 1) {
-        true => save_shared_key(directory, checkpoint, student.frame(), &layers)?,
+        true => save_shared_key(directory, checkpoint, student.frame(), &layers, calibrated)?,
         false => save_mha2mla(directory, checkpoint, student.frame(), &layers)?,
     }
     Ok(())
-}
-
-/// The tokens of a file.
-fn read_text(path: &Path, tokenizer: &Tokenizer, what: &str) -> Result<Vec<u32>> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read the {what} text {}", path.display()))?;
-    tokenizer.encode(&text).with_context(|| format!("the {what} text {}", path.display()))
 }
 
 /// A record as a line to read.

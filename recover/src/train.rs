@@ -87,7 +87,7 @@ impl Default for Options {
             batch: 4,
             sequence: 256,
             positions: 64,
-            rate: 5e-4,
+            rate: 2e-4,
             warmup: 4,
             floor: 0.05,
             optimiser: AdamWOptions::default(),
@@ -157,23 +157,24 @@ pub struct Run<'a> {
     student: &'a Student,
     variables: Vec<(String, Tensor)>,
     optimiser: AdamW,
-    windows: Windows,
-    held_out: HeldOut,
+    windows: &'a Windows,
+    held_out: &'a HeldOut,
     state: State,
     output: Output,
     log: Log,
 }
 
 /// What a run is made of.
+#[derive(Clone, Copy)]
 pub struct Parts<'a> {
     /// What is learnt from.
     pub original: &'a Original,
     /// What learns.
     pub student: &'a Student,
     /// What is read.
-    pub windows: Windows,
+    pub windows: &'a Windows,
     /// What is judged by.
-    pub held_out: HeldOut,
+    pub held_out: &'a HeldOut,
 }
 
 impl<'a> Run<'a> {

@@ -31,7 +31,7 @@ fn with_run<R>(
     let (training, evaluation) = (tiny::text(300, 1), tiny::text(60, 2));
     let windows = Windows::new(&training, Some(1), options.sequence, options.seed).unwrap();
     let held_out = HeldOut::new(&original, &evaluation, Some(1), 40).unwrap();
-    let parts = Parts { original: &original, student, windows, held_out };
+    let parts = Parts { original: &original, student, windows: &windows, held_out: &held_out };
     f(Run::new(parts, options, output, &[&training, &evaluation], resume))
 }
 

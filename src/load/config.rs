@@ -140,6 +140,9 @@ pub struct ModelConfig {
     pub eos: Vec<u32>,
     /// Sizes of DeepSeek's attention; `None` for the other families.
     pub deepseek: Option<DeepSeekDims>,
+    /// Of a model that was converted to a shared key: tokens of the longest sequence that the conversion looked at, where it
+    /// was noted. Nothing was measured of how the converted model attends over longer distances.
+    pub calibrated_positions: Option<usize>,
 }
 
 impl ModelConfig {
@@ -166,6 +169,8 @@ impl ModelConfig {
         check_width(config, query_heads, head_dim)?;
         let rotation = Rotation::parse(config, rotated, deepseek.is_some())?;
         let eos = config.token_ids("eos_token_id")?;
+        let own = config.optional_object(OWN_KEYS)?;
+        let calibrated_positions = own.map(|own| own.optional_size("calibrated_positions")).transpose()?.flatten();
         Ok(Self {
             architecture,
             hidden,
@@ -186,6 +191,7 @@ impl ModelConfig {
             bos: config.token_ids("bos_token_id")?.first().copied(),
             eos,
             deepseek,
+            calibrated_positions,
         })
     }
 }

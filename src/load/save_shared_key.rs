@@ -24,6 +24,7 @@ use crate::weights::{LatentAttention, Linear, Matrix};
 /// | key | holds |
 /// |---|---|
 /// | `converted_from` | the original's class |
+/// | `calibrated_positions` | tokens of the longest sequence that the conversion looked at, where it is known |
 /// | `layers` | for each layer `kv_lora_rank` (L), `qk_rope_head_dim` (R) and `rope_frequency_index`: which of the original's pairs each rotated pair turns with; pairs are `(j, j + R/2)` |
 ///
 /// What a reader of DeepSeek's layout has to do otherwise: there is no norm on the latent, scores are divided by the root of
@@ -45,11 +46,12 @@ pub fn save_shared_key(
     original: &Checkpoint,
     parts: &dyn ModelParts,
     layers: &[LatentAttention],
+    calibrated_positions: Option<usize>,
 ) -> Result<()> {
     check_layers(original.config(), layers)?;
     let output = Output::create(dir)?;
     let attention = |shard: &mut Shard, module: &str, layer: usize| write_attention(shard, module, &layers[layer]);
-    output.write_model(parts, layers.len(), attention, &converted_config(original, layers))
+    output.write_model(parts, layers.len(), attention, &converted_config(original, layers, calibrated_positions))
 }
 
 /// What errors call it.
@@ -92,7 +94,11 @@ fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
 }
 
 /// The original's configuration with this crate's keys.
-fn converted_config(original: &Checkpoint, layers: &[LatentAttention]) -> Map<String, Value> {
+fn converted_config(
+    original: &Checkpoint,
+    layers: &[LatentAttention],
+    calibrated_positions: Option<usize>,
+) -> Map<String, Value> {
     let model = original.config();
     let mut config = base_config(original);
     config.insert("architectures".into(), json!([SHARED_KEY_CLASS]));
@@ -109,6 +115,10 @@ fn converted_config(original: &Checkpoint, layers: &[LatentAttention]) -> Map<St
     };
     own.insert("layers".into(), layers.iter().map(layer).collect());
     own.insert("converted_from".into(), json!(model.architecture.class()));
+    match calibrated_positions {
+        Some(positions) => own.insert("calibrated_positions".into(), json!(positions)),
+        None => own.remove("calibrated_positions"),
+    };
     config.insert(OWN_KEYS.into(), own.into());
     config
 }

@@ -1,6 +1,6 @@
 //! The conversion to one shared rotated key, as a whole: what it keeps, what it refuses, and that it repeats itself.
 
-use latent_attention::convert::shared_key::{LayerInputs, OutputFit, Sampling, Survey};
+use latent_attention::convert::shared_key::{LayerInputs, OutputFit, Sampling, Step, Survey};
 use latent_attention::convert::{ConvertOptions, convert};
 use latent_attention::rope::theta_frequencies;
 use latent_attention::weights::{DenseAttention, LatentAttention, Linear, Matrix};
@@ -51,6 +51,32 @@ fn with_all_rotations_and_the_full_rank_the_layer_is_the_original() {
         // Inputs that the fit has not seen.
         let error = error(&layer, &converted, &hidden_states(30, shape.hidden, 99));
         assert!(error < F32_ROUNDING, "{error:e} on {shape:?}");
+    }
+}
+
+const STEPS: [Step; 6] = [Step::Costs, Step::Mixing, Step::Ranking, Step::Sensitivity, Step::Decoders, Step::Balance];
+
+fn without(step: Option<Step>) -> Sampling {
+    let mut sampling = Sampling::default();
+    sampling.without = step;
+    sampling
+}
+
+#[test]
+fn without_any_one_step_the_full_size_is_the_original_and_a_small_one_another_layer() {
+    let shape = Shape { query_heads: 6, kv_heads: 3, head_dim: 16, hidden: 64, biased: true };
+    let layer = dense_layer(shape, 17);
+    let inputs = text(12, 60, shape.hidden, 75);
+    let convert = |step, rope_dim, rank| {
+        let survey = Survey::new(&layer, &frequencies(&layer), &inputs, &without(step)).unwrap();
+        survey.choose(&inputs, rope_dim, rank).unwrap().attention(&inputs).unwrap()
+    };
+    for step in STEPS {
+        let error = error(&layer, &convert(Some(step), 48, 64), &hidden_states(30, shape.hidden, 99));
+        assert!(error < F32_ROUNDING, "{step:?}: {error:e}");
+        // Of few components, the largest may be those that lose most.
+        let differs = |rope_dim| convert(Some(step), rope_dim, 30) != convert(None, rope_dim, 30);
+        assert!([2, 6, 12, 20].into_iter().any(differs), "{step:?}");
     }
 }
 

@@ -36,7 +36,7 @@ fn converted(layer: usize, rank: usize, frequencies: &[u32], bias: bool) -> Late
 /// Saves, opens again, and compares everything.
 fn check_round_trip(original: &Checkpoint, parts: &dyn ModelParts, layers: &[LatentAttention]) -> Value {
     let dir = tempfile::tempdir().expect("a directory");
-    save_shared_key(dir.path(), original, parts, layers).expect("saved");
+    save_shared_key(dir.path(), original, parts, layers, None).expect("saved");
     let read = open(dir.path()).expect("a valid model");
     check_parts(&read, parts, layers);
     assert_eq!(read.config(), original.config());
@@ -62,12 +62,54 @@ fn layers_of_their_own_sizes_are_read_back_bit_for_bit() {
 }
 
 #[test]
+fn the_length_that_a_conversion_looked_at_is_kept() {
+    let (_dir, original) = reopen(&llama_config(), &llama());
+    let original = original.expect("a valid model");
+    assert_eq!(original.config().calibrated_positions, None);
+    let layers = [converted(0, 6, &[0, 2], false), converted(1, 6, &[1, 3], false)];
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = dir.path().join("first");
+    save_shared_key(&first, &original, &original, &layers, Some(77)).expect("saved");
+    assert_eq!(open(&first).expect("a valid model").config().calibrated_positions, Some(77));
+}
+
+/// The name of the variable that tells a test that it runs with a limit on the size of files.
+const LIMITED: &str = "LATENT_ATTENTION_TEST_FOLDER";
+
+/// Writing fails behind the first 16 kB of a file, as on a full disk.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_no_model_and_no_files() {
+    let name = "save_shared_key::a_full_disk_leaves_no_model_and_no_files";
+    let Some(folder) = std::env::var_os(LIMITED) else {
+        let (dir, _) = reopen(&llama_config(), &llama());
+        let program = std::env::current_exe().expect("this program");
+        // Without the signal, writing more than the limit is an error. The unit is 512 or 1024 bytes.
+        let script = format!("trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact {name}");
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(script).arg(program).env(LIMITED, dir.path());
+        let output = command.output().expect("a shell");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        return;
+    };
+    let folder = std::path::Path::new(&folder);
+    let original = open(folder).expect("a valid model");
+    // The limit is larger than a layer's file is here, but not than one of a latent this wide.
+    let layers = [converted(0, 6, &[0, 2], false), converted(1, 600, &[1, 3], false)];
+    let target = folder.join("saved");
+    let error = save_shared_key(&target, &original, &original, &layers, None).expect_err("no room").to_string();
+    assert!(error.contains("saved"), "{error}");
+    assert!(!target.exists(), "{:?} is left", std::fs::read_dir(target).map(|entries| entries.count()));
+}
+
+#[test]
 fn tensors_have_deepseeks_names_and_row_orders() {
     let (_dir, original) = reopen(&llama_config(), &llama());
     let original = original.expect("a valid model");
     let layers = [converted(0, 6, &[0, 2], true), converted(1, 6, &[1, 3], true)];
     let dir = tempfile::tempdir().expect("a directory");
-    save_shared_key(dir.path(), &original, &original, &layers).expect("saved");
+    save_shared_key(dir.path(), &original, &original, &layers, Some(77)).expect("saved");
     let read = open(dir.path()).expect("a valid model");
     let module = "model.layers.1.self_attn";
     let rows = |name: &str, rows: usize, cols: usize| -> Matrix {
@@ -130,7 +172,7 @@ fn what_the_layout_cannot_hold_is_refused_and_nothing_is_written() {
     let refused = |change: &dyn Fn(&mut Vec<LatentAttention>), part: &str| {
         let mut layers = vec![converted(0, 6, &[0, 2], false), converted(1, 6, &[1, 3], false)];
         change(&mut layers);
-        let error = save_shared_key(&target, &original, &original, &layers).expect_err(part).to_string();
+        let error = save_shared_key(&target, &original, &original, &layers, Some(77)).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
         assert!(!target.exists());
     };
@@ -152,7 +194,7 @@ fn damaged_keys_are_named() {
     let original = original.expect("a valid model");
     let layers = [converted(0, 6, &[0, 2], false), converted(1, 6, &[1, 3], false)];
     let dir = tempfile::tempdir().expect("a directory");
-    save_shared_key(dir.path(), &original, &original, &layers).expect("saved");
+    save_shared_key(dir.path(), &original, &original, &layers, Some(77)).expect("saved");
     let path = dir.path().join("config.json");
     let good: Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("read")).expect("JSON");
     let message = |change: &dyn Fn(&mut Value)| {
@@ -175,4 +217,6 @@ fn damaged_keys_are_named() {
     assert!(class.contains("architecture `GptForCausalLM`"), "{class}");
     let none = message(&|config| drop(config["latent_attention"]["converted_from"].take()));
     assert!(none.contains("`converted_from` is missing"), "{none}");
+    let positions = message(&|config| config["latent_attention"]["calibrated_positions"] = json!("many"));
+    assert!(positions.contains("`calibrated_positions`"), "{positions}");
 }

@@ -46,6 +46,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure what conversion and recovery cost a model: the tables of docs/quality.md
+    #[command(disable_help_flag = true)]
+    Quality {
+        /// Passed on to the program; `cargo xtask quality --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run every operation against the f64 reference, on a GPU or the simulator; dump inputs and outputs, or check a dump
     #[command(disable_help_flag = true)]
     Validate {
@@ -76,6 +83,7 @@ fn main() -> Result<()> {
         Task::Setup => setup::everything(),
         Task::Demo { arguments } => demo(&arguments),
         Task::Recover { arguments } => recover(&arguments),
+        Task::Quality { arguments } => quality(&arguments),
         Task::Bindings => BINDINGS.write().and_then(|()| HEADER.write()),
         Task::Capi => capi::build().map(|_| ()),
         Task::Validate { arguments } => validate(&arguments),
@@ -139,6 +147,22 @@ fn recover(arguments: &[String]) -> Result<()> {
         command.arg("--text").arg(setup::novel()?);
     }
     process::become_program(command.args(arguments))
+}
+
+/// Builds and runs the measurements, on the downloaded model unless the arguments name another.
+fn quality(arguments: &[String]) -> Result<()> {
+    let mut command = process::cargo(["run", "--release", "--package", "latent-attention-quality"]);
+    // It runs no kernels of ours.
+    command.env("DOCS_RS", "1").env("CANDLE_NUM_THREADS", "1");
+    avx512(&mut command)?;
+    command.arg("--").args(arguments);
+    if !arguments.iter().any(needs_no_model) {
+        command.arg("--model").arg(setup::model()?);
+    }
+    if !names(arguments, "--more-text") {
+        command.arg("--more-text").arg(setup::novel()?);
+    }
+    process::run(&mut command)
 }
 
 /// Builds and runs the validation with its kernels, which checking a dump does without. Does not return: the program's

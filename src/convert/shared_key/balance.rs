@@ -12,6 +12,7 @@ use super::inputs::{LayerInputs, for_each_sequence};
 use super::latent::Fitted;
 use super::moments::Moments;
 use super::original::{Original, project};
+use super::{Sampling, Step};
 use crate::convert::basis::random_orthogonal;
 use crate::convert::linalg::{product, symmetric_power};
 use crate::error::Result;
@@ -42,9 +43,14 @@ impl Balance {
         decoders: &Decoders,
         moments: &Moments,
         inputs: &dyn LayerInputs,
-        seed: u64,
+        sampling: &Sampling,
     ) -> Result<Self> {
         let (rank, count) = (fitted.down.nrows(), fitted.pairs.len());
+        let rotation = random_orthogonal(rank, sampling.seed);
+        if sampling.without == Some(Step::Balance) {
+            let inverse = rotation.transpose().to_owned();
+            return Ok(Self { pairs: vec![1.0; count], latent: rotation, inverse });
+        }
         let mut latents = Mat::<f64>::zeros(rank, rank);
         let mut key_squares = vec![0.0; count];
         let mut value_squares = Mat::<f64>::zeros(original.value.nrows(), original.value.nrows());
@@ -73,7 +79,6 @@ impl Balance {
         let seen = product(root.as_ref(), product(sensitivity.as_ref(), root.as_ref()).as_ref());
         let middle = symmetric_power(seen.as_ref(), 0.5, FLOOR)?;
         let square = product(inverse_root.as_ref(), product(middle.as_ref(), inverse_root.as_ref()).as_ref());
-        let rotation = random_orthogonal(rank, seed);
         let latent = product(rotation.as_ref(), symmetric_power(square.as_ref(), 0.5, FLOOR)?.as_ref());
         let inverse = product(symmetric_power(square.as_ref(), -0.5, FLOOR)?.as_ref(), rotation.transpose());
 

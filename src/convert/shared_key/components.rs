@@ -10,6 +10,7 @@ use super::inputs::{LayerInputs, for_each_sequence};
 use super::moments::Moments;
 use super::original::{Original, Sequence};
 use super::samples::Samples;
+use super::{Sampling, Step};
 use crate::convert::linalg::symmetric_eigen;
 use crate::error::Result;
 
@@ -35,7 +36,7 @@ pub(super) struct Component {
 impl Components {
     /// Step 2: eigenvectors of the KV heads' weighted second moments, each head's keys scaled by the size of the queries
     /// that read them.
-    pub fn new(original: &Original, moments: &Moments) -> Result<Self> {
+    pub fn new(original: &Original, moments: &Moments, sampling: &Sampling) -> Result<Self> {
         let pairs = original.pairs();
         let size = |pair: usize, group: usize| {
             let heads = (0..original.query_heads).filter(|&head| original.kv_head_of(head) == group);
@@ -50,6 +51,9 @@ impl Components {
         let largest = sizes.iter().flatten().fold(f64::MIN_POSITIVE, |most, &size| most.max(size));
         sizes.iter_mut().flatten().for_each(|size| *size = size.max(SMALLEST_SIZE * largest));
         let mix = |pair: usize| {
+            if sampling.without == Some(Step::Mixing) {
+                return Ok(Mat::identity(original.kv_heads, original.kv_heads));
+            }
             let (keys, sizes) = (&moments.keys[pair], &sizes[pair]);
             let scaled =
                 Mat::from_fn(keys.nrows(), keys.ncols(), |g, other| keys[(g, other)] * sizes[g] * sizes[other]);
@@ -73,7 +77,13 @@ impl Components {
     ///
     /// # Errors
     /// As for [`Original::sequence`].
-    pub fn ranked(&self, original: &Original, moments: &Moments, inputs: &dyn LayerInputs) -> Result<Vec<Component>> {
+    pub fn ranked(
+        &self,
+        original: &Original,
+        moments: &Moments,
+        inputs: &dyn LayerInputs,
+        sampling: &Sampling,
+    ) -> Result<Vec<Component>> {
         let all = self.all(original);
         let mut products = vec![Products::default(); original.query_heads * all.len()];
         let make = |index| {
@@ -83,7 +93,11 @@ impl Components {
         for_each_sequence(inputs.sequences(), make, |_, sequence| {
             products.iter_mut().zip(&sequence).for_each(|(sum, products)| sum.add(products));
         })?;
-        let lost = |index: usize| products.iter().skip(index).step_by(all.len()).map(Products::unexplained).sum();
+        let loses = match sampling.without {
+            Some(Step::Ranking) => |products: &Products| products.yy,
+            _ => Products::unexplained,
+        };
+        let lost = |index: usize| products.iter().skip(index).step_by(all.len()).map(loses).sum();
         let mut ranked: Vec<(f64, Component)> = all.iter().enumerate().map(|(i, &of)| (lost(i), of)).collect();
         // Equal losses stand in their order, so that the choice is the same on every machine.
         ranked.sort_by(|(a, first), (b, second)| b.total_cmp(a).then(first.cmp(second)));

@@ -2,13 +2,13 @@
 
 use faer::Mat;
 
-use super::Sampling;
 use super::inputs::{LayerInputs, for_each_sequence};
 use super::latent::Fitted;
 use super::moments::averaging;
 use super::original::{Original, project};
 use super::regression::{Features, Turns};
 use super::samples::Samples;
+use super::{Sampling, Step};
 use crate::convert::linalg::{add_product, product, regress};
 use crate::error::Result;
 
@@ -41,6 +41,10 @@ impl Decoders {
     /// # Errors
     /// As for [`Original::sequence`].
     pub fn fit(original: &Original, fitted: &Fitted, inputs: &dyn LayerInputs, sampling: &Sampling) -> Result<Self> {
+        if sampling.without == Some(Step::Decoders) {
+            let values = (0..original.query_heads).map(|head| fitted.values[original.kv_head_of(head)].clone());
+            return Ok(Self { keys: fitted.keys.clone(), values: values.collect() });
+        }
         let (heads, groups, d) = (original.query_heads, original.kv_heads, original.head_dim);
         let (rank, features) = (fitted.down.nrows(), fitted.key_rope.0.nrows() + fitted.down.nrows());
         let mut sums = Sums {

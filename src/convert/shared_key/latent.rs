@@ -2,12 +2,12 @@
 
 use faer::Mat;
 
-use super::Sampling;
 use super::components::{Component, Components};
 use super::inputs::{LayerInputs, for_each_sequence};
 use super::moments::Moments;
 use super::original::{Original, project};
 use super::regression::{Features, Turns, centred_inputs};
+use super::{Sampling, Step};
 use crate::convert::linalg::{cholesky, mirror, product, regress, solve_transposed, symmetric_eigen, symmetric_power};
 use crate::error::Result;
 
@@ -81,7 +81,7 @@ impl Fitted {
             .collect::<Result<_>>()?;
 
         let needs = Needs { original, own: &own, rope_dim, moments };
-        let (down, inverse) = needs.down(&key_inputs, rank, sampling.ridge)?;
+        let (down, inverse) = needs.down(&key_inputs, rank, sampling)?;
         let keys = (0..original.query_heads)
             .map(|head| {
                 let mut keys = Mat::zeros(rope_dim + rank, d);
@@ -149,7 +149,7 @@ struct Needs<'a> {
 impl Needs<'_> {
     /// The down-projection A, `[rank, hidden]`, and `C A^T`, `[hidden, rank]`, which is its inverse on the inputs: A C A^T
     /// is the identity for the second moment C of the inputs, half of it the keys' and half the values'.
-    fn down(&self, key_inputs: &Mat<f64>, rank: usize, ridge: f64) -> Result<(Mat<f64>, Mat<f64>)> {
+    fn down(&self, key_inputs: &Mat<f64>, rank: usize, sampling: &Sampling) -> Result<(Mat<f64>, Mat<f64>)> {
         let (original, value_inputs) = (self.original, &self.moments.averages);
         let hidden = original.hidden;
         let trace = |matrix: &Mat<f64>| (0..hidden).map(|i| matrix[(i, i)]).sum::<f64>();
@@ -160,13 +160,17 @@ impl Needs<'_> {
         });
         let mean = trace(&moment) / hidden as f64;
         for i in 0..hidden {
-            moment[(i, i)] += ridge * mean.max(f64::MIN_POSITIVE);
+            moment[(i, i)] += sampling.ridge * mean.max(f64::MIN_POSITIVE);
         }
 
+        let even = sampling.without == Some(Step::Sensitivity);
         let mut squares = Mat::<f64>::zeros(hidden, hidden);
         for head in 0..original.query_heads {
             let group = original.kv_head_of(head);
-            let root = symmetric_power(self.moments.queries[head].as_ref(), 0.5, 0.0)?;
+            let root = match even {
+                false => symmetric_power(self.moments.queries[head].as_ref(), 0.5, 0.0)?,
+                true => even_root(&self.moments.queries[head]),
+            };
             let key = product(
                 self.own[head].get(self.rope_dim.., ..).transpose(),
                 original.head_rows(&original.key.0, group),
@@ -174,7 +178,9 @@ impl Needs<'_> {
             let key = product(root.as_ref(), key.as_ref());
             let weight = original.scale * original.scale * key_trace;
             squares += product(key.transpose(), key.as_ref()) * faer::Scale(weight);
-            let value = product(original.output_roots[head].as_ref(), original.head_rows(&original.value, group));
+            let output = &original.output_roots[head];
+            let output = if even { even_root(&product(output.as_ref(), output.as_ref())) } else { output.clone() };
+            let value = product(output.as_ref(), original.head_rows(&original.value, group));
             squares += product(value.transpose(), value.as_ref()) * faer::Scale(value_trace);
         }
         let root = cholesky(moment.clone())?;
@@ -184,4 +190,11 @@ impl Needs<'_> {
         let inverse = product(moment.as_ref(), down.transpose());
         Ok((down, inverse))
     }
+}
+
+/// A root of `square`, `[d, d]`, that is as large and the same in every direction.
+fn even_root(square: &Mat<f64>) -> Mat<f64> {
+    let d = square.nrows();
+    let mean = (0..d).map(|i| square[(i, i)]).sum::<f64>() / d as f64;
+    Mat::from_fn(d, d, |row, col| if row == col { mean.sqrt() } else { 0.0 })
 }

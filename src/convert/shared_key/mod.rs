@@ -49,7 +49,25 @@ use crate::geometry::Geometry;
 use crate::rope::{FrequencyIndex, Pairing};
 use crate::weights::{DenseAttention, LatentAttention, Linear};
 
-/// How a text is sampled.
+/// A step of the method, by what it adds. [`Sampling::without`] leaves one out, to see what it is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Step {
+    /// Step 1: without it the error of a score counts by the attention alone.
+    Costs,
+    /// Step 2: without it a component is one KV head's pair.
+    Mixing,
+    /// Step 3: without it those components keep their rotation whose scores vary most.
+    Ranking,
+    /// Step 4: without it all directions of a key and all of a value count alike in the latent.
+    Sensitivity,
+    /// Step 5: without it keys and values are made of the latent as the projections say.
+    Decoders,
+    /// Step 7: without it the latent is rotated at random, and nothing else.
+    Balance,
+}
+
+/// How a text is sampled and fitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
@@ -63,12 +81,14 @@ pub struct Sampling {
     pub ridge: f64,
     /// Picks samples and the latent's rotation.
     pub seed: u64,
+    /// A step that is left out.
+    pub without: Option<Step>,
 }
 
 impl Default for Sampling {
-    /// 16 queries of each sequence with 24 keys, and averages for 64; a ridge of 0.001; seed 0.
+    /// 16 queries of each sequence with 24 keys, and averages for 64; a ridge of 0.001; seed 0; all steps.
     fn default() -> Self {
-        Self { queries: 16, keys: 24, averages: 64, ridge: 1e-3, seed: 0 }
+        Self { queries: 16, keys: 24, averages: 64, ridge: 1e-3, seed: 0, without: None }
     }
 }
 
@@ -121,8 +141,8 @@ impl Survey {
         let original = Original::new(layer, frequencies)?;
         sampling.check()?;
         let moments = Moments::gather(&original, inputs, sampling)?;
-        let components = Components::new(&original, &moments)?;
-        let ranked = components.ranked(&original, &moments, inputs)?;
+        let components = Components::new(&original, &moments, sampling)?;
+        let ranked = components.ranked(&original, &moments, inputs, sampling)?;
         Ok(Self { layer: layer.clone(), original, sampling: *sampling, moments, components, ranked })
     }
 
@@ -161,7 +181,7 @@ impl SharedKey<'_> {
         let Survey { layer, original, sampling, moments, .. } = self.survey;
         let fitted = &self.fitted;
         let decoders = Decoders::fit(original, fitted, inputs, sampling)?;
-        let balance = Balance::new(original, fitted, &decoders, moments, inputs, sampling.seed)?;
+        let balance = Balance::new(original, fitted, &decoders, moments, inputs, sampling)?;
         let (heads, d, rank, count) =
             (original.query_heads, original.head_dim, fitted.down.nrows(), fitted.pairs.len());
         let rope_dim = 2 * count;

@@ -9,8 +9,8 @@ use faer::Mat;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use super::Sampling;
 use super::original::{KeysAndValues, Original, Sequence};
+use super::{Sampling, Step};
 use crate::convert::linalg::product;
 
 /// No query is taken from the first tokens, which see too little to tell anything.
@@ -45,7 +45,10 @@ impl Samples {
         let (mut weights, mut keys) = (Vec::new(), Vec::new());
         for head in 0..original.query_heads {
             let attention = original.attention(read, &rotated, &positions, head);
-            let costs = costs(original, read, attention, head);
+            let costs = match sampling.without {
+                Some(Step::Costs) => attention,
+                _ => costs(original, read, attention, head),
+            };
             for (query, position) in positions.iter().enumerate() {
                 let (seen, column) = (position + 1, costs.col(query));
                 let total: f64 = (0..seen).map(|token| column[token]).sum();

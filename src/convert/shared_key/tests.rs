@@ -432,7 +432,7 @@ fn the_balance_has_an_inverse_and_makes_length_times_error_smallest() {
     let chosen = survey.choose(&inputs, 4, 5).unwrap();
     let (original, fitted, moments) = (&survey.original, &chosen.fitted, &survey.moments);
     let decoders = Decoders::fit(original, fitted, &inputs, &survey.sampling).unwrap();
-    let balance = Balance::new(original, fitted, &decoders, moments, &inputs, 0).unwrap();
+    let balance = Balance::new(original, fitted, &decoders, moments, &inputs, &Sampling::default()).unwrap();
     let identity = product(balance.latent.as_ref(), balance.inverse.as_ref());
     for row in 0..5 {
         for col in 0..5 {

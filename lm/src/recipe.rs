@@ -5,10 +5,10 @@ use latent_attention::convert::{Calibration, ConvertOptions, convert};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
 
-use latent_attention_lm::dense::DenseSteps;
-use latent_attention_lm::model::Model;
-use latent_attention_lm::progress::bar;
-use latent_attention_lm::transformer::{AttentionStep, Observed};
+use crate::dense::DenseSteps;
+use crate::model::Model;
+use crate::progress::bar;
+use crate::transformer::{AttentionStep, Observed};
 
 /// Calibration text is read in pieces of at most so many tokens, each as a text of its own.
 pub const CALIBRATION_TOKENS: usize = 1024;

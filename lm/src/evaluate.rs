@@ -1,10 +1,13 @@
 //! What is measured of a model with one kind of attention: perplexity, divergence from the original, and the error of each
 //! layer's output.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, Tensor};
-use latent_attention_lm::progress::bar;
-use latent_attention_lm::transformer::{AttentionStep, Observed, Transformer};
+
+use crate::progress::bar;
+use crate::transformer::{AttentionStep, Observed, Transformer};
 
 /// Tokens per forward pass while a text is read.
 const CHUNK: usize = 128;
@@ -56,13 +59,50 @@ pub fn measure(
     original: Option<&Original>,
 ) -> Result<Measured> {
     let hidden = read(name, transformer, attention, tokens)?;
-    let divergence = original.map(|original| divergence(transformer, &original.hidden, &hidden)).transpose()?;
-    Ok(Measured { perplexity: perplexity(transformer, &hidden, tokens)?, divergence })
+    measure_range(transformer, &hidden, tokens, original, 0..tokens.len() - 1)
 }
 
-/// Perplexity of every token but the first, from the final hidden states of those before it.
-fn perplexity(transformer: &Transformer, hidden: &Tensor, tokens: &[u32]) -> Result<f64> {
-    let targets = &tokens[1..];
+/// Reads `tokens` once, as [`measure`] does, and measures the predictions made at each of the `ranges` of positions: how
+/// good they are far from the beginning of a text.
+///
+/// # Errors
+/// As for [`measure`], and if a range is empty or ends behind the last prediction, at `tokens.len() - 1`.
+pub fn measure_ranges(
+    name: &str,
+    transformer: &Transformer,
+    attention: &mut dyn AttentionStep,
+    tokens: &[u32],
+    original: Option<&Original>,
+    ranges: &[Range<usize>],
+) -> Result<Vec<Measured>> {
+    let hidden = read(name, transformer, attention, tokens)?;
+    ranges.iter().map(|range| measure_range(transformer, &hidden, tokens, original, range.clone())).collect()
+}
+
+/// What the final hidden states of a text say about its tokens behind a range of positions.
+fn measure_range(
+    transformer: &Transformer,
+    hidden: &Tensor,
+    tokens: &[u32],
+    original: Option<&Original>,
+    range: Range<usize>,
+) -> Result<Measured> {
+    let predictions = hidden.dim(0)?;
+    ensure!(
+        !range.is_empty() && range.end <= predictions,
+        "a range of positions must lie in 0..{predictions} and not be empty, unlike {range:?}"
+    );
+    let part = hidden.narrow(0, range.start, range.len())?;
+    let divergence = |original: &Original| -> Result<f64> {
+        ensure!(original.hidden.dim(0)? == predictions, "the original has read another text");
+        divergence(transformer, &original.hidden.narrow(0, range.start, range.len())?, &part)
+    };
+    let divergence = original.map(divergence).transpose()?;
+    Ok(Measured { perplexity: perplexity(transformer, &part, &tokens[range.start + 1..=range.end])?, divergence })
+}
+
+/// Perplexity of `targets`, each from the final hidden state before it.
+fn perplexity(transformer: &Transformer, hidden: &Tensor, targets: &[u32]) -> Result<f64> {
     let loss = transformer.log_likelihood_loss(hidden, targets)?;
     Ok((loss / targets.len() as f64).exp())
 }
@@ -70,7 +110,6 @@ fn perplexity(transformer: &Transformer, hidden: &Tensor, tokens: &[u32]) -> Res
 /// Mean over tokens of `sum_v p_v (ln p_v - ln q_v)` for the predictions p of `original` and q of `hidden`.
 fn divergence(transformer: &Transformer, original: &Tensor, hidden: &Tensor) -> Result<f64> {
     let tokens = hidden.dim(0)?;
-    ensure!(original.dim(0)? == tokens, "the original has read another text");
     let mut sum = 0.0;
     for start in (0..tokens).step_by(LOGIT_ROWS) {
         let rows = LOGIT_ROWS.min(tokens - start);
@@ -110,8 +149,20 @@ impl Original {
             Ok(())
         });
         transformer.forward(&mut observed, compared, 0)?;
-        let perplexity = perplexity(transformer, &hidden, tokens)?;
+        let perplexity = perplexity(transformer, &hidden, &tokens[1..])?;
         Ok(Self { perplexity, hidden, tokens: compared.len(), layers })
+    }
+
+    /// Its own perplexity at each of the `ranges` of positions, as [`measure_ranges`] has it of others; `tokens` are those
+    /// that it has read.
+    ///
+    /// # Errors
+    /// As for [`measure_ranges`].
+    pub fn perplexities(&self, transformer: &Transformer, tokens: &[u32], ranges: &[Range<usize>]) -> Result<Vec<f64>> {
+        let of = |range: &Range<usize>| {
+            Ok(measure_range(transformer, &self.hidden, tokens, None, range.clone())?.perplexity)
+        };
+        ranges.iter().map(of).collect()
     }
 
     /// The relative error (Frobenius) of another attention's outputs on the same inputs, averaged over layers.

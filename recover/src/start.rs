@@ -1,0 +1,154 @@
+//! What a run begins with: the original, its converted layers, and the texts.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use latent_attention::load::Checkpoint;
+use latent_attention::rope::RopeTables;
+use latent_attention::weights::{DenseAttention, LatentAttention};
+use latent_attention_lm::conversion::{ModelOptions, Sizes, convert_model};
+use latent_attention_lm::model::{Layers, Model, open_parts, read_attention};
+use latent_attention_lm::progress::bar;
+use latent_attention_lm::text::{built_in, length_warning, sequences, without_beginnings};
+use latent_attention_lm::tokenizer::Tokenizer;
+
+use crate::args::Arguments;
+use crate::data::refuse_overlap;
+
+/// What the arguments name, read and converted.
+pub struct Start {
+    /// The original, but for its attention.
+    pub checkpoint: Checkpoint,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its attention.
+    pub dense: Vec<DenseAttention>,
+    /// The attention that learns.
+    pub layers: Vec<LatentAttention>,
+    /// Tokens of the longest sequence that their conversion looked at, if that is known.
+    pub calibrated_positions: Option<usize>,
+    /// Tokens to learn from, and to judge by, without those that begin texts.
+    pub texts: (Vec<u32>, Vec<u32>),
+}
+
+impl Start {
+    /// Reads everything; converts the original if no converted layers are named, and lets it write a text if none is given.
+    ///
+    /// # Errors
+    /// If a file cannot be read, the original's attention is latent already, the converted layers do not fit it, or the
+    /// texts overlap or are too short.
+    pub fn read(arguments: &Arguments) -> Result<Self> {
+        match (&arguments.layers, &arguments.text) {
+            // Nothing has to be computed, so what stands between the layers need not be made ready for that.
+            (Some(directory), Some(text)) => {
+                let (checkpoint, tokenizer) = open_parts(&arguments.model)?;
+                let dense = dense(read_attention(&checkpoint, || ())?, &arguments.model)?;
+                let evaluation = evaluation(arguments, &tokenizer)?;
+                let training = read_text(text, &tokenizer, "training")?;
+                refuse_overlap(&training, &evaluation)?;
+                let (layers, calibrated_positions) = read_layers(directory, dense.len())?;
+                let texts = (training, evaluation);
+                Ok(Self { checkpoint, tokenizer, dense, layers, calibrated_positions, texts })
+            }
+            _ => Self::compute(arguments),
+        }
+    }
+
+    fn compute(arguments: &Arguments) -> Result<Self> {
+        let mut model = Model::open(&arguments.model)?;
+        let attention = std::mem::replace(&mut model.attention, Layers::Latent(Vec::new()));
+        let dense = dense(attention, &arguments.model)?;
+        let (config, tokenizer) = (model.checkpoint.config(), &model.tokenizer);
+        let evaluation = evaluation(arguments, tokenizer)?;
+        let given = match &arguments.text {
+            Some(path) => read_text(path, tokenizer, "training")?,
+            None => {
+                ensure!(tokenizer.bos().is_some(), "the model cannot begin a text of its own; give one with --text");
+                Vec::new()
+            }
+        };
+        // What can be refused is refused before the long work begins.
+        refuse_overlap(&given, &evaluation)?;
+        let length = arguments.calibration_length.unwrap_or(arguments.evaluation_tokens).min(config.max_positions);
+        // Without a text to learn from, the model writes one; beside given layers, that is all that sequences are for.
+        let (tokens, own) = match (given.len(), &arguments.layers) {
+            (0, _) => (arguments.calibration_tokens, 1.0),
+            (given, Some(_)) => (given.min(arguments.calibration_tokens), 0.0),
+            (given, None) => {
+                let tokens = (given as f64 / (1.0 - arguments.own_text).max(f64::MIN_POSITIVE)) as usize;
+                (tokens.min(arguments.calibration_tokens), arguments.own_text)
+            }
+        };
+        let sequences = sequences(&model, &dense, &given, tokens, length, own)?;
+        let training = if given.is_empty() { without_beginnings(&sequences, tokenizer.bos()) } else { given };
+        refuse_overlap(&training, &evaluation)?;
+        let (layers, calibrated_positions) = match &arguments.layers {
+            Some(directory) => read_layers(directory, dense.len())?,
+            None => {
+                let numbers = 2 * config.kv_heads * config.head_dim;
+                let sizes = Sizes {
+                    rope_dim: arguments.rope_dim.unwrap_or(numbers / 16 / 2 * 2),
+                    latent_rank: arguments.latent_rank.unwrap_or(numbers / 4),
+                };
+                let options = ModelOptions::for_length(length);
+                let progress = bar("Converting to a shared key", dense.len(), "layers");
+                let plan = sizes.everywhere(dense.len());
+                let converted = convert_model(model.source(&dense), &sequences, &[plan], &options, || progress.inc(1))?;
+                progress.finish_and_clear();
+                (converted.into_iter().flatten().collect(), sequences.iter().map(Vec::len).max())
+            }
+        };
+        // The run has numbers of its own for what stands between the layers, so those of the conversion end here.
+        let Model { checkpoint, tokenizer, .. } = model;
+        let texts = (training, evaluation);
+        Ok(Self { checkpoint, tokenizer, dense, layers, calibrated_positions, texts })
+    }
+
+    /// The original's frequencies for `positions` positions; says so on the terminal if the conversion has not seen as many.
+    #[must_use]
+    pub fn rope_tables(&self, positions: usize) -> RopeTables {
+        if let Some(warning) = length_warning(positions, self.calibrated_positions) {
+            eprintln!("{warning}");
+        }
+        RopeTables::from_frequencies(&self.checkpoint.config().inverse_frequencies, positions)
+    }
+}
+
+/// The original's attention.
+fn dense(layers: Layers, path: &Path) -> Result<Vec<DenseAttention>> {
+    match layers {
+        Layers::Dense(dense) => Ok(dense),
+        Layers::Latent(_) => {
+            bail!("{} has latent attention already; --model names the original, to learn from", path.display())
+        }
+    }
+}
+
+/// Tokens to judge by: as many as the arguments say with the one that begins them.
+fn evaluation(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let mut tokens = match &arguments.evaluation {
+        Some(path) => read_text(path, tokenizer, "evaluation")?,
+        None => tokenizer.encode(built_in().1)?,
+    };
+    tokens.truncate(arguments.evaluation_tokens.saturating_sub(usize::from(tokenizer.bos().is_some())));
+    Ok(tokens)
+}
+
+/// The tokens of a file.
+fn read_text(path: &Path, tokenizer: &Tokenizer, what: &str) -> Result<Vec<u32>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the {what} text {}", path.display()))?;
+    let tokens = tokenizer.encode(&text).with_context(|| format!("the {what} text {}", path.display()))?;
+    ensure!(!tokens.is_empty(), "the {what} text {} is empty", path.display());
+    Ok(tokens)
+}
+
+/// The attention of a converted model, as `cargo xtask demo --save` writes it, and what it was calibrated on.
+fn read_layers(directory: &Path, layers: usize) -> Result<(Vec<LatentAttention>, Option<usize>)> {
+    let checkpoint = latent_attention::load::open(directory)?;
+    let Layers::Latent(latent) = read_attention(&checkpoint, || ())? else {
+        bail!("{} holds a model whose attention is not latent", directory.display())
+    };
+    ensure!(latent.len() == layers, "{} has {} layers, the original {layers}", directory.display(), latent.len());
+    Ok((latent, checkpoint.config().calibrated_positions))
+}
