@@ -5,6 +5,7 @@ use latent_attention::rope::theta_frequencies;
 use latent_attention::weights::{Linear, Matrix, RmsNorm};
 
 use crate::latent::LatentProducts;
+use crate::noise::noise;
 
 const HIDDEN: usize = 24;
 const VOCABULARY: usize = 40;
@@ -14,15 +15,6 @@ const DIM: usize = 8;
 const LAYERS: usize = 2;
 /// All KV heads' dimensions, and keys and values together.
 const ALL: usize = GROUPS * DIM;
-
-/// Numbers in -1..1 that look random: the fractional parts of a chaotic sequence.
-fn noise(seed: u32) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
-    move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
-    }
-}
 
 fn linear(rows: usize, cols: usize, seed: u32, bias: bool) -> Linear {
     let mut next = noise(seed);

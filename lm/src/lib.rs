@@ -7,6 +7,8 @@ pub mod dense;
 pub mod evaluate;
 pub mod latent;
 pub mod model;
+#[cfg(test)]
+mod noise;
 pub mod own_text;
 pub mod progress;
 pub mod recipe;

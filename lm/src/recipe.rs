@@ -10,7 +10,8 @@ use crate::model::Model;
 use crate::progress::bar;
 use crate::transformer::{AttentionStep, Observed};
 
-/// Calibration text is read in pieces of at most so many tokens, each as a text of its own.
+/// Calibration text is read in pieces of at most so many tokens, and no more than there are tables for, each as a text of
+/// its own.
 pub const CALIBRATION_TOKENS: usize = 1024;
 
 /// Gathers what every layer's attention reads while the original model runs over `tokens`.
@@ -26,7 +27,7 @@ pub fn calibrate(
     let progress = bar("Calibrating", tokens.len() * layers.len(), "layer inputs");
     let mut calibrations = layers.iter().map(Calibration::new).collect::<latent_attention::Result<Vec<_>>>()?;
     let mut attention = DenseSteps::new(layers, tables)?;
-    let longest = CALIBRATION_TOKENS.min(model.checkpoint.config().max_positions);
+    let longest = CALIBRATION_TOKENS.min(model.checkpoint.config().max_positions).min(tables.positions());
     // One token less leaves room for the one that begins a text.
     for piece in tokens.chunks(longest.saturating_sub(1).max(1)) {
         attention.reset();

@@ -38,7 +38,7 @@ pub struct Arguments {
     #[arg(long, value_name = "L")]
     pub latent_rank: Option<usize>,
     /// Of the recovery table: numbers of steps, each a run of its own
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "24,96,384")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,42,167")]
     pub steps: Vec<u64>,
 }
 

@@ -64,11 +64,11 @@ fn measured(
 
 /// `0..FIRST`, and then every time as many positions again as before, up to `end`.
 fn ranges(end: usize) -> Vec<Range<usize>> {
-    let mut ranges = vec![0..FIRST.min(end)];
-    while let Some(start) = ranges.last().map(|range| range.end).filter(|&last| last < end) {
-        ranges.push(start..(2 * start).min(end));
+    let mut bounds = vec![0, FIRST.min(end)];
+    while let Some(last) = bounds.last().copied().filter(|&last| last < end) {
+        bounds.push((2 * last).min(end));
     }
-    ranges
+    bounds.windows(2).map(|pair| pair[0]..pair[1]).collect()
 }
 
 #[cfg(test)]
@@ -78,7 +78,8 @@ mod tests {
     #[test]
     fn ranges_double_and_cover_everything() {
         assert_eq!(ranges(3000), [0..512, 512..1024, 1024..2048, 2048..3000]);
-        assert_eq!(ranges(512), vec![0..512]);
-        assert_eq!(ranges(7), vec![0..7]);
+        for short in [7, 512] {
+            assert_eq!(ranges(short), std::iter::once(0..short).collect::<Vec<_>>());
+        }
     }
 }

@@ -120,6 +120,17 @@ mod tests {
         assert_eq!(zeros, [0.0; 32]);
     }
 
+    /// What `gguf.quants` of the Python package gguf 0.19.0 makes of the same numbers and back.
+    #[test]
+    fn q4_0_is_what_ggufs_python_package_makes() {
+        let multiples = [
+            0, 2, -1, -2, 1, 2, -1, -1, 2, 3, -2, 0, 2, 0, -2, 1, 2, -1, -6, 2, 1, -2, -1, 2, 0, -2, 0, 8, -1, -2, 1, 1,
+        ];
+        let mut block: Vec<f32> = head()[..32].to_vec();
+        q4_0(&mut block);
+        assert_eq!(block, multiples.map(|multiple| multiple as f32 * 0.470_214_84));
+    }
+
     #[test]
     fn numbers_that_are_all_alike_are_kept() {
         for format in FORMATS {

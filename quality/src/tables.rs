@@ -1,7 +1,5 @@
 //! The tables.
 
-use std::time::Instant;
-
 use anyhow::{Result, ensure};
 use latent_attention::cache::CacheFormat;
 use latent_attention::convert::shared_key::Step;
@@ -174,11 +172,9 @@ fn recovery(bench: &Bench, steps: &[u64]) -> Result<()> {
         Texts { training: &bench.text, evaluation: &essay[usize::from(begin.is_some())..], window: essay.len(), begin };
     for &steps in steps {
         let options = Options { steps, ..Options::default() };
-        let clock = Instant::now();
         let recovered = recover(&bench.model, &bench.layers, &layers, &bench.tables, texts, &options)?;
-        let minutes = clock.elapsed().as_secs_f64() / 60.0;
         let tokens = steps * (options.batch * options.sequence) as u64;
-        bench.print_rows(&format!("{steps} steps, {tokens} tokens, {minutes:.1} minutes"), &recovered, FORMATS)?;
+        bench.print_rows(&format!("{steps} steps, {tokens} tokens"), &recovered, FORMATS)?;
     }
     Ok(())
 }
