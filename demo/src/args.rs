@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use latent_attention::convert::RopeChoice;
+use latent_attention_lm::options::{at_least, share};
 use latent_attention_lm::text::OWN_SHARE;
 
 /// Convert a model to latent attention, decode it from the 4-bit paged cache, and compare it with the original
@@ -29,9 +30,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 20480, value_parser = at_least::<1>)]
     pub calibration_tokens: usize,
     /// Share of the tokens that calibrate, 0 to 1, that the model writes itself even where enough are given
-    #[arg(long, value_name = "SHARE", default_value_t = OWN_SHARE)]
+    #[arg(long, value_name = "SHARE", default_value_t = OWN_SHARE, value_parser = share)]
     pub own_text: f64,
-    /// Tokens of each sequence that calibrates, as many as texts will have that the model is meant for [default: as --tokens]
+    /// Tokens of each sequence that calibrates, as many as texts will have that the model is meant for [default: as the
+    /// evaluation has, at least 512]
     #[arg(long, value_name = "N", value_parser = at_least::<2>)]
     pub calibration_length: Option<usize>,
     /// Which pairs of dimensions of a head MHA2MLA's recipe leaves rotated
@@ -91,15 +93,6 @@ impl From<Strategy> for RopeChoice {
             Strategy::Low => Self::Low,
             Strategy::Uniform => Self::Uniform { start: 0 },
         }
-    }
-}
-
-/// Parses a count that must not be smaller than `MIN`.
-fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if count >= MIN => Ok(count),
-        Ok(_) => Err(format!("must be at least {MIN}")),
-        Err(why) => Err(format!("{why}")),
     }
 }
 

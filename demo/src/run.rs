@@ -15,8 +15,8 @@ use latent_attention_lm::evaluate::{Original, measure};
 use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::{Layers, Model};
 use latent_attention_lm::progress::bar;
-use latent_attention_lm::recipe::{CALIBRATION_TOKENS, calibrate, convert_all};
-use latent_attention_lm::text::{Text, WRITING, length_warning, sequences, without_beginnings};
+use latent_attention_lm::recipe::{CALIBRATION_TOKENS, RECIPE_TOKENS, calibrate, convert_all};
+use latent_attention_lm::text::{SEQUENCE, Text, WRITING, length_warning, sequences, without_beginnings};
 use latent_attention_lm::transformer::AttentionStep;
 use latent_attention_recover::lesson::{Texts, recover};
 use latent_attention_recover::train::Options;
@@ -29,9 +29,6 @@ use crate::plot;
 use crate::table::{Row, Table};
 use crate::variants::{FORMATS, MAIN, Recipe, full_rank, mha2mla_sizes, sizes};
 
-/// Tokens that the recipe of MHA2MLA is calibrated on: averages, which need no more.
-const RECIPE_TOKENS: usize = 2048;
-
 /// Loads, converts, evaluates, prints, draws, saves and generates as the arguments say.
 ///
 /// # Errors
@@ -43,11 +40,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let prompt_tokens = model.begun(&model.tokenizer.encode(&arguments.prompt)?).len();
     ensure!(arguments.generate == 0 || prompt_tokens > 0, "the prompt is empty");
     // One table and one cache size serve everything that is run.
-    let positions = text.evaluation.len().max(prompt_tokens + arguments.generate).max(CALIBRATION_TOKENS);
+    let generated = if arguments.generate > 0 { prompt_tokens + arguments.generate } else { 0 };
+    let longest = text.evaluation.len().max(generated);
+    let positions = longest.max(prompt_tokens).max(CALIBRATION_TOKENS);
     let (engine, line) = Engine::detect();
     println!("{line}");
     let tables = model.rope_tables(positions);
-    let bench = Bench { model: &model, arguments, text: &text, tables, positions, engine };
+    let bench = Bench { model: &model, arguments, text: &text, tables, positions, longest, engine };
     match &model.attention {
         Layers::Dense(layers) => bench.convert_and_compare(layers),
         Layers::Latent(layers) => bench.compare_formats(layers),
@@ -62,6 +61,8 @@ struct Bench<'a> {
     tables: RopeTables,
     /// Tokens that caches have room for.
     positions: usize,
+    /// Tokens of the longest text that is read or written.
+    longest: usize,
     engine: Engine,
 }
 
@@ -72,6 +73,10 @@ impl Bench<'_> {
         let config = self.model.checkpoint.config();
         let sizes = sizes(config);
         let theirs = mha2mla_sizes(config, &sizes, self.arguments.rope_dim)?;
+        if let Some(length) = self.arguments.calibration_length {
+            let most = config.max_positions;
+            ensure!(length <= most, "--calibration-length {length}: the model was made for {most} positions");
+        }
         for directory in [&self.arguments.save, &self.arguments.save_mha2mla].into_iter().flatten() {
             ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
         }
@@ -92,13 +97,14 @@ impl Bench<'_> {
         });
 
         let tokens = self.arguments.calibration_tokens;
-        let length = self.arguments.calibration_length.unwrap_or(self.arguments.tokens).min(config.max_positions);
+        let length = self.arguments.calibration_length;
+        let length = length.unwrap_or_else(|| self.text.evaluation.len().max(SEQUENCE).min(config.max_positions));
         let text = sequences(self.model, layers, &self.text.calibration, tokens, length, self.arguments.own_text)?;
         let calibrated = text.iter().map(Vec::len).max();
         self.warn_of_length(calibrated);
         let calibrations = {
-            let tokens: Vec<u32> = text.concat().into_iter().take(RECIPE_TOKENS).collect();
-            calibrate(self.model, layers, &self.tables, &tokens)?
+            let tokens = without_beginnings(&text, self.model.tokenizer.bos());
+            calibrate(self.model, layers, &self.tables, &tokens[..RECIPE_TOKENS.min(tokens.len())])?
         };
         let recipe = |rope_dim: usize, latent_rank: usize, name: &str| {
             let options = ConvertOptions::new(rope_dim, latent_rank)
@@ -118,7 +124,7 @@ impl Bench<'_> {
             }
         }
         let progress = bar("Converting to a shared key", layers.len(), "layers");
-        let options = ModelOptions::for_length(length);
+        let options = ModelOptions::default();
         let plans: Vec<_> = sizes.iter().map(|sizes| sizes.everywhere(layers.len())).collect();
         let all = convert_model(self.model.source(layers), &text, &plans, &options, || progress.inc(1))?;
         progress.finish_and_clear();
@@ -156,7 +162,11 @@ impl Bench<'_> {
 
     /// Options of a short run of recovery, in sequences of a length that its text has.
     fn recovery(&self, steps: u64) -> Options {
-        Options { steps, sequence: WRITING.length.min(self.tables.positions()), ..Options::default() }
+        Options {
+            steps,
+            sequence: WRITING.length.min(self.model.checkpoint.config().max_positions),
+            ..Options::default()
+        }
     }
 
     /// A model whose attention is latent already: the two number formats.
@@ -176,9 +186,9 @@ impl Bench<'_> {
         self.generate_latent(Recipe::Latent, layers)
     }
 
-    /// Says so if the evaluation is longer than what the conversion has looked at.
+    /// Says so if what the model reads or writes is longer than what the conversion has looked at.
     fn warn_of_length(&self, calibrated: Option<usize>) {
-        if let Some(warning) = length_warning(self.text.evaluation.len(), calibrated) {
+        if let Some(warning) = length_warning(self.longest, calibrated) {
             eprintln!("{warning}");
         }
     }

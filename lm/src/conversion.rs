@@ -5,6 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use latent_attention::convert::shared_key::{OutputFit, Sampling, Survey};
+use latent_attention::load::ModelConfig;
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
 
@@ -37,6 +38,25 @@ pub struct Sizes {
     pub latent_rank: usize,
 }
 
+impl Sizes {
+    /// The usual sizes of a model: of the numbers that it caches a sixteenth rotated and a quarter in the latent, unless others
+    /// are asked for.
+    #[must_use]
+    pub fn usual(config: &ModelConfig, rope_dim: Option<usize>, latent_rank: Option<usize>) -> Self {
+        let numbers = 2 * config.kv_heads * config.head_dim;
+        Self {
+            rope_dim: rope_dim.unwrap_or(numbers / 16 / 2 * 2),
+            latent_rank: latent_rank.unwrap_or((numbers / 4).min(config.hidden)),
+        }
+    }
+
+    /// The same sizes in each of `layers` layers.
+    #[must_use]
+    pub fn everywhere(self, layers: usize) -> Vec<Self> {
+        vec![self; layers]
+    }
+}
+
 /// How a model is converted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ModelOptions {
@@ -49,31 +69,12 @@ pub struct ModelOptions {
 }
 
 impl Default for ModelOptions {
-    /// With refit, and a ridge of 0.1 on output projections: of 0.03, 0.1 and 0.3 that which loses least on texts of other
+    /// Samples counted by 512 tokens; with refit, and a ridge of 0.1 on output projections: of 0.03, 0.1 and 0.3 that which loses least on texts of other
     /// kinds than the calibration's.
     fn default() -> Self {
-        Self { sampling: Sampling::default(), refit: Some(0.1) }
-    }
-}
-
-impl ModelOptions {
-    /// The default for calibration texts of `tokens` tokens. Samples are counted by the sequence, and long sequences are
-    /// fewer: each gets as many more, so that a text is sampled alike whatever it is cut into.
-    #[must_use]
-    pub fn for_length(tokens: usize) -> Self {
-        let mut options = Self::default();
-        let scaled = |count: usize| count * tokens.max(SEQUENCE) / SEQUENCE;
-        options.sampling.queries = scaled(options.sampling.queries);
-        options.sampling.averages = scaled(options.sampling.averages);
-        options
-    }
-}
-
-impl Sizes {
-    /// The same sizes in each of `layers` layers.
-    #[must_use]
-    pub fn everywhere(self, layers: usize) -> Vec<Self> {
-        vec![self; layers]
+        let mut sampling = Sampling::default();
+        sampling.per = Some(SEQUENCE);
+        Self { sampling, refit: Some(0.1) }
     }
 }
 

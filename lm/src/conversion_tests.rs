@@ -136,11 +136,7 @@ fn the_refit_helps_on_text_that_it_has_not_seen() {
 }
 
 #[test]
-fn long_sequences_are_converted_in_chunks_and_sampled_as_densely() {
-    assert_eq!(ModelOptions::for_length(100), ModelOptions::default());
-    let (short, long) = (ModelOptions::default().sampling, ModelOptions::for_length(2 * SEQUENCE).sampling);
-    assert_eq!((long.queries, long.averages, long.keys), (2 * short.queries, 2 * short.averages, short.keys));
-    // More than one chunk.
+fn long_sequences_are_converted_in_chunks() {
     let layers = dense(false);
     let full = [Sizes { rope_dim: ALL, latent_rank: HIDDEN.min(2 * ALL) }.everywhere(LAYERS)];
     let converted = convert(&layers, &text(1, CHUNK + 60), &full, &ModelOptions::default()).unwrap();

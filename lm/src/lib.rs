@@ -9,6 +9,7 @@ pub mod latent;
 pub mod model;
 #[cfg(test)]
 mod noise;
+pub mod options;
 pub mod own_text;
 pub mod progress;
 pub mod recipe;

@@ -49,6 +49,17 @@ impl Model {
         Ok(Self { checkpoint, transformer, attention, tokenizer })
     }
 
+    /// The attention of all layers, taken out of the model, if it is dense.
+    ///
+    /// # Errors
+    /// If it is latent already.
+    pub fn take_dense(&mut self) -> Result<Vec<DenseAttention>> {
+        match std::mem::replace(&mut self.attention, Layers::Latent(Vec::new())) {
+            Layers::Dense(layers) => Ok(layers),
+            Layers::Latent(_) => bail!("the model has latent attention already"),
+        }
+    }
+
     /// What a conversion of `layers`, the model's own attention, works on.
     #[must_use]
     pub fn source<'a>(&'a self, layers: &'a [DenseAttention]) -> Source<'a> {

@@ -14,6 +14,9 @@ use crate::transformer::{AttentionStep, Observed};
 /// its own.
 pub const CALIBRATION_TOKENS: usize = 1024;
 
+/// Tokens that the recipe is calibrated on: averages, which need no more.
+pub const RECIPE_TOKENS: usize = 2048;
+
 /// Gathers what every layer's attention reads while the original model runs over `tokens`.
 ///
 /// # Errors

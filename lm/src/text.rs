@@ -13,7 +13,7 @@ use crate::progress::bar;
 /// Three essays, written for this project.
 const BUILT_IN: &str = include_str!("../assets/text.txt");
 
-/// Tokens of a sequence of given text, unless another length is asked for.
+/// Tokens of a short sequence of given text: conversions look at no shorter ones unless they are asked to.
 pub const SEQUENCE: usize = 512;
 
 /// What a model writes for its own calibration and training: texts of 256 tokens. It is a makeshift: a novel calibrates
@@ -22,7 +22,7 @@ pub const WRITING: Writing = Writing { sequences: 80, length: 256, temperature: 
 
 /// Share of a calibration text that the model writes itself even where enough is given. It keeps what the given text says
 /// nothing of: on other kinds of text the conversion then loses less, and on the given kind as much (docs/quality.md).
-pub const OWN_SHARE: f64 = 0.3;
+pub const OWN_SHARE: f64 = 0.4;
 
 /// The built-in text: the part that calibrates and the part that evaluates.
 #[must_use]
@@ -61,12 +61,12 @@ impl Text {
 }
 
 /// `tokens` in all to calibrate on, in sequences that begin as texts do for the model: those that were given, in sequences of
-/// `length`, but for the share `own` (0 to 1), which the model writes itself, as it does what is missing of them. A model that
-/// names no token that begins texts cannot write any.
+/// `length`, but for the share `own` (0 to 1), which the model writes itself, as it does what is missing of them. Its own
+/// texts have the length of [`WRITING`], or of the model's positions if those are fewer. A model that names no token that
+/// begins texts cannot write any.
 ///
 /// # Errors
-/// As for [`own_text::write`], whose texts are as long as [`WRITING`] says at most; and if `own` is no share, or a sequence would have
-/// no token of its own beside the one that begins it.
+/// As for [`own_text::write`] and [`begun_pieces`]; and if `own` is no share.
 pub fn sequences(
     model: &Model,
     layers: &[DenseAttention],
@@ -75,23 +75,30 @@ pub fn sequences(
     length: usize,
     own: f64,
 ) -> Result<Vec<Vec<u32>>> {
-    ensure!(length >= 2, "sequences of {length} tokens say nothing");
     ensure!((0.0..=1.0).contains(&own), "the share of the model's own text must be 0 to 1, not {own}");
     let can_write = model.tokenizer.bos().is_some();
     let wanted = if can_write { (tokens as f64 * own) as usize } else { 0 };
-    let given = &given[..given.len().min(tokens - wanted)];
-    let of_each = length - usize::from(can_write);
-    let mut sequences: Vec<Vec<u32>> = given.chunks(of_each).map(|piece| model.begun(piece)).collect();
+    let given = &given[..given.len().min(tokens.saturating_sub(wanted))];
+    let mut sequences = begun_pieces(model, given, length)?;
     let missing = tokens - given.len();
     if missing > 0 && can_write {
-        let length = length.min(WRITING.length);
+        let length = WRITING.length.min(model.checkpoint.config().max_positions);
         let writing = Writing { sequences: missing.div_ceil(length), length, ..WRITING };
-        let progress = bar("The model writes text for itself", WRITING.length - 1, "tokens of each sequence");
-        let tables = model.rope_tables(writing.length);
-        sequences.extend(own_text::write(model, layers, &tables, writing, || progress.inc(1))?);
+        let progress = bar("The model writes text for itself", length - 1, "tokens of each sequence");
+        sequences.extend(own_text::write(model, layers, &model.rope_tables(length), writing, || progress.inc(1))?);
         progress.finish_and_clear();
     }
     Ok(sequences)
+}
+
+/// A text in pieces of `length` tokens, each with the token that begins texts for the model, if it has one.
+///
+/// # Errors
+/// If a piece would have no token of its own.
+pub fn begun_pieces(model: &Model, tokens: &[u32], length: usize) -> Result<Vec<Vec<u32>>> {
+    let own = length.saturating_sub(usize::from(model.tokenizer.bos().is_some()));
+    ensure!(own > 0, "sequences of {length} tokens say nothing");
+    Ok(tokens.chunks(own).map(|piece| model.begun(piece)).collect())
 }
 
 /// The tokens of texts one after the other, without `begin` if each begins with it.
@@ -107,7 +114,7 @@ pub fn length_warning(tokens: usize, calibrated: Option<usize>) -> Option<String
     let calibrated = calibrated.filter(|&calibrated| tokens > calibrated)?;
     Some(format!(
         "warning: the conversion has looked at texts of {calibrated} tokens, and now the model reads {tokens}: rotations that \
-         only matter over longer distances may be gone. Calibrate on longer sequences (--calibration-length)."
+         only matter over longer distances may be gone. A conversion that is calibrated on longer sequences keeps them."
     ))
 }
 

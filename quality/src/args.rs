@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Tokens to calibrate on
     #[arg(long, value_name = "N", default_value_t = 20480, value_parser = clap::value_parser!(u32).range(1..))]
     pub calibration_tokens: u32,
-    /// Tokens of each sequence that calibrates [default: as --tokens, at most 768]
+    /// Tokens of each sequence that calibrates [default: as --tokens, 512 to 768]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub calibration_length: Option<u32>,
     /// Rotated dimensions of the shared key [default: a sixteenth of the original's cached numbers]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use latent_attention::cache::{CacheFormat, RangeSetting};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
@@ -10,10 +10,11 @@ use latent_attention_lm::conversion::{ModelOptions, Sizes, convert_model};
 use latent_attention_lm::dense::DenseSteps;
 use latent_attention_lm::evaluate::{Original, measure};
 use latent_attention_lm::latent::LatentProducts;
-use latent_attention_lm::model::{Layers, Model};
+use latent_attention_lm::model::Model;
 use latent_attention_lm::progress::bar;
-use latent_attention_lm::text::{OWN_SHARE, Text, sequences};
+use latent_attention_lm::text::{OWN_SHARE, SEQUENCE, Text, sequences};
 use latent_attention_lm::transformer::AttentionStep;
+use latent_attention_recover::data::refuse_overlap;
 
 use crate::args::Arguments;
 
@@ -65,19 +66,15 @@ impl Bench {
     /// If a file cannot be read, the model's attention is not dense, or it was made for fewer positions.
     pub fn new(arguments: &Arguments) -> Result<Self> {
         let mut model = Model::open(&arguments.model)?;
-        let Layers::Dense(layers) = std::mem::replace(&mut model.attention, Layers::Latent(Vec::new())) else {
-            bail!("{} has latent attention already", arguments.model.display())
-        };
+        let layers = model.take_dense().with_context(|| arguments.model.display().to_string())?;
         let config = model.checkpoint.config();
         let tokens = arguments.tokens as usize;
-        let length = arguments.calibration_length.map_or(tokens.min(LONGEST), |length| length as usize);
+        let length = arguments
+            .calibration_length
+            .map_or(tokens.clamp(SEQUENCE.min(config.max_positions), LONGEST), |length| length as usize);
         let longest = tokens.max(length);
         ensure!(longest <= config.max_positions, "the model was made for {} positions", config.max_positions);
-        let numbers = 2 * config.kv_heads * config.head_dim;
-        let sizes = Sizes {
-            rope_dim: arguments.rope_dim.unwrap_or(numbers / 16 / 2 * 2),
-            latent_rank: arguments.latent_rank.unwrap_or(numbers / 4),
-        };
+        let sizes = Sizes::usual(config, arguments.rope_dim, arguments.latent_rank);
         let Text { calibration, evaluation } = Text::prepare(None, arguments.more_text.as_deref(), &model, tokens)?;
         let mut texts = vec![("essay".to_owned(), evaluation)];
         for (name, path) in &arguments.evaluate {
@@ -85,7 +82,10 @@ impl Bench {
             texts.push((name.clone(), model.begun(&model.tokenizer.encode(&text)?)));
         }
         let tables = model.rope_tables(longest);
+        let begun = usize::from(model.tokenizer.bos().is_some());
         let judged = texts.into_iter().map(|(name, mut text)| {
+            ensure!(text.len() > begun + 1, "the text {name} is too short to be judged by");
+            refuse_overlap(&calibration, &text[begun..]).with_context(|| format!("the text {name}"))?;
             let rest = text.split_off(tokens.min(text.len()));
             let original = Original::new(&model.transformer, &mut DenseSteps::new(&layers, &tables)?, &text)?;
             Ok(Judged { name, tokens: text, rest, original })
@@ -93,12 +93,6 @@ impl Bench {
         let judged = judged.collect::<Result<Vec<_>>>()?;
         let calibration_tokens = arguments.calibration_tokens as usize;
         Ok(Self { model, layers, tables, text: calibration, calibration_tokens, length, judged, sizes })
-    }
-
-    /// Tokens in sequences of `length` that begin as texts do for the model.
-    #[must_use]
-    pub fn sequences(&self, tokens: &[u32], length: usize) -> Vec<Vec<u32>> {
-        tokens.chunks(length.saturating_sub(1).max(1)).map(|piece| self.model.begun(piece)).collect()
     }
 
     /// What calibrates unless a table is about that, in sequences of `length`.
@@ -144,14 +138,14 @@ impl Bench {
     /// # Errors
     /// As for [`convert_model`].
     pub fn convert_main(&self) -> Result<Vec<LatentAttention>> {
-        let options = ModelOptions::for_length(self.length);
+        let options = ModelOptions::default();
         Ok(self.convert(&self.calibration(self.length)?, &[self.sizes], &options)?.into_iter().flatten().collect())
     }
 
     /// Prints the table's head and the original's row.
     pub fn print_head(&self) {
         let titles: String = self.judged.iter().map(|text| format!(" {} | KL |", text.name)).collect();
-        println!("| attention | rotated + latent | cache | codes, B |{titles}");
+        println!("| attention | rotated + latent | cache | bytes |{titles}");
         println!("|---|---:|---|---:|{}", "---:|---:|".repeat(self.judged.len()));
         let cells: String = self.judged.iter().map(|text| format!(" {:.2} | - |", text.original.perplexity)).collect();
         println!("| original | - | bf16 | {} |{cells}", self.original_bits(16.0));

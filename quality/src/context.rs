@@ -15,7 +15,8 @@ use crate::bench::{Bench, Judged};
 /// The first range of positions; every next is as long as all before it.
 const FIRST: usize = 512;
 
-/// Prints a row for each conversion and text that is long enough, with a column for each range of positions.
+/// Prints a row for each conversion and text that has as many tokens as the longest, with a column for each range of
+/// positions.
 ///
 /// # Errors
 /// If no text is long enough, or the layers do not fit.
@@ -34,7 +35,7 @@ pub fn print(bench: &Bench) -> Result<()> {
     }
     let lengths = [SEQUENCE, bench.length];
     for &length in &lengths[..if bench.length == SEQUENCE { 1 } else { 2 }] {
-        let options = ModelOptions::for_length(length);
+        let options = ModelOptions::default();
         let layers = bench.convert(&bench.calibration(length)?, &[bench.sizes], &options)?.remove(0);
         for (cache, format) in [("bf16", CacheFormat::BF16), ("int4", CacheFormat::INT4)] {
             for text in &texts {

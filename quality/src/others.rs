@@ -25,7 +25,8 @@ pub const FORMATS: [Format; 4] = [
 
 /// ggml's `q4_0`: the number that is largest in size becomes -8, in f16; codes 0 to 15 stand for -8 to 7.
 fn q4_0(block: &mut [f32]) {
-    let largest = block.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
+    // Of numbers of one size the first.
+    let largest = block.iter().rev().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
     let scale = largest / -8.0;
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     let stored = f16::from_f32(scale).to_f32();
@@ -115,6 +116,9 @@ mod tests {
         let mut block = [0.0, 0.5, -1.0, 2.0, 3.9, -8.0];
         q4_0(&mut block);
         assert_eq!(block, [0.0, 1.0, -1.0, 2.0, 4.0, -8.0]);
+        let mut tied = [-8.0, 8.0];
+        q4_0(&mut tied);
+        assert_eq!(tied, [-8.0, 7.0]);
         let mut zeros = [0.0; 32];
         q4_0(&mut zeros);
         assert_eq!(zeros, [0.0; 32]);

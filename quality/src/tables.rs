@@ -6,17 +6,14 @@ use latent_attention::convert::shared_key::Step;
 use latent_attention::convert::{ConvertOptions, RopeChoice};
 use latent_attention_lm::conversion::{ModelOptions, Sizes};
 use latent_attention_lm::dense::DenseSteps;
-use latent_attention_lm::recipe::{calibrate, convert_all};
-use latent_attention_lm::text::{OWN_SHARE, sequences};
+use latent_attention_lm::recipe::{RECIPE_TOKENS, calibrate, convert_all};
+use latent_attention_lm::text::{OWN_SHARE, begun_pieces, sequences};
 use latent_attention_recover::lesson::{Texts, recover};
 use latent_attention_recover::train::Options;
 
 use crate::args::{Arguments, Table};
 use crate::bench::{Bench, FORMATS, int4_mse};
 use crate::{context, others};
-
-/// Tokens that MHA2MLA's recipe is calibrated on: averages, which need no more.
-const RECIPE_TOKENS: usize = 2048;
 
 /// What int4 rows show, where bf16 would say the same again.
 const INT4: &[(&str, CacheFormat)] = &[("int4", CacheFormat::INT4)];
@@ -45,6 +42,10 @@ fn sizes(bench: &Bench) -> Result<()> {
     let cached = main.rope_dim + main.latent_rank;
     // MHA2MLA rotates an eighth of every head, and caches as many numbers.
     let rope_dim = config.head_dim / 8 / 2 * 2;
+    ensure!(
+        cached > config.kv_heads * rope_dim,
+        "{cached} cached numbers leave no room for a latent of MHA2MLA's recipe"
+    );
     let options = ConvertOptions::new(rope_dim, cached.saturating_sub(config.kv_heads * rope_dim))
         .with_rope(RopeChoice::TwoNorm)
         .with_whiten(true);
@@ -59,10 +60,10 @@ fn sizes(bench: &Bench) -> Result<()> {
         main,
         Sizes { rope_dim: even(r * 2 / 3), latent_rank: cached - even(r * 2 / 3) },
         Sizes { rope_dim: 2 * r, latent_rank: l },
-        Sizes { rope_dim: 2 * r, latent_rank: 5 * l / 2 },
-        Sizes { rope_dim: even(r * 2 / 3), latent_rank: 7 * l / 12 },
+        Sizes { rope_dim: 2 * r, latent_rank: (5 * l / 2).min(config.hidden) },
+        Sizes { rope_dim: even(r * 2 / 3), latent_rank: (7 * l / 12).max(1) },
     ];
-    let options = ModelOptions::for_length(bench.length);
+    let options = ModelOptions::default();
     let formats = [FORMATS, &[("int4, smallest error", int4_mse())]].concat();
     for layers in bench.convert(&bench.calibration(bench.length)?, &sizes, &options)? {
         bench.print_rows("shared key", &layers, &formats)?;
@@ -72,6 +73,8 @@ fn sizes(bench: &Bench) -> Result<()> {
 
 /// The original, its keys and values rounded as other programs do.
 fn others(bench: &Bench) -> Result<()> {
+    let head_dim = bench.model.checkpoint.config().head_dim;
+    ensure!(head_dim.is_multiple_of(64), "the formats have groups of up to 64, and heads have {head_dim} dimensions");
     bench.print_head();
     for format in others::FORMATS {
         let mut attention = DenseSteps::with_rounding(&bench.layers, &bench.tables, format.rounding)?;
@@ -85,7 +88,7 @@ fn ablations(bench: &Bench) -> Result<()> {
     bench.print_head();
     bench.print_rows("all steps", &bench.convert_main()?, FORMATS)?;
     let without = |step: Step| {
-        let mut options = ModelOptions::for_length(bench.length);
+        let mut options = ModelOptions::default();
         options.sampling.without = Some(step);
         options
     };
@@ -95,7 +98,7 @@ fn ablations(bench: &Bench) -> Result<()> {
         ("largest components rotated (3)", without(Step::Ranking)),
         ("every direction alike (4)", without(Step::Sensitivity)),
         ("decoders not fitted (5)", without(Step::Decoders)),
-        ("no refit (6)", ModelOptions { refit: None, ..ModelOptions::for_length(bench.length) }),
+        ("no refit (6)", ModelOptions { refit: None, ..ModelOptions::default() }),
         ("no balance (7)", without(Step::Balance)),
     ];
     let sequences = bench.calibration(bench.length)?;
@@ -106,7 +109,7 @@ fn ablations(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// The same numbers in all, a sixth of the latent moved from some layers to others.
+/// As many numbers in all (but for the rest where layers do not divide), a sixth of the latent moved from some layers to others.
 fn layers(bench: &Bench) -> Result<()> {
     bench.print_head();
     let (count, Sizes { rope_dim, latent_rank }) = (bench.layers.len(), bench.sizes);
@@ -123,7 +126,7 @@ fn layers(bench: &Bench) -> Result<()> {
         ("more in every other layer", plan(&|layer| if layer % 2 == 0 { 1 } else { -1 })),
     ];
     let (names, plans): (Vec<_>, Vec<_>) = plans.into_iter().unzip();
-    let options = ModelOptions::for_length(bench.length);
+    let options = ModelOptions::default();
     let converted = bench.convert_plans(&bench.calibration(bench.length)?, &plans, &options)?;
     for (name, layers) in names.into_iter().zip(converted) {
         bench.print_rows(name, &layers, FORMATS)?;
@@ -136,22 +139,21 @@ fn texts(bench: &Bench) -> Result<()> {
     bench.print_head();
     let (tokens, model, layers) = (bench.calibration_tokens, &bench.model, &bench.layers);
     let with_own = |share: f64| sequences(model, layers, &bench.text, tokens, bench.length, share);
-    let quarter = bench.sequences(&bench.text[..(tokens / 4).min(bench.text.len())], bench.length);
-    // The parts of the evaluated texts that are not evaluated, as much of each as of the given text.
-    let others: Vec<_> = bench.judged.iter().filter(|text| text.rest.len() >= tokens).collect();
-    let share = tokens / (others.len() + 1);
-    let pieces = others.iter().flat_map(|text| bench.sequences(&text.rest[..share], bench.length));
-    let kin = [bench.sequences(&bench.text[..share.min(bench.text.len())], bench.length), pieces.collect()].concat();
-    let mut variants: Vec<(&str, Vec<Vec<u32>>)> = vec![
-        ("given text", with_own(0.0)?),
-        ("a quarter of it", quarter),
-        ("own text", with_own(1.0)?),
-        ("given text and a share of own (the default)", with_own(OWN_SHARE)?),
-    ];
-    if !others.is_empty() {
-        variants.push(("given text and more of each judged text", kin));
+    let quarter = begun_pieces(model, &bench.text[..(tokens / 4).min(bench.text.len())], bench.length)?;
+    let mut variants: Vec<(&str, Vec<Vec<u32>>)> = vec![("given text", with_own(0.0)?), ("a quarter of it", quarter)];
+    if model.tokenizer.bos().is_some() {
+        variants.push(("own text", with_own(1.0)?));
+        variants.push(("given text and a share of own (the default)", with_own(OWN_SHARE)?));
     }
-    let options = ModelOptions::for_length(bench.length);
+    // The parts of the judged texts that do not judge, as much of each as of the given text.
+    let share = tokens / bench.judged.len();
+    let kin: Vec<&[u32]> = bench.judged.iter().map(|text| &text.rest[..share.min(text.rest.len())]).collect();
+    if kin.iter().filter(|rest| rest.len() == share).count() > 0 {
+        let texts = kin.into_iter().chain([&bench.text[..share.min(bench.text.len())]]);
+        let pieces = texts.map(|tokens| begun_pieces(model, tokens, bench.length)).collect::<Result<Vec<_>>>()?;
+        variants.push(("given text and more of each judged text", pieces.concat()));
+    }
+    let options = ModelOptions::default();
     for (name, sequences) in variants {
         let counted: usize = sequences.iter().map(Vec::len).sum();
         let layers = bench.convert(&sequences, &[bench.sizes], &options)?;
@@ -171,7 +173,8 @@ fn recovery(bench: &Bench, steps: &[u64]) -> Result<()> {
     let texts =
         Texts { training: &bench.text, evaluation: &essay[usize::from(begin.is_some())..], window: essay.len(), begin };
     for &steps in steps {
-        let options = Options { steps, ..Options::default() };
+        let sequence = Options::default().sequence.min(bench.tables.positions());
+        let options = Options { steps, sequence, ..Options::default() };
         let recovered = recover(&bench.model, &bench.layers, &layers, &bench.tables, texts, &options)?;
         let tokens = steps * (options.batch * options.sequence) as u64;
         bench.print_rows(&format!("{steps} steps, {tokens} tokens"), &recovered, FORMATS)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
+use latent_attention_lm::options::{at_least, share};
 use latent_attention_lm::text::OWN_SHARE;
 
 use crate::adamw::AdamWOptions;
@@ -35,22 +36,22 @@ pub struct Arguments {
     /// Text to train on [default: text that the model writes itself]
     #[arg(long, value_name = "PATH")]
     pub text: Option<PathBuf>,
-    /// Tokens of the training text that calibrate a conversion made here, at most; without a training text, tokens that the
-    /// model writes
+    /// Tokens that calibrate a conversion made here, at most; without a training text, tokens that the model writes to
+    /// calibrate and to learn from
     #[arg(long, value_name = "N", default_value_t = 20480)]
     pub calibration_tokens: usize,
     /// Share of the tokens that calibrate, 0 to 1, that the model writes itself even where enough are given
-    #[arg(long, value_name = "SHARE", default_value_t = OWN_SHARE, conflicts_with = "layers")]
+    #[arg(long, value_name = "SHARE", default_value_t = OWN_SHARE, value_parser = share, conflicts_with = "layers")]
     pub own_text: f64,
-    /// Tokens of each sequence that calibrates, as many as texts will have that the model is meant for [default: as
-    /// --evaluation-tokens]
-    #[arg(long, value_name = "N", conflicts_with = "layers")]
+    /// Tokens of each sequence that calibrates, as many as texts will have that the model is meant for [default: as the
+    /// evaluation has, at least 512]
+    #[arg(long, value_name = "N", value_parser = at_least::<2>, conflicts_with = "layers")]
     pub calibration_length: Option<usize>,
     /// Text to evaluate on, which must not overlap the other [default: an essay that comes with the demo]
     #[arg(long, value_name = "PATH")]
     pub evaluation: Option<PathBuf>,
     /// Tokens to evaluate on, at most
-    #[arg(long, value_name = "N", default_value_t = 768)]
+    #[arg(long, value_name = "N", default_value_t = 768, value_parser = at_least::<2>)]
     pub evaluation_tokens: usize,
     /// Folder for checkpoint, log and drawing
     #[arg(long, value_name = "DIR")]
@@ -123,7 +124,7 @@ impl Arguments {
     /// What decides the outcome.
     ///
     /// # Errors
-    /// If the rank is 0.
+    /// If the rank is 0, or [`Options::check`] refuses one.
     pub fn options(&self) -> Result<Options> {
         ensure!(self.rank > 0, "--rank must be at least 1");
         let mode = match self.mode {
@@ -131,7 +132,7 @@ impl Arguments {
             Trained::Lora => Mode::LowRank { rank: self.rank },
             Trained::Everything => Mode::Everything,
         };
-        Ok(Options {
+        let options = Options {
             mode,
             steps: self.steps,
             batch: self.batch,
@@ -143,7 +144,9 @@ impl Arguments {
             cache: self.cache,
             seed: self.seed,
             ..Options::default()
-        })
+        };
+        options.check()?;
+        Ok(options)
     }
 
     /// What does not.

@@ -26,10 +26,14 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
     if let Some(directory) = &arguments.save {
         ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
     }
+    let checkpoint = arguments.output().checkpoint();
+    ensure!(
+        arguments.resume || !checkpoint.exists(),
+        "{} is there already: resume it, or choose another folder",
+        checkpoint.display()
+    );
     let start = Start::read(arguments)?;
-    let longest = start.checkpoint.config().max_positions;
-    ensure!(options.sequence <= longest, "the model was made for {longest} positions");
-    let window = arguments.evaluation_tokens.min(longest);
+    let window = arguments.evaluation_tokens.min(start.checkpoint.config().max_positions);
     let tables = Arc::new(start.rope_tables(options.sequence.max(window)));
     let Start { checkpoint, tokenizer, dense, layers, calibrated_positions, texts } = start;
     let original = Original::new(Frame::read(&checkpoint)?, &dense, &tables)?;

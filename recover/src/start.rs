@@ -9,11 +9,11 @@ use latent_attention::weights::{DenseAttention, LatentAttention};
 use latent_attention_lm::conversion::{ModelOptions, Sizes, convert_model};
 use latent_attention_lm::model::{Layers, Model, open_parts, read_attention};
 use latent_attention_lm::progress::bar;
-use latent_attention_lm::text::{built_in, length_warning, sequences, without_beginnings};
+use latent_attention_lm::text::{SEQUENCE, built_in, length_warning, sequences, without_beginnings};
 use latent_attention_lm::tokenizer::Tokenizer;
 
 use crate::args::Arguments;
-use crate::data::refuse_overlap;
+use crate::data::{Windows, refuse_overlap};
 
 /// What the arguments name, read and converted.
 pub struct Start {
@@ -33,66 +33,66 @@ pub struct Start {
 
 impl Start {
     /// Reads everything; converts the original if no converted layers are named, and lets it write a text if none is given.
+    /// What can be refused is refused before that.
     ///
     /// # Errors
-    /// If a file cannot be read, the original's attention is latent already, the converted layers do not fit it, or the
-    /// texts overlap or are too short.
+    /// If a file cannot be read, the original's attention is latent already, the converted layers do not fit it, it was made for
+    /// fewer positions, or the texts overlap or are too short.
     pub fn read(arguments: &Arguments) -> Result<Self> {
         match (&arguments.layers, &arguments.text) {
             // Nothing has to be computed, so what stands between the layers need not be made ready for that.
             (Some(directory), Some(text)) => {
                 let (checkpoint, tokenizer) = open_parts(&arguments.model)?;
                 let dense = dense(read_attention(&checkpoint, || ())?, &arguments.model)?;
+                check_positions(arguments, checkpoint.config().max_positions)?;
                 let evaluation = evaluation(arguments, &tokenizer)?;
-                let training = read_text(text, &tokenizer, "training")?;
-                refuse_overlap(&training, &evaluation)?;
+                let training = read_training(text, arguments, &tokenizer, &evaluation)?;
                 let (layers, calibrated_positions) = read_layers(directory, dense.len())?;
                 let texts = (training, evaluation);
                 Ok(Self { checkpoint, tokenizer, dense, layers, calibrated_positions, texts })
             }
-            _ => Self::compute(arguments),
+            (directory, text) => Self::compute(arguments, directory.as_deref(), text.as_deref()),
         }
     }
 
-    fn compute(arguments: &Arguments) -> Result<Self> {
+    /// The same where the original has to write, or to be converted.
+    fn compute(arguments: &Arguments, directory: Option<&Path>, text: Option<&Path>) -> Result<Self> {
         let mut model = Model::open(&arguments.model)?;
-        let attention = std::mem::replace(&mut model.attention, Layers::Latent(Vec::new()));
-        let dense = dense(attention, &arguments.model)?;
+        let dense = dense(std::mem::replace(&mut model.attention, Layers::Latent(Vec::new())), &arguments.model)?;
         let (config, tokenizer) = (model.checkpoint.config(), &model.tokenizer);
+        check_positions(arguments, config.max_positions)?;
         let evaluation = evaluation(arguments, tokenizer)?;
-        let given = match &arguments.text {
-            Some(path) => read_text(path, tokenizer, "training")?,
-            None => {
-                ensure!(tokenizer.bos().is_some(), "the model cannot begin a text of its own; give one with --text");
-                Vec::new()
+        let given = text.map(|path| read_training(path, arguments, tokenizer, &evaluation)).transpose()?;
+        let read = directory.map(|directory| read_layers(directory, dense.len())).transpose()?;
+        ensure!(
+            given.is_some() || tokenizer.bos().is_some(),
+            "the model cannot begin a text of its own; give one with --text"
+        );
+        let begun = usize::from(tokenizer.bos().is_some());
+        let length = arguments.calibration_length;
+        let length = length.unwrap_or_else(|| (evaluation.len() + begun).max(SEQUENCE).min(config.max_positions));
+        let (tokens, own) = match &given {
+            None => (arguments.calibration_tokens, 1.0),
+            Some(given) => {
+                let with_own = given.len() as f64 / (1.0 - arguments.own_text).max(f64::MIN_POSITIVE);
+                (arguments.calibration_tokens.min(with_own as usize), arguments.own_text)
             }
         };
-        // What can be refused is refused before the long work begins.
-        refuse_overlap(&given, &evaluation)?;
-        let length = arguments.calibration_length.unwrap_or(arguments.evaluation_tokens).min(config.max_positions);
-        // Without a text to learn from, the model writes one; beside given layers, that is all that sequences are for.
-        let (tokens, own) = match (given.len(), &arguments.layers) {
-            (0, _) => (arguments.calibration_tokens, 1.0),
-            (given, Some(_)) => (given.min(arguments.calibration_tokens), 0.0),
-            (given, None) => {
-                let tokens = (given as f64 / (1.0 - arguments.own_text).max(f64::MIN_POSITIVE)) as usize;
-                (tokens.min(arguments.calibration_tokens), arguments.own_text)
+        let sequences = sequences(&model, &dense, given.as_deref().unwrap_or_default(), tokens, length, own)?;
+        let training = match given {
+            Some(given) => given,
+            None => {
+                let written = without_beginnings(&sequences, tokenizer.bos());
+                check_training(&written, arguments, tokenizer, &evaluation)?;
+                written
             }
         };
-        let sequences = sequences(&model, &dense, &given, tokens, length, own)?;
-        let training = if given.is_empty() { without_beginnings(&sequences, tokenizer.bos()) } else { given };
-        refuse_overlap(&training, &evaluation)?;
-        let (layers, calibrated_positions) = match &arguments.layers {
-            Some(directory) => read_layers(directory, dense.len())?,
+        let (layers, calibrated_positions) = match read {
+            Some(read) => read,
             None => {
-                let numbers = 2 * config.kv_heads * config.head_dim;
-                let sizes = Sizes {
-                    rope_dim: arguments.rope_dim.unwrap_or(numbers / 16 / 2 * 2),
-                    latent_rank: arguments.latent_rank.unwrap_or(numbers / 4),
-                };
-                let options = ModelOptions::for_length(length);
+                let sizes = Sizes::usual(config, arguments.rope_dim, arguments.latent_rank);
                 let progress = bar("Converting to a shared key", dense.len(), "layers");
-                let plan = sizes.everywhere(dense.len());
+                let (plan, options) = (sizes.everywhere(dense.len()), ModelOptions::default());
                 let converted = convert_model(model.source(&dense), &sequences, &[plan], &options, || progress.inc(1))?;
                 progress.finish_and_clear();
                 (converted.into_iter().flatten().collect(), sequences.iter().map(Vec::len).max())
@@ -132,6 +132,32 @@ fn evaluation(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<Vec<u32>> 
     };
     tokens.truncate(arguments.evaluation_tokens.saturating_sub(usize::from(tokenizer.bos().is_some())));
     Ok(tokens)
+}
+
+/// Refuses lengths that the model was not made for.
+fn check_positions(arguments: &Arguments, most: usize) -> Result<()> {
+    let lengths = [("--sequence", Some(arguments.sequence)), ("--calibration-length", arguments.calibration_length)];
+    for (option, length) in lengths {
+        ensure!(
+            length <= Some(most),
+            "{option} {}: the model was made for {most} positions",
+            length.unwrap_or_default()
+        );
+    }
+    Ok(())
+}
+
+/// The tokens of a text to learn from.
+fn read_training(path: &Path, arguments: &Arguments, tokenizer: &Tokenizer, evaluation: &[u32]) -> Result<Vec<u32>> {
+    let tokens = read_text(path, tokenizer, "training")?;
+    check_training(&tokens, arguments, tokenizer, evaluation)?;
+    Ok(tokens)
+}
+
+/// Refuses a text that cannot be learnt from.
+fn check_training(tokens: &[u32], arguments: &Arguments, tokenizer: &Tokenizer, evaluation: &[u32]) -> Result<()> {
+    refuse_overlap(tokens, evaluation)?;
+    Windows::new(tokens, tokenizer.bos(), arguments.sequence, arguments.seed).map(|_| ())
 }
 
 /// The tokens of a file.

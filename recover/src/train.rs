@@ -98,7 +98,11 @@ impl Default for Options {
 }
 
 impl Options {
-    fn check(&self) -> Result<()> {
+    /// Refuses what makes no sense.
+    ///
+    /// # Errors
+    /// Says what.
+    pub fn check(&self) -> Result<()> {
         ensure!(self.steps > 0 && self.batch > 0, "there must be at least one step of one sequence");
         ensure!(self.positions > 0, "at least one prediction of a sequence must be compared");
         ensure!(self.rate.is_finite() && self.rate > 0.0, "the learning rate must be positive, not {}", self.rate);

@@ -161,14 +161,17 @@ fn a_model_is_converted_trained_and_saved() {
         assert!(folder.path("out").join(name).exists(), "{name}");
     }
     let model = open(&saved).unwrap();
-    assert_eq!(model.config().calibrated_positions, Some(60));
+    assert_eq!(model.config().calibrated_positions, Some(128));
     let Attention::Latent(layer) = model.attention(1).unwrap() else { panic!("not latent") };
     assert_eq!((layer.geometry.rope_width(), layer.geometry.latent_rank), (4, 10));
 
-    // What was saved can be trained further, and is not overwritten. The text is longer than the calibration's.
-    let further = ["--layers", saved.to_str().unwrap(), "--steps", "1", "--evaluation-tokens", "70"];
+    // What was saved can be trained further, and is not overwritten.
+    let further = ["--layers", saved.to_str().unwrap(), "--steps", "1", "--sequence", "16"];
     let (_, warned) = text_of(&folder.command("further", &further).output().unwrap());
-    assert!(warned.contains("texts of 60 tokens") && warned.contains("reads 70"), "{warned}");
+    assert!(!warned.contains("warning"), "{warned}");
+    let short = ["--calibration-length", "40", "--own-text", "0", "--steps", "1"];
+    let (_, warned) = text_of(&folder.command("short", &short).output().unwrap());
+    assert!(warned.contains("texts of 40 tokens") && warned.contains("reads 60"), "{warned}");
     let again = folder.command("again", &["--save", saved.to_str().unwrap()]).output().unwrap();
     assert!(text_of(&again).1.contains("already holds a model"));
 }
@@ -180,7 +183,7 @@ fn an_interrupted_run_resumes_to_the_same_bits() {
     let folder = Folder::new();
     let run = |out: &str, save: &str, more: &[&str]| {
         let path = folder.path(save);
-        let all = [&["--steps", "60", "--evaluate-every", "0", "--save", path.to_str().unwrap()], more].concat();
+        let all = [&["--steps", "300", "--evaluate-every", "0", "--save", path.to_str().unwrap()], more].concat();
         folder.command(out, &all)
     };
     assert!(run("whole", "saved", &[]).output().unwrap().status.success());
@@ -240,7 +243,10 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
         assert!(!output.status.success() && wrong.contains(part) && !wrong.contains("panicked"), "{more:?}: {wrong}");
         assert!(!folder.path("out").exists(), "{more:?}");
     };
-    refused(&["--sequence", "400"], "made for 128 positions");
+    refused(&["--sequence", "400"], "--sequence 400: the model was made for 128 positions");
+    refused(&["--calibration-length", "400"], "--calibration-length 400: the model was made for 128 positions");
+    refused(&["--rate", "NaN"], "learning rate");
+    refused(&["--steps", "0"], "at least one step");
     refused(&["--rope-dim", "3"], "rope_dim");
     refused(&["--latent-rank", "4000"], "latent rank 4000");
     refused(&["--calibration-tokens", "5", "--own-text", "0"], "fewer than");

@@ -74,6 +74,7 @@ fn the_length_that_a_conversion_looked_at_is_kept() {
 }
 
 /// The name of the variable that tells a test that it runs with a limit on the size of files.
+#[cfg(unix)]
 const LIMITED: &str = "LATENT_ATTENTION_TEST_FOLDER";
 
 /// Writing fails behind the first 16 kB of a file, as on a full disk.

@@ -70,7 +70,7 @@ pub fn novel() -> Result<PathBuf> {
     let manifest = manifest.with_context(|| format!("the lock file has no package {package} any more"))?;
     let novel = Path::new(manifest).with_file_name("").join(file);
     if !novel.exists() {
-        bail!("{} is gone from its package; name a text with --text", novel.display());
+        bail!("{} is gone from its package; name a text with --text or --more-text", novel.display());
     }
     Ok(novel)
 }

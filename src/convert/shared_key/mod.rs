@@ -71,12 +71,15 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
-    /// Queries sampled in each sequence.
+    /// Queries sampled in each sequence, or in as many tokens as [`Sampling::per`] says.
     pub queries: usize,
     /// Keys sampled for each head of each of those queries.
     pub keys: usize,
-    /// Queries in each sequence whose heads' averages the values are fitted to.
+    /// Queries in each sequence, or in as many tokens, whose heads' averages the values are fitted to.
     pub averages: usize,
+    /// Tokens that `queries` and `averages` are counted by: every token of a text then weighs the same, however long the
+    /// sequence that it stands in. Without it every sequence weighs the same.
+    pub per: Option<usize>,
     /// Pull of every least-squares fit towards what the projections alone say, relative to the features' squares.
     pub ridge: f64,
     /// Picks samples and the latent's rotation.
@@ -88,7 +91,7 @@ pub struct Sampling {
 impl Default for Sampling {
     /// 16 queries of each sequence with 24 keys, and averages for 64; a ridge of 0.001; seed 0; all steps.
     fn default() -> Self {
-        Self { queries: 16, keys: 24, averages: 64, ridge: 1e-3, seed: 0, without: None }
+        Self { queries: 16, keys: 24, averages: 64, per: None, ridge: 1e-3, seed: 0, without: None }
     }
 }
 
@@ -99,8 +102,15 @@ impl Sampling {
         Self { seed, ..self }
     }
 
+    /// How many of a sequence of `tokens` tokens are sampled where `count` are asked for: at least one.
+    fn of_sequence(&self, count: usize, tokens: usize) -> usize {
+        self.per.map_or(count, |per| (count * tokens).div_ceil(per))
+    }
+
     fn check(&self) -> Result<()> {
-        for (what, count) in [("queries", self.queries), ("keys", self.keys), ("averages", self.averages)] {
+        let per = self.per.unwrap_or(1);
+        for (what, count) in [("queries", self.queries), ("keys", self.keys), ("averages", self.averages), ("per", per)]
+        {
             if count == 0 {
                 return Err(Error::Config { what: format!("Sampling::{what}"), why: "must be at least 1".into() });
             }

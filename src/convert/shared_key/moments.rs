@@ -86,7 +86,9 @@ pub(super) fn averaging(
     index: usize,
     sampling: &Sampling,
 ) -> impl Iterator<Item = Mat<f64>> {
-    let positions = draw_positions(&mut stream(sampling.seed, index, 1), sequence.tokens(), sampling.averages);
+    let tokens = sequence.tokens();
+    let count = sampling.of_sequence(sampling.averages, tokens);
+    let positions = draw_positions(&mut stream(sampling.seed, index, 1), tokens, count);
     let rotated = original.rotated(&original.queries(sequence, &positions), &positions);
     (0..original.query_heads).map(move |head| original.attention(read, &rotated, &positions, head))
 }

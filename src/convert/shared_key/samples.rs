@@ -38,8 +38,8 @@ impl Samples {
         index: usize,
         sampling: &Sampling,
     ) -> Self {
-        let mut rng = stream(sampling.seed, index, 0);
-        let positions = draw_positions(&mut rng, sequence.tokens(), sampling.queries);
+        let (mut rng, tokens) = (stream(sampling.seed, index, 0), sequence.tokens());
+        let positions = draw_positions(&mut rng, tokens, sampling.of_sequence(sampling.queries, tokens));
         let queries = original.queries(sequence, &positions);
         let rotated = original.rotated(&queries, &positions);
         let (mut weights, mut keys) = (Vec::new(), Vec::new());

@@ -468,3 +468,13 @@ fn the_balance_has_an_inverse_and_makes_length_times_error_smallest() {
         assert!(cost(&moved, &back) > best * (1.0 - 1e-6), "{} {best}", cost(&moved, &back));
     }
 }
+
+#[test]
+fn samples_counted_by_tokens_are_as_many_whatever_a_text_is_cut_into() {
+    let mut sampling = Sampling::default();
+    assert_eq!([sampling.of_sequence(16, 40), sampling.of_sequence(16, 4000)], [16, 16]);
+    sampling.per = Some(512);
+    assert_eq!([1, 256, 512, 4096].map(|tokens| sampling.of_sequence(16, tokens)), [1, 8, 16, 128]);
+    sampling.per = Some(0);
+    assert!(sampling.check().unwrap_err().to_string().contains("Sampling::per"));
+}
