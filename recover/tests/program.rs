@@ -1,6 +1,5 @@
 //! The program from its command line: a tiny random model is converted, trained, interrupted, resumed and saved.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,27 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use latent_attention::load::{Attention, open};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde_json::json;
 use tempfile::TempDir;
 
-const HIDDEN: usize = 24;
-const INNER: usize = 32;
-const HEADS: usize = 4;
-const GROUPS: usize = 2;
-const DIM: usize = 8;
-const LAYERS: usize = 2;
-const WORDS: usize = 60;
+mod tiny_model;
 
-/// Numbers in -1..1 that look random: the fractional parts of a chaotic sequence.
-fn noise(seed: u32) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
-    move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
-    }
-}
+use tiny_model::{TOKENS, noise, write_model};
 
 /// A folder with a tiny Llama model whose tokens are the words w0, w1, ..., a text to learn from and one to judge by.
 struct Folder(TempDir);
@@ -36,7 +20,8 @@ struct Folder(TempDir);
 impl Folder {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        write_model(&dir.path().join("model"));
+        let words: Vec<String> = (0..TOKENS).map(|word| format!("w{word}")).collect();
+        write_model(&dir.path().join("model"), &words, &json!({"type": "Whitespace"}));
         fs::write(dir.path().join("training.txt"), text(2000, 1)).unwrap();
         fs::write(dir.path().join("judged.txt"), text(200, 2)).unwrap();
         Self(dir)
@@ -62,62 +47,10 @@ impl Folder {
     }
 }
 
-fn write_model(dir: &Path) {
-    fs::create_dir_all(dir).unwrap();
-    let mut shapes = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![WORDS, HIDDEN]),
-        ("model.norm.weight".to_owned(), vec![HIDDEN]),
-    ];
-    for layer in 0..LAYERS {
-        let matrices = [
-            ("self_attn.q_proj", HEADS * DIM, HIDDEN),
-            ("self_attn.k_proj", GROUPS * DIM, HIDDEN),
-            ("self_attn.v_proj", GROUPS * DIM, HIDDEN),
-            ("self_attn.o_proj", HIDDEN, HEADS * DIM),
-            ("mlp.gate_proj", INNER, HIDDEN),
-            ("mlp.up_proj", INNER, HIDDEN),
-            ("mlp.down_proj", HIDDEN, INNER),
-        ];
-        let named = |name: &str| format!("model.layers.{layer}.{name}.weight");
-        shapes.extend(matrices.map(|(name, rows, cols)| (named(name), vec![rows, cols])));
-        shapes.extend(["input_layernorm", "post_attention_layernorm"].map(|name| (named(name), vec![HIDDEN])));
-    }
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .enumerate()
-        .map(|(seed, (name, shape))| {
-            let (mut next, is_norm) = (noise(seed as u32), shape.len() == 1);
-            let mut number = || if is_norm { 1.0 + 0.1 * next() } else { 0.4 * next() };
-            let count = shape.iter().product();
-            let bytes = (0..count).flat_map(|_| number().to_le_bytes()).collect();
-            (name, shape, bytes)
-        })
-        .collect();
-    let tensors: HashMap<_, _> = bytes
-        .iter()
-        .map(|(name, shape, bytes)| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()))
-        .collect();
-    safetensors::serialize_to_file(&tensors, None, &dir.join("model.safetensors")).unwrap();
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "hidden_size": HIDDEN, "intermediate_size": INNER,
-        "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": GROUPS, "head_dim": DIM,
-        "vocab_size": WORDS, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 1e4,
-        "tie_word_embeddings": true, "bos_token_id": 0, "eos_token_id": 1,
-    });
-    fs::write(dir.join("config.json"), config.to_string()).unwrap();
-    let vocabulary: serde_json::Map<_, _> = (0..WORDS).map(|word| (format!("w{word}"), json!(word))).collect();
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w1"},
-    });
-    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-}
-
 fn text(words: usize, seed: u32) -> String {
     let mut next = noise(seed);
     (0..words).fold(String::new(), |mut text, _| {
-        let word = 2 + ((next() + 1.0) * 0.5 * (WORDS - 2) as f32) as usize;
+        let word = 2 + ((next() + 1.0) * 0.5 * (TOKENS - 2) as f32) as usize;
         write!(text, "w{word} ").unwrap();
         text
     })
