@@ -6,7 +6,8 @@
 //!   learns, [`weight`] one of its weights, frozen, trained or with a low-rank addition;
 //! - [`step`] computes one step's loss and gradients, [`adamw`] moves the weights, [`train`] is the whole run;
 //! - [`data`] cuts and shuffles text, [`held_out`] evaluates, [`checkpoint`], [`log`] and [`plot`] write files;
-//! - [`conversion`] and [`balance`] make the layers that a run begins with; [`args`] and [`run`] are the program.
+//! - [`lesson`] puts a run together; [`start`] and [`balance`] make the layers that it begins with; [`args`] and [`run`] are
+//!   the program.
 #![deny(missing_docs)]
 
 pub mod adamw;
