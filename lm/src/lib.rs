@@ -1,6 +1,5 @@
 //! A whole language model around an exchangeable attention: reading it from disk, its tokenizer, its blocks, and its
-//! original attention. The demo and quality evaluate models with it,
-//! and recovery trains them.
+//! original attention. The demo and quality evaluate models with it, and recovery trains them.
 #![deny(missing_docs)]
 
 pub mod conversion;
