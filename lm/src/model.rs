@@ -32,6 +32,19 @@ pub enum Layers {
     Latent(Vec<LatentAttention>),
 }
 
+impl Layers {
+    /// The layers, if they are dense.
+    ///
+    /// # Errors
+    /// If they are latent already.
+    pub fn into_dense(self) -> Result<Vec<DenseAttention>> {
+        match self {
+            Self::Dense(layers) => Ok(layers),
+            Self::Latent(_) => bail!("the model has latent attention already"),
+        }
+    }
+}
+
 impl Model {
     /// Reads a GGUF file or a Hugging Face directory.
     ///
@@ -54,10 +67,7 @@ impl Model {
     /// # Errors
     /// If it is latent already.
     pub fn take_dense(&mut self) -> Result<Vec<DenseAttention>> {
-        match std::mem::replace(&mut self.attention, Layers::Latent(Vec::new())) {
-            Layers::Dense(layers) => Ok(layers),
-            Layers::Latent(_) => bail!("the model has latent attention already"),
-        }
+        std::mem::replace(&mut self.attention, Layers::Latent(Vec::new())).into_dense()
     }
 
     /// What a conversion of `layers`, the model's own attention, works on.

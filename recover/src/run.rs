@@ -26,12 +26,7 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
     if let Some(directory) = &arguments.save {
         ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
     }
-    let checkpoint = arguments.output().checkpoint();
-    ensure!(
-        arguments.resume || !checkpoint.exists(),
-        "{} is there already: resume it, or choose another folder",
-        checkpoint.display()
-    );
+    arguments.output().check(arguments.resume)?;
     let start = Start::read(arguments)?;
     let window = arguments.evaluation_tokens.min(start.checkpoint.config().max_positions);
     let tables = Arc::new(start.rope_tables(options.sequence.max(window)));

@@ -43,7 +43,7 @@ impl Start {
             // Nothing has to be computed, so what stands between the layers need not be made ready for that.
             (Some(directory), Some(text)) => {
                 let (checkpoint, tokenizer) = open_parts(&arguments.model)?;
-                let dense = dense(read_attention(&checkpoint, || ())?, &arguments.model)?;
+                let dense = original(read_attention(&checkpoint, || ())?.into_dense(), &arguments.model)?;
                 check_positions(arguments, checkpoint.config().max_positions)?;
                 let evaluation = evaluation(arguments, &tokenizer)?;
                 let training = read_training(text, arguments, &tokenizer, &evaluation)?;
@@ -58,7 +58,7 @@ impl Start {
     /// The same where the original has to write, or to be converted.
     fn compute(arguments: &Arguments, directory: Option<&Path>, text: Option<&Path>) -> Result<Self> {
         let mut model = Model::open(&arguments.model)?;
-        let dense = dense(std::mem::replace(&mut model.attention, Layers::Latent(Vec::new())), &arguments.model)?;
+        let dense = original(model.take_dense(), &arguments.model)?;
         let (config, tokenizer) = (model.checkpoint.config(), &model.tokenizer);
         check_positions(arguments, config.max_positions)?;
         let evaluation = evaluation(arguments, tokenizer)?;
@@ -114,14 +114,9 @@ impl Start {
     }
 }
 
-/// The original's attention.
-fn dense(layers: Layers, path: &Path) -> Result<Vec<DenseAttention>> {
-    match layers {
-        Layers::Dense(dense) => Ok(dense),
-        Layers::Latent(_) => {
-            bail!("{} has latent attention already; --model names the original, to learn from", path.display())
-        }
-    }
+/// The original's attention; an error says what --model is for.
+fn original(dense: Result<Vec<DenseAttention>>, path: &Path) -> Result<Vec<DenseAttention>> {
+    dense.with_context(|| format!("{}: --model names the original, to learn from", path.display()))
 }
 
 /// Tokens to judge by: as many as the arguments say with the one that begins them.

@@ -12,21 +12,17 @@ use crate::frame::Frame;
 use crate::original::Original;
 use crate::student::{Mode, Student};
 
+#[path = "../../lm/src/noise.rs"]
+mod noise;
+
+pub use noise::noise;
+
 pub const HIDDEN: usize = 24;
 pub const VOCABULARY: usize = 50;
 const HEADS: usize = 4;
 const GROUPS: usize = 2;
 const DIM: usize = 8;
 const LAYERS: usize = 2;
-
-/// Numbers in -1..1 that look random: the fractional parts of a chaotic sequence.
-pub fn noise(seed: u32) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
-    move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
-    }
-}
 
 fn matrix(rows: usize, cols: usize, size: f32, seed: u32) -> Matrix {
     let mut next = noise(seed);

@@ -137,6 +137,16 @@ impl Output {
         self.folder.join("checkpoint.safetensors")
     }
 
+    /// Refuses a folder with a checkpoint that is not to be resumed, and would be replaced.
+    ///
+    /// # Errors
+    /// If there is one.
+    pub fn check(&self, resume: bool) -> Result<()> {
+        let path = self.checkpoint();
+        ensure!(resume || !path.exists(), "{} is there already: resume it, or choose another folder", path.display());
+        Ok(())
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.join("log.jsonl")
     }
@@ -190,6 +200,7 @@ impl<'a> Run<'a> {
     /// or there is none, or it belongs to another run.
     pub fn new(parts: Parts<'a>, options: Options, output: Output, text: &[&[u32]], resume: bool) -> Result<Self> {
         options.check()?;
+        output.check(resume)?;
         let Parts { original, student, windows, held_out } = parts;
         let variables = student.variables();
         let mut optimiser = AdamW::new(options.optimiser, &variables)?;
@@ -203,10 +214,7 @@ impl<'a> Run<'a> {
                 state.step = checkpoint::restore(&path, &state, &variables, &mut optimiser)?;
                 Log::resume(&output.log(), state.step)?
             }
-            false => {
-                ensure!(!path.exists(), "{} is there already: resume it, or choose another folder", path.display());
-                Log::create(&output.log())?
-            }
+            false => Log::create(&output.log())?,
         };
         Ok(Self { original, student, variables, optimiser, windows, held_out, state, output, log })
     }

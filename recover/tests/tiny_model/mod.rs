@@ -8,6 +8,11 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
+#[path = "../../../lm/src/noise.rs"]
+mod noise;
+
+pub use noise::noise;
+
 const HIDDEN: usize = 24;
 const INNER: usize = 32;
 const HEADS: usize = 4;
@@ -16,15 +21,6 @@ const DIM: usize = 8;
 const LAYERS: usize = 2;
 /// Size of the vocabulary.
 pub const TOKENS: usize = 60;
-
-/// Numbers in -1..1 that look random: the fractional parts of a chaotic sequence.
-pub fn noise(seed: u32) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
-    move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
-    }
-}
 
 /// Writes a Llama model of random numbers with the given vocabulary of [`TOKENS`] tokens, of which the first begins texts and
 /// the second stands for what is not in it, and a tokenizer that splits by `pre_tokenizer`.
