@@ -1,9 +1,10 @@
 //! AdamW (arXiv 1711.05101) with its state in plain tensors, so that it can be saved.
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Tensor, bail};
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Tensor, Var, bail};
 use rayon::prelude::*;
 
+use crate::ops::by_hand;
 use crate::step::Gradients;
 
 /// Numbers that one thread works on at a time.
@@ -83,7 +84,7 @@ impl AdamW {
         let factor = if norm > o.clip { o.clip / norm } else { 1.0 };
         let exponent = i32::try_from(step + 1).context("too many steps")?;
         let corrections = [o.beta1, o.beta2].map(|beta| 1.0 - beta.powi(exponent));
-        for ((name, variable), [first, second]) in variables.iter().zip(&self.moments) {
+        for ((name, variable), moments) in variables.iter().zip(&mut self.moments) {
             let zeros;
             let gradient = match gradients.get(variable) {
                 Some(gradient) => gradient.contiguous()?,
@@ -92,9 +93,8 @@ impl AdamW {
                     zeros
                 }
             };
-            let context = || format!("updating {name}");
-            first.inplace_op2(&gradient, &Average { beta: o.beta1, factor, square: false }).with_context(context)?;
-            second.inplace_op2(&gradient, &Average { beta: o.beta2, factor, square: true }).with_context(context)?;
+            let averages =
+                [Average { beta: o.beta1, factor, square: false }, Average { beta: o.beta2, factor, square: true }];
             let decay = if variable.rank() > 1 { rate * o.weight_decay } else { 0.0 };
             let update = Update {
                 decay: (1.0 - decay) as f32,
@@ -102,10 +102,46 @@ impl AdamW {
                 correction: (1.0 / corrections[1]) as f32,
                 epsilon: o.epsilon as f32,
             };
-            variable.inplace_op3(first, second, &update).with_context(context)?;
+            let moved = match by_hand(variable) {
+                true => in_place(variable, &gradient, moments, &averages, &update),
+                false => by_candle(variable, &gradient, moments, &averages, &update),
+            };
+            moved.with_context(|| format!("updating {name}"))?;
         }
         Ok(())
     }
+}
+
+fn in_place(
+    variable: &Tensor,
+    gradient: &Tensor,
+    moments: &[Tensor; 2],
+    averages: &[Average; 2],
+    update: &Update,
+) -> candle_core::Result<()> {
+    for (moment, average) in moments.iter().zip(averages) {
+        moment.inplace_op2(gradient, average)?;
+    }
+    variable.inplace_op3(&moments[0], &moments[1], update)
+}
+
+/// The same by candle's operations, on any device.
+fn by_candle(
+    variable: &Tensor,
+    gradient: &Tensor,
+    moments: &mut [Tensor; 2],
+    averages: &[Average; 2],
+    update: &Update,
+) -> candle_core::Result<()> {
+    for (moment, average) in moments.iter_mut().zip(averages) {
+        let gradient = (gradient * average.factor)?;
+        let gradient = if average.square { gradient.sqr()? } else { gradient };
+        *moment = ((&*moment * average.beta)? + (gradient * (1.0 - average.beta))?)?;
+    }
+    let [first, second] = &*moments;
+    let root = ((second * f64::from(update.correction))?.sqrt()? + f64::from(update.epsilon))?;
+    let step = (first / root)? * f64::from(update.rate);
+    Var::from_tensor(variable)?.set(&((variable.detach() * f64::from(update.decay))? - step)?)
 }
 
 /// The norm of all gradients together.

@@ -1,4 +1,6 @@
 use super::*;
+use candle_core::Device;
+
 use crate::frame::{variable, vector};
 
 fn numbers_of(tensor: &Tensor) -> Vec<f32> {
@@ -8,10 +10,10 @@ fn numbers_of(tensor: &Tensor) -> Vec<f32> {
 #[test]
 fn steps_are_those_of_the_paper() {
     let options = AdamWOptions { weight_decay: 0.1, clip: 2.0, ..AdamWOptions::default() };
-    let matrix = vector(vec![1.0, -2.0]).unwrap().reshape((1, 2)).unwrap();
+    let matrix = vector(vec![1.0, -2.0], &Device::Cpu).unwrap().reshape((1, 2)).unwrap();
     let variables = vec![
         ("matrix".to_owned(), variable(&matrix).unwrap()),
-        ("vector".to_owned(), variable(&vector(vec![3.0]).unwrap()).unwrap()),
+        ("vector".to_owned(), variable(&vector(vec![3.0], &Device::Cpu).unwrap()).unwrap()),
     ];
     let mut optimiser = AdamW::new(options, &variables).unwrap();
     let (mut w, mut m, mut v) = ([1.0f64, -2.0, 3.0], [0.0f64; 3], [0.0f64; 3]);
@@ -52,7 +54,7 @@ fn the_rate_goes_up_and_then_down() {
 
 #[test]
 fn a_state_of_another_shape_is_refused() {
-    let variables = |n: usize| vec![("v".to_owned(), variable(&vector(vec![0.0; n]).unwrap()).unwrap())];
+    let variables = |n: usize| vec![("v".to_owned(), variable(&vector(vec![0.0; n], &Device::Cpu).unwrap()).unwrap())];
     let mut optimiser = AdamW::new(AdamWOptions::default(), &variables(2)).unwrap();
     let other = AdamW::new(AdamWOptions::default(), &variables(3)).unwrap();
     assert!(optimiser.restore(other.moments).is_err() && optimiser.restore(Vec::new()).is_err());

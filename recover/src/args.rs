@@ -1,8 +1,11 @@
 //! What the command line can say.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use candle_core::Device;
+use candle_core::utils::cuda_is_available;
 use clap::{Parser, ValueEnum};
 use latent_attention_lm::options::{at_least, share};
 use latent_attention_lm::text::OWN_SHARE;
@@ -62,6 +65,9 @@ pub struct Arguments {
     /// Write the trained model when all steps are made: in DeepSeek's layout, or in MHA2MLA's if --layers has that
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
+    /// Where training runs: cpu, cuda or cuda:N. CUDA needs a build with the feature `cuda`; conversion runs on the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: Place,
     /// What is trained
     #[arg(long, value_enum, default_value_t = Trained::Attention)]
     pub mode: Trained,
@@ -107,6 +113,45 @@ pub struct Arguments {
     /// Gradient checkpointing: a fifth slower, and memory for the activations of one block instead of all
     #[arg(long)]
     pub recompute: bool,
+}
+
+/// A device by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The host.
+    Cpu,
+    /// The GPU of this index.
+    Cuda(usize),
+}
+
+impl Place {
+    /// Makes it ready.
+    ///
+    /// # Errors
+    /// If it is not there, or the program was built without CUDA.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(index) => Device::new_cuda(index).with_context(|| match cuda_is_available() {
+                true => format!("cannot use GPU {index}"),
+                false => "--device cuda needs a build with the feature `cuda`".to_owned(),
+            }),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let index = match name.split_once(':') {
+            None if name == "cpu" => return Ok(Self::Cpu),
+            None if name == "cuda" => Some(0),
+            Some(("cuda", index)) => index.parse().ok(),
+            _ => None,
+        };
+        index.map(Self::Cuda).ok_or("must be cpu, cuda or cuda:N")
+    }
 }
 
 /// What is trained, by name.
@@ -174,5 +219,18 @@ mod tests {
         assert_eq!((lora.mode, lora.cache), (Mode::LowRank { rank: 3 }, Cache::Bf16));
         assert!(parse(&["--rank", "0"]).unwrap().options().is_err());
         assert!(parse(&["--layers", "d", "--rope-dim", "8"]).is_err());
+    }
+
+    #[test]
+    fn devices_have_names() {
+        assert_eq!("cpu".parse(), Ok(Place::Cpu));
+        assert_eq!(["cuda", "cuda:3"].map(str::parse), [Ok(Place::Cuda(0)), Ok(Place::Cuda(3))]);
+        for bad in ["gpu", "cuda:", "cuda:x", "cuda:-1", ""] {
+            assert!(bad.parse::<Place>().is_err(), "{bad}");
+        }
+        assert!(Place::Cpu.open().unwrap().is_cpu());
+        if !cuda_is_available() {
+            assert!(format!("{:#}", Place::Cuda(0).open().unwrap_err()).contains("feature `cuda`"));
+        }
     }
 }

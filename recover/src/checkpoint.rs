@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
@@ -123,7 +123,7 @@ pub fn restore(path: &Path, expected: &State, variables: &[(String, Tensor)], op
             like.dims()
         );
         let numbers = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        Ok(Tensor::from_vec(numbers.collect::<Vec<f32>>(), like.shape(), &Device::Cpu)?)
+        Ok(Tensor::from_vec(numbers.collect::<Vec<f32>>(), like.shape(), like.device())?)
     };
     let mut values = Vec::with_capacity(variables.len());
     let mut moments = Vec::with_capacity(variables.len());

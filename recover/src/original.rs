@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use latent_attention::rope::{Pairing, RopeTables};
 use latent_attention::weights::{DenseAttention, Linear, Matrix};
 
@@ -24,7 +24,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(weights: &DenseAttention, tables: &Arc<RopeTables>) -> Result<Self> {
+    fn new(weights: &DenseAttention, tables: &Arc<RopeTables>, device: &Device) -> Result<Self> {
         weights.validate()?;
         let (query_heads, kv_heads, head_dim) = (weights.query_heads, weights.kv_heads, weights.head_dim);
         let pairs = head_dim / 2;
@@ -38,14 +38,15 @@ impl Layer {
         let parts = [&weights.query, &weights.key, &weights.value];
         let rows = parts.iter().map(|part| part.weight.rows()).sum();
         let data = parts.iter().flat_map(|part| part.weight.data()).copied().collect();
+        let vector = |bias| vector(bias, device);
         let Linear { weight: output, bias: output_bias } = weights.output.clone();
         Ok(Self {
             query_heads,
             kv_heads,
             head_dim,
-            input: matrix(Matrix::new(rows, weights.hidden(), data)?)?,
+            input: matrix(Matrix::new(rows, weights.hidden(), data)?, device)?,
             input_bias: joint_bias(&parts).map(vector).transpose()?,
-            output: matrix(output)?,
+            output: matrix(output, device)?,
             output_bias: output_bias.map(vector).transpose()?,
             rotation: Rotation::new(tables.clone(), heads, head_dim, Pairing::Half)?,
         })
@@ -73,14 +74,14 @@ pub struct Original {
 }
 
 impl Original {
-    /// A model of a frame and the attention of its layers; `tables` holds one frequency per pair of a head.
+    /// A model of a frame and the attention of its layers, on the frame's device; `tables` holds one frequency per pair of a head.
     ///
     /// # Errors
     /// If a layer is inconsistent, or does not fit the frame or the tables.
     pub fn new(frame: Frame, layers: &[DenseAttention], tables: &Arc<RopeTables>) -> Result<Self> {
         ensure!(layers.len() == frame.layers(), "{} attention layers in {} blocks", layers.len(), frame.layers());
         let layer = |(index, weights): (usize, &DenseAttention)| {
-            Layer::new(weights, tables).with_context(|| format!("attention of layer {index}"))
+            Layer::new(weights, tables, frame.device()).with_context(|| format!("attention of layer {index}"))
         };
         let layers = layers.iter().enumerate().map(layer).collect::<Result<_>>()?;
         Ok(Self { frame, layers })

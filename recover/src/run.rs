@@ -26,12 +26,13 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
     if let Some(directory) = &arguments.save {
         ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
     }
+    let device = arguments.device.open()?;
     arguments.output().check(arguments.resume)?;
     let start = Start::read(arguments)?;
     let window = arguments.evaluation_tokens.min(start.checkpoint.config().max_positions);
     let tables = Arc::new(start.rope_tables(options.sequence.max(window)));
     let Start { checkpoint, tokenizer, dense, layers, calibrated_positions, texts } = start;
-    let original = Original::new(Frame::read(&checkpoint)?, &dense, &tables)?;
+    let original = Original::new(Frame::read(&checkpoint)?.to_device(&device)?, &dense, &tables)?;
     drop(dense);
     let texts = Texts { training: &texts.0, evaluation: &texts.1, window, begin: tokenizer.bos() };
     let lesson = Lesson::new(original, layers, &tables, texts, &options)?;

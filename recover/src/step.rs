@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, TensorId};
+use candle_core::{Tensor, TensorId};
 use latent_attention::cache::CacheFormat;
 
 use crate::frame::variable;
@@ -88,7 +88,7 @@ pub fn step(
     recompute: bool,
 ) -> Result<(Loss, Gradients)> {
     let (frame, variables) = (student.frame(), student.variables());
-    let rows = Tensor::new(batch.positions.as_slice(), &Device::Cpu)?;
+    let rows = Tensor::new(batch.positions.as_slice(), frame.device())?;
     let layers = frame.layers();
     let mut targets = Vec::with_capacity(layers);
     let last = original.forward(&batch.tokens, batch.sequence, |_, _, hidden| {

@@ -67,6 +67,7 @@ impl Layer {
         tables: &Arc<RopeTables>,
         training: Training,
         random: &mut ChaCha8Rng,
+        device: &Device,
     ) -> Result<Self> {
         weights.validate()?;
         ensure!(weights.query_down.is_none(), "a low-rank query (`query_down`) cannot be trained here");
@@ -80,7 +81,7 @@ impl Layer {
         let mut weight = |name, from: &Matrix| -> Result<Option<Weight>> {
             match from.rows() {
                 0 => Ok(None),
-                _ => Weight::new(name, matrix(from.clone())?, training, random).map(Some),
+                _ => Weight::new(name, matrix(from.clone(), device)?, training, random).map(Some),
             }
         };
         let inputs = [
@@ -102,7 +103,7 @@ impl Layer {
         ];
         let mut biases = [const { None }; 7];
         for (bias, given) in biases.iter_mut().zip(given) {
-            let numbers = given.clone().filter(|bias| !bias.is_empty()).map(vector).transpose()?;
+            let numbers = given.clone().filter(|bias| !bias.is_empty()).map(|bias| vector(bias, device)).transpose()?;
             *bias = match training {
                 Training::Full => numbers.as_ref().map(variable).transpose()?,
                 Training::Frozen | Training::LowRank(_) => numbers,
@@ -140,7 +141,7 @@ impl Layer {
         for (bias, rows) in self.biases.iter().zip(rows).filter(|(_, rows)| *rows > 0) {
             parts.push(match bias {
                 Some(bias) => bias.clone(),
-                None => Tensor::zeros(rows, DType::F32, &Device::Cpu)?,
+                None => Tensor::zeros(rows, DType::F32, self.output.device())?,
             });
         }
         if let (Some(latent), Some(last)) = (&self.biases[4], parts.last_mut()) {
@@ -171,7 +172,8 @@ impl Layer {
             // The weights of a token's attention sum to one, so a constant on every value is one on the result.
             let g = &self.geometry;
             let groups: Vec<u32> = (0..g.query_heads).map(|head| g.kv_head_of(head) as u32).collect();
-            let bias = bias.reshape((g.kv_heads, g.value_dim))?.index_select(&Tensor::new(groups, &Device::Cpu)?, 0)?;
+            let bias =
+                bias.reshape((g.kv_heads, g.value_dim))?.index_select(&Tensor::new(groups, bias.device())?, 0)?;
             heads = heads.broadcast_add(&bias.flatten_all()?)?;
         }
         Ok(linear(&heads, &self.output.effective()?, self.biases[6].as_ref())?)
@@ -240,7 +242,7 @@ pub struct Student {
 }
 
 impl Student {
-    /// A model of the original's frame and converted layers. `tables` holds the model's own frequencies; `seed` draws
+    /// A model of the original's frame and converted layers, on the frame's device. `tables` holds the model's own frequencies; `seed` draws
     /// what a low-rank addition begins with.
     ///
     /// # Errors
@@ -261,7 +263,7 @@ impl Student {
                 "layer {index} reads {} numbers, the model's hidden states have {hidden}",
                 weights.hidden()
             );
-            let layer = Layer::new(weights, tables, mode.attention(), &mut random);
+            let layer = Layer::new(weights, tables, mode.attention(), &mut random, frame.device());
             layer.with_context(|| format!("attention of layer {index}"))
         };
         let layers = layers.iter().enumerate().map(&mut layer).collect::<Result<_>>()?;

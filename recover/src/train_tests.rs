@@ -1,5 +1,6 @@
 use super::*;
 use crate::frame::variable;
+use crate::ops::primitives_tests::as_on_a_gpu;
 use crate::step::{Batch, Gradients, Loss};
 use crate::tiny;
 use latent_attention::weights::LatentAttention;
@@ -69,6 +70,34 @@ fn the_gradient_of_a_step_is_that_of_its_loss() {
         let size = 2e-3;
         let slope = (moved(size) - moved(-size)) / (2.0 * size);
         assert!((slope / length - 1.0).abs() < 5e-3, "{mode:?}: slope {slope}, gradient {length}");
+    }
+}
+
+#[test]
+fn a_step_on_a_gpu_is_that_on_the_cpu() {
+    for mode in [Mode::Attention, Mode::LowRank { rank: 2 }, Mode::Everything] {
+        let one_step = || {
+            let (student, batch) = (tiny::student(&tiny::shared_key(true), mode), batch());
+            let variables = student.variables();
+            let (loss, gradients) = step(&tiny::original(), &student, &batch, Some(CacheFormat::INT4), false).unwrap();
+            let length = norm(&variables, &gradients).unwrap();
+            let mut optimiser = AdamW::new(AdamWOptions::default(), &variables).unwrap();
+            optimiser.step(&variables, &gradients, length, 1e-3, 0).unwrap();
+            let moments = optimiser.moments().iter().flatten().cloned();
+            let (mut numbers, mut moments) = (Vec::new(), moments.collect::<Vec<_>>());
+            student.visit(&mut |_, tensor| moments.push(tensor.clone()));
+            for tensor in moments {
+                numbers.extend(tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            }
+            (loss, length, numbers)
+        };
+        let (expected, got) = (one_step(), as_on_a_gpu(one_step));
+        assert!((got.0.divergence - expected.0.divergence).abs() < 1e-5 * expected.0.divergence, "{mode:?}");
+        assert!((got.0.hidden - expected.0.hidden).abs() < 1e-5 * expected.0.hidden, "{mode:?}");
+        assert!((got.1 - expected.1).abs() < 1e-4 * expected.1, "{mode:?}");
+        // AdamW's first step is the gradient's sign, so numbers without a gradient to speak of may go either way.
+        let far = got.2.iter().zip(&expected.2).filter(|(got, expected)| (*got - *expected).abs() > 1e-5).count();
+        assert!(far * 1000 < expected.2.len(), "{mode:?}: {far} of {}", expected.2.len());
     }
 }
 

@@ -50,11 +50,16 @@ impl Weight {
                 let rank = rank.min(outputs).min(inputs);
                 let bound = 1.0 / (inputs as f32).sqrt();
                 let numbers: Vec<f32> = (0..rank * inputs).map(|_| random.random_range(-bound..bound)).collect();
-                let down = variable(&Tensor::from_vec(numbers, (rank, inputs), &Device::Cpu)?)?;
-                let up = variable(&Tensor::zeros((outputs, rank), base.dtype(), &Device::Cpu)?)?;
+                let down = variable(&Tensor::from_vec(numbers, (rank, inputs), base.device())?)?;
+                let up = variable(&Tensor::zeros((outputs, rank), base.dtype(), base.device())?)?;
                 Ok(Self { name, base, addition: Some(Addition { down, up }) })
             }
         }
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        self.base.device()
     }
 
     /// The matrix that the student multiplies by.

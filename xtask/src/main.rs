@@ -119,6 +119,15 @@ fn names(arguments: &[String], option: &str) -> bool {
     arguments.iter().any(|argument| argument == option || argument.starts_with(&format!("{option}=")))
 }
 
+/// The value that the arguments give an option.
+fn value_of<'a>(arguments: &'a [String], option: &str) -> Option<&'a str> {
+    let value = |(i, argument): (usize, &'a String)| match argument.strip_prefix(option)? {
+        "" => arguments.get(i + 1).map(String::as_str),
+        rest => rest.strip_prefix('='),
+    };
+    arguments.iter().enumerate().find_map(value)
+}
+
 /// Adds the feature that trains two to three times as fast, where the compiler is new enough for it.
 fn avx512(command: &mut std::process::Command) -> Result<()> {
     if cfg!(target_arch = "x86_64") && process::rust_version()? >= (1, 89) {
@@ -139,6 +148,9 @@ fn recover(arguments: &[String]) -> Result<()> {
     // Training runs no kernels of ours.
     command.env("DOCS_RS", "1");
     avx512(&mut command)?;
+    if value_of(arguments, "--device").is_some_and(|device| device.starts_with("cuda")) {
+        command.args(["--features", "cuda"]);
+    }
     command.arg("--");
     if !arguments.iter().any(needs_no_model) {
         command.arg("--model").arg(setup::model()?);

@@ -18,7 +18,7 @@ struct Norm {
 
 impl Norm {
     fn new(norm: RmsNorm) -> Result<Self> {
-        Ok(Self { gain: vector(norm.gain)?, epsilon: norm.epsilon.into() })
+        Ok(Self { gain: vector(norm.gain, &Device::Cpu)?, epsilon: norm.epsilon.into() })
     }
 
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
@@ -35,7 +35,8 @@ struct Projection {
 
 impl Projection {
     fn new(linear: Linear) -> Result<Self> {
-        Ok(Self { weight: matrix(linear.weight)?, bias: linear.bias.map(vector).transpose()? })
+        let bias = linear.bias.map(|bias| vector(bias, &Device::Cpu)).transpose()?;
+        Ok(Self { weight: matrix(linear.weight, &Device::Cpu)?, bias })
     }
 
     /// Two maps of the same input as one.
@@ -100,10 +101,10 @@ impl Frame {
             .enumerate()
             .map(|(index, weights)| weights.and_then(block).with_context(|| format!("block {index}")));
         Ok(Self {
-            embedding: matrix(embedding)?,
+            embedding: matrix(embedding, &Device::Cpu)?,
             blocks: blocks.collect::<Result<_>>()?,
             final_norm: Norm::new(final_norm)?,
-            head: head.map(matrix).transpose()?,
+            head: head.map(|head| matrix(head, &Device::Cpu)).transpose()?,
         })
     }
 
@@ -127,6 +128,25 @@ impl Frame {
             Ok(())
         })?;
         Ok(trainable)
+    }
+
+    /// The same on a device.
+    ///
+    /// # Errors
+    /// If the device has not enough memory.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let mut moved = self.clone();
+        moved.visit_mut(&mut |_, tensor| {
+            *tensor = tensor.to_device(device)?;
+            Ok(())
+        })?;
+        Ok(moved)
+    }
+
+    /// Where the numbers are.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
     }
 
     /// Number of blocks.
@@ -162,7 +182,7 @@ impl Frame {
     /// # Errors
     /// If a token lies outside of the vocabulary.
     pub fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
-        let ids = Tensor::new(tokens, &Device::Cpu)?;
+        let ids = Tensor::new(tokens, self.device())?;
         self.embedding.index_select(&ids, 0).context("looking up tokens in the embedding")
     }
 
@@ -234,16 +254,16 @@ impl Frame {
     }
 }
 
-/// A matrix as a tensor, without a copy.
-pub(crate) fn matrix(matrix: Matrix) -> Result<Tensor> {
+/// A matrix as a tensor, in host memory without a copy.
+pub(crate) fn matrix(matrix: Matrix, device: &Device) -> Result<Tensor> {
     let shape = (matrix.rows(), matrix.cols());
-    Ok(Tensor::from_vec(matrix.into_data(), shape, &Device::Cpu)?)
+    Ok(Tensor::from_vec(matrix.into_data(), shape, device)?)
 }
 
-/// A vector as a tensor, without a copy.
-pub(crate) fn vector(data: Vec<f32>) -> Result<Tensor> {
+/// A vector as a tensor, in host memory without a copy.
+pub(crate) fn vector(data: Vec<f32>, device: &Device) -> Result<Tensor> {
     let length = data.len();
-    Ok(Tensor::from_vec(data, length, &Device::Cpu)?)
+    Ok(Tensor::from_vec(data, length, device)?)
 }
 
 /// A copy of a tensor that is a variable.

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::node::{Gradients, Value, by_type, common_type, constant, node2, with_numbers};
+use super::primitives::{self, by_hand};
 use super::product::{Cores, View, product};
 use super::real::{Real, largest, sum, vectorised};
 
@@ -22,6 +23,9 @@ type Predictor<'a> = (&'a Tensor, &'a Tensor);
 /// If the shapes or types do not fit, or there are no tokens.
 pub fn divergence(x: Predictor, original: Predictor) -> Result<Tensor> {
     let dtype = check(x, original)?;
+    if !by_hand(x.0) {
+        return primitives::divergence(x, original);
+    }
     let detached = [x.0.contiguous()?, x.1.contiguous()?];
     let original = [original.0.detach().contiguous()?, original.1.detach().contiguous()?];
     by_type!(dtype, run(&detached[0], &detached[1], &original))
@@ -50,6 +54,9 @@ pub fn compare(x: Predictor, original: Predictor, targets: &[u32]) -> Result<Com
     }
     if targets.len() != x.0.dim(0)? {
         bail!("{} targets of {} tokens", targets.len(), x.0.dim(0)?)
+    }
+    if !by_hand(x.0) {
+        return primitives::compare(x, original, targets);
     }
     let tensors = [x.0.contiguous()?, x.1.contiguous()?, original.0.contiguous()?, original.1.contiguous()?];
     by_type!(dtype, compare_as(&tensors, targets))

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::node::{Value, by_type, common_type, constant, node1, with_numbers};
+use super::primitives::{self, by_hand};
 use super::real::{Real, for_rows, sum};
 
 /// The mean over tokens of `|x - target|^2 / |target|^2`, both `[tokens, hidden]`. The first token of each sequence of
@@ -15,6 +16,9 @@ pub fn hidden_error(x: &Tensor, target: &Tensor, sequence: usize) -> Result<Tens
     let dtype = common_type("hidden error", &[x, target])?;
     if x.dims() != target.dims() || x.rank() != 2 || sequence < 2 || x.dim(0)? % sequence != 0 {
         bail!("hidden error of {:?} and {:?} in sequences of {sequence}", x.dims(), target.dims())
+    }
+    if !by_hand(x) {
+        return primitives::hidden_error(x, target, sequence);
     }
     by_type!(dtype, run(&x.contiguous()?, target.detach().contiguous()?, sequence))
 }

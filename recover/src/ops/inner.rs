@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::node::{Value, by_type, common_type, node1, with_numbers};
+use super::primitives::{self, by_hand};
 use super::real::Real;
 
 /// `sum(x * weights)`, a scalar whose gradient by `x` is `weights`, which are constant.
@@ -13,6 +14,9 @@ pub fn inner(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
     let dtype = common_type("inner product", &[x, weights])?;
     if x.dims() != weights.dims() {
         bail!("inner product of {:?} and {:?}", x.dims(), weights.dims())
+    }
+    if !by_hand(x) {
+        return primitives::inner(x, weights);
     }
     by_type!(dtype, run(&x.contiguous()?, weights.detach().contiguous()?))
 }

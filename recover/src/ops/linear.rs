@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::node::{Gradients, Value, by_type, common_type, constant, node2, node3, with_numbers};
+use super::primitives::{self, by_hand};
 use super::product::{Cores, View, product};
 use super::real::{Real, sum_rows};
 
@@ -19,6 +20,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     if inputs != expected || bias.is_some_and(|bias| bias.dims() != [outputs]) {
         let bias = bias.map(Tensor::dims);
         bail!("linear map of {:?} by {:?} with bias {bias:?}", x.dims(), weight.dims())
+    }
+    if !by_hand(x) {
+        return primitives::linear(x, weight, bias);
     }
     let bias = bias.map(Tensor::contiguous).transpose()?;
     by_type!(dtype, run(&x.contiguous()?, &weight.contiguous()?, bias.as_ref()))

@@ -8,6 +8,7 @@ use half::bf16;
 use latent_attention::cache::{CacheFormat, LatentFormat, RangeSetting, RopeFormat, quantize};
 
 use super::node::{Value, by_type, common_type, node1, with_numbers};
+use super::primitives::{self, by_hand};
 use super::real::{Real, for_rows};
 
 /// How numbers are stored.
@@ -50,7 +51,7 @@ impl Stored {
 
 impl Stored {
     /// Replaces the numbers by what the cache would give back, rounded to f32.
-    fn apply(self, numbers: &mut [f32]) {
+    pub(super) fn apply(self, numbers: &mut [f32]) {
         match self {
             Self::Bf16 => numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
             Self::Codes { max_code, group, range } => {
@@ -86,6 +87,9 @@ pub fn fake_quantise(x: &Tensor, parts: &Arc<[StoredPart]>) -> Result<Tensor> {
     let (dtype, (_, width)) = (common_type("quantisation", &[x])?, x.dims2()?);
     if let Some(part) = parts.iter().find(|part| part.columns.start > part.columns.end || part.columns.end > width) {
         bail!("quantisation of columns {:?} of {width}", part.columns)
+    }
+    if !by_hand(x) {
+        return primitives::fake_quantise(x, parts);
     }
     by_type!(dtype, run(&x.contiguous()?, parts))
 }

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::node::{Value, by_type, common_type, constant, node2, with_numbers};
+use super::primitives::{self, by_hand};
 use super::real::{Real, for_rows, sum, sum_rows};
 
 /// `x / sqrt(mean(x^2) + epsilon) * gain` for every row of `[tokens, width]`; `gain` is `[width]`.
@@ -13,6 +14,9 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, epsilon: f64) -> Result<Tensor> {
     let (dtype, (_, width)) = (common_type("norm", &[x, gain])?, x.dims2()?);
     if gain.dims() != [width] {
         bail!("norm of {:?} with a gain of {:?}", x.dims(), gain.dims())
+    }
+    if !by_hand(x) {
+        return primitives::rms_norm(x, gain, epsilon);
     }
     by_type!(dtype, run(&x.contiguous()?, &gain.contiguous()?, epsilon))
 }

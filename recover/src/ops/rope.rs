@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor, bail};
 use latent_attention::rope::{Pairing, RopeTables};
 
 use super::node::{Value, by_type, common_type, constant, node1, with_numbers};
+use super::primitives::{self, by_hand};
 use super::real::{Real, for_rows};
 
 /// Which columns turn, by which frequency, at which position.
@@ -47,6 +48,16 @@ impl Rotation {
         Ok(Self { tables, pairs: pairs.into(), width })
     }
 
+    /// For each pair its two columns, and the frequency that turns it.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        self.pairs.iter().copied()
+    }
+
+    /// Cosine and sine of a pair's angle.
+    pub(super) fn at(&self, position: usize, frequency: usize) -> (f32, f32) {
+        self.tables.at(position, frequency)
+    }
+
     /// Turns a row at `position`, or turns it back.
     #[inline(always)]
     fn turn<T: Real>(&self, row: &mut [T], position: usize, back: bool) {
@@ -72,6 +83,9 @@ pub fn rotate(x: &Tensor, rotation: &Rotation, sequence: usize) -> Result<Tensor
     }
     if sequence > rotation.tables.positions() {
         bail!("rotation: {sequence} positions, the tables have {}", rotation.tables.positions())
+    }
+    if !by_hand(x) {
+        return primitives::rotate(x, rotation, sequence);
     }
     by_type!(dtype, run(&x.contiguous()?, rotation, sequence))
 }

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::node::{Value, by_type, common_type, constant, node1, with_numbers};
+use super::primitives::{self, by_hand};
 use super::real::{Real, for_rows};
 
 /// `silu(gate) * up`: `[tokens, 2 width]`, gates first, to `[tokens, width]`.
@@ -13,6 +14,9 @@ pub fn swiglu(x: &Tensor) -> Result<Tensor> {
     let (dtype, (_, width)) = (common_type("swiglu", &[x])?, x.dims2()?);
     if width % 2 != 0 {
         bail!("swiglu of an odd width, {width}")
+    }
+    if !by_hand(x) {
+        return primitives::swiglu(x);
     }
     by_type!(dtype, run(&x.contiguous()?))
 }

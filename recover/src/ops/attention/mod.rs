@@ -7,6 +7,7 @@ use latent_attention::Geometry;
 use rayon::prelude::*;
 
 use super::node::{Gradients, Value, by_type, common_type, constant, node2, with_numbers};
+use super::primitives::{self, by_hand};
 use super::product::{Cores, View, product};
 use super::real::Real;
 use head::{HeadGradients, KeyValues, backward, forward};
@@ -244,6 +245,9 @@ pub fn latent_attention(
     if sequence == 0 || tokens % sequence != 0 {
         bail!("latent attention of {tokens} tokens in sequences of {sequence}")
     }
+    if !by_hand(projected) {
+        return primitives::latent_attention(projected, up, geometry, scale, sequence);
+    }
     by_type!(dtype, run(&projected.contiguous()?, &up.contiguous()?, columns, scale, sequence))
 }
 
@@ -324,6 +328,16 @@ pub fn causal_attention(
     }
     if projected.track_op() {
         bail!("dense attention has no gradient here")
+    }
+    if !by_hand(projected) {
+        return primitives::causal_attention(
+            projected,
+            query_heads,
+            kv_heads,
+            head_dim,
+            geometry.default_scale(),
+            sequence,
+        );
     }
     // All dimensions are rotated, so the latent's place in a row is that of the values, which need no expansion.
     let columns = Columns::new(geometry);
