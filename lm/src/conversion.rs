@@ -179,7 +179,7 @@ fn refit_output(
 }
 
 /// What `step` makes of a sequence's inputs (`[tokens, hidden]`), some tokens at a time.
-fn in_chunks(
+pub(crate) fn in_chunks(
     inputs: &[f32],
     tokens: usize,
     mut step: impl FnMut(&[f32], Range<usize>) -> Result<Vec<f32>>,
@@ -195,4 +195,4 @@ fn in_chunks(
 
 #[cfg(test)]
 #[path = "conversion_tests.rs"]
-mod tests;
+pub(crate) mod tests;

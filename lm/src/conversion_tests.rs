@@ -22,7 +22,7 @@ fn linear(rows: usize, cols: usize, seed: u32, bias: bool) -> Linear {
     Linear { weight, bias: bias.then(|| (0..rows).map(|_| next() * 0.3).collect()) }
 }
 
-fn transformer() -> Transformer {
+pub fn transformer() -> Transformer {
     let norm = || RmsNorm { gain: vec![1.0; HIDDEN], epsilon: 1e-5 };
     let block = |layer: u32| {
         Ok(Block {
@@ -37,7 +37,7 @@ fn transformer() -> Transformer {
     Transformer::new(embedding, (0..LAYERS as u32).map(block), &norm(), None).unwrap()
 }
 
-fn dense(bias: bool) -> Vec<DenseAttention> {
+pub fn dense(bias: bool) -> Vec<DenseAttention> {
     let layer = |index: u32| DenseAttention {
         query_heads: HEADS,
         kv_heads: GROUPS,
@@ -50,7 +50,7 @@ fn dense(bias: bool) -> Vec<DenseAttention> {
     (0..LAYERS as u32).map(layer).collect()
 }
 
-fn text(sequences: u32, length: usize) -> Vec<Vec<u32>> {
+pub fn text(sequences: u32, length: usize) -> Vec<Vec<u32>> {
     let sequence = |seed: u32| {
         let mut next = noise(100 + seed);
         (0..length).map(|_| ((next() + 1.0) * 0.5 * VOCABULARY as f32) as u32).collect()

@@ -13,6 +13,7 @@ pub mod options;
 pub mod own_text;
 pub mod progress;
 pub mod recipe;
+pub mod spectrum;
 pub mod tensors;
 pub mod text;
 pub mod tokenizer;

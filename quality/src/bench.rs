@@ -12,6 +12,7 @@ use latent_attention_lm::evaluate::{Original, measure};
 use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::Model;
 use latent_attention_lm::progress::bar;
+use latent_attention_lm::spectrum::spectra;
 use latent_attention_lm::text::{OWN_SHARE, SEQUENCE, Text, sequences};
 use latent_attention_lm::transformer::AttentionStep;
 use latent_attention_recover::data::refuse_overlap;
@@ -131,6 +132,18 @@ impl Bench {
         let converted = convert_model(self.model.source(&self.layers), sequences, plans, options, || progress.inc(1));
         progress.finish_and_clear();
         converted
+    }
+
+    /// What each direction of each layer's latent is worth.
+    ///
+    /// # Errors
+    /// As for [`spectra`].
+    pub fn spectra(&self, sequences: &[Vec<u32>], rope_dim: usize, options: &ModelOptions) -> Result<Vec<Vec<f64>>> {
+        let progress = bar("Looking at", self.layers.len(), "layers");
+        let source = self.model.source(&self.layers);
+        let spectra = spectra(source, sequences, rope_dim, &options.sampling, || progress.inc(1));
+        progress.finish_and_clear();
+        spectra
     }
 
     /// The layers converted with the sizes, the text and the options of most rows.

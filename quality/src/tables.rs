@@ -7,6 +7,7 @@ use latent_attention::convert::{ConvertOptions, RopeChoice};
 use latent_attention_lm::conversion::{ModelOptions, Sizes};
 use latent_attention_lm::dense::DenseSteps;
 use latent_attention_lm::recipe::{RECIPE_TOKENS, calibrate, convert_all};
+use latent_attention_lm::spectrum::by_worth;
 use latent_attention_lm::text::{OWN_SHARE, begun_pieces, sequences};
 use latent_attention_recover::lesson::{Texts, recover};
 use latent_attention_recover::train::Options;
@@ -109,7 +110,8 @@ fn ablations(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// As many numbers in all (but for the rest where layers do not divide), a sixth of the latent moved from some layers to others.
+/// As many numbers in all (but for the rest where layers do not divide), a sixth of the latent moved from some layers to others, or
+/// given to those where it is worth most.
 fn layers(bench: &Bench) -> Result<()> {
     bench.print_head();
     let (count, Sizes { rope_dim, latent_rank }) = (bench.layers.len(), bench.sizes);
@@ -125,9 +127,12 @@ fn layers(bench: &Bench) -> Result<()> {
         ("more in the last third, less in the first", plan(&|layer| third(layer) - 1)),
         ("more in every other layer", plan(&|layer| if layer % 2 == 0 { 1 } else { -1 })),
     ];
-    let (names, plans): (Vec<_>, Vec<_>) = plans.into_iter().unzip();
-    let options = ModelOptions::default();
-    let converted = bench.convert_plans(&bench.calibration(bench.length)?, &plans, &options)?;
+    let (options, sequences) = (ModelOptions::default(), bench.calibration(bench.length)?);
+    let by_worth = by_worth(&bench.spectra(&sequences, rope_dim, &options)?, rope_dim, latent_rank);
+    let ranks: Vec<usize> = by_worth.iter().map(|sizes| sizes.latent_rank).collect();
+    eprintln!("Ranks by worth: {ranks:?}");
+    let (names, plans): (Vec<_>, Vec<_>) = plans.into_iter().chain([("by worth", by_worth)]).unzip();
+    let converted = bench.convert_plans(&sequences, &plans, &options)?;
     for (name, layers) in names.into_iter().zip(converted) {
         bench.print_rows(name, &layers, FORMATS)?;
     }
@@ -140,10 +145,13 @@ fn texts(bench: &Bench) -> Result<()> {
     let (tokens, model, layers) = (bench.calibration_tokens, &bench.model, &bench.layers);
     let with_own = |share: f64| sequences(model, layers, &bench.text, tokens, bench.length, share);
     let quarter = begun_pieces(model, &bench.text[..(tokens / 4).min(bench.text.len())], bench.length)?;
-    let mut variants: Vec<(&str, Vec<Vec<u32>>)> = vec![("given text", with_own(0.0)?), ("a quarter of it", quarter)];
+    let mut variants: Vec<(String, Vec<Vec<u32>>)> =
+        vec![("given text".into(), with_own(0.0)?), ("a quarter of it".into(), quarter)];
     if model.tokenizer.bos().is_some() {
-        variants.push(("own text", with_own(1.0)?));
-        variants.push(("given text and a share of own (the default)", with_own(OWN_SHARE)?));
+        for share in [OWN_SHARE / 2.0, OWN_SHARE, 1.0] {
+            let default = if share == OWN_SHARE { " (the default)" } else { "" };
+            variants.push((format!("{:.0} % own text{default}", 100.0 * share), with_own(share)?));
+        }
     }
     // The parts of the judged texts that do not judge, as much of each as of the given text.
     let share = tokens / bench.judged.len();
@@ -151,7 +159,7 @@ fn texts(bench: &Bench) -> Result<()> {
     if kin.iter().filter(|rest| rest.len() == share).count() > 0 {
         let texts = kin.into_iter().chain([&bench.text[..share.min(bench.text.len())]]);
         let pieces = texts.map(|tokens| begun_pieces(model, tokens, bench.length)).collect::<Result<Vec<_>>>()?;
-        variants.push(("given text and more of each judged text", pieces.concat()));
+        variants.push(("given text and more of each judged text".into(), pieces.concat()));
     }
     let options = ModelOptions::default();
     for (name, sequences) in variants {

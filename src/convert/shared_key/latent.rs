@@ -8,7 +8,9 @@ use super::moments::Moments;
 use super::original::{Original, project};
 use super::regression::{Features, Turns, centred_inputs};
 use super::{Sampling, Step};
-use crate::convert::linalg::{cholesky, mirror, product, regress, solve_transposed, symmetric_eigen, symmetric_power};
+use crate::convert::linalg::{
+    Eigen, cholesky, mirror, product, regress, solve_transposed, symmetric_eigen, symmetric_power,
+};
 use crate::error::Result;
 
 /// Steps 1 to 4 of one layer.
@@ -19,6 +21,8 @@ pub(super) struct Fitted {
     pub key_rope: (Mat<f64>, Vec<f64>),
     /// The latent's down-projection, `[L, hidden]`.
     pub down: Mat<f64>,
+    /// What each direction of the inputs is worth as a part of the latent, descending; the first `L` of them are.
+    pub spectrum: Vec<f64>,
     /// For each query head, its key of `[rotated key, latent]`, `[R + L, d]`, as far as it follows from the projections:
     /// what least squares start from.
     pub keys: Vec<Mat<f64>>,
@@ -81,7 +85,7 @@ impl Fitted {
             .collect::<Result<_>>()?;
 
         let needs = Needs { original, own: &own, rope_dim, moments };
-        let (down, inverse) = needs.down(&key_inputs, rank, sampling)?;
+        let (down, inverse, spectrum) = needs.down(&key_inputs, rank, sampling)?;
         let keys = (0..original.query_heads)
             .map(|head| {
                 let mut keys = Mat::zeros(rope_dim + rank, d);
@@ -95,7 +99,7 @@ impl Fitted {
         let values = (0..original.kv_heads)
             .map(|group| product(inverse.transpose(), original.head_rows(&original.value, group).transpose()))
             .collect();
-        Ok(Self { pairs, key_rope, down, keys, values })
+        Ok(Self { pairs, key_rope, down, spectrum, keys, values })
     }
 }
 
@@ -148,8 +152,9 @@ struct Needs<'a> {
 
 impl Needs<'_> {
     /// The down-projection A, `[rank, hidden]`, and `C A^T`, `[hidden, rank]`, which is its inverse on the inputs: A C A^T
-    /// is the identity for the second moment C of the inputs, half of it the keys' and half the values'.
-    fn down(&self, key_inputs: &Mat<f64>, rank: usize, sampling: &Sampling) -> Result<(Mat<f64>, Mat<f64>)> {
+    /// is the identity for the second moment C of the inputs, half of it the keys' and half the values'. Beside them what
+    /// every direction is worth.
+    fn down(&self, key_inputs: &Mat<f64>, rank: usize, sampling: &Sampling) -> Result<(Mat<f64>, Mat<f64>, Vec<f64>)> {
         let (original, value_inputs) = (self.original, &self.moments.averages);
         let hidden = original.hidden;
         let trace = |matrix: &Mat<f64>| (0..hidden).map(|i| matrix[(i, i)]).sum::<f64>();
@@ -185,10 +190,11 @@ impl Needs<'_> {
         }
         let root = cholesky(moment.clone())?;
         let whitened = product(root.transpose(), product(squares.as_ref(), root.as_ref()).as_ref());
-        let directions = symmetric_eigen(whitened.as_ref())?.vectors.get(.., ..rank).to_owned();
+        let Eigen { values, vectors } = symmetric_eigen(whitened.as_ref())?;
+        let directions = vectors.get(.., ..rank).to_owned();
         let down = solve_transposed(root.as_ref(), directions).transpose().to_owned();
         let inverse = product(moment.as_ref(), down.transpose());
-        Ok((down, inverse))
+        Ok((down, inverse, values))
     }
 }
 

@@ -182,6 +182,14 @@ pub struct SharedKey<'a> {
 }
 
 impl SharedKey<'_> {
+    /// What each direction of the layer's input is worth as a part of the latent, descending, `[hidden]`: the mean square
+    /// of the output that is lost without it, as far as errors of scores and of values go into the output linearly and
+    /// do not meet. The first L are kept.
+    #[must_use]
+    pub fn spectrum(&self) -> &[f64] {
+        &self.fitted.spectrum
+    }
+
     /// Steps 5 and 7: the converted layer, its decoders fitted to `inputs`, which are those of [`Survey::new`] or what the
     /// layer will see behind other converted layers.
     ///

@@ -263,6 +263,28 @@ fn the_latents_projection_is_orthonormal_on_the_inputs_and_has_an_inverse() {
     assert!(key_inputs.iter().all(|x| x.is_finite()));
 }
 
+#[test]
+fn directions_that_no_key_and_no_value_reads_are_worth_nothing() {
+    let (mut layer, inputs) = (layer(), text());
+    // Of every KV head two rows of keys and two of values: 8 directions of 14.
+    for linear in [&mut layer.key, &mut layer.value] {
+        linear.weight =
+            Matrix::from_fn(
+                GROUPS * DIM,
+                HIDDEN,
+                |row, col| {
+                    if row % DIM < 2 { linear.weight.row(row)[col] } else { 0.0 }
+                },
+            );
+    }
+    let survey = Survey::new(&layer, &frequencies(), &inputs.as_slice(), &Sampling::default()).unwrap();
+    let choose = |rank| survey.choose(&inputs.as_slice(), 2, rank).unwrap().spectrum().to_vec();
+    let spectrum = choose(1);
+    assert_eq!(spectrum, choose(HIDDEN.min(2 * GROUPS * DIM)), "whatever the rank");
+    assert!(spectrum.len() == HIDDEN && spectrum.is_sorted_by(|a, b| a >= b), "{spectrum:?}");
+    assert!(spectrum[7] > 1e-6 * spectrum[0] && spectrum[8].abs() < 1e-12 * spectrum[0], "{spectrum:?}");
+}
+
 /// The second moment of the inputs that step 4 takes, summed up token by token.
 fn input_moment(survey: &Survey, inputs: &[Vec<f32>]) -> (Mat<f64>, Vec<f64>) {
     let original = &survey.original;
