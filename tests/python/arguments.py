@@ -115,6 +115,7 @@ refused(lambda: device.upload(array("d", [1.0])), "CONFIG", "values: elements of
 assert device.upload(array("H", [0x3F80])).array().dtype == la.DTYPE_BF16
 refused(lambda: la.Batch(max_pages=-1), "CONFIG", "max_pages -1: must be in 0..=18446744073709551615")
 refused(lambda: la.RopeAppendConfig(g, form, 1 << 32), "CONFIG", "pairing 4294967296: must be in 0..=4294967295")
+refused(lambda: la.CacheFormat.int4(64, 7).layout(g), "CONFIG", "cache format: range 7")
 for unknown in (lambda: la.Batch(seq_len=lse), lambda: la.Geometry(*range(8))):
     try:
         unknown()
