@@ -9,7 +9,7 @@
 # and not one of 129.
 #
 # The solver that moves a group's zero ends when the mean error of the whole call no longer falls. A head's numbers are
-# read back as other ones, to the fourth digit, when other heads or tokens are stored along with them: a cache filled at
+# read back as other ones, from the fourth digit on, when other heads or tokens are stored along with them: a cache filled at
 # once is not the cache filled in two calls.
 #
 # Seen on Linux x86-64, Python 3.11, torch 2.7.1, on the CPU:

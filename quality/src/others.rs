@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(block, multiples.map(|multiple| multiple as f32 * 0.470_214_84));
     }
 
-    /// 64 numbers that every program holds exactly, in 256ths.
+    /// 64 numbers that f32 holds exactly, in 256ths.
     const NUMBERS: [i16; 64] = [
         0, 254, -65, -237, 126, 204, -179, -158, 220, 406, -246, -38, 256, -28, -249, 92, 225, -150, -746, 198, 135,
         -233, -75, 252, 10, -255, 55, 963, -117, -211, 172, 166, -214, -111, 243, 48, -1022, 17, 251, -82, -230, 141,

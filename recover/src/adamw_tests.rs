@@ -2,6 +2,7 @@ use super::*;
 use candle_core::Device;
 
 use crate::frame::{variable, vector};
+use crate::ops::primitives_tests::by_candle;
 
 fn numbers_of(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
@@ -9,6 +10,11 @@ fn numbers_of(tensor: &Tensor) -> Vec<f32> {
 
 #[test]
 fn steps_are_those_of_the_paper() {
+    five_steps();
+    by_candle(five_steps);
+}
+
+fn five_steps() {
     let options = AdamWOptions { weight_decay: 0.1, clip: 2.0, ..AdamWOptions::default() };
     let matrix = vector(vec![1.0, -2.0], &Device::Cpu).unwrap().reshape((1, 2)).unwrap();
     let variables = vec![

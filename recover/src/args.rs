@@ -65,7 +65,8 @@ pub struct Arguments {
     /// Write the trained model when all steps are made: in DeepSeek's layout, or in MHA2MLA's if --layers has that
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
-    /// Where training runs: cpu, cuda or cuda:N. CUDA needs a build with the feature `cuda`; conversion runs on the CPU
+    /// Where training runs: cpu, cuda or cuda:N, for which xtask builds with the feature `cuda` (nvcc must be in PATH);
+    /// conversion runs on the CPU. Only there does --resume go on to the bit
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: Place,
     /// What is trained

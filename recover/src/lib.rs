@@ -1,7 +1,7 @@
 //! Recovery of converted models: the student, whose attention is latent and reads from a 4-bit cache, learns to say what
 //! the original says.
 //!
-//! - [`ops`] are the differentiable operations, each with its backward pass written by hand;
+//! - [`ops`] are the differentiable operations, on the CPU each with its backward pass written by hand;
 //! - [`frame`] is a model without its attention, [`original`] the model that is learnt from, [`student`] the one that
 //!   learns, [`weight`] one of its weights, frozen, trained or with a low-rank addition;
 //! - [`step`] computes one step's loss and gradients, [`adamw`] moves the weights, [`train`] is the whole run;

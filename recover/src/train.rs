@@ -51,7 +51,7 @@ impl Cache {
     }
 }
 
-/// What decides the outcome of a run, and so must be the same when it is resumed.
+/// What decides the outcome of a run, on the CPU to the bit, and so must be the same when it is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Options {
     /// Which weights are trained.

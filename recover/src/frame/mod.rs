@@ -2,7 +2,7 @@
 
 mod parts;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor, Var};
 use latent_attention::load::{Block, Checkpoint};
 use latent_attention::weights::{Linear, Matrix, RmsNorm};
@@ -130,14 +130,14 @@ impl Frame {
         Ok(trainable)
     }
 
-    /// The same on a device.
+    /// The same on a device, where variables become constants: [`Frame::trainable`] makes others of them.
     ///
     /// # Errors
     /// If the device has not enough memory.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let mut moved = self.clone();
         moved.visit_mut(&mut |_, tensor| {
-            *tensor = tensor.to_device(device)?;
+            *tensor = tensor.detach().to_device(device)?;
             Ok(())
         })?;
         Ok(moved)
@@ -182,6 +182,11 @@ impl Frame {
     /// # Errors
     /// If a token lies outside of the vocabulary.
     pub fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+        // On a GPU, a look-up outside of the table is no error but the end of the context.
+        let vocabulary = self.vocabulary()?;
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            bail!("token {token} of a vocabulary of {vocabulary}");
+        }
         let ids = Tensor::new(tokens, self.device())?;
         self.embedding.index_select(&ids, 0).context("looking up tokens in the embedding")
     }

@@ -37,7 +37,7 @@ impl ModelParts for Frame {
     }
 }
 
-/// A frame lives in this process's memory; that candle cannot copy from it is no input's fault, but it says so.
+/// That candle cannot copy from a frame's memory is no input's fault, but it says so.
 fn numbers(tensor: &candle_core::Tensor) -> Result<Vec<f32>> {
     let read = || tensor.flatten_all()?.to_vec1();
     read().map_err(|why: candle_core::Error| latent_attention::Error::Config {

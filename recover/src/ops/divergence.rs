@@ -1,4 +1,4 @@
-//! The Kullback-Leibler divergence between the predictions of two models, in chunks: their logits are never held whole.
+//! The Kullback-Leibler divergence between the predictions of two models, in chunks: on the CPU their logits are never held whole.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;

@@ -4,9 +4,9 @@
 //! of both factors, of frozen weights too. These operations are nodes of that graph which keep no more than their inputs,
 //! run on all cores, and skip what nobody asks for: a gradient is only computed of an argument that leads to a variable.
 //!
-//! On a GPU the same functions are candle's operations (`primitives`), which candle differentiates.
+//! On a GPU, the same functions are candle's operations (`primitives`), which candle differentiates.
 //!
-//! All of them take f32 or f64 (the latter so that their gradients can be checked tightly against finite differences)
+//! All of them take f32 or f64 (the latter so that their gradients can be checked tightly against finite differences),
 //! contiguous or not, all arguments on one device. Rows are tokens: `[tokens, width]`, where `tokens` are sequences of equal length
 //! one after the other.
 

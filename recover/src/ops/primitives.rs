@@ -1,9 +1,8 @@
-//! The operations again, of candle's own ones: on a GPU, and wherever else numbers are not in host memory.
+//! The operations again, made of candle's own: on a GPU, and wherever else numbers are not in host memory.
 //!
 //! candle differentiates them, so each keeps its intermediate tensors until the backward pass of its block, and computes the
 //! gradients of frozen weights too. They run on any device; the tests hold them against the operations by hand on the CPU,
-//! and have not been run on a GPU.
-//! Arguments have been checked by those.
+//! and have not been run on a GPU. The functions that call them have checked the arguments.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use latent_attention::Geometry;
@@ -62,6 +61,7 @@ pub fn rotate(x: &Tensor, rotation: &Rotation, sequence: usize) -> Result<Tensor
             (sines[row + i], sines[row + j]) = (-sin, sin);
         }
     }
+    let x = &x.contiguous()?;
     let partner = x.index_select(&Tensor::new(partners, x.device())?, 1)?;
     let by_sequence = |x: &Tensor| x.reshape((tokens / sequence, sequence, width));
     let turned =
@@ -72,6 +72,7 @@ pub fn rotate(x: &Tensor, rotation: &Rotation, sequence: usize) -> Result<Tensor
 /// The numbers go through the cache on the host, so that they have the bits that every other part of the project gives them.
 pub fn fake_quantise(x: &Tensor, parts: &[StoredPart]) -> Result<Tensor> {
     let width = x.dim(1)?;
+    // Exact for f32 and f64 alike.
     let mut rows: Vec<f64> = x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
     for row in rows.chunks_exact_mut(width.max(1)) {
         for part in parts {
@@ -141,9 +142,8 @@ fn heads(x: &Tensor, column: usize, heads: usize, dim: usize, sequence: usize) -
 
 /// The same heads, each `times` times in a row.
 fn repeat(x: &Tensor, times: usize) -> Result<Tensor> {
-    let (sequences, heads, sequence, dim) = x.dims4()?;
-    let repeated = x.unsqueeze(2)?.broadcast_as((sequences, heads, times, sequence, dim))?;
-    repeated.reshape((sequences, heads * times, sequence, dim))
+    let heads: Vec<u32> = (0..x.dim(1)?).flat_map(|head| std::iter::repeat_n(head as u32, times)).collect();
+    x.contiguous()?.index_select(&Tensor::new(heads, x.device())?, 1)
 }
 
 /// Causal attention of `[sequences, H, sequence, D]` over as many keys and values, to `[tokens, H * Dv]`.

@@ -13,12 +13,12 @@ use super::{
 };
 
 thread_local! {
-    /// Whether this thread computes on the CPU as it would on a GPU.
+    /// Whether this thread computes by candle's operations in host memory too.
     pub static FORCED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `f` where all operations are candle's.
-pub fn as_on_a_gpu<R>(f: impl FnOnce() -> R) -> R {
+/// Calls `f` where all operations are candle's, as they are on a GPU.
+pub fn by_candle<R>(f: impl FnOnce() -> R) -> R {
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
@@ -53,7 +53,7 @@ fn same(what: &str, arguments: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor
         let gradients: Vec<_> = tensors.iter().map(|tensor| numbers(gradients.get(tensor).unwrap())).collect();
         (numbers(&value), gradients)
     };
-    let (by_hand, by_candle) = (run(), as_on_a_gpu(run));
+    let (by_hand, by_candle) = (run(), by_candle(run));
     assert_near(what, &by_candle.0, &by_hand.0, 1e-12);
     for (i, (got, expected)) in by_candle.1.iter().zip(&by_hand.1).enumerate() {
         assert_near(&format!("{what}, gradient {i}"), got, expected, 1e-12);
@@ -76,6 +76,7 @@ fn rotations_are_those_by_hand() {
         let heads: [(usize, &[u32]); 2] = [(1, &[3, 0]), (6, &[1, 2])];
         let rotation = Rotation::new(tables.clone(), heads, 4, pairing).unwrap();
         same("rotation", &[random(1, &[10, 12])], |a| rotate(&a[0], &rotation, 5));
+        same("rotation of what is not contiguous", &[random(1, &[12, 10])], |a| rotate(&a[0].t()?, &rotation, 5));
     }
 }
 
@@ -86,7 +87,7 @@ fn the_cache_is_the_same() {
         [StoredPart { columns: 6..9, stored: Stored::Bf16 }, StoredPart { columns: 1..6, stored: codes }].into();
     same("quantisation", &[random(1, &[3, 11])], |a| fake_quantise(&a[0], &parts));
     let x = random(1, &[3, 11]).to_dtype(DType::F32).unwrap();
-    let (by_hand, by_candle) = (fake_quantise(&x, &parts), as_on_a_gpu(|| fake_quantise(&x, &parts)));
+    let (by_hand, by_candle) = (fake_quantise(&x, &parts), by_candle(|| fake_quantise(&x, &parts)));
     assert_eq!(numbers(&by_candle.unwrap()), numbers(&by_hand.unwrap()), "to the bit");
 }
 
@@ -101,7 +102,7 @@ fn losses_are_those_by_hand() {
     same("divergence", &[x.clone(), head.clone()], |a| divergence((&a[0], &a[1]), (&original.0, &original.1)));
     let targets: Vec<u32> = (0..67).map(|i| i % 11).collect();
     let run = || compare((&x, &head), (&original.0, &original.1), &targets).unwrap();
-    let (by_hand, by_candle) = (run(), as_on_a_gpu(run));
+    let (by_hand, by_candle) = (run(), by_candle(run));
     let parts = |c: super::Compared| [c.divergence, c.loss, c.original_loss];
     assert_near("comparison", &parts(by_candle), &parts(by_hand), 1e-12);
 }
@@ -122,5 +123,5 @@ fn attention_is_that_by_hand() {
     }
     let projected = random(3, &[6, (4 + 2 + 2) * 6]);
     let run = || numbers(&causal_attention(&projected, 4, 2, 6, 3).unwrap());
-    assert_near("dense attention", &as_on_a_gpu(run), &run(), 1e-12);
+    assert_near("dense attention", &by_candle(run), &run(), 1e-12);
 }

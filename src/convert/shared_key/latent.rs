@@ -21,7 +21,7 @@ pub(super) struct Fitted {
     pub key_rope: (Mat<f64>, Vec<f64>),
     /// The latent's down-projection, `[L, hidden]`.
     pub down: Mat<f64>,
-    /// What each direction of the inputs is worth as a part of the latent, descending; the first `L` of them are.
+    /// What each direction of the inputs is worth as a part of the latent, descending; the first `L` make the latent.
     pub spectrum: Vec<f64>,
     /// For each query head, its key of `[rotated key, latent]`, `[R + L, d]`, as far as it follows from the projections:
     /// what least squares start from.
