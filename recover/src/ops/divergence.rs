@@ -16,8 +16,8 @@ type Predictor<'a> = (&'a Tensor, &'a Tensor);
 
 /// The mean over tokens of `KL(original || x)` in nats, where both predict by `softmax(hidden head^T)`.
 ///
-/// `x` and its head may lead to variables, `original` is a constant. The gradients are computed along with the value,
-/// since both need the same logits.
+/// `x` and its head may lead to variables, `original` is a constant. On the CPU the gradients are computed
+/// along with the value, since both need the same logits.
 ///
 /// # Errors
 /// If the shapes or types do not fit, or there are no tokens.

@@ -9,8 +9,8 @@ use super::real::{Real, sum_rows};
 
 /// `x w^T + bias`: `[tokens, inputs]` by `[outputs, inputs]` and `[outputs]` to `[tokens, outputs]`.
 ///
-/// Gradients are computed of those arguments that lead to a variable, and of no other: a frozen weight costs one product
-/// in the backward pass, not two.
+/// On the CPU, gradients are computed of those arguments that lead to a variable, and of no other: a frozen weight costs one
+/// product in the backward pass, not two.
 ///
 /// # Errors
 /// If the shapes or types do not fit.

@@ -216,8 +216,9 @@ fn add_parts<T: Real>(
 /// - `up`: `[G*Dn + G*Dv, L]`: the key up-projection over the value up-projection;
 /// - the result is `[tokens, H*Dv]`, before the output projection.
 ///
-/// Each of the sequences of `sequence` tokens attends to itself alone, each token to itself and those before it. Keys and
-/// values are expanded and scores computed once more in the backward pass, rather than kept.
+/// Each of the sequences of `sequence` tokens attends to itself alone, each token to itself and those before it. On the
+/// CPU, keys and values are expanded and scores computed once more in the backward pass; on a GPU scores are kept until
+/// then, `[H, sequence, sequence]` numbers for every sequence.
 ///
 /// # Errors
 /// If the shapes or types do not fit the geometry.
