@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use latent_attention_lm::options::at_least;
 
 /// Measure what conversion and recovery cost a model, as tables of Markdown: those of docs/quality.md
 #[derive(Clone, Debug, Parser)]
@@ -35,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "R")]
     pub rope_dim: Option<usize>,
     /// Dimensions of the latent [default: a quarter of the original's cached numbers]
-    #[arg(long, value_name = "L")]
+    #[arg(long, value_name = "L", value_parser = at_least::<1>)]
     pub latent_rank: Option<usize>,
     /// Of the recovery table: numbers of steps, each a run of its own
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,42,167")]

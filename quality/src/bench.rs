@@ -12,9 +12,9 @@ use latent_attention_lm::evaluate::{Original, measure};
 use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::Model;
 use latent_attention_lm::progress::bar;
-use latent_attention_lm::spectrum::spectra;
 use latent_attention_lm::text::{OWN_SHARE, SEQUENCE, Text, sequences};
 use latent_attention_lm::transformer::AttentionStep;
+use latent_attention_lm::worth::{by_worth, worths};
 use latent_attention_recover::data::refuse_overlap;
 
 use crate::args::Arguments;
@@ -134,16 +134,17 @@ impl Bench {
         converted
     }
 
-    /// What each direction of each layer's latent is worth.
+    /// The usual sizes, the latent's directions given to the layers where they are worth most.
     ///
     /// # Errors
-    /// As for [`spectra`].
-    pub fn spectra(&self, sequences: &[Vec<u32>], rope_dim: usize, options: &ModelOptions) -> Result<Vec<Vec<f64>>> {
+    /// As for [`worths`].
+    pub fn by_worth(&self, sequences: &[Vec<u32>], options: &ModelOptions) -> Result<Vec<Sizes>> {
+        let Sizes { rope_dim, latent_rank } = self.sizes;
         let progress = bar("Looking at", self.layers.len(), "layers");
-        let source = self.model.source(&self.layers);
-        let spectra = spectra(source, sequences, rope_dim, &options.sampling, || progress.inc(1));
+        let (source, most) = (self.model.source(&self.layers), Sizes { rope_dim, latent_rank: 2 * latent_rank });
+        let worths = worths(source, sequences, most, &options.sampling, || progress.inc(1));
         progress.finish_and_clear();
-        spectra
+        Ok(by_worth(&worths?, rope_dim, latent_rank))
     }
 
     /// The layers converted with the sizes, the text and the options of most rows.

@@ -7,7 +7,6 @@ use latent_attention::convert::{ConvertOptions, RopeChoice};
 use latent_attention_lm::conversion::{ModelOptions, Sizes};
 use latent_attention_lm::dense::DenseSteps;
 use latent_attention_lm::recipe::{RECIPE_TOKENS, calibrate, convert_all};
-use latent_attention_lm::spectrum::by_worth;
 use latent_attention_lm::text::{OWN_SHARE, begun_pieces, sequences};
 use latent_attention_recover::lesson::{Texts, recover};
 use latent_attention_recover::train::Options;
@@ -128,7 +127,7 @@ fn layers(bench: &Bench) -> Result<()> {
         ("more in every other layer", plan(&|layer| if layer % 2 == 0 { 1 } else { -1 })),
     ];
     let (options, sequences) = (ModelOptions::default(), bench.calibration(bench.length)?);
-    let by_worth = by_worth(&bench.spectra(&sequences, rope_dim, &options)?, rope_dim, latent_rank);
+    let by_worth = bench.by_worth(&sequences, &options)?;
     let ranks: Vec<usize> = by_worth.iter().map(|sizes| sizes.latent_rank).collect();
     eprintln!("Ranks by worth: {ranks:?}");
     let (names, plans): (Vec<_>, Vec<_>) = plans.into_iter().chain([("by worth", by_worth)]).unzip();

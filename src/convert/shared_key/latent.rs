@@ -1,6 +1,6 @@
 //! Step 4: the latent, in which what is left of the keys and all of the values meet.
 
-use faer::Mat;
+use faer::{Mat, MatRef};
 
 use super::components::{Component, Components};
 use super::inputs::{LayerInputs, for_each_sequence};
@@ -8,9 +8,7 @@ use super::moments::Moments;
 use super::original::{Original, project};
 use super::regression::{Features, Turns, centred_inputs};
 use super::{Sampling, Step};
-use crate::convert::linalg::{
-    Eigen, cholesky, mirror, product, regress, solve_transposed, symmetric_eigen, symmetric_power,
-};
+use crate::convert::linalg::{cholesky, mirror, product, regress, solve_transposed, symmetric_eigen, symmetric_power};
 use crate::error::Result;
 
 /// Steps 1 to 4 of one layer.
@@ -21,8 +19,8 @@ pub(super) struct Fitted {
     pub key_rope: (Mat<f64>, Vec<f64>),
     /// The latent's down-projection, `[L, hidden]`.
     pub down: Mat<f64>,
-    /// What each direction of the inputs is worth as a part of the latent, descending; the first `L` make the latent.
-    pub spectrum: Vec<f64>,
+    /// What each direction of the latent is worth.
+    pub worths: Vec<f64>,
     /// For each query head, its key of `[rotated key, latent]`, `[R + L, d]`, as far as it follows from the projections:
     /// what least squares start from.
     pub keys: Vec<Mat<f64>>,
@@ -85,7 +83,7 @@ impl Fitted {
             .collect::<Result<_>>()?;
 
         let needs = Needs { original, own: &own, rope_dim, moments };
-        let (down, inverse, spectrum) = needs.down(&key_inputs, rank, sampling)?;
+        let (down, inverse, worths) = needs.down(&key_inputs, rank, sampling)?;
         let keys = (0..original.query_heads)
             .map(|head| {
                 let mut keys = Mat::zeros(rope_dim + rank, d);
@@ -99,7 +97,7 @@ impl Fitted {
         let values = (0..original.kv_heads)
             .map(|group| product(inverse.transpose(), original.head_rows(&original.value, group).transpose()))
             .collect();
-        Ok(Self { pairs, key_rope, down, spectrum, keys, values })
+        Ok(Self { pairs, key_rope, down, worths, keys, values })
     }
 }
 
@@ -152,8 +150,9 @@ struct Needs<'a> {
 
 impl Needs<'_> {
     /// The down-projection A, `[rank, hidden]`, and `C A^T`, `[hidden, rank]`, which is its inverse on the inputs: A C A^T
-    /// is the identity for the second moment C of the inputs, half of it the keys' and half the values'. Beside them what
-    /// every direction is worth.
+    /// is the identity for the second moment C of the inputs, half of it the keys' and half the values'. Beside them the
+    /// mean square of the output that is lost without each row of A and the others kept: of keys and of values, what the
+    /// heads make of the row's column of the inverse, times the row's own mean square.
     fn down(&self, key_inputs: &Mat<f64>, rank: usize, sampling: &Sampling) -> Result<(Mat<f64>, Mat<f64>, Vec<f64>)> {
         let (original, value_inputs) = (self.original, &self.moments.averages);
         let hidden = original.hidden;
@@ -169,7 +168,8 @@ impl Needs<'_> {
         }
 
         let even = sampling.without == Some(Step::Sensitivity);
-        let mut squares = Mat::<f64>::zeros(hidden, hidden);
+        let (mut key_squares, mut value_squares) =
+            (Mat::<f64>::zeros(hidden, hidden), Mat::<f64>::zeros(hidden, hidden));
         for head in 0..original.query_heads {
             let group = original.kv_head_of(head);
             let root = match even {
@@ -181,20 +181,29 @@ impl Needs<'_> {
                 original.head_rows(&original.key.0, group),
             );
             let key = product(root.as_ref(), key.as_ref());
-            let weight = original.scale * original.scale * key_trace;
-            squares += product(key.transpose(), key.as_ref()) * faer::Scale(weight);
+            key_squares += product(key.transpose(), key.as_ref()) * faer::Scale(original.scale * original.scale);
             let output = &original.output_roots[head];
             let output = if even { even_root(&product(output.as_ref(), output.as_ref())) } else { output.clone() };
             let value = product(output.as_ref(), original.head_rows(&original.value, group));
-            squares += product(value.transpose(), value.as_ref()) * faer::Scale(value_trace);
+            value_squares += product(value.transpose(), value.as_ref());
         }
+        let squares = &key_squares * faer::Scale(key_trace) + &value_squares * faer::Scale(value_trace);
         let root = cholesky(moment.clone())?;
         let whitened = product(root.transpose(), product(squares.as_ref(), root.as_ref()).as_ref());
-        let Eigen { values, vectors } = symmetric_eigen(whitened.as_ref())?;
-        let directions = vectors.get(.., ..rank).to_owned();
+        let directions = symmetric_eigen(whitened.as_ref())?.vectors.get(.., ..rank).to_owned();
         let down = solve_transposed(root.as_ref(), directions).transpose().to_owned();
         let inverse = product(moment.as_ref(), down.transpose());
-        Ok((down, inverse, values))
+        let quadratic = |matrix: &Mat<f64>, vectors: MatRef<'_, f64>| -> Vec<f64> {
+            let products = product(matrix.as_ref(), vectors);
+            (0..rank).map(|i| vectors.col(i).transpose() * products.col(i)).collect()
+        };
+        let of = |squares: &Mat<f64>, inputs: &Mat<f64>| {
+            let (made, read) = (quadratic(squares, inverse.as_ref()), quadratic(inputs, down.transpose()));
+            made.into_iter().zip(read).map(|(made, read)| made * read).collect::<Vec<_>>()
+        };
+        let worths = of(&key_squares, key_inputs).into_iter().zip(of(&value_squares, value_inputs));
+        let worths = worths.map(|(of_keys, of_values)| of_keys + of_values).collect();
+        Ok((down, inverse, worths))
     }
 }
 

@@ -182,12 +182,12 @@ pub struct SharedKey<'a> {
 }
 
 impl SharedKey<'_> {
-    /// What each direction of the layer's input is worth as a part of the latent, descending, `[hidden]`: the mean square
-    /// of the output that is lost without it, as far as errors of scores and of values go into the output linearly and
-    /// do not meet. The first L are kept.
+    /// What each direction of the latent is worth before step 7 mixes them, `[L]`, roughly descending: an estimate of the
+    /// mean square of the layer's output that is lost without it, an error of a score counted as step 1 does. The
+    /// directions of a smaller latent are the first of a larger one.
     #[must_use]
-    pub fn spectrum(&self) -> &[f64] {
-        &self.fitted.spectrum
+    pub fn worths(&self) -> &[f64] {
+        &self.fitted.worths
     }
 
     /// Steps 5 and 7: the converted layer, its decoders fitted to `inputs`, which are those of [`Survey::new`] or what the

@@ -278,11 +278,58 @@ fn directions_that_no_key_and_no_value_reads_are_worth_nothing() {
             );
     }
     let survey = Survey::new(&layer, &frequencies(), &inputs.as_slice(), &Sampling::default()).unwrap();
-    let choose = |rank| survey.choose(&inputs.as_slice(), 2, rank).unwrap().spectrum().to_vec();
-    let spectrum = choose(1);
-    assert_eq!(spectrum, choose(HIDDEN.min(2 * GROUPS * DIM)), "whatever the rank");
-    assert!(spectrum.len() == HIDDEN && spectrum.is_sorted_by(|a, b| a >= b), "{spectrum:?}");
-    assert!(spectrum[7] > 1e-6 * spectrum[0] && spectrum[8].abs() < 1e-12 * spectrum[0], "{spectrum:?}");
+    let worths = |rank| survey.choose(&inputs.as_slice(), 2, rank).unwrap().worths().to_vec();
+    let all = worths(HIDDEN);
+    assert!(all.len() == HIDDEN && all[..8].iter().all(|worth| *worth > 1e-6 * all[0]), "{all:?}");
+    assert!(all[8..].iter().all(|worth| worth.abs() < 1e-12 * all[0]), "{all:?}");
+    for (few, all) in worths(3).into_iter().zip(all) {
+        close(few, all, "a direction of a smaller latent");
+    }
+}
+
+#[test]
+fn a_direction_is_worth_what_the_output_loses_without_it() {
+    let inputs = text();
+    let survey = survey(&inputs);
+    let rank = 6;
+    let chosen = survey.choose(&inputs, 4, rank).unwrap();
+    let (fitted, original, moments) = (&chosen.fitted, &survey.original, &survey.moments);
+    // Step 4's inputs of sampled keys, per query of a head.
+    let mut key_inputs = Mat::<f64>::zeros(HIDDEN, HIDDEN);
+    for (index, samples) in moments.samples.iter().enumerate() {
+        let mut covariance = centred_inputs(original, &original.sequence(&inputs, index).unwrap(), samples);
+        mirror(&mut covariance);
+        key_inputs += &covariance;
+    }
+    key_inputs *= faer::Scale(1.0 / (moments.sampled_queries() * HEADS) as f64);
+    let (moment, _) = input_moment(&survey, &inputs);
+    for (direction, worth) in chosen.worths().iter().enumerate() {
+        let row = fitted.down.row(direction);
+        let column: Vec<f64> = (0..HIDDEN).map(|i| (0..HIDDEN).map(|j| moment[(i, j)] * row[j]).sum()).collect();
+        let read = |inputs: &Mat<f64>| -> f64 {
+            (0..HIDDEN)
+                .flat_map(|i| (0..HIDDEN).map(move |j| (i, j)))
+                .map(|(i, j)| row[i] * inputs[(i, j)] * row[j])
+                .sum()
+        };
+        let mut lost = 0.0;
+        for head in 0..HEADS {
+            let times = |weights: faer::MatRef<'_, f64>, x: &[f64]| -> Vec<f64> {
+                (0..weights.nrows()).map(|i| x.iter().enumerate().map(|(j, x)| weights[(i, j)] * x).sum()).collect()
+            };
+            let square = |matrix: &Mat<f64>, x: &[f64]| -> f64 {
+                times(matrix.as_ref(), x).iter().zip(x).map(|(a, b)| a * b).sum()
+            };
+            let group = original.kv_head_of(head);
+            // What the head's key and value make of the direction: the decoder of a latent of this rank, undone.
+            let key: Vec<f64> = (0..DIM).map(|i| fitted.keys[head][(4 + direction, i)]).collect();
+            lost += original.scale * original.scale * square(&moments.queries[head], &key) * read(&key_inputs);
+            let value = times(original.head_rows(&original.value, group), &column);
+            let root = times(original.output_roots[head].as_ref(), &value);
+            lost += root.iter().map(|x| x * x).sum::<f64>() * read(&moments.averages);
+        }
+        close(*worth, lost, "the worth of a direction");
+    }
 }
 
 /// The second moment of the inputs that step 4 takes, summed up token by token.

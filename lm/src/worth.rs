@@ -12,28 +12,29 @@ use crate::transformer::AttentionStep;
 /// Directions that a layer is given or not given together: the fewest that keep a row of 4-bit codes whole words.
 pub const BLOCK: usize = 8;
 
-/// What each direction of each layer's latent is worth, descending: the square of the output that is lost without it, relative
-/// to that of the residual stream behind the attention. `rope_dim` is the width of the shared rotated key beside it.
+/// What the first directions of each layer's latent are worth, at most as many as `most` says beside a shared rotated key of
+/// its width: the mean square of the output that is lost without one, relative to that of the residual stream behind the
+/// attention. `done` is called after every layer.
 ///
 /// # Errors
 /// As for [`convert_model`](crate::conversion::convert_model).
-pub fn spectra(
+pub fn worths(
     source: Source<'_>,
     sequences: &[Vec<u32>],
-    rope_dim: usize,
+    most: Sizes,
     sampling: &Sampling,
     mut done: impl FnMut(),
 ) -> Result<Vec<Vec<f64>>> {
     let Source { transformer, layers, frequencies } = source;
     let longest = sequences.iter().map(Vec::len).max().unwrap_or_default();
-    ensure!(longest > 0, "there is no text to calibrate on");
+    ensure!(longest > 1, "there is no text to calibrate on");
     let tables = RopeTables::from_frequencies(frequencies, longest);
     let mut attention = DenseSteps::with_rounding(layers, &tables, |_| ())?;
     let mut stream = sequences.iter().map(|tokens| transformer.embed(tokens)).collect::<Result<Vec<_>>>()?;
-    let mut spectra = Vec::with_capacity(layers.len());
+    let mut worths = Vec::with_capacity(layers.len());
     for (index, layer) in layers.iter().enumerate() {
         let mut inputs = Vec::with_capacity(stream.len());
-        let mut ratios = Vec::new();
+        let mut squares = Vec::new();
         for x in &mut stream {
             let input = to_vec(&transformer.attention_input(index, x)?)?;
             attention.reset();
@@ -41,33 +42,34 @@ pub fn spectra(
             let output = in_chunks(&input, tokens, |chunk, positions| attention.forward(index, chunk, positions))?;
             let behind = (&*x + to_tensor(&output, tokens, hidden)?)?;
             // The first token of a text is an attention sink in most models: its stream is of another size.
-            ratios.extend(to_vec(&behind.sqr()?.sum(1)?)?.into_iter().skip(1).map(f64::from));
+            squares.extend(to_vec(&behind.sqr()?.sum(1)?)?.into_iter().skip(1).map(f64::from));
             *x = transformer.add_mlp(index, &behind)?;
             inputs.push(input);
         }
-        let square = ratios.iter().sum::<f64>() / ratios.len().max(1) as f64;
-        let spectrum = || -> Result<Vec<f64>> {
+        let square = (squares.iter().sum::<f64>() / squares.len() as f64).max(f64::MIN_POSITIVE);
+        let of_layer = || -> Result<Vec<f64>> {
             let survey = Survey::new(layer, frequencies, &inputs, sampling)?;
-            let chosen = survey.choose(&inputs, rope_dim, 1)?;
-            Ok(chosen.spectrum().iter().map(|worth| worth.max(0.0) / square.max(f64::MIN_POSITIVE)).collect())
+            let full = layer.hidden().min(2 * layer.kv_heads * layer.head_dim);
+            let chosen = survey.choose(&inputs, most.rope_dim, most.latent_rank.min(full))?;
+            Ok(chosen.worths().iter().map(|worth| worth.max(0.0) / square).collect())
         };
-        spectra.push(spectrum().with_context(|| format!("layer {index}"))?);
+        worths.push(of_layer().with_context(|| format!("layer {index}"))?);
         done();
     }
-    Ok(spectra)
+    Ok(worths)
 }
 
-/// Sizes that keep what is worth most: `latent_rank` directions per layer in the mean, in blocks of [`BLOCK`], no layer
-/// fewer than half and none more than twice as many.
+/// Sizes that keep what is worth most, of [`worths`]: `latent_rank` directions per layer in the mean (the rest of a [`BLOCK`]
+/// left out), given in blocks to layers that begin with half of them, up to twice as many.
 #[must_use]
-pub fn by_worth(spectra: &[Vec<f64>], rope_dim: usize, latent_rank: usize) -> Vec<Sizes> {
-    let least = (latent_rank / 2 / BLOCK * BLOCK).max(1);
-    let mut sizes = vec![Sizes { rope_dim, latent_rank: least }; spectra.len()];
-    let mut left = spectra.len() * (latent_rank - least);
+pub fn by_worth(worths: &[Vec<f64>], rope_dim: usize, latent_rank: usize) -> Vec<Sizes> {
+    let least = (latent_rank / 2).next_multiple_of(BLOCK).min(latent_rank);
+    let mut sizes = vec![Sizes { rope_dim, latent_rank: least }; worths.len()];
+    let mut left = worths.len() * (latent_rank - least);
     while left >= BLOCK {
         let worth = |(layer, sizes): (usize, &Sizes)| {
             let end = sizes.latent_rank + BLOCK;
-            let block = spectra[layer].get(sizes.latent_rank..end).filter(|_| end <= 2 * latent_rank)?;
+            let block = worths[layer].get(sizes.latent_rank..end).filter(|_| end <= 2 * latent_rank)?;
             Some((layer, block.iter().sum::<f64>()))
         };
         let best = sizes.iter().enumerate().filter_map(worth).max_by(|(_, a), (_, b)| a.total_cmp(b));
@@ -88,19 +90,20 @@ mod tests {
     #[test]
     fn a_layer_that_adds_nothing_needs_nothing() {
         let (transformer, frequencies, mut layers) = (transformer(), theta_frequencies(1e4, 8), dense(true));
-        let spectra = |layers: &[DenseAttention]| {
+        let of = |layers: &[DenseAttention]| {
             let source = Source { transformer: &transformer, layers, frequencies: &frequencies };
             let mut done = 0;
-            let spectra = spectra(source, &text(10, 30), 4, &Sampling::default(), || done += 1).unwrap();
-            assert_eq!((spectra.len(), done), (layers.len(), layers.len()));
-            spectra
+            let most = Sizes { rope_dim: 4, latent_rank: 99 };
+            let worths = worths(source, &text(10, 30), most, &Sampling::default(), || done += 1).unwrap();
+            assert_eq!((worths.len(), done), (layers.len(), layers.len()));
+            worths
         };
-        let before = spectra(&layers);
+        let before = of(&layers);
         assert!(before.iter().flatten().all(|&worth| (0.0..1e3).contains(&worth)), "{before:?}");
-        assert!(before.iter().all(|layer| layer[0] > 0.0 && layer.is_sorted_by(|a, b| a >= b)), "{before:?}");
+        assert!(before.iter().all(|layer| layer.len() == 24 && layer[0] > layer[23]), "{before:?}");
         let output = &mut layers[1].output.weight;
         *output = Matrix::from_fn(output.rows(), output.cols(), |_, _| 0.0);
-        let after = spectra(&layers);
+        let after = of(&layers);
         assert_eq!(after[0], before[0]);
         assert!(after[1].iter().all(|&worth| worth == 0.0), "{after:?}");
         let ranks: Vec<usize> = by_worth(&after, 4, 16).iter().map(|sizes| sizes.latent_rank).collect();
@@ -110,14 +113,19 @@ mod tests {
     #[test]
     fn layers_of_more_worth_have_more_and_all_together_as_much() {
         let falling = |from: f64| -> Vec<f64> { (0..64).map(|i| from * 0.9f64.powi(i)).collect() };
-        let ranks = |spectra: &[Vec<f64>]| -> Vec<usize> {
-            by_worth(spectra, 4, 16).iter().map(|sizes| sizes.latent_rank).collect()
+        let ranks_of = |worths: &[Vec<f64>], rank| -> Vec<usize> {
+            by_worth(worths, 4, rank).iter().map(|sizes| sizes.latent_rank).collect()
         };
+        let ranks = |worths: &[Vec<f64>]| ranks_of(worths, 16);
         assert_eq!(ranks(&[falling(1.0), falling(1.0)]), [16, 16]);
         assert_eq!(ranks(&[falling(9.0), falling(1.0)]), [24, 8]);
         // No layer has more than twice as many, or fewer than half.
         assert_eq!(ranks(&[falling(1e9), falling(1.0), falling(1.0)]), [32, 8, 8]);
         // A layer that has no more directions leaves them to others.
         assert_eq!(ranks(&[vec![1.0; 8], falling(1e-3)]), [8, 24]);
+        // Ranks that blocks do not divide.
+        assert_eq!(ranks_of(&[falling(9.0), falling(1.0)], 20), [24, 16]);
+        assert_eq!(ranks_of(&[falling(9.0), falling(1.0)], 10), [8, 8]);
+        assert_eq!(ranks_of(&[falling(9.0), falling(1.0)], 4), [4, 4]);
     }
 }
