@@ -168,8 +168,8 @@ impl Needs<'_> {
         }
 
         let even = sampling.without == Some(Step::Sensitivity);
-        let (mut key_squares, mut value_squares) =
-            (Mat::<f64>::zeros(hidden, hidden), Mat::<f64>::zeros(hidden, hidden));
+        let mut squares = Mat::<f64>::zeros(hidden, hidden);
+        let (mut key_squares, mut value_squares) = (squares.clone(), squares.clone());
         for head in 0..original.query_heads {
             let group = original.kv_head_of(head);
             let root = match even {
@@ -181,13 +181,17 @@ impl Needs<'_> {
                 original.head_rows(&original.key.0, group),
             );
             let key = product(root.as_ref(), key.as_ref());
-            key_squares += product(key.transpose(), key.as_ref()) * faer::Scale(original.scale * original.scale);
+            let key_square = product(key.transpose(), key.as_ref());
+            let scale = original.scale * original.scale;
+            key_squares += &key_square * faer::Scale(scale);
+            squares += key_square * faer::Scale(scale * key_trace);
             let output = &original.output_roots[head];
             let output = if even { even_root(&product(output.as_ref(), output.as_ref())) } else { output.clone() };
             let value = product(output.as_ref(), original.head_rows(&original.value, group));
-            value_squares += product(value.transpose(), value.as_ref());
+            let value_square = product(value.transpose(), value.as_ref());
+            value_squares += &value_square;
+            squares += value_square * faer::Scale(value_trace);
         }
-        let squares = &key_squares * faer::Scale(key_trace) + &value_squares * faer::Scale(value_trace);
         let root = cholesky(moment.clone())?;
         let whitened = product(root.transpose(), product(squares.as_ref(), root.as_ref()).as_ref());
         let directions = symmetric_eigen(whitened.as_ref())?.vectors.get(.., ..rank).to_owned();
