@@ -26,7 +26,7 @@ python3 -m venv "$folder/env"
 "$folder/env/bin/pip" install --quiet --no-cache-dir --no-deps hqq==0.2.8.post1 termcolor==3.1.0 tqdm==4.67.1 \
     accelerate==1.10.1 einops==0.8.1 huggingface_hub==0.35.3 safetensors==0.6.2 packaging==25.0 pyyaml==6.0.2 \
     requests==2.32.5 psutil==7.1.0 urllib3==2.5.0 idna==3.10 certifi==2025.8.3 charset-normalizer==3.4.3 hf-xet==1.1.10
-"$folder/env/bin/python" - <<'PYTHON'
+"$folder/env/bin/python" -I - <<'PYTHON'
 import math
 import sys
 
