@@ -101,34 +101,21 @@ pub fn convert_model(
     for plan in plans {
         ensure!(plan.len() == layers.len(), "sizes for {} layers, the model has {}", plan.len(), layers.len());
     }
-    let longest = sequences.iter().map(Vec::len).max().unwrap_or_default();
-    ensure!(longest > 0, "there is no text to calibrate on");
-    let tables = RopeTables::from_frequencies(frequencies, longest);
-    // What the converted layers learn from does not round.
-    let mut attention = DenseSteps::with_rounding(layers, &tables, |_| ())?;
-    let mut original = sequences.iter().map(|tokens| transformer.embed(tokens)).collect::<Result<Vec<_>>>()?;
-    let mut streams: Vec<Vec<Tensor>> = plans.iter().map(|_| original.clone()).collect();
+    let tables = tables(source, sequences)?;
+    let mut original = OriginalStreams::new(source, &tables, sequences)?;
+    let mut streams: Vec<Vec<Tensor>> = plans.iter().map(|_| original.streams.clone()).collect();
     let mut converted: Vec<Vec<LatentAttention>> = plans.iter().map(|_| Vec::new()).collect();
     for (index, layer) in layers.iter().enumerate() {
-        let normed = |stream: &[Tensor]| -> Result<Vec<Vec<f32>>> {
-            stream.iter().map(|x| to_vec(&transformer.attention_input(index, x)?)).collect()
-        };
-        let inputs = normed(&original)?;
-        for (x, input) in original.iter_mut().zip(&inputs) {
-            attention.reset();
-            let (tokens, hidden) = x.dims2()?;
-            let output = in_chunks(input, tokens, |chunk, positions| attention.forward(index, chunk, positions))?;
-            *x = (&*x + to_tensor(&output, tokens, hidden)?)?;
-        }
+        let inputs = original.attend(index)?;
         let survey = Survey::new(layer, frequencies, &inputs, &options.sampling);
         let survey = survey.with_context(|| format!("converting layer {index}"))?;
         for ((plan, stream), converted) in plans.iter().zip(&mut streams).zip(&mut converted) {
             let mut convert = || -> Result<LatentAttention> {
                 let chosen = survey.choose(&inputs, plan[index].rope_dim, plan[index].latent_rank)?;
                 let Some(ridge) = options.refit else { return Ok(chosen.attention(&inputs)?) };
-                let own = normed(stream)?;
+                let own = attention_inputs(transformer, index, stream)?;
                 let mut latent = chosen.attention(&own)?;
-                let heads = refit_output(&mut latent, &tables, ridge, stream, &own, &original)?;
+                let heads = refit_output(&mut latent, &tables, ridge, stream, &own, &original.streams)?;
                 let layer = LatentLayer::new(&latent, &tables, None)?;
                 for (x, heads) in stream.iter_mut().zip(&heads) {
                     let (tokens, hidden) = x.dims2()?;
@@ -139,12 +126,63 @@ pub fn convert_model(
             };
             converted.push(convert().with_context(|| format!("converting layer {index}"))?);
         }
-        for x in &mut original {
-            *x = transformer.add_mlp(index, x)?;
-        }
+        original.add_mlp(index)?;
         done();
     }
     Ok(converted)
+}
+
+/// The original's frequencies at every position of the longest sequence.
+pub(crate) fn tables(source: Source<'_>, sequences: &[Vec<u32>]) -> Result<RopeTables> {
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or_default();
+    ensure!(longest > 0, "there is no text to calibrate on");
+    Ok(RopeTables::from_frequencies(source.frequencies, longest))
+}
+
+/// What a layer's attention reads of every stream, `[tokens, hidden]` each.
+fn attention_inputs(transformer: &Transformer, layer: usize, streams: &[Tensor]) -> Result<Vec<Vec<f32>>> {
+    streams.iter().map(|x| to_vec(&transformer.attention_input(layer, x)?)).collect()
+}
+
+/// The original model on its way through a text, layer by layer: its residual stream of every sequence.
+pub(crate) struct OriginalStreams<'a> {
+    transformer: &'a Transformer,
+    attention: DenseSteps<'a>,
+    /// `[tokens, hidden]` each.
+    pub streams: Vec<Tensor>,
+}
+
+impl<'a> OriginalStreams<'a> {
+    /// # Errors
+    /// If a token lies outside of the vocabulary, or the layers do not fit the tables.
+    pub fn new(source: Source<'a>, tables: &'a RopeTables, sequences: &[Vec<u32>]) -> Result<Self> {
+        let Source { transformer, layers, .. } = source;
+        // What converted layers learn from does not round.
+        let attention = DenseSteps::with_rounding(layers, tables, |_| ())?;
+        let streams = sequences.iter().map(|tokens| transformer.embed(tokens)).collect::<Result<_>>()?;
+        Ok(Self { transformer, attention, streams })
+    }
+
+    /// Adds what a layer's attention says to every stream; returns what it read.
+    pub fn attend(&mut self, layer: usize) -> Result<Vec<Vec<f32>>> {
+        let inputs = attention_inputs(self.transformer, layer, &self.streams)?;
+        for (x, input) in self.streams.iter_mut().zip(&inputs) {
+            self.attention.reset();
+            let (tokens, hidden) = x.dims2()?;
+            let forward = |chunk: &[f32], positions| self.attention.forward(layer, chunk, positions);
+            let output = in_chunks(input, tokens, forward)?;
+            *x = (&*x + to_tensor(&output, tokens, hidden)?)?;
+        }
+        Ok(inputs)
+    }
+
+    /// Adds what a layer's MLP says to every stream.
+    pub fn add_mlp(&mut self, layer: usize) -> Result<()> {
+        for x in &mut self.streams {
+            *x = self.transformer.add_mlp(layer, x)?;
+        }
+        Ok(())
+    }
 }
 
 /// Fits the layer's output projection to what leads from the converted model's `stream` before the layer to the original's
@@ -179,7 +217,7 @@ fn refit_output(
 }
 
 /// What `step` makes of a sequence's inputs (`[tokens, hidden]`), some tokens at a time.
-pub(crate) fn in_chunks(
+fn in_chunks(
     inputs: &[f32],
     tokens: usize,
     mut step: impl FnMut(&[f32], Range<usize>) -> Result<Vec<f32>>,

@@ -2,12 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use latent_attention::convert::shared_key::{Sampling, Survey};
-use latent_attention::rope::RopeTables;
 
-use crate::conversion::{Sizes, Source, in_chunks};
-use crate::dense::DenseSteps;
-use crate::tensors::{to_tensor, to_vec};
-use crate::transformer::AttentionStep;
+use crate::conversion::{OriginalStreams, Sizes, Source, tables};
+use crate::tensors::to_vec;
 
 /// Directions that a layer is given or not given together: the fewest that keep a row of 4-bit codes whole words.
 pub const BLOCK: usize = 8;
@@ -25,27 +22,19 @@ pub fn worths(
     sampling: &Sampling,
     mut done: impl FnMut(),
 ) -> Result<Vec<Vec<f64>>> {
-    let Source { transformer, layers, frequencies } = source;
-    let longest = sequences.iter().map(Vec::len).max().unwrap_or_default();
-    ensure!(longest > 1, "there is no text to calibrate on");
-    let tables = RopeTables::from_frequencies(frequencies, longest);
-    let mut attention = DenseSteps::with_rounding(layers, &tables, |_| ())?;
-    let mut stream = sequences.iter().map(|tokens| transformer.embed(tokens)).collect::<Result<Vec<_>>>()?;
+    let Source { layers, frequencies, .. } = source;
+    ensure!(sequences.iter().any(|tokens| tokens.len() > 1), "there is no text to calibrate on");
+    let tables = tables(source, sequences)?;
+    let mut original = OriginalStreams::new(source, &tables, sequences)?;
     let mut worths = Vec::with_capacity(layers.len());
     for (index, layer) in layers.iter().enumerate() {
-        let mut inputs = Vec::with_capacity(stream.len());
+        let inputs = original.attend(index)?;
         let mut squares = Vec::new();
-        for x in &mut stream {
-            let input = to_vec(&transformer.attention_input(index, x)?)?;
-            attention.reset();
-            let (tokens, hidden) = x.dims2()?;
-            let output = in_chunks(&input, tokens, |chunk, positions| attention.forward(index, chunk, positions))?;
-            let behind = (&*x + to_tensor(&output, tokens, hidden)?)?;
+        for behind in &original.streams {
             // The first token of a text is an attention sink in most models: its stream is of another size.
             squares.extend(to_vec(&behind.sqr()?.sum(1)?)?.into_iter().skip(1).map(f64::from));
-            *x = transformer.add_mlp(index, &behind)?;
-            inputs.push(input);
         }
+        original.add_mlp(index)?;
         let square = (squares.iter().sum::<f64>() / squares.len() as f64).max(f64::MIN_POSITIVE);
         let of_layer = || -> Result<Vec<f64>> {
             let survey = Survey::new(layer, frequencies, &inputs, sampling)?;

@@ -242,8 +242,8 @@ pub struct Student {
 }
 
 impl Student {
-    /// A model of the original's frame and converted layers, on the frame's device. `tables` holds the model's own frequencies; `seed` draws
-    /// what a low-rank addition begins with.
+    /// A model of the original's frame and converted layers, on the frame's device. `tables` holds the model's own
+    /// frequencies; `seed` draws what a low-rank addition begins with.
     ///
     /// # Errors
     /// If a layer is inconsistent, does not fit the frame or the tables, or has a part that is not trained here: a

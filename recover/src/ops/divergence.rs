@@ -9,7 +9,7 @@ use super::product::{Cores, View, product};
 use super::real::{Real, largest, sum, vectorised};
 
 /// Tokens whose logits are held at a time, those of two models: enough to use the weights well.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
 
 /// The hidden states of a model after its last norm, `[tokens, hidden]`, and its output head, `[vocabulary, hidden]`.
 type Predictor<'a> = (&'a Tensor, &'a Tensor);

@@ -5,14 +5,11 @@
 //! and have not been run on a GPU. The functions that call them have checked the arguments.
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use latent_attention::Geometry;
 
-use super::divergence::Compared;
-use super::quantise::StoredPart;
+use super::attention::Columns;
+use super::divergence::{CHUNK, Compared};
+use super::quantise::{StoredPart, store};
 use super::rope::Rotation;
-
-/// Tokens whose logits are held at a time while nothing is differentiated.
-const CHUNK: usize = 64;
 
 /// Whether an operation on this tensor is the one by hand.
 pub fn by_hand(x: &Tensor) -> bool {
@@ -75,12 +72,7 @@ pub fn fake_quantise(x: &Tensor, parts: &[StoredPart]) -> Result<Tensor> {
     // Exact for f32 and f64 alike.
     let mut rows: Vec<f64> = x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
     for row in rows.chunks_exact_mut(width.max(1)) {
-        for part in parts {
-            let row = &mut row[part.columns.clone()];
-            let mut numbers: Vec<f32> = row.iter().map(|x| *x as f32).collect();
-            part.stored.apply(&mut numbers);
-            row.iter_mut().zip(numbers).for_each(|(x, stored)| *x = stored.into());
-        }
+        store(row, parts);
     }
     let stored = Tensor::from_vec(rows, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())?;
     // What is added is zero, and its gradient one.
@@ -159,37 +151,25 @@ fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, scale: f64) -> Resul
     out.transpose(1, 2)?.reshape((sequences * sequence, count * dim))
 }
 
-/// Takes the columns of a projected token as [`super::latent_attention`] lays them out.
-pub fn latent_attention(projected: &Tensor, up: &Tensor, g: &Geometry, scale: f64, sequence: usize) -> Result<Tensor> {
-    let per_group = g.query_heads / g.kv_heads;
-    let q_nope = g.query_heads * g.rope_dim;
-    let k_rope = q_nope + g.query_heads * g.nope_dim;
-    let latent = k_rope + g.rope_width();
-    let expanded = linear(&projected.narrow(1, latent, g.latent_rank)?, up, None)?;
-    let (mut queries, mut keys) = (Vec::new(), Vec::new());
-    if g.rope_dim > 0 {
-        queries.push(heads(projected, 0, g.query_heads, g.rope_dim, sequence)?);
-        let shared = heads(projected, k_rope, g.rope_heads, g.rope_dim, sequence)?;
-        keys.push(repeat(&shared, g.query_heads / g.rope_heads)?);
-    }
-    if g.nope_dim > 0 {
-        queries.push(heads(projected, q_nope, g.query_heads, g.nope_dim, sequence)?);
-        keys.push(repeat(&heads(&expanded, 0, g.kv_heads, g.nope_dim, sequence)?, per_group)?);
-    }
-    let values = heads(&expanded, g.kv_heads * g.nope_dim, g.kv_heads, g.value_dim, sequence)?;
-    attend(&Tensor::cat(&queries, 3)?, &Tensor::cat(&keys, 3)?, &repeat(&values, per_group)?, scale)
-}
-
-/// Takes the columns of a projected token as [`super::causal_attention`] lays them out.
-pub fn causal_attention(
+/// Attention over what the latents stand for: `expanded`, unrotated keys and then values, is `[tokens, G*Dn + G*Dv]`.
+pub fn attention(
     projected: &Tensor,
-    query_heads: usize,
-    kv_heads: usize,
-    dim: usize,
+    expanded: &Tensor,
+    columns: &Columns,
     scale: f64,
     sequence: usize,
 ) -> Result<Tensor> {
-    let queries = heads(projected, 0, query_heads, dim, sequence)?;
-    let shared = |column| repeat(&heads(projected, column * dim, kv_heads, dim, sequence)?, query_heads / kv_heads);
-    attend(&queries, &shared(query_heads)?, &shared(query_heads + kv_heads)?, scale)
+    let (g, per_group) = (&columns.geometry, columns.per_group());
+    let (mut queries, mut keys) = (Vec::new(), Vec::new());
+    if g.rope_dim > 0 {
+        queries.push(heads(projected, 0, g.query_heads, g.rope_dim, sequence)?);
+        let shared = heads(projected, columns.k_rope, g.rope_heads, g.rope_dim, sequence)?;
+        keys.push(repeat(&shared, g.query_heads / g.rope_heads)?);
+    }
+    if g.nope_dim > 0 {
+        queries.push(heads(projected, columns.q_nope, g.query_heads, g.nope_dim, sequence)?);
+        keys.push(repeat(&heads(expanded, 0, g.kv_heads, g.nope_dim, sequence)?, per_group)?);
+    }
+    let values = heads(expanded, g.kv_heads * g.nope_dim, g.kv_heads, g.value_dim, sequence)?;
+    attend(&Tensor::cat(&queries, 3)?, &Tensor::cat(&keys, 3)?, &repeat(&values, per_group)?, scale)
 }

@@ -51,7 +51,7 @@ impl Stored {
 
 impl Stored {
     /// Replaces the numbers by what the cache would give back, rounded to f32.
-    pub(super) fn apply(self, numbers: &mut [f32]) {
+    fn apply(self, numbers: &mut [f32]) {
         match self {
             Self::Bf16 => numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
             Self::Codes { max_code, group, range } => {
@@ -94,17 +94,20 @@ pub fn fake_quantise(x: &Tensor, parts: &Arc<[StoredPart]>) -> Result<Tensor> {
     by_type!(dtype, run(&x.contiguous()?, parts))
 }
 
+/// Puts a row through the cache.
+pub(super) fn store<T: Real>(row: &mut [T], parts: &[StoredPart]) {
+    for part in parts {
+        let row = &mut row[part.columns.clone()];
+        let mut numbers: Vec<f32> = row.iter().map(|x| x.to_f32()).collect();
+        part.stored.apply(&mut numbers);
+        row.iter_mut().zip(numbers).for_each(|(x, stored)| *x = T::from_f64(stored.into()));
+    }
+}
+
 fn run<T: Real>(x: &Tensor, parts: &[StoredPart]) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
     let mut out = with_numbers([x], |[x]: [&[T]; 1]| Ok(x.to_vec()))?;
-    for_rows(&mut out, width, |_, row| {
-        for part in parts {
-            let row = &mut row[part.columns.clone()];
-            let mut numbers: Vec<f32> = row.iter().map(|x| x.to_f32()).collect();
-            part.stored.apply(&mut numbers);
-            row.iter_mut().zip(numbers).for_each(|(x, stored)| *x = T::from_f64(stored.into()));
-        }
-    });
+    for_rows(&mut out, width, |_, row| store(row, parts));
     node1("quantisation", x, Value::new(out, (tokens, width)), |_, gradient| Ok([Some(gradient.clone())]))
 }
 

@@ -1,6 +1,6 @@
 //! Step 4: the latent, in which what is left of the keys and all of the values meet.
 
-use faer::{Mat, MatRef};
+use faer::Mat;
 
 use super::components::{Component, Components};
 use super::inputs::{LayerInputs, for_each_sequence};
@@ -19,8 +19,8 @@ pub(super) struct Fitted {
     pub key_rope: (Mat<f64>, Vec<f64>),
     /// The latent's down-projection, `[L, hidden]`.
     pub down: Mat<f64>,
-    /// What each direction of the latent is worth.
-    pub worths: Vec<f64>,
+    /// For each row of `down`, its mean square over the sampled keys' inputs, weighted by what an error costs.
+    pub key_reads: Vec<f64>,
     /// For each query head, its key of `[rotated key, latent]`, `[R + L, d]`, as far as it follows from the projections:
     /// what least squares start from.
     pub keys: Vec<Mat<f64>>,
@@ -83,7 +83,8 @@ impl Fitted {
             .collect::<Result<_>>()?;
 
         let needs = Needs { original, own: &own, rope_dim, moments };
-        let (down, inverse, worths) = needs.down(&key_inputs, rank, sampling)?;
+        let (down, inverse) = needs.down(&key_inputs, rank, sampling)?;
+        let key_reads = row_squares(&down, &key_inputs);
         let keys = (0..original.query_heads)
             .map(|head| {
                 let mut keys = Mat::zeros(rope_dim + rank, d);
@@ -97,8 +98,33 @@ impl Fitted {
         let values = (0..original.kv_heads)
             .map(|group| product(inverse.transpose(), original.head_rows(&original.value, group).transpose()))
             .collect();
-        Ok(Self { pairs, key_rope, down, worths, keys, values })
+        Ok(Self { pairs, key_rope, down, key_reads, keys, values })
     }
+
+    /// For each row of `down`, the mean square of the output that is lost without it and the others kept: what the heads
+    /// make of it as keys and as values, times its own mean square.
+    pub fn worths(&self, original: &Original, moments: &Moments) -> Vec<f64> {
+        let rope_dim = 2 * self.pairs.len();
+        let (mut of_keys, mut of_values) = (vec![0.0; self.down.nrows()], vec![0.0; self.down.nrows()]);
+        let add = |sum: &mut Vec<f64>, squares: Vec<f64>| sum.iter_mut().zip(squares).for_each(|(sum, x)| *sum += x);
+        for head in 0..original.query_heads {
+            let key = self.keys[head].get(rope_dim.., ..).to_owned();
+            add(&mut of_keys, row_squares(&key, &moments.queries[head]));
+            let root = &original.output_roots[head];
+            let output = product(root.transpose(), root.as_ref());
+            add(&mut of_values, row_squares(&self.values[original.kv_head_of(head)], &output));
+        }
+        let value_reads = row_squares(&self.down, &moments.averages);
+        let scale = original.scale * original.scale;
+        let worth = |row: usize| scale * of_keys[row] * self.key_reads[row] + of_values[row] * value_reads[row];
+        (0..self.down.nrows()).map(worth).collect()
+    }
+}
+
+/// `x^T matrix x` for every row x.
+fn row_squares(rows: &Mat<f64>, matrix: &Mat<f64>) -> Vec<f64> {
+    let products = product(rows.as_ref(), matrix.as_ref());
+    (0..rows.nrows()).map(|row| products.row(row) * rows.row(row).transpose()).collect()
 }
 
 /// The projection to the kept components, each pair scaled to a unit row, and those scales.
@@ -150,10 +176,8 @@ struct Needs<'a> {
 
 impl Needs<'_> {
     /// The down-projection A, `[rank, hidden]`, and `C A^T`, `[hidden, rank]`, which is its inverse on the inputs: A C A^T
-    /// is the identity for the second moment C of the inputs, half of it the keys' and half the values'. Beside them the
-    /// mean square of the output that is lost without each row of A and the others kept: of keys and of values, what the
-    /// heads make of the row's column of the inverse, times the row's own mean square.
-    fn down(&self, key_inputs: &Mat<f64>, rank: usize, sampling: &Sampling) -> Result<(Mat<f64>, Mat<f64>, Vec<f64>)> {
+    /// is the identity for the second moment C of the inputs, half of it the keys' and half the values'.
+    fn down(&self, key_inputs: &Mat<f64>, rank: usize, sampling: &Sampling) -> Result<(Mat<f64>, Mat<f64>)> {
         let (original, value_inputs) = (self.original, &self.moments.averages);
         let hidden = original.hidden;
         let trace = |matrix: &Mat<f64>| (0..hidden).map(|i| matrix[(i, i)]).sum::<f64>();
@@ -169,7 +193,6 @@ impl Needs<'_> {
 
         let even = sampling.without == Some(Step::Sensitivity);
         let mut squares = Mat::<f64>::zeros(hidden, hidden);
-        let (mut key_squares, mut value_squares) = (squares.clone(), squares.clone());
         for head in 0..original.query_heads {
             let group = original.kv_head_of(head);
             let root = match even {
@@ -181,33 +204,19 @@ impl Needs<'_> {
                 original.head_rows(&original.key.0, group),
             );
             let key = product(root.as_ref(), key.as_ref());
-            let key_square = product(key.transpose(), key.as_ref());
-            let scale = original.scale * original.scale;
-            key_squares += &key_square * faer::Scale(scale);
-            squares += key_square * faer::Scale(scale * key_trace);
+            let weight = original.scale * original.scale * key_trace;
+            squares += product(key.transpose(), key.as_ref()) * faer::Scale(weight);
             let output = &original.output_roots[head];
             let output = if even { even_root(&product(output.as_ref(), output.as_ref())) } else { output.clone() };
             let value = product(output.as_ref(), original.head_rows(&original.value, group));
-            let value_square = product(value.transpose(), value.as_ref());
-            value_squares += &value_square;
-            squares += value_square * faer::Scale(value_trace);
+            squares += product(value.transpose(), value.as_ref()) * faer::Scale(value_trace);
         }
         let root = cholesky(moment.clone())?;
         let whitened = product(root.transpose(), product(squares.as_ref(), root.as_ref()).as_ref());
         let directions = symmetric_eigen(whitened.as_ref())?.vectors.get(.., ..rank).to_owned();
         let down = solve_transposed(root.as_ref(), directions).transpose().to_owned();
         let inverse = product(moment.as_ref(), down.transpose());
-        let quadratic = |matrix: &Mat<f64>, vectors: MatRef<'_, f64>| -> Vec<f64> {
-            let products = product(matrix.as_ref(), vectors);
-            (0..rank).map(|i| vectors.col(i).transpose() * products.col(i)).collect()
-        };
-        let of = |squares: &Mat<f64>, inputs: &Mat<f64>| {
-            let (made, read) = (quadratic(squares, inverse.as_ref()), quadratic(inputs, down.transpose()));
-            made.into_iter().zip(read).map(|(made, read)| made * read).collect::<Vec<_>>()
-        };
-        let worths = of(&key_squares, key_inputs).into_iter().zip(of(&value_squares, value_inputs));
-        let worths = worths.map(|(of_keys, of_values)| of_keys + of_values).collect();
-        Ok((down, inverse, worths))
+        Ok((down, inverse))
     }
 }
 

@@ -23,6 +23,8 @@ mod components;
 mod decoders;
 mod inputs;
 mod latent;
+#[cfg(test)]
+mod latent_tests;
 mod moments;
 mod original;
 mod output;
@@ -186,8 +188,8 @@ impl SharedKey<'_> {
     /// mean square of the layer's output that is lost without it, an error of a score counted as step 1 does. The
     /// directions of a smaller latent are the first of a larger one.
     #[must_use]
-    pub fn worths(&self) -> &[f64] {
-        &self.fitted.worths
+    pub fn worths(&self) -> Vec<f64> {
+        self.fitted.worths(&self.survey.original, &self.survey.moments)
     }
 
     /// Steps 5 and 7: the converted layer, its decoders fitted to `inputs`, which are those of [`Survey::new`] or what the

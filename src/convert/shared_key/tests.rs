@@ -10,17 +10,17 @@ use super::decoders::Decoders;
 use super::latent::Fitted;
 use super::moments::Moments;
 use super::original::{Original, project};
-use super::regression::{Features, Turns, centred_inputs};
+use super::regression::{Features, Turns};
 use super::samples::Samples;
 use super::{Sampling, Survey};
-use crate::convert::linalg::{mirror, product};
+use crate::convert::linalg::product;
 use crate::rope::theta_frequencies;
 use crate::weights::{DenseAttention, Linear, Matrix};
 
-const HEADS: usize = 4;
-const GROUPS: usize = 2;
-const DIM: usize = 6;
-const HIDDEN: usize = 14;
+pub const HEADS: usize = 4;
+pub const GROUPS: usize = 2;
+pub const DIM: usize = 6;
+pub const HIDDEN: usize = 14;
 const TOKENS: usize = 20;
 const SEQUENCES: usize = 5;
 
@@ -28,7 +28,7 @@ fn vector(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-fn layer() -> DenseAttention {
+pub fn layer() -> DenseAttention {
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
     let mut linear = |rows: usize, cols: usize, biased: bool| Linear {
         weight: Matrix::new(rows, cols, vector(rng, rows * cols)).unwrap(),
@@ -45,12 +45,12 @@ fn layer() -> DenseAttention {
     }
 }
 
-fn text() -> Vec<Vec<f32>> {
+pub fn text() -> Vec<Vec<f32>> {
     let rng = &mut ChaCha8Rng::seed_from_u64(4);
     (0..SEQUENCES).map(|_| vector(rng, TOKENS * HIDDEN)).collect()
 }
 
-fn frequencies() -> Vec<f32> {
+pub fn frequencies() -> Vec<f32> {
     theta_frequencies(100.0, DIM)
 }
 
@@ -58,11 +58,11 @@ fn original() -> Original {
     Original::new(&layer(), &frequencies()).unwrap()
 }
 
-fn survey(inputs: &[Vec<f32>]) -> Survey {
+pub fn survey(inputs: &[Vec<f32>]) -> Survey {
     Survey::new(&layer(), &frequencies(), &inputs, &Sampling::default()).unwrap()
 }
 
-fn close(got: f64, expected: f64, what: &str) {
+pub fn close(got: f64, expected: f64, what: &str) {
     assert!((got - expected).abs() <= 1e-9 * (1.0 + expected.abs()), "{what}: {got} instead of {expected}");
 }
 
@@ -244,137 +244,6 @@ fn residual(rows: &[[f64; 2]], y: &[f64]) -> f64 {
     remove(&mut left, &first);
     remove(&mut left, &second);
     dot(&left, &left)
-}
-
-#[test]
-fn the_latents_projection_is_orthonormal_on_the_inputs_and_has_an_inverse() {
-    let inputs = text();
-    let survey = survey(&inputs);
-    let rank = 5;
-    let chosen = survey.choose(&inputs, 4, rank).unwrap();
-    let fitted = &chosen.fitted;
-    let (moment, key_inputs) = input_moment(&survey, &inputs);
-    let identity = product(fitted.down.as_ref(), product(moment.as_ref(), fitted.down.transpose()).as_ref());
-    for row in 0..rank {
-        for col in 0..rank {
-            close(identity[(row, col)], if row == col { 1.0 } else { 0.0 }, "A C A^T");
-        }
-    }
-    assert!(key_inputs.iter().all(|x| x.is_finite()));
-}
-
-#[test]
-fn directions_that_no_key_and_no_value_reads_are_worth_nothing() {
-    let (mut layer, inputs) = (layer(), text());
-    // Of every KV head two rows of keys and two of values: 8 directions of 14.
-    for linear in [&mut layer.key, &mut layer.value] {
-        linear.weight =
-            Matrix::from_fn(
-                GROUPS * DIM,
-                HIDDEN,
-                |row, col| {
-                    if row % DIM < 2 { linear.weight.row(row)[col] } else { 0.0 }
-                },
-            );
-    }
-    let survey = Survey::new(&layer, &frequencies(), &inputs.as_slice(), &Sampling::default()).unwrap();
-    let worths = |rank| survey.choose(&inputs.as_slice(), 2, rank).unwrap().worths().to_vec();
-    let all = worths(HIDDEN);
-    assert!(all.len() == HIDDEN && all[..8].iter().all(|worth| *worth > 1e-6 * all[0]), "{all:?}");
-    assert!(all[8..].iter().all(|worth| worth.abs() < 1e-12 * all[0]), "{all:?}");
-    for (few, all) in worths(3).into_iter().zip(all) {
-        close(few, all, "a direction of a smaller latent");
-    }
-}
-
-#[test]
-fn a_direction_is_worth_what_the_output_loses_without_it() {
-    let inputs = text();
-    let survey = survey(&inputs);
-    let rank = 6;
-    let chosen = survey.choose(&inputs, 4, rank).unwrap();
-    let (fitted, original, moments) = (&chosen.fitted, &survey.original, &survey.moments);
-    // Step 4's inputs of sampled keys, per query of a head.
-    let mut key_inputs = Mat::<f64>::zeros(HIDDEN, HIDDEN);
-    for (index, samples) in moments.samples.iter().enumerate() {
-        let mut covariance = centred_inputs(original, &original.sequence(&inputs, index).unwrap(), samples);
-        mirror(&mut covariance);
-        key_inputs += &covariance;
-    }
-    key_inputs *= faer::Scale(1.0 / (moments.sampled_queries() * HEADS) as f64);
-    let (moment, _) = input_moment(&survey, &inputs);
-    for (direction, worth) in chosen.worths().iter().enumerate() {
-        let row = fitted.down.row(direction);
-        let column: Vec<f64> = (0..HIDDEN).map(|i| (0..HIDDEN).map(|j| moment[(i, j)] * row[j]).sum()).collect();
-        let read = |inputs: &Mat<f64>| -> f64 {
-            (0..HIDDEN)
-                .flat_map(|i| (0..HIDDEN).map(move |j| (i, j)))
-                .map(|(i, j)| row[i] * inputs[(i, j)] * row[j])
-                .sum()
-        };
-        let mut lost = 0.0;
-        for head in 0..HEADS {
-            let times = |weights: faer::MatRef<'_, f64>, x: &[f64]| -> Vec<f64> {
-                (0..weights.nrows()).map(|i| x.iter().enumerate().map(|(j, x)| weights[(i, j)] * x).sum()).collect()
-            };
-            let square = |matrix: &Mat<f64>, x: &[f64]| -> f64 {
-                times(matrix.as_ref(), x).iter().zip(x).map(|(a, b)| a * b).sum()
-            };
-            let group = original.kv_head_of(head);
-            // What the head's key and value make of the direction: the decoder of a latent of this rank, undone.
-            let key: Vec<f64> = (0..DIM).map(|i| fitted.keys[head][(4 + direction, i)]).collect();
-            lost += original.scale * original.scale * square(&moments.queries[head], &key) * read(&key_inputs);
-            let value = times(original.head_rows(&original.value, group), &column);
-            let root = times(original.output_roots[head].as_ref(), &value);
-            lost += root.iter().map(|x| x * x).sum::<f64>() * read(&moments.averages);
-        }
-        close(*worth, lost, "the worth of a direction");
-    }
-}
-
-/// The second moment of the inputs that step 4 takes, summed up token by token.
-fn input_moment(survey: &Survey, inputs: &[Vec<f32>]) -> (Mat<f64>, Vec<f64>) {
-    let original = &survey.original;
-    let mut keys = Mat::<f64>::zeros(HIDDEN, HIDDEN);
-    for (index, samples) in survey.moments.samples.iter().enumerate() {
-        let sequence = original.sequence(&inputs, index).unwrap();
-        let mut covariance = centred_inputs(original, &sequence, samples);
-        mirror(&mut covariance);
-        let mut plain = Mat::<f64>::zeros(HIDDEN, HIDDEN);
-        for head in 0..HEADS {
-            for query in 0..samples.positions.len() {
-                let (weight, sampled) = samples.of(head, query);
-                let count = sampled.len() as f64;
-                let mean: Vec<f64> = (0..HIDDEN)
-                    .map(|i| sampled.iter().map(|&t| sequence.inputs[(i, t as usize)]).sum::<f64>() / count)
-                    .collect();
-                for &token in sampled {
-                    for i in 0..HIDDEN {
-                        for j in 0..HIDDEN {
-                            let (a, b) = (sequence.inputs[(i, token as usize)], sequence.inputs[(j, token as usize)]);
-                            plain[(i, j)] += weight / count * (a - mean[i]) * (b - mean[j]);
-                        }
-                    }
-                }
-            }
-        }
-        for i in 0..HIDDEN {
-            for j in 0..HIDDEN {
-                close(covariance[(i, j)], plain[(i, j)], "covariance of the sampled keys' inputs");
-            }
-        }
-        keys += &plain;
-    }
-    let trace = |matrix: &Mat<f64>| (0..HIDDEN).map(|i| matrix[(i, i)]).sum::<f64>();
-    let (of_keys, of_values) = (trace(&keys), trace(&survey.moments.averages));
-    let mut moment = Mat::from_fn(HIDDEN, HIDDEN, |i, j| {
-        0.5 * keys[(i, j)] / of_keys + 0.5 * survey.moments.averages[(i, j)] / of_values
-    });
-    let mean = trace(&moment) / HIDDEN as f64;
-    for i in 0..HIDDEN {
-        moment[(i, i)] += survey.sampling.ridge * mean;
-    }
-    (moment, keys.col_as_slice(0).to_vec())
 }
 
 #[test]

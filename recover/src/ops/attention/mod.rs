@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor, bail};
 use latent_attention::Geometry;
 use rayon::prelude::*;
 
+use super::linear::linear;
 use super::node::{Gradients, Value, by_type, common_type, constant, node2, with_numbers};
 use super::primitives::{self, by_hand};
 use super::product::{Cores, View, product};
@@ -14,10 +15,10 @@ use head::{HeadGradients, KeyValues, backward, forward};
 
 /// Where the parts of a projected token stand in its row: queries, rotated keys, latent.
 #[derive(Clone, Copy)]
-struct Columns {
-    geometry: Geometry,
-    q_nope: usize,
-    k_rope: usize,
+pub(super) struct Columns {
+    pub geometry: Geometry,
+    pub q_nope: usize,
+    pub k_rope: usize,
     latent: usize,
     width: usize,
 }
@@ -32,7 +33,7 @@ impl Columns {
     }
 
     /// Query heads that share a KV head.
-    fn per_group(&self) -> usize {
+    pub fn per_group(&self) -> usize {
         self.geometry.query_heads / self.geometry.kv_heads
     }
 
@@ -247,7 +248,8 @@ pub fn latent_attention(
         bail!("latent attention of {tokens} tokens in sequences of {sequence}")
     }
     if !by_hand(projected) {
-        return primitives::latent_attention(projected, up, geometry, scale, sequence);
+        let expanded = linear(&projected.narrow(1, columns.latent, geometry.latent_rank)?, up, None)?;
+        return primitives::attention(projected, &expanded, &columns, scale, sequence);
     }
     by_type!(dtype, run(&projected.contiguous()?, &up.contiguous()?, columns, scale, sequence))
 }
@@ -330,19 +332,12 @@ pub fn causal_attention(
     if projected.track_op() {
         bail!("dense attention has no gradient here")
     }
-    if !by_hand(projected) {
-        return primitives::causal_attention(
-            projected,
-            query_heads,
-            kv_heads,
-            head_dim,
-            geometry.default_scale(),
-            sequence,
-        );
-    }
     // All dimensions are rotated, so the latent's place in a row is that of the values, which need no expansion.
     let columns = Columns::new(geometry);
     let parts = (projected.contiguous()?, projected.narrow(1, values, kv_heads * head_dim)?.contiguous()?);
+    if !by_hand(projected) {
+        return primitives::attention(&parts.0, &parts.1, &columns, geometry.default_scale(), sequence);
+    }
     by_type!(dtype, dense(&parts.0, &parts.1, columns, sequence))
 }
 
