@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_are_the_librarys() {
+    fn defaults_are_those_of_the_library() {
         let parse =
             |more: &[&str]| Arguments::try_parse_from([&["recover", "--model", "m", "--out", "o"], more].concat());
         assert_eq!(parse(&[]).unwrap().options().unwrap(), Options::default());

