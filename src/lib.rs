@@ -44,6 +44,11 @@ pub mod weights;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// So is its second half, a step of a layer.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/using.md")]
+struct Using;
+
 /// So is the program in the guide for candle.
 #[cfg(all(doctest, feature = "candle"))]
 #[doc = include_str!("../docs/candle.md")]
