@@ -1,4 +1,5 @@
-//! The suite: kernels of `suite/*.cu`, as nvcc compiled them, against values computed here from the ISA's definitions.
+//! The suite: kernels of `suite/*.cu`, as nvcc compiled them into `suite/ptx`, against values computed here from the
+//! ISA's definitions.
 //!
 //! Cases are data. A [`Backend`] runs them: the simulator, or with `PTX_SIM_DEVICE=cuda` a GPU.
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::folder;
+use crate::run::{folder, kept};
 
 /// The release whose output is kept.
 const RELEASE: &str = "V13.0.88";
@@ -34,7 +34,7 @@ fn kept_ptx_is_what_nvcc_makes() {
         let made = out.join(source.with_extension("ptx"));
         compile(&nvcc, &source, &made);
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-        let kept = read(&folder().join(source.with_extension("ptx")));
+        let kept = read(&kept(&source.file_stem().unwrap().to_string_lossy()));
         let same = without_head(&kept) == without_head(&read(&made));
         assert!(same, "{}: the kept PTX is not what nvcc makes of it", source.display());
     }

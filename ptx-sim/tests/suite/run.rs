@@ -14,9 +14,14 @@ pub fn folder() -> PathBuf {
     std::env::var_os("PTX_SIM_SUITE").map_or_else(|| here.into(), PathBuf::from)
 }
 
+/// Where the suite keeps what nvcc makes of a file, which is named without its ending.
+pub fn kept(file: &str) -> PathBuf {
+    folder().join("ptx").join(format!("{file}.ptx"))
+}
+
 /// The PTX of a file of the suite.
 pub fn ptx(file: &str) -> String {
-    let path = folder().join(format!("{file}.ptx"));
+    let path = kept(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
