@@ -2,9 +2,9 @@
 
 use ptx_sim::{Launch, LaunchError, Limits, Machine, Module};
 
-use super::Run;
 use super::argument::{Argument, Buffer};
 use super::files::{complain, print, read};
+use super::options::Run;
 use super::report::{Outcome, Output};
 
 pub fn run(options: &Run) -> Result<bool, String> {

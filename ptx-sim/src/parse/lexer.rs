@@ -1,6 +1,6 @@
 //! Tokens of PTX (PTX ISA section 4), borrowed from the source.
 
-use super::{ParseError, Result};
+use super::error::{ParseError, Result};
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

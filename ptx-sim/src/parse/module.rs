@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::error::Result;
 use super::lexer::{Kind, Token};
+use super::parser::Parser;
 use super::variable::space;
-use super::{Parser, Result};
 use crate::ast::{Function, Module, Space};
 
 /// `.alias name, target;`

@@ -1,8 +1,9 @@
 //! Bodies of functions: statements and operands (PTX ISA sections 6 and 9).
 
+use super::error::Result;
 use super::lexer::Kind;
+use super::parser::{MAX_NESTING, Parser};
 use super::variable::space;
-use super::{MAX_NESTING, Parser, Result};
 use crate::ast::{Instruction, Location, Operand, Space, Statement};
 
 impl Parser<'_> {

@@ -2,9 +2,10 @@
 
 use half::{bf16, f16};
 
-use super::constant::Constant;
+use super::error::Result;
 use super::lexer::{Kind, Token};
-use super::{Parser, Result};
+use super::literal::Constant;
+use super::parser::Parser;
 use crate::ast::{Initializer, Space, Type, Variable};
 
 /// What stands in front of a declared name: `.align 16 .v2 .f32`.
