@@ -7,19 +7,21 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
+mod assemble;
 pub mod ast;
 mod decode;
 mod exec;
-mod families;
 pub mod fault;
+mod isa;
+mod limits;
 mod machine;
 pub mod memory;
 pub mod meter;
 mod params;
 pub mod parse;
-mod program;
 mod shared;
 
 pub use decode::DecodeError;
-pub use machine::{Launch, LaunchError, Limits, LoadError, Machine, Module, Report, check};
+pub use limits::Limits;
+pub use machine::{Launch, LaunchError, LoadError, Machine, Module, Report, check};
 pub use params::Params;

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::decode::{DecodeError, decode};
-use crate::exec::{Grid, run};
-use crate::families::SHARED_SPAN;
+use crate::assemble::assemble;
+use crate::decode::DecodeError;
+use crate::exec::{Code, Grid, Job, Program, SHARED_SPAN, run};
 use crate::fault::{Fault, Finding};
+use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::meter::Meter;
 use crate::parse::{ParseError, parse};
-use crate::program::{Code, Program};
 
 /// Why a module could not be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,34 +58,10 @@ const BLOCK: [u32; 3] = [1024, 1024, 64];
 pub fn check(ptx: &str) -> Vec<LoadError> {
     match parse(ptx) {
         Err(error) => vec![error.into()],
-        Ok(syntax) => match decode(&syntax, &mut Memory::default()) {
+        Ok(syntax) => match assemble(&syntax, &mut Memory::default()) {
             Ok(_) => Vec::new(),
             Err(errors) => errors.into_iter().map(LoadError::from).collect(),
         },
-    }
-}
-
-/// Limits of the machine that kernels run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Most bytes of global memory, of all allocations together. They take this computer's memory only where they are
-    /// written.
-    pub memory_bytes: u64,
-    /// Most bytes of shared memory of a block, static and dynamic; there are never more than 16 MiB.
-    pub shared_bytes: usize,
-    /// Most instructions that one warp may issue in a launch.
-    pub steps: u64,
-    /// Number of multiprocessors that `%nsmid` reports.
-    pub multiprocessors: u32,
-    /// Cores of this computer to run on; 0 means all.
-    pub cores: usize,
-}
-
-impl Default for Limits {
-    /// An H100's memory, shared memory and multiprocessors.
-    fn default() -> Self {
-        Self { memory_bytes: 80 << 30, shared_bytes: 232_448, steps: 100_000_000, multiprocessors: 132, cores: 0 }
     }
 }
 
@@ -192,14 +168,14 @@ impl Machine {
         Self { memory: Memory::new(limits.memory_bytes), limits, ..Self::default() }
     }
 
-    /// Parses and decodes PTX, and places its variables in memory.
+    /// Parses and assembles PTX, and places its variables in memory.
     ///
     /// # Errors
     /// [`LoadError`] names line and reason.
     pub fn load(&mut self, ptx: &str) -> Result<Module, LoadError> {
         let syntax = parse(ptx)?;
         let allocations = self.memory.allocations();
-        match decode(&syntax, &mut self.memory) {
+        match assemble(&syntax, &mut self.memory) {
             Ok(program) => Ok(Module { program: Arc::new(program) }),
             Err(mut errors) => {
                 self.memory.truncate(allocations);
@@ -221,9 +197,8 @@ impl Machine {
         };
         let cluster = launch.cluster.or(program.functions[index].required("reqnctapercluster"));
         let grid = Grid {
-            program,
-            kernel: index,
             memory: &self.memory,
+            constants: &program.constants,
             params,
             grid: launch.grid,
             block: launch.block,
@@ -235,12 +210,13 @@ impl Machine {
             multiprocessors: self.limits.multiprocessors,
             wide_atomics: &self.wide_atomics,
         };
-        self.check(&grid)?;
+        let job = Job { program, kernel: index, grid: &grid };
+        self.check(&job)?;
         let cores = match self.limits.cores {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             cores => cores,
         };
-        let ran = run(&grid, cores);
+        let ran = run(&job, cores);
         match ran.fatal {
             Some(finding) => Err(LaunchError::Fault(Box::new(finding))),
             None => Ok(Report { meter: ran.meter, findings: ran.findings, printed: ran.printed }),
@@ -248,8 +224,8 @@ impl Machine {
     }
 
     /// What a driver would refuse.
-    fn check(&self, grid: &Grid) -> Result<(), LaunchError> {
-        let code = &grid.program.functions[grid.kernel];
+    fn check(&self, job: &Job) -> Result<(), LaunchError> {
+        let (grid, code) = (job.grid, job.code());
         let refuse = |why: String| Err(LaunchError::Configuration(format!("kernel `{}`: {why}", code.name)));
         let within = |dims: [u32; 3], most: [u32; 3]| (0..3).all(|axis| (1..=most[axis]).contains(&dims[axis]));
         if !within(grid.grid, GRID) || !within(grid.block, BLOCK) || grid.threads() > 1024 {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::ast::Space;
 use crate::fault::{Fault, SpaceName};
-use crate::machine::Limits;
+use crate::limits::Limits;
 
 /// Address of the first allocation.
 const FIRST: u64 = 0x7000_0000_0000;

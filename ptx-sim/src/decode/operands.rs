@@ -1,9 +1,9 @@
 //! An instruction's operands, as the instruction families ask for them.
 
-use super::DecodeError;
+use super::error::DecodeError;
 use super::names::{Entity, Names};
 use crate::ast::{Instruction, Operand, Space, Type};
-use crate::program::{Source, Special, function_address};
+use crate::exec::{Source, Special, function_address};
 
 /// An instruction with the names it can see.
 pub(crate) struct Operands<'a> {
@@ -27,6 +27,11 @@ impl Operands<'_> {
     /// The opcode's other parts.
     pub fn modifiers(&self) -> impl Iterator<Item = &str> + Clone {
         self.instruction.opcode.iter().skip(1).map(String::as_str)
+    }
+
+    /// The opcode's other parts, to be matched as a whole: for instructions that fix their order.
+    pub fn parts(&self) -> Vec<&str> {
+        self.modifiers().collect()
     }
 
     /// Whether the opcode has this part.

@@ -3,16 +3,12 @@
 use std::mem::MaybeUninit;
 
 use super::block::Block;
-use super::grid::{Grid, Ledger};
+use super::grid::Grid;
+use super::lanes::{LANES, Lanes};
+use super::ledger::Ledger;
+use super::source::{Source, Special};
 use super::warp::Warp;
 use crate::fault::Fault;
-use crate::program::{Source, Special};
-
-/// Lanes of a warp.
-pub(crate) const LANES: usize = 32;
-
-/// One value per lane.
-pub(crate) type Lanes = [u64; LANES];
 
 /// How an instruction went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

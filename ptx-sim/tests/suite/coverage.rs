@@ -1,6 +1,7 @@
 //! What the suite has to cover: every instruction that the simulator knows, every kernel by a case.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::all;
 use crate::run::{folder, ptx};
@@ -76,15 +77,19 @@ fn roots() -> BTreeSet<String> {
     instructions.iter().map(|word| word.split('.').next().unwrap().to_string()).collect()
 }
 
+/// The sources of the families, from all their folders.
+fn sources(folder: &Path) -> Vec<String> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![std::fs::read_to_string(path).unwrap()] })
+        .collect()
+}
+
 /// Roots that stand in quotes in the families' sources: those that they decode.
 fn known() -> BTreeSet<String> {
-    let mut known = BTreeSet::new();
-    let families = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/families")).unwrap();
-    for family in families {
-        let text = std::fs::read_to_string(family.unwrap().path()).unwrap();
-        known.extend(ISA.split_whitespace().filter(|root| text.contains(&format!("\"{root}\""))).map(String::from));
-    }
-    known
+    let sources = sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src/isa").as_ref());
+    let decoded = |root: &&str| sources.iter().any(|text| text.contains(&format!("\"{root}\"")));
+    ISA.split_whitespace().filter(decoded).map(String::from).collect()
 }
 
 #[test]

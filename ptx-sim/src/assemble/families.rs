@@ -1,0 +1,26 @@
+//! The instruction families.
+
+use crate::decode::Operands;
+use crate::isa::{Decoded, arithmetic, memory, sync, tensor};
+
+/// All families; an instruction belongs to the first that takes it.
+pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
+    arithmetic::data::decode,
+    arithmetic::integer::decode,
+    arithmetic::carry::decode,
+    arithmetic::bits::decode,
+    arithmetic::logic::decode,
+    arithmetic::compare::decode,
+    arithmetic::float::decode,
+    arithmetic::half::decode,
+    arithmetic::convert::decode,
+    arithmetic::approximate::decode,
+    memory::memory::decode,
+    sync::barrier::decode,
+    memory::atomic::decode,
+    sync::control::decode,
+    memory::cp_async::decode,
+    sync::warp::decode,
+    tensor::matrix::decode,
+    tensor::mma::decode,
+];

@@ -1,0 +1,75 @@
+//! What one level of calls has of its own: registers, predicates, local memory and call parameters.
+
+use super::lanes::{LANES, Lanes};
+use super::ledger::Ledger;
+use crate::fault::Fault;
+use crate::memory::grow;
+
+/// Call parameters of a frame begin at a multiple of this, so that they cannot be mistaken for kernel parameters.
+pub(crate) const FRAME_PARAMS: usize = 1 << 20;
+
+/// Distance between the local variables of two levels of calls; a lane has at most half a megabyte.
+pub(crate) const FRAME_LOCAL: usize = 1 << 20;
+
+/// What a call of a function needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FrameSize {
+    pub registers: usize,
+    pub predicates: usize,
+    /// Bytes of `.local` variables of one lane.
+    pub local_bytes: usize,
+    /// Bytes of `.param` variables of one lane: its own parameters and results first, then those it passes on.
+    pub param_bytes: usize,
+}
+
+/// Where a parameter lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub offset: usize,
+    pub size: usize,
+}
+
+/// Registers and memory of one level of calls.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub registers: Vec<Lanes>,
+    pub predicates: Vec<u32>,
+    /// Where the call's `.local` variables begin.
+    pub local_base: usize,
+    /// Where the call's `.param` variables begin.
+    pub param_base: usize,
+    /// Call parameters, lane after lane.
+    pub params: Vec<Vec<u8>>,
+    /// Local memory, lane after lane.
+    pub local: Vec<Vec<u8>>,
+}
+
+impl Frame {
+    /// The frame of a level of calls, empty.
+    pub fn new(depth: usize) -> Self {
+        Self {
+            registers: Vec::new(),
+            predicates: Vec::new(),
+            local_base: depth * FRAME_LOCAL,
+            param_base: (depth + 1) * FRAME_PARAMS,
+            params: vec![Vec::new(); LANES],
+            local: vec![Vec::new(); LANES],
+        }
+    }
+
+    /// Makes room for a call, if earlier ones left less.
+    pub fn reserve(&mut self, size: &FrameSize, ledger: &mut Ledger) -> Result<(), Fault> {
+        let more = |len: usize, wanted: usize| wanted.saturating_sub(len);
+        let bytes = LANES * more(self.local[0].len(), size.local_bytes)
+            + LANES * more(self.params[0].len(), size.param_bytes)
+            + size_of::<Lanes>() * more(self.registers.len(), size.registers);
+        ledger.take(bytes)?;
+        grow(&mut self.registers, size.registers, [0; LANES])?;
+        grow(&mut self.predicates, size.predicates, 0)?;
+        for lane in 0..LANES {
+            grow(&mut self.params[lane], size.param_bytes, 0)?;
+            grow(&mut self.local[lane], size.local_bytes, 0)?;
+        }
+        Ok(())
+    }
+}

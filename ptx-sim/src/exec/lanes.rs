@@ -1,0 +1,15 @@
+//! A warp's width.
+
+/// Lanes of a warp.
+pub(crate) const LANES: usize = 32;
+
+/// One value per lane.
+pub(crate) type Lanes = [u64; LANES];
+
+/// The lanes that a warp of a block of `threads` begins with.
+pub(crate) fn lanes_of(threads: usize, warp: usize) -> u32 {
+    match (threads - warp * LANES).min(LANES) {
+        LANES => u32::MAX,
+        lanes => (1 << lanes) - 1,
+    }
+}

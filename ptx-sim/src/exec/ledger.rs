@@ -1,0 +1,71 @@
+//! What the checker and the meter write down while clusters run.
+
+use std::collections::HashMap;
+
+use crate::fault::Fault;
+use crate::meter::Tally;
+
+/// Most bytes that registers, local memory and call parameters of a cluster may take: far more than kernels need, and
+/// little enough that an endless recursion ends before this computer's memory does.
+const FRAME_BYTES: usize = 2 << 30;
+
+/// What the clusters of one core did.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub meter: Tally,
+    /// What the checker found, by function, step and kind.
+    pub(super) found: HashMap<(usize, usize, &'static str), Found>,
+    /// What `printf` printed in this cluster.
+    pub printed: String,
+    /// The cluster at work.
+    cluster: u64,
+    /// What earlier clusters printed.
+    pub(super) pages: Vec<(u64, String)>,
+    frame_bytes: usize,
+}
+
+/// The first fault of a kind at an instruction, and how often it was found there.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub fault: Fault,
+    pub cluster: u64,
+    pub block: [u32; 3],
+    pub thread: usize,
+    pub count: u64,
+}
+
+impl Ledger {
+    /// Notes a fault; the first of a kind at an instruction is kept, the others are counted.
+    pub fn find(&mut self, fault: Fault, block: [u32; 3], thread: usize, at: (usize, usize)) {
+        let kind = match fault {
+            Fault::Uninitialised { .. } => "uninitialised",
+            Fault::Race { .. } => "race",
+            Fault::CopyInFlight { .. } => "copy",
+            Fault::DivergentBarrier(_) => "barrier",
+            _ => "other",
+        };
+        let found = Found { fault, cluster: self.cluster, block, thread, count: 0 };
+        self.found.entry((at.0, at.1, kind)).or_insert(found).count += 1;
+    }
+
+    /// Accounts for memory of the cluster's calls.
+    pub fn take(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.frame_bytes += bytes;
+        if self.frame_bytes > FRAME_BYTES {
+            return Err(Fault::Trap(format!("registers and local memory of the calls exceed {FRAME_BYTES} bytes")));
+        }
+        Ok(())
+    }
+
+    /// A cluster begins.
+    pub(super) fn begin(&mut self, cluster: u64) {
+        (self.cluster, self.frame_bytes) = (cluster, 0);
+    }
+
+    /// The cluster at work has ended.
+    pub(super) fn end(&mut self) {
+        if !self.printed.is_empty() {
+            self.pages.push((self.cluster, std::mem::take(&mut self.printed)));
+        }
+    }
+}

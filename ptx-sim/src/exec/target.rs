@@ -1,0 +1,203 @@
+//! One lane's reads, writes and atomic updates, in every state space.
+
+use super::context::Context;
+use super::frame::{FRAME_LOCAL, FRAME_PARAMS};
+use crate::ast::Space;
+use crate::fault::{Fault, SpaceName};
+use crate::shared::Access;
+
+/// A shared address names another block of the cluster by its rank plus 1 in the bits from here on; 0 is the own one.
+const RANK_SHIFT: u32 = 24;
+
+/// Most bytes of shared memory that a block can address.
+pub(crate) const SHARED_SPAN: usize = 1 << RANK_SHIFT;
+
+/// The widest value that an atomic works on.
+pub(super) type Wide = [u8; 16];
+
+fn u32_of(bytes: Wide) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// A lane's access to memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub lane: usize,
+    pub space: Space,
+    pub address: u64,
+    /// Whether it is ordered against other strong accesses (PTX ISA section 8.3).
+    pub strong: bool,
+}
+
+impl Target {
+    /// Who accesses, for the checker.
+    pub fn access(self, context: &Context) -> Access {
+        Access { thread: context.thread(self.lane) as u32, line: context.line, strong: self.strong }
+    }
+
+    /// Accesses are aligned to their size, vectors to that of the whole vector (PTX ISA section 6.4.1).
+    pub fn aligned(self, action: &'static str, size: usize) -> Result<(), Fault> {
+        match self.address.is_multiple_of(size as u64) {
+            true => Ok(()),
+            false => {
+                let (space, address) = (SpaceName(self.space), self.address);
+                Err(Fault::Misaligned { action, space, address, size, alignment: size })
+            }
+        }
+    }
+
+    /// Fills `out` from memory.
+    pub fn read(self, context: &mut Context, out: &mut [u8]) -> Result<(), Fault> {
+        context.lane = self.lane;
+        self.aligned("read", out.len())?;
+        match self.space {
+            Space::Global => {
+                let place = context.grid.memory.find("read", self.address, out.len())?;
+                place.read(out);
+                if context.grid.checked && !place.is_written(out.len()) {
+                    self.uninitialised(context, out.len());
+                }
+            }
+            Space::Shared => {
+                let access = self.access(context);
+                let (rank, offset) = self.block(context, "read", out.len())?;
+                let found = context.cluster[rank].shared.read(access, offset, out)?;
+                self.find(context, found);
+            }
+            Space::Reg | Space::Const | Space::Param | Space::Local => {
+                let (bytes, offset) = self.private(context);
+                match bytes.get(offset..).and_then(|rest| rest.get(..out.len())) {
+                    Some(bytes) => out.copy_from_slice(bytes),
+                    None => return Err(self.outside("read", out.len(), bytes.len())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` to memory.
+    pub fn write(self, context: &mut Context, bytes: &[u8]) -> Result<(), Fault> {
+        context.lane = self.lane;
+        self.aligned("write", bytes.len())?;
+        match self.space {
+            Space::Global => context.grid.memory.write(self.address, bytes)?,
+            Space::Shared => {
+                let access = self.access(context);
+                let (rank, offset) = self.block(context, "write", bytes.len())?;
+                let found = context.cluster[rank].shared.write(access, offset, bytes)?;
+                self.find(context, found);
+            }
+            Space::Reg | Space::Const => return Err(Fault::Trap("the constant bank cannot be written".into())),
+            Space::Param if self.address < FRAME_PARAMS as u64 => {
+                return Err(Fault::Trap("kernel parameters cannot be written".into()));
+            }
+            Space::Param | Space::Local => {
+                let lane = self.lane;
+                let (depth, offset) = self.frame();
+                let memory = context.warp.frames.get_mut(depth).map(|frame| match self.space {
+                    Space::Param => &mut frame.params[lane],
+                    _ => &mut frame.local[lane],
+                });
+                let memory = memory.map_or(&mut [][..], |memory| memory.as_mut_slice());
+                let len = memory.len();
+                match memory.get_mut(offset..).and_then(|rest| rest.get_mut(..bytes.len())) {
+                    Some(target) => target.copy_from_slice(bytes),
+                    None => return Err(self.outside("write", bytes.len(), len)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces `size` bytes by `f` of them, atomically; returns the old ones.
+    pub fn update(self, context: &mut Context, size: usize, f: impl Fn(Wide) -> Wide) -> Result<Wide, Fault> {
+        context.lane = self.lane;
+        self.aligned("atomic", size)?;
+        let mut old = [0; 16];
+        match self.space {
+            Space::Global => {
+                let place = context.grid.memory.find("atomic", self.address, size)?;
+                if context.grid.checked && !place.is_written(size) {
+                    self.uninitialised(context, size);
+                }
+                if size == 4 {
+                    let word = place.update_word(|word| {
+                        let mut wide = [0; 16];
+                        wide[..4].copy_from_slice(&word.to_le_bytes());
+                        u32_of(f(wide))
+                    });
+                    old[..4].copy_from_slice(&word.to_le_bytes());
+                } else {
+                    // Other sizes are no words of the host; the lock keeps atomics of all blocks apart.
+                    let lock = context.grid.wide_atomics.lock();
+                    let _guard = lock.unwrap_or_else(std::sync::PoisonError::into_inner);
+                    place.read(&mut old[..size]);
+                    place.write(&f(old)[..size]);
+                }
+            }
+            Space::Shared => {
+                let access = self.access(context);
+                let (rank, offset) = self.block(context, "atomic", size)?;
+                let shared = &mut context.cluster[rank].shared;
+                let read = shared.read(access, offset, &mut old[..size])?;
+                let written = shared.write(access, offset, &f(old)[..size])?;
+                self.find(context, read.or(written));
+            }
+            _ => return Err(Fault::Trap(format!("an atomic on {} memory", SpaceName(self.space)))),
+        }
+        Ok(old)
+    }
+
+    /// Notes what the checker said of this access.
+    pub fn find(self, context: &mut Context, found: Option<Fault>) {
+        if let Some(fault) = found {
+            context.find(fault, self.lane);
+        }
+    }
+
+    /// Notes a read of `size` bytes that nothing has written.
+    pub fn uninitialised(self, context: &mut Context, size: usize) {
+        context.find(Fault::Uninitialised { space: SpaceName(self.space), address: self.address, size }, self.lane);
+    }
+
+    /// The block that a shared address lies in, and the offset in its memory.
+    pub fn block(self, context: &Context, action: &'static str, size: usize) -> Result<(usize, u64), Fault> {
+        let offset = self.address & ((1 << RANK_SHIFT) - 1);
+        match self.address >> RANK_SHIFT {
+            0 => Ok((context.rank, offset)),
+            rank if rank <= context.cluster.len() as u64 => Ok((rank as usize - 1, offset)),
+            _ => Err(self.outside(action, size, context.cluster[context.rank].shared.len())),
+        }
+    }
+
+    /// The read-only or private memory of the address, and the offset there.
+    fn private<'a>(self, context: &'a Context) -> (&'a [u8], usize) {
+        let (depth, offset) = self.frame();
+        let frame = context.warp.frames.get(depth);
+        match self.space {
+            Space::Local => (frame.map_or(&[], |frame| frame.local[self.lane].as_slice()), offset),
+            Space::Param if self.address < FRAME_PARAMS as u64 => (context.grid.params, self.address as usize),
+            Space::Param => (frame.map_or(&[], |frame| frame.params[self.lane].as_slice()), offset),
+            _ => (&context.grid.constants, self.address as usize),
+        }
+    }
+
+    /// The level of calls that a local or parameter address belongs to, and the offset in its memory.
+    fn frame(self) -> (usize, usize) {
+        let address = self.address as usize;
+        match self.space {
+            Space::Param => ((address / FRAME_PARAMS).wrapping_sub(1), address % FRAME_PARAMS),
+            _ => (address / FRAME_LOCAL, address % FRAME_LOCAL),
+        }
+    }
+
+    fn outside(self, action: &'static str, size: usize, len: usize) -> Fault {
+        let why = match self.space {
+            Space::Shared => format!("the block has {len} bytes of shared memory"),
+            Space::Local => format!("the call has {len} bytes of local memory"),
+            Space::Param => format!("there are {len} bytes of parameters"),
+            _ => format!("the constant bank has {len} bytes"),
+        };
+        Fault::OutOfBounds { action, space: SpaceName(self.space), address: self.address, size, why }
+    }
+}

@@ -1,0 +1,213 @@
+//! A warp's turn: it executes instructions until it has had its share, has to wait, or is done.
+
+use super::block::Block;
+use super::context::{Context, Outcome};
+use super::job::Job;
+use super::lanes::Lanes;
+use super::ledger::Ledger;
+use super::program::{Action, Call, Callee, Program};
+use super::source::function_index;
+use super::warp::Warp;
+use crate::fault::Fault;
+
+/// Most levels of calls: a kernel that recurses deeper has no end.
+const DEEPEST: usize = 1000;
+
+/// Why a warp stopped running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Every lane has exited.
+    Done,
+    /// Every group waits for another warp.
+    Waiting,
+    /// Its turn is over.
+    TurnOver,
+}
+
+/// A fault that ends the launch, with its lane, and its function and step.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub fault: Fault,
+    pub lane: usize,
+    pub at: (usize, usize),
+}
+
+/// What becomes of the lanes that execute an instruction.
+enum Next<'a> {
+    Step,
+    /// The lanes of `done` go on, the others wait.
+    Wait {
+        done: u32,
+    },
+    Yield,
+    Jump(usize),
+    JumpIndexed {
+        indices: Box<Lanes>,
+        targets: &'a [usize],
+    },
+    /// The lanes of `lanes` enter the function, the others come to the call again: they call another one.
+    Call {
+        call: &'a Call,
+        target: usize,
+        lanes: u32,
+    },
+    Leave,
+    Exit,
+}
+
+/// Executes an action as far as it does not move lanes.
+fn evaluate<'a>(context: &mut Context, program: &Program, action: &'a Action) -> Result<Next<'a>, Fault> {
+    Ok(match action {
+        Action::Run(run) => match run(context)? {
+            Outcome::Next => Next::Step,
+            Outcome::Wait => Next::Wait { done: 0 },
+            Outcome::Part(done) if done & context.mask == context.mask => Next::Step,
+            Outcome::Part(done) => Next::Wait { done },
+            Outcome::Yield => Next::Yield,
+        },
+        Action::Branch { target } => Next::Jump(*target),
+        Action::BranchIndexed { index, targets } => {
+            let indices = context.read(*index);
+            if let Some(lane) = context.lanes().find(|&lane| indices[lane] as usize >= targets.len()) {
+                context.lane = lane;
+                return Err(Fault::Trap(format!("brx.idx index {} of {} targets", indices[lane], targets.len())));
+            }
+            Next::JumpIndexed { indices: Box::new(indices), targets }
+        }
+        Action::Call(call) => {
+            if context.depth == DEEPEST {
+                return Err(Fault::Trap(format!("more than {DEEPEST} nested calls")));
+            }
+            // Without `.uni` lanes may call different functions (PTX ISA 9.7.12.5): one after the other.
+            let (target, lanes) = match call.target {
+                Callee::Direct(target) => (target, context.mask),
+                Callee::Indirect(source) => {
+                    let addresses = context.read(source);
+                    let first = addresses[context.lane];
+                    let same =
+                        context.lanes().filter(|&lane| addresses[lane] == first).fold(0, |m, lane| m | 1 << lane);
+                    match function_index(first) {
+                        Some(index) if index < program.functions.len() => (index, same),
+                        _ => return Err(Fault::Trap(format!("indirect call of {first:#x}, which is no function"))),
+                    }
+                }
+            };
+            let code = &program.functions[target];
+            if code.steps.is_empty() {
+                let Some(builtin) = code.builtin else {
+                    return Err(Fault::Trap(format!("call of `{}`, which has no body", code.name)));
+                };
+                let all = context.mask;
+                context.mask = lanes;
+                builtin(context, call)?;
+                if lanes == all { Next::Step } else { Next::Wait { done: lanes } }
+            } else {
+                Next::Call { call, target, lanes }
+            }
+        }
+        Action::Return => Next::Leave,
+        Action::Exit => Next::Exit,
+    })
+}
+
+/// Runs up to `budget` instructions of a warp of the block `rank` of a cluster.
+pub(super) fn take_turn(
+    warp: &mut Warp,
+    job: &Job,
+    cluster: &mut [Block],
+    rank: usize,
+    ledger: &mut Ledger,
+    budget: u64,
+) -> Result<Stop, Failure> {
+    let (program, grid) = (job.program, job.grid);
+    warp.groups.iter_mut().for_each(|group| group.waiting = false);
+    let end = warp.steps + budget;
+    while warp.steps < end {
+        let Some(current) = warp.next_group() else {
+            return Ok(if warp.live == 0 { Stop::Done } else { Stop::Waiting });
+        };
+        let at = (warp.groups[current].function, warp.groups[current].step);
+        let step = &program.functions[at.0].steps[at.1];
+        let depth = warp.groups[current].callers.len();
+        let guard = step.guard.map_or(u32::MAX, |guard| {
+            warp.frames[depth].predicates[guard.predicate] ^ if guard.negated { u32::MAX } else { 0 }
+        });
+        let mask = warp.groups[current].mask & guard;
+        if warp.steps == grid.step_limit {
+            let lane = warp.groups[current].mask.trailing_zeros() as usize;
+            return Err(Failure { fault: Fault::StepLimit(grid.step_limit), lane, at });
+        }
+        let next = if mask == 0 {
+            Next::Step
+        } else {
+            let lane = mask.trailing_zeros() as usize;
+            let line = step.line;
+            let mut context = Context { grid, cluster, rank, mask, lane, depth, ledger, line, at, warp };
+            let next = evaluate(&mut context, program, &step.action);
+            next.map_err(|fault| Failure { fault, lane: context.lane, at })?
+        };
+        // Waiting is not issuing: how often a warp looks at a barrier is no property of the kernel.
+        if let Next::Wait { done: 0 } = next {
+            let waiting = warp.split(current, mask);
+            warp.groups[waiting].waiting = true;
+            continue;
+        }
+        warp.steps += 1;
+        ledger.meter.issue(step.class, mask);
+        match next {
+            Next::Step => warp.groups[current].step += 1,
+            Next::Yield => {
+                warp.groups[current].step += 1;
+                return Ok(Stop::TurnOver);
+            }
+            Next::Wait { done } => {
+                let waiting = warp.split(current, mask & !done);
+                warp.groups[waiting].waiting = true;
+            }
+            Next::Jump(target) => warp.jump(current, mask, target),
+            Next::JumpIndexed { indices, targets } => warp.jump_indexed(current, mask, &indices, targets),
+            Next::Call { call, target, lanes } => {
+                warp.set_aside(current, mask & !lanes);
+                let lane = lanes.trailing_zeros() as usize;
+                let called = enter(warp, program, current, lanes, call, target, ledger);
+                called.map_err(|fault| Failure { fault, lane, at })?;
+            }
+            Next::Leave if depth > 0 => leave(warp, program, current, mask),
+            Next::Leave | Next::Exit => warp.exit(current, mask),
+        }
+    }
+    Ok(Stop::TurnOver)
+}
+
+/// The lanes of `mask` enter function `target`.
+fn enter(
+    warp: &mut Warp,
+    program: &Program,
+    index: usize,
+    mask: u32,
+    call: &Call,
+    target: usize,
+    ledger: &mut Ledger,
+) -> Result<(), Fault> {
+    let group = warp.split(index, mask);
+    let depth = warp.groups[group].callers.len();
+    let code = &program.functions[target];
+    warp.enter(depth + 1, &code.frame, ledger)?;
+    warp.copy_params(depth, depth + 1, mask, &call.arguments, &code.params);
+    let group = &mut warp.groups[group];
+    group.callers.push((group.function, group.step + 1));
+    (group.function, group.step) = (target, 0);
+    Ok(())
+}
+
+/// The lanes of `mask` return to their caller.
+fn leave(warp: &mut Warp, program: &Program, index: usize, mask: u32) {
+    let group = warp.split(index, mask);
+    let depth = warp.groups[group].callers.len();
+    let Some((function, step)) = warp.groups[group].callers.pop() else { return };
+    let returns = &program.functions[warp.groups[group].function].returns;
+    if let Action::Call(call) = &program.functions[function].steps[step - 1].action {
+        warp.copy_params(depth, depth - 1, mask, returns, &call.results);
+    }
+    (warp.groups[group].function, warp.groups[group].step) = (function, step);
+}

@@ -1,0 +1,409 @@
+//! What the arithmetic families share: lanes as typed values, and closures made of functions on them.
+
+use std::array::from_fn;
+use std::mem::MaybeUninit;
+
+use crate::ast::Type;
+use crate::decode::Operands;
+use crate::exec::{Context, LANES, Lanes, Outcome, Source};
+use crate::isa::Decoded;
+use crate::meter::Class;
+
+use super::rounding::{Format, f32_to_odd};
+
+/// A value of one lane: made of a register's bits, and written back zero-extended.
+pub(super) trait Element: Copy + Send + Sync + 'static {
+    /// How constants in its place are read.
+    const TYPE: Type;
+    fn of(bits: u64) -> Self;
+    fn bits(self) -> u64;
+}
+
+macro_rules! integer_element {
+    ($($int:ty, $unsigned:ty, $ty:ident;)*) => { $(
+        impl Element for $int {
+            const TYPE: Type = Type::$ty;
+            #[inline]
+            fn of(bits: u64) -> Self {
+                bits as $int
+            }
+            #[inline]
+            fn bits(self) -> u64 {
+                self as $unsigned as u64
+            }
+        }
+    )* };
+}
+
+integer_element! {
+    u8, u8, U8; i8, u8, S8; u16, u16, U16; i16, u16, S16; u32, u32, U32; i32, u32, S32; u64, u64, U64; i64, u64, S64;
+}
+
+impl Element for f32 {
+    const TYPE: Type = Type::F32;
+    #[inline]
+    fn of(bits: u64) -> Self {
+        Self::from_bits(bits as u32)
+    }
+    #[inline]
+    fn bits(self) -> u64 {
+        self.to_bits().into()
+    }
+}
+
+impl Element for f64 {
+    const TYPE: Type = Type::F64;
+    #[inline]
+    fn of(bits: u64) -> Self {
+        Self::from_bits(bits)
+    }
+    #[inline]
+    fn bits(self) -> u64 {
+        self.to_bits()
+    }
+}
+
+/// Two 16-bit values in 32 bits, the low one first.
+#[derive(Clone, Copy)]
+pub(super) struct Pair<T>(pub [T; 2]);
+
+impl<T: Element> Element for Pair<T> {
+    const TYPE: Type = Type::B32;
+    #[inline]
+    fn of(bits: u64) -> Self {
+        Self([T::of(bits & 0xFFFF), T::of(bits >> 16 & 0xFFFF)])
+    }
+    #[inline]
+    fn bits(self) -> u64 {
+        self.0[0].bits() | self.0[1].bits() << 16
+    }
+}
+
+impl<T: Copy> Pair<T> {
+    /// Applies a function to both halves.
+    #[inline]
+    pub fn each<const N: usize, R>(values: [Self; N], f: impl Fn([T; N]) -> R) -> Pair<R> {
+        Pair([f(values.map(|pair| pair.0[0])), f(values.map(|pair| pair.0[1]))])
+    }
+}
+
+/// An instruction of one operand: `d, a`.
+pub(super) fn map1<A: Element, R: Element>(
+    operands: &Operands,
+    class: Class,
+    f: impl Fn(A) -> R + Send + Sync + 'static,
+) -> Decoded {
+    operands.count(2, 2)?;
+    let (target, a) = (operands.destination(0)?, operands.source(1, A::TYPE)?);
+    Ok(Some((
+        class,
+        Box::new(move |context| {
+            let mut room = MaybeUninit::uninit();
+            let a = context.view(a, &mut room);
+            let result = from_fn(|i| f(A::of(a[i])).bits());
+            write(context, target, result)
+        }),
+    )))
+}
+
+/// An instruction of two operands: `d, a, b`.
+pub(super) fn map2<A: Element, B: Element, R: Element>(
+    operands: &Operands,
+    class: Class,
+    f: impl Fn(A, B) -> R + Send + Sync + 'static,
+) -> Decoded {
+    operands.count(3, 3)?;
+    let (target, a, b) = (operands.destination(0)?, operands.source(1, A::TYPE)?, operands.source(2, B::TYPE)?);
+    Ok(Some((
+        class,
+        Box::new(move |context| {
+            let mut room = [const { MaybeUninit::uninit() }; 2];
+            let [room_a, room_b] = &mut room;
+            let (a, b) = (context.view(a, room_a), context.view(b, room_b));
+            let result = from_fn(|i| f(A::of(a[i]), B::of(b[i])).bits());
+            write(context, target, result)
+        }),
+    )))
+}
+
+/// An instruction of three operands: `d, a, b, c`.
+pub(super) fn map3<A: Element, B: Element, C: Element, R: Element>(
+    operands: &Operands,
+    class: Class,
+    f: impl Fn(A, B, C) -> R + Send + Sync + 'static,
+) -> Decoded {
+    operands.count(4, 4)?;
+    let target = operands.destination(0)?;
+    let (a, b) = (operands.source(1, A::TYPE)?, operands.source(2, B::TYPE)?);
+    let c = operands.source(3, C::TYPE)?;
+    Ok(Some((
+        class,
+        Box::new(move |context| {
+            let mut room = [const { MaybeUninit::uninit() }; 3];
+            let [room_a, room_b, room_c] = &mut room;
+            let (a, b, c) = (context.view(a, room_a), context.view(b, room_b), context.view(c, room_c));
+            let result = from_fn(|i| f(A::of(a[i]), B::of(b[i]), C::of(c[i])).bits());
+            write(context, target, result)
+        }),
+    )))
+}
+
+/// An instruction of `N` operands of one type, with a result of that type.
+pub(super) fn map<T: Element, const N: usize>(
+    operands: &Operands,
+    class: Class,
+    f: impl Fn([T; N]) -> T + Send + Sync + 'static,
+) -> Decoded {
+    operands.count(N + 1, N + 1)?;
+    let target = operands.destination(0)?;
+    let mut sources = [Source::Immediate(0); N];
+    for (i, source) in sources.iter_mut().enumerate() {
+        *source = operands.source(i + 1, T::TYPE)?;
+    }
+    Ok(Some((
+        class,
+        Box::new(move |context| {
+            let mut room = [const { MaybeUninit::uninit() }; N];
+            let mut values = [&[0; LANES]; N];
+            for ((value, source), room) in values.iter_mut().zip(sources).zip(&mut room) {
+                *value = context.view(source, room);
+            }
+            // Plain loops: the compiler turns them into vector instructions more often than nested `from_fn`.
+            let mut result = [0; LANES];
+            for (lane, result) in result.iter_mut().enumerate() {
+                let mut operands = [T::of(0); N];
+                for (operand, lanes) in operands.iter_mut().zip(&values) {
+                    *operand = T::of(lanes[lane]);
+                }
+                *result = f(operands).bits();
+            }
+            write(context, target, result)
+        }),
+    )))
+}
+
+/// Writes a result that may be unwanted.
+#[inline]
+pub(super) fn write(
+    context: &mut Context,
+    target: Option<usize>,
+    values: Lanes,
+) -> Result<Outcome, crate::fault::Fault> {
+    if let Some(target) = target {
+        context.write(target, &values);
+    }
+    Ok(Outcome::Next)
+}
+
+/// A predicate operand, or a constant in its place, as one bit per lane.
+pub(super) fn predicate_bits(context: &Context, source: Source) -> u32 {
+    match source {
+        Source::Predicate { index, negated } => context.predicate(index, negated),
+        other => mask_of(&context.read(other).map(|value| value != 0)),
+    }
+}
+
+/// One bit per lane.
+#[inline]
+pub(super) fn mask_of(lanes: &[bool; LANES]) -> u32 {
+    (0..LANES).fold(0, |bits, lane| bits | u32::from(lanes[lane]) << lane)
+}
+
+/// The type an instruction ends in, whether or not it is a fundamental one: `u16x2` of `add.u16x2`.
+pub(super) fn last<'a>(operands: &'a Operands) -> &'a str {
+    operands.instruction.opcode.last().map_or("", String::as_str)
+}
+
+/// Whether a type name is that of an integer, packed or not.
+pub(super) fn is_integer(name: &str) -> bool {
+    matches!(name, "u16" | "u32" | "u64" | "s16" | "s32" | "s64" | "u16x2" | "s16x2" | "b16" | "b32" | "b64")
+}
+
+/// The body with a type alias for the type that the instruction ends in; an error for types not listed.
+macro_rules! per_type {
+    ($operands:expr, [$($name:literal: $ty:ty),* $(,)?], |$alias:ident| $body:expr) => {
+        match $crate::isa::arithmetic::numeric::last($operands) {
+            $($name => {
+                type $alias = $ty;
+                $body
+            })*
+            other => $operands.error(format!("does not exist for type `.{other}`")),
+        }
+    };
+}
+pub(super) use per_type;
+
+/// An f16, widened.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub(super) struct F16(pub f32);
+
+/// A bf16, widened.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub(super) struct Bf16(pub f32);
+
+impl Element for F16 {
+    const TYPE: Type = Type::B16;
+    #[inline]
+    fn of(bits: u64) -> Self {
+        let (sign, rest) = ((bits as u32 & 0x8000) << 16, bits as u32 & 0x7FFF);
+        // As an f32's exponent and fraction the number is 2^-112 times too small, subnormals included.
+        let scaled = f32::from_bits(rest << 13) * f32::from_bits((127 + 112) << 23);
+        let special = rest << 13 | 0x7F80_0000;
+        Self(f32::from_bits(sign | if rest >= 0x7C00 { special } else { scaled.to_bits() }))
+    }
+    /// Rounds to nearest even.
+    #[inline]
+    fn bits(self) -> u64 {
+        let (sign, rest) = (self.0.to_bits() >> 16 & 0x8000, self.0.to_bits() & 0x7FFF_FFFF);
+        let tie = rest >> 13 & 1;
+        let normal = (rest.wrapping_sub(112 << 23).wrapping_add(0xFFF + tie)) >> 13;
+        // 0.5 has the last place of f16's subnormals: the addition rounds to it.
+        let subnormal = (f32::from_bits(rest) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+        let finite = if rest < 0x3880_0000 { subnormal } else { normal };
+        let limited = if rest >= 0x4780_0000 { 0x7C00 } else { finite };
+        (if rest > 0x7F80_0000 { 0x7FFF } else { limited | sign }).into()
+    }
+}
+
+impl Element for Bf16 {
+    const TYPE: Type = Type::B16;
+    #[inline]
+    fn of(bits: u64) -> Self {
+        Self(f32::from_bits((bits as u32) << 16))
+    }
+    /// Rounds to nearest even.
+    #[inline]
+    fn bits(self) -> u64 {
+        let bits = self.0.to_bits();
+        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+        (if bits & 0x7FFF_FFFF > 0x7F80_0000 { 0x7FFF } else { rounded }).into()
+    }
+}
+
+/// A floating-point type.
+pub(super) trait Float: Element + PartialOrd {
+    const FORMAT: Format;
+    /// The value, exactly.
+    fn wide(self) -> f64;
+    /// The value rounded to odd, so that writing it rounds once; of f32 and f64 the nearest.
+    fn narrow(wide: f64) -> Self;
+    /// Subnormal numbers become zeros of their sign.
+    fn flush(self) -> Self;
+    /// With the sign bit cleared, flipped, or taken from the product of two numbers' signs.
+    fn abs(self) -> Self;
+    fn neg(self) -> Self;
+    fn with_sign(self, negative: bool) -> Self;
+    fn is_nan(self) -> bool;
+    fn is_negative(self) -> bool;
+    /// A result as it is written: NaN becomes what the type's instructions return for it.
+    fn settle<const N: usize>(self, operands: [Self; N]) -> Self;
+
+    /// `.sat`: into 0..=1; NaN and -0 become +0 (PTX ISA 9.7.3.1).
+    #[inline]
+    fn saturate(self) -> Self {
+        let (zero, one) = (Self::narrow(0.0), Self::narrow(1.0));
+        let above = if self > zero { self } else { zero };
+        if above > one { one } else { above }
+    }
+
+    /// `.relu`: numbers below zero, and -0, become +0; NaN stays (PTX ISA 9.7.4.4).
+    #[inline]
+    fn relu(self) -> Self {
+        if self.is_nan() | (self > Self::narrow(0.0)) { self } else { Self::narrow(0.0) }
+    }
+}
+
+macro_rules! float_basics {
+    ($inner:ty, $wrap:expr, $($get:tt)?) => {
+        #[inline]
+        fn wide(self) -> f64 {
+            f64::from(self$(.$get)?)
+        }
+        #[inline]
+        fn abs(self) -> Self {
+            $wrap((self$(.$get)?).abs())
+        }
+        #[inline]
+        fn neg(self) -> Self {
+            $wrap(-(self$(.$get)?))
+        }
+        #[inline]
+        fn with_sign(self, negative: bool) -> Self {
+            $wrap((self$(.$get)?).copysign(if negative { -1.0 } else { 1.0 }))
+        }
+        #[inline]
+        fn is_nan(self) -> bool {
+            <$inner>::is_nan(self$(.$get)?)
+        }
+        #[inline]
+        fn is_negative(self) -> bool {
+            (self$(.$get)?).is_sign_negative()
+        }
+    };
+}
+
+/// The canonical NaN of f32 (PTX ISA 9.7.3).
+pub(crate) const NAN32: f32 = f32::from_bits(0x7FFF_FFFF);
+
+macro_rules! half_float {
+    ($half:ident, $format:ident, $least:expr) => {
+        impl Float for $half {
+            const FORMAT: Format = Format::$format;
+            float_basics!(f32, $half, 0);
+            #[inline]
+            fn narrow(wide: f64) -> Self {
+                Self(f32_to_odd(wide))
+            }
+            #[inline]
+            fn flush(self) -> Self {
+                Self(if self.0.abs() < $least { 0f32.copysign(self.0) } else { self.0 })
+            }
+            #[inline]
+            fn settle<const N: usize>(self, _: [Self; N]) -> Self {
+                self // Writing it makes NaN canonical.
+            }
+        }
+    };
+}
+
+half_float!(F16, F16, f32::from_bits((127 - 14) << 23));
+half_float!(Bf16, BF16, f32::MIN_POSITIVE);
+
+impl Float for f32 {
+    const FORMAT: Format = Format::F32;
+    float_basics!(f32, std::convert::identity,);
+    #[inline]
+    fn narrow(wide: f64) -> Self {
+        wide as Self
+    }
+    #[inline]
+    fn flush(self) -> Self {
+        if Self::abs(self) < Self::MIN_POSITIVE { 0.0f32.copysign(self) } else { self }
+    }
+    #[inline]
+    fn settle<const N: usize>(self, _: [Self; N]) -> Self {
+        if self.is_nan() { NAN32 } else { self }
+    }
+}
+
+impl Float for f64 {
+    const FORMAT: Format = Format::F64;
+    float_basics!(f64, std::convert::identity,);
+    #[inline]
+    fn narrow(wide: f64) -> Self {
+        wide
+    }
+    #[inline]
+    fn flush(self) -> Self {
+        self // `.ftz` does not exist for f64.
+    }
+    /// Doubles hand on the first NaN operand, quiet; an invalid operation makes a negative one, as the hardware's does.
+    #[inline]
+    fn settle<const N: usize>(self, operands: [Self; N]) -> Self {
+        if !self.is_nan() {
+            return self;
+        }
+        let first = operands.into_iter().find(|operand| operand.is_nan());
+        Self::from_bits(first.map_or(0xFFF8 << 48, |nan| nan.to_bits() | 1 << 51))
+    }
+}

@@ -1,0 +1,261 @@
+//! Loads, stores, prefetches and conversions of addresses (PTX ISA 9.7.9).
+
+use super::access::{Address, extend, from_generic, space_of, to_generic};
+use super::traffic::{Kind, count};
+use crate::ast::{Operand, Space, Type};
+use crate::decode::{DecodeError, Operands};
+use crate::exec::{LANES, Outcome, Target};
+use crate::isa::Decoded;
+use crate::meter::Class;
+
+/// Parts of `ld` and `st` that say how caches or the memory model treat an access. Only strength matters here.
+const STRONG: [&str; 5] = ["volatile", "relaxed", "acquire", "release", "mmio"];
+const SCOPES: [&str; 4] = ["cta", "cluster", "gpu", "sys"];
+const CACHING: [&str; 10] = ["weak", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified"];
+
+/// Most bytes that a lane moves at once: `.v8.b32`.
+const WIDEST: usize = 32;
+
+pub(crate) fn decode(operands: &Operands) -> Decoded {
+    match operands.root() {
+        "ld" | "ldu" => load(operands),
+        "st" => store(operands),
+        "prefetch" | "prefetchu" | "applypriority" | "discard" => hint(operands),
+        "cvta" => convert(operands),
+        "isspacep" => is_space(operands),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a part is a hint for a cache level: `L1::evict_last`, `L2::128B`, `L2::cache_hint`.
+pub(super) fn is_hint(part: &str) -> bool {
+    let rest = part.strip_prefix("L1::").or_else(|| part.strip_prefix("L2::")).or_else(|| part.strip_prefix("level::"));
+    let known = [
+        "evict_normal",
+        "evict_unchanged",
+        "evict_first",
+        "evict_last",
+        "no_allocate",
+        "cache_hint",
+        "64B",
+        "128B",
+        "256B",
+    ];
+    rest.is_some_and(|rest| known.contains(&rest))
+}
+
+/// What the opcode of a load or store says.
+struct Form {
+    space: Option<Space>,
+    ty: Type,
+    /// Elements per lane.
+    vector: usize,
+    strong: bool,
+}
+
+impl Form {
+    fn decode(operands: &Operands) -> Result<Self, DecodeError> {
+        let (mut space, mut vector) = (None, 1);
+        for part in operands.modifiers() {
+            match part {
+                "v2" => vector = 2,
+                "v4" => vector = 4,
+                "v8" => vector = 8,
+                _ if space_of(part).is_some() => space = space_of(part),
+                _ => {
+                    let known = STRONG.contains(&part) || SCOPES.contains(&part) || CACHING.contains(&part);
+                    if !known && !is_hint(part) && Type::from_name(part).is_none() {
+                        return operands.error(format!("unknown part `.{part}`"));
+                    }
+                }
+            }
+        }
+        let [ty] = operands.types()[..] else { return operands.error("expected one type") };
+        if ty == Type::Pred || ty.size() * vector > WIDEST {
+            return operands.error("no such access");
+        }
+        let hinted = usize::from(operands.has("L2::cache_hint"));
+        operands.count(2 + hinted, 2 + hinted)?;
+        if hinted == 1 {
+            operands.source(2, Type::B64)?;
+        }
+        let strong = operands.modifiers().any(|part| STRONG.contains(&part));
+        Ok(Self { space, ty, vector, strong })
+    }
+
+    fn size(&self) -> usize {
+        self.ty.size() * self.vector
+    }
+
+    /// The registers of a vector operand; a register declared as a vector stands for its elements.
+    fn registers(&self, operands: &Operands, index: usize) -> Result<Vec<Option<(usize, usize)>>, DecodeError> {
+        let elements = operands.elements(index)?;
+        let width = |operand: &Operand| operands.register_type(operand).map_or(8, Type::size);
+        let declared = self.vector > 1 && elements.len() == 1;
+        if !declared && elements.len() != self.vector {
+            return operands.error(format!("expected {} registers, found {}", self.vector, elements.len()));
+        }
+        if let (true, Operand::Name(name)) = (declared, &elements[0]) {
+            let last = ["x", "y", "z", "w"].get(self.vector - 1);
+            if last.is_none_or(|last| operands.names.find(&format!("{name}.{last}")).is_none()) {
+                return operands.error(format!("`{name}` has less than {} elements", self.vector));
+            }
+        }
+        if self.ty == Type::B128 {
+            elements.iter().try_for_each(|element| operands.only_wide(element))?;
+        }
+        let register = |i: usize| {
+            let element = &elements[if declared { 0 } else { i }];
+            let first = operands.register(element)?;
+            let behind = if declared { i * self.pieces() } else { 0 };
+            Ok(first.map(|register| (register + behind, width(element))))
+        };
+        (0..self.vector).map(register).collect()
+    }
+
+    /// Register places per element: a 128-bit register takes two.
+    fn pieces(&self) -> usize {
+        self.ty.size().div_ceil(8)
+    }
+}
+
+fn load(operands: &Operands) -> Decoded {
+    let form = Form::decode(operands)?;
+    let registers = form.registers(operands, 0)?;
+    let address = Address::decode(operands, 1, form.space)?;
+    Ok(Some((
+        Class::Memory,
+        Box::new(move |context| {
+            let places = address.resolve(context);
+            count(context, Kind::Read, &places, form.size());
+            let mut bytes = [[0; WIDEST]; LANES];
+            for lane in context.lanes() {
+                let (space, address) = places[lane];
+                let target = Target { lane, space, address, strong: form.strong };
+                target.read(context, &mut bytes[lane][..form.size()])?;
+            }
+            let piece = form.ty.size().min(8);
+            for (element, register) in registers.iter().enumerate() {
+                let Some((register, width)) = *register else { continue };
+                for part in 0..form.pieces() {
+                    let at = element * form.ty.size() + part * 8;
+                    let values = std::array::from_fn(|lane| extend(form.ty, &bytes[lane][at..at + piece], width));
+                    context.write(register + part, &values);
+                }
+            }
+            Ok(Outcome::Next)
+        }),
+    )))
+}
+
+fn store(operands: &Operands) -> Decoded {
+    let form = Form::decode(operands)?;
+    let address = Address::decode(operands, 0, form.space)?;
+    let elements = operands.elements(1)?;
+    let is_register = |operand: &Operand| operands.register_type(operand).is_some();
+    let mut sources = Vec::new();
+    if elements.iter().all(is_register) {
+        for (register, _) in form.registers(operands, 1)?.into_iter().flatten() {
+            sources.extend((0..form.pieces()).map(|part| crate::exec::Source::Register(register + part)));
+        }
+    } else {
+        if elements.len() != form.vector || form.pieces() > 1 {
+            return operands.error(format!("expected {} values, found {}", form.vector, elements.len()));
+        }
+        for element in elements {
+            sources.push(operands.value(element, form.ty)?);
+        }
+    }
+    Ok(Some((
+        Class::Memory,
+        Box::new(move |context| {
+            let places = address.resolve(context);
+            count(context, Kind::Write, &places, form.size());
+            let mut bytes = [[0; WIDEST]; LANES];
+            let piece = form.ty.size().min(8);
+            for (i, source) in sources.iter().enumerate() {
+                let values = context.read(*source);
+                for lane in 0..LANES {
+                    bytes[lane][i * piece..(i + 1) * piece].copy_from_slice(&values[lane].to_le_bytes()[..piece]);
+                }
+            }
+            for lane in context.lanes() {
+                let (space, address) = places[lane];
+                let target = Target { lane, space, address, strong: form.strong };
+                target.write(context, &bytes[lane][..form.size()])?;
+            }
+            Ok(Outcome::Next)
+        }),
+    )))
+}
+
+/// Hints change nothing that a program could see, and an address out of bounds is no fault in them.
+fn hint(operands: &Operands) -> Decoded {
+    let known = |part: &str| {
+        let levels = ["L1", "L2", "L1::evict_last", "L2::evict_last", "L2::evict_normal", "tensormap"];
+        space_of(part).is_some() || levels.contains(&part) || part.ends_with("::evict_normal") || part == "128"
+    };
+    if let Some(unknown) = operands.modifiers().find(|part| !known(part) && !is_hint(part)) {
+        return operands.error(format!("unknown part `.{unknown}`"));
+    }
+    operands.count(1, 2)?;
+    Address::decode(operands, 0, None)?;
+    Ok(Some((Class::Memory, Box::new(|_| Ok(Outcome::Next)))))
+}
+
+/// `cvta` and `cvta.to` (PTX ISA 9.7.9.20).
+fn convert(operands: &Operands) -> Decoded {
+    let is_known = |part: &str| part == "to" || matches!(part, "u32" | "u64") || space_of(part).is_some();
+    if let Some(unknown) = operands.modifiers().find(|part| !is_known(part)) {
+        return operands.error(format!("unknown part `.{unknown}`"));
+    }
+    operands.count(2, 2)?;
+    let [ty] = operands.types()[..] else { return operands.error("expected one type") };
+    let Some(space) = operands.modifiers().find_map(space_of) else { return operands.error("expected a state space") };
+    let (target, source) = (operands.destination(0)?, operands.source(1, ty)?);
+    let to = operands.has("to");
+    // The windows lie beyond 32 bits, so an address that is no global one cannot be generic in a 32-bit register.
+    if ty == Type::U32 && space != Space::Global {
+        return operands.error("generic addresses need 64 bits");
+    }
+    Ok(Some((
+        Class::Memory,
+        Box::new(move |context| {
+            let mut values = context.read(source);
+            for lane in context.lanes() {
+                values[lane] = match to {
+                    false => to_generic(space, values[lane]),
+                    true => {
+                        let (found, address) = from_generic(values[lane]);
+                        // An address of another space has no meaning in this one; it stays, and an access will fail.
+                        if found == space { address } else { values[lane] }
+                    }
+                };
+            }
+            if let Some(target) = target {
+                context.write(target, &values);
+            }
+            Ok(Outcome::Next)
+        }),
+    )))
+}
+
+fn is_space(operands: &Operands) -> Decoded {
+    let [part] = operands.modifiers().collect::<Vec<_>>()[..] else { return operands.error("expected a state space") };
+    let Some(space) = space_of(part) else { return operands.error(format!("unknown part `.{part}`")) };
+    operands.count(2, 2)?;
+    let target = operands.predicate_destination(operands.operand(0)?)?;
+    let source = operands.source(1, Type::U64)?;
+    Ok(Some((
+        Class::Memory,
+        Box::new(move |context| {
+            let addresses = context.read(source);
+            let inside = |lane: usize| from_generic(addresses[lane]).0 == space;
+            let bits = (0..LANES).fold(0, |bits, lane| bits | u32::from(inside(lane)) << lane);
+            if let Some(target) = target {
+                context.write_predicate(target, bits);
+            }
+            Ok(Outcome::Next)
+        }),
+    )))
+}

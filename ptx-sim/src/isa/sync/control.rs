@@ -1,0 +1,62 @@
+//! Fences, pauses and traps (PTX ISA 9.7.13.4, 9.7.19).
+//!
+//! Warps of a block run in turn on one core, and accesses to global memory of other blocks are atomic, so fences have
+//! nothing to do. The checker orders accesses by barriers alone, not by fences.
+
+use crate::ast::Type;
+use crate::decode::Operands;
+use crate::exec::Outcome;
+use crate::fault::Fault;
+use crate::isa::Decoded;
+use crate::meter::Class;
+
+pub(crate) fn decode(operands: &Operands) -> Decoded {
+    let (known, class, operand_count): (&[&str], _, _) = match operands.root() {
+        "membar" => (&["cta", "gl", "sys", "proxy", "alias", "async", "async.global", "tensormap"], Class::Barrier, 0),
+        "fence" => (
+            &[
+                "sc",
+                "acq_rel",
+                "acquire",
+                "release",
+                "cta",
+                "cluster",
+                "gpu",
+                "sys",
+                "proxy",
+                "alias",
+                "async",
+                "global",
+                "shared::cta",
+                "shared::cluster",
+                "mbarrier_init",
+                "tensormap::generic",
+                "generic",
+                "sync_restrict::shared::cta",
+                "sync_restrict::shared::cluster",
+            ],
+            Class::Barrier,
+            0,
+        ),
+        "nanosleep" => (&[], Class::Control, 1),
+        "griddepcontrol" => (&["launch_dependents", "wait"], Class::Control, 0),
+        "trap" | "brkpt" => (&[], Class::Control, 0),
+        _ => return Ok(None),
+    };
+    operands.only(known)?;
+    operands.count(operand_count, operand_count)?;
+    if operand_count == 1 {
+        operands.source(0, Type::U32)?;
+    }
+    Ok(Some((
+        class,
+        match operands.root() {
+            // A pause is for others to get on.
+            "nanosleep" => Box::new(|_| Ok(Outcome::Yield)),
+            "trap" => Box::new(|_| Err(Fault::Trap("trap".into()))),
+            "brkpt" => Box::new(|_| Err(Fault::Trap("brkpt".into()))),
+            // One launch runs at a time: what `griddepcontrol.wait` waits for is done.
+            _ => Box::new(|_| Ok(Outcome::Next)),
+        },
+    )))
+}
