@@ -1,5 +1,5 @@
 // Approximations (PTX ISA 9.7.3.8-23, 9.7.4.12-13).
-// nvcc -ptx -arch=compute_80 -o approximate.ptx approximate.cu
+// nvcc -ptx -arch=compute_80 -o ptx/approximate.ptx approximate.cu
 #include "suite.h"
 
 #define BOTH(op) FORM1(op##_approx_f32, #op ".approx.f32", r, r) FORM1(op##_approx_ftz_f32, #op ".approx.ftz.f32", r, r)

@@ -1,5 +1,5 @@
 // atom and red (PTX ISA 9.7.13.5-6): each thread on a cell of its own, and all threads of a block on one.
-// nvcc -ptx -arch=compute_80 -o atomic.ptx atomic.cu
+// nvcc -ptx -arch=compute_80 -o ptx/atomic.ptx atomic.cu
 #include "suite.h"
 
 // Result: the old and the new value of a cell that began as the first operand.

@@ -1,5 +1,5 @@
 // Atomics of compute capability 9.0: bf16, vectors, 128 bits (PTX ISA 9.7.13.5-6).
-// nvcc -ptx -arch=compute_90a -o atomic_90.ptx atomic_90.cu
+// nvcc -ptx -arch=compute_90a -o ptx/atomic_90.ptx atomic_90.cu
 #include "suite.h"
 
 #define ATOM(name, text, W)                                                                    \

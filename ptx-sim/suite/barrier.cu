@@ -1,5 +1,5 @@
 // Barriers of blocks and warps, fences (PTX ISA 9.7.13.1-4).
-// nvcc -ptx -arch=compute_80 -o barrier.ptx barrier.cu
+// nvcc -ptx -arch=compute_80 -o ptx/barrier.ptx barrier.cu
 #include "suite.h"
 
 // The neighbour's word after a barrier.

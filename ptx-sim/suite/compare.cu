@@ -1,5 +1,5 @@
 // Comparison and selection (PTX ISA 9.7.6-7), testp and copysign (9.7.3.1-2), mov (9.7.9.1-2).
-// nvcc -ptx -arch=compute_80 -o compare.ptx compare.cu
+// nvcc -ptx -arch=compute_80 -o ptx/compare.ptx compare.cu
 #include "suite.h"
 
 #define SETP(op, T, W) TEST2(setp_##op##_##T, "setp." #op "." #T, W)

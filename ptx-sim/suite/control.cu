@@ -1,5 +1,5 @@
 // Branches, calls, parameters by value, local memory, and an online softmax (PTX ISA 9.7.12, 7.1).
-// nvcc -ptx -arch=compute_80 -o control.ptx control.cu
+// nvcc -ptx -arch=compute_80 -o ptx/control.ptx control.cu
 #include <cstdio>
 #include "suite.h"
 

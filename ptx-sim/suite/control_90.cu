@@ -1,5 +1,5 @@
 // griddepcontrol (PTX ISA 9.7.12.7): without a dependent launch both forms go on at once.
-// nvcc -ptx -arch=compute_90a -o control_90.ptx control_90.cu
+// nvcc -ptx -arch=compute_90a -o ptx/control_90.ptx control_90.cu
 #include "suite.h"
 
 KERNEL(griddepcontrol) {

@@ -1,5 +1,5 @@
 // Conversions that compute capability 8.0 has (PTX ISA 9.7.9.21-22).
-// nvcc -ptx -arch=compute_80 -o convert.ptx convert.cu
+// nvcc -ptx -arch=compute_80 -o ptx/convert.ptx convert.cu
 #include "suite.h"
 
 // Bytes lie in 32-bit registers: PTX has no smaller ones that arithmetic takes.

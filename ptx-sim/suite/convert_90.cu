@@ -1,5 +1,5 @@
 // Conversions of compute capability 8.9 and 9.0: fp8, bf16, tf32 (PTX ISA 9.7.9.21).
-// nvcc -ptx -arch=compute_90a -o convert_90.ptx convert_90.cu
+// nvcc -ptx -arch=compute_90a -o ptx/convert_90.ptx convert_90.cu
 #include "suite.h"
 
 FORM2(cvt_rn_satfinite_e4m3x2_f32, "cvt.rn.satfinite.e4m3x2.f32", h, r, r)

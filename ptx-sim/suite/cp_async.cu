@@ -1,5 +1,5 @@
 // cp.async and its groups (PTX ISA 9.7.9.25.3).
-// nvcc -ptx -arch=compute_80 -o cp_async.ptx cp_async.cu
+// nvcc -ptx -arch=compute_80 -o ptx/cp_async.ptx cp_async.cu
 #include "suite.h"
 
 // A row's 16 bytes go to shared memory that held ones.

@@ -1,5 +1,5 @@
 // f32 and f64 arithmetic (PTX ISA 9.7.3).
-// nvcc -ptx -arch=compute_80 -o float.ptx float.cu
+// nvcc -ptx -arch=compute_80 -o ptx/float.ptx float.cu
 #include "suite.h"
 
 #define MODES2(op) \

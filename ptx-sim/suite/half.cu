@@ -1,5 +1,5 @@
 // f16 and bf16 arithmetic that compute capability 8.0 has (PTX ISA 9.7.4).
-// nvcc -ptx -arch=compute_80 -o half.ptx half.cu
+// nvcc -ptx -arch=compute_80 -o ptx/half.ptx half.cu
 #include "suite.h"
 
 #define BOTH2(op, text) FORM2(op##_f16, text ".f16", h, h, h) FORM2(op##_f16x2, text ".f16x2", r, r, r)

@@ -1,5 +1,5 @@
 // bf16 arithmetic of compute capability 9.0 (PTX ISA 9.7.4).
-// nvcc -ptx -arch=compute_90a -o half_90.ptx half_90.cu
+// nvcc -ptx -arch=compute_90a -o ptx/half_90.ptx half_90.cu
 #include "suite.h"
 
 #define BOTH2(op, text) FORM2(op##_bf16, text ".bf16", h, h, h) FORM2(op##_bf16x2, text ".bf16x2", r, r, r)

@@ -1,5 +1,5 @@
 // Integer arithmetic, carries and bit fields (PTX ISA 9.7.1-2).
-// nvcc -ptx -arch=compute_80 -o integer.ptx integer.cu
+// nvcc -ptx -arch=compute_80 -o ptx/integer.ptx integer.cu
 #include "suite.h"
 
 #define TYPES2(op, text) \

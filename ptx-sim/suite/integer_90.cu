@@ -1,5 +1,5 @@
 // Packed integer arithmetic of compute capability 9.0 (PTX ISA 9.7.1.1, 9.7.1.11-12).
-// nvcc -ptx -arch=compute_90a -o integer_90.ptx integer_90.cu
+// nvcc -ptx -arch=compute_90a -o ptx/integer_90.ptx integer_90.cu
 #include "suite.h"
 
 FORM2(add_u16x2, "add.u16x2", r, r, r) FORM2(add_s16x2, "add.s16x2", r, r, r) FORM2(min_u16x2, "min.u16x2", r, r, r)

@@ -1,5 +1,5 @@
 // Logic, shifts and byte permutation (PTX ISA 9.7.8, 9.7.9.7).
-// nvcc -ptx -arch=compute_80 -o logic.ptx logic.cu
+// nvcc -ptx -arch=compute_80 -o ptx/logic.ptx logic.cu
 #include "suite.h"
 
 FORM2(and_b16, "and.b16", h, h, h) FORM2(and_b32, "and.b32", r, r, r) FORM2(and_b64, "and.b64", l, l, l)

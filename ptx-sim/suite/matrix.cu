@@ -1,5 +1,5 @@
 // ldmatrix and movmatrix (PTX ISA 9.7.14.5.15-17).
-// nvcc -ptx -arch=compute_80 -o matrix.ptx matrix.cu
+// nvcc -ptx -arch=compute_80 -o ptx/matrix.ptx matrix.cu
 #include "suite.h"
 
 // Every lane stores a row of four words and passes its address.

@@ -1,5 +1,5 @@
 // stmatrix (PTX ISA 9.7.14.5.16).
-// nvcc -ptx -arch=compute_90a -o matrix_90.ptx matrix_90.cu
+// nvcc -ptx -arch=compute_90a -o ptx/matrix_90.ptx matrix_90.cu
 #include "suite.h"
 
 // Each lane reads back the row whose address it passed.

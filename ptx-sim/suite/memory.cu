@@ -1,6 +1,6 @@
 // Loads and stores of every space, addresses, hints (PTX ISA 9.7.9); constant tables, static and dynamic shared memory,
 // local arrays.
-// nvcc -ptx -arch=compute_80 -o memory.ptx memory.cu
+// nvcc -ptx -arch=compute_80 -o ptx/memory.ptx memory.cu
 #include "suite.h"
 
 // Loads the first bytes of the row.

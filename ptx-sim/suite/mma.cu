@@ -1,5 +1,5 @@
 // mma.sync of every shape and type that compute capability 8.0 has (PTX ISA 9.7.14.5.14).
-// nvcc -ptx -arch=compute_80 -o mma.ptx mma.cu
+// nvcc -ptx -arch=compute_80 -o ptx/mma.ptx mma.cu
 #include "suite.h"
 #include "mma.h"
 

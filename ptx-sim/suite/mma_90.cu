@@ -1,5 +1,5 @@
 // mma.sync of 8-bit floats, which compute capability 8.9 has (PTX ISA 9.7.14.5.14).
-// nvcc -ptx -arch=compute_90a -o mma_90.ptx mma_90.cu
+// nvcc -ptx -arch=compute_90a -o ptx/mma_90.ptx mma_90.cu
 #include "suite.h"
 #include "mma.h"
 

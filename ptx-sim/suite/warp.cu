@@ -1,5 +1,5 @@
 // shfl, vote, match, redux, activemask and special registers (PTX ISA 9.7.9.5-6, 9.7.13, 10).
-// nvcc -ptx -arch=compute_80 -o warp.ptx warp.cu
+// nvcc -ptx -arch=compute_80 -o ptx/warp.ptx warp.cu
 #include "suite.h"
 
 // Value, and whether the source lane was in range.

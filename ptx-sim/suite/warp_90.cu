@@ -1,5 +1,5 @@
 // elect (PTX ISA 9.7.13.13).
-// nvcc -ptx -arch=compute_90a -o warp_90.ptx warp_90.cu
+// nvcc -ptx -arch=compute_90a -o ptx/warp_90.ptx warp_90.cu
 #include "suite.h"
 
 // How many lanes are elected, and whether the elected lane is the one that is named. Which lane is not specified.
