@@ -342,6 +342,10 @@ fn unknown_forms_are_refused_with_line_and_instruction() {
         ("add.u32 %y0, %x0, %nothing;", "`%nothing` is not declared"),
         ("bfind.wrap.u32 %y0, %x0;", "unknown part `.wrap`"),
         ("bmsk.b32 %y0, %x0, %x0;", "expected `.clamp` or `.wrap`"),
+        ("vabsdiff4.u32.u32 %y0, %x0, %x0, %x0;", "expected three types"),
+        ("vabsdiff4.u32.u32.f32 %y0, %x0, %x0, %x0;", "expected `.u32` or `.s32`, found `.f32`"),
+        ("vabsdiff4.u32.u32.u32.sat.add %y0, %x0, %x0, %x0;", "expected nothing, `.sat` or `.add`"),
+        ("vabsdiff4.u32.u32.u32 %y0, %x0, %x0;", "expected 4 to 4 operands, got 3"),
     ];
     for (body, why) in cases {
         let (message, line) = Snippet { inputs: &["b32"], outputs: &["b32"], body }.refusal();

@@ -221,6 +221,21 @@ fn every_unknown_instruction_is_named() {
     assert!(errors[2].starts_with("line 10: `mov.u32`"), "{}", errors[2]);
 }
 
+/// Masks and selectors choose bytes: an instruction that ignored them would compute something else.
+#[test]
+fn masks_and_selectors_of_vabsdiff4_are_refused() {
+    for (operands, why) in [
+        ("%r0.b0, %r1, %r2, %r3", "line 6: `vabsdiff4.u32.u32.u32`: `%r0.b0` is no register"),
+        ("%r0, %r1, %r2.b0, %r3", "line 6: `vabsdiff4.u32.u32.u32`: `%r2.b0` is not declared"),
+        ("%r0.b3210, %r1, %r2, %r3", "line 6, column 26: "),
+        ("%r0, %r1.b7654, %r2, %r3", "line 6, column 31: "),
+    ] {
+        let items = format!(".entry k() {{\n.reg .b32 %r<4>;\nvabsdiff4.u32.u32.u32 {operands};\nret;\n}}");
+        let error = refusal(&items);
+        assert!(error.starts_with(why), "{error}");
+    }
+}
+
 #[test]
 fn samples_survive_parameters_of_any_kind() {
     for sample in SAMPLES {

@@ -15,6 +15,7 @@ pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
     arithmetic::half::decode,
     arithmetic::convert::decode,
     arithmetic::approximate::decode,
+    arithmetic::video::decode,
     memory::memory::decode,
     sync::barrier::decode,
     memory::atomic::decode,

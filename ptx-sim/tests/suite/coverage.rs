@@ -22,7 +22,7 @@ const REQUIRED: &str = "mov ld st add sub mul mad fma div rem min max abs neg sh
     or xor not cnot popc clz brev bfind cvt cvta setp selp set slct sad dp4a ex2 lg2 rcp sqrt rsqrt sin cos tanh
     atom red membar fence bar barrier shfl vote match redux activemask ldmatrix stmatrix movmatrix mma cp bra
     brx call ret exit nanosleep trap griddepcontrol elect addc subc madc testp copysign dp2a bmsk szext fns
-    isspacep prefetch";
+    isspacep prefetch vabsdiff4";
 
 /// Beginnings of forms that differ from their root's others by more than a type.
 const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat mul.wide mul.hi mad.wide

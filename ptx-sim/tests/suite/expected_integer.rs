@@ -1,4 +1,4 @@
-//! Integer arithmetic in 128 bits (PTX ISA 9.7.1), cut to the type's width.
+//! Integer arithmetic in 128 bits (PTX ISA 9.7.1 and 9.7.18), cut to the type's width.
 
 use crate::cases::Case;
 use crate::inputs::Element::{self, Bool, I16, I32, I64};
@@ -121,6 +121,26 @@ fn dots(list: &mut Vec<Case>) {
     }
 }
 
+/// Absolute differences of bytes, apart or summed (9.7.18).
+fn byte_differences(list: &mut Vec<Case>) {
+    for (d, a, b) in [("u32", "u32", "u32"), ("u32", "s32", "u32"), ("s32", "u32", "s32"), ("s32", "s32", "s32")] {
+        let (sa, sb) = (a == "s32", b == "s32");
+        let difference =
+            move |row: &[u64], i: u32| (value(row[0] >> (8 * i), 8, sa) - value(row[1] >> (8 * i), 8, sb)).abs();
+        let (least, most) = if d == "s32" { (-128, 127) } else { (0, 255) };
+        let name = format!("vabsdiff4.{d}.{a}.{b}");
+        list.push(Case::new("video", &name, &[I32; 3], move |row| {
+            (0..4).map(|i| cut(difference(row, i), 8) << (8 * i)).sum()
+        }));
+        list.push(Case::new("video", &format!("{name}.sat"), &[I32; 3], move |row| {
+            (0..4).map(|i| cut(difference(row, i).clamp(least, most), 8) << (8 * i)).sum()
+        }));
+        list.push(Case::new("video", &format!("{name}.add"), &[I32; 3], move |row| {
+            cut((0..4).map(|i| difference(row, i)).sum::<i128>() + i128::from(row[2]), 32)
+        }));
+    }
+}
+
 /// Three words, carried through (9.7.2), as a sum or difference of 96 or 192 bits.
 fn carries(list: &mut Vec<Case>) {
     for bits in [32u32, 64] {
@@ -203,6 +223,7 @@ pub fn cases() -> Vec<Case> {
     wide(&mut list);
     product24(&mut list);
     dots(&mut list);
+    byte_differences(&mut list);
     carries(&mut list);
     packed(&mut list);
     // Predicates: and, or, xor, not, mov.

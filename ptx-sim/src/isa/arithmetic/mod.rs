@@ -15,3 +15,4 @@ pub(crate) mod integer;
 pub(crate) mod logic;
 pub(crate) mod numeric;
 pub(crate) mod rounding;
+pub(crate) mod video;
