@@ -252,10 +252,11 @@ impl SharedMemory {
             return false;
         }
         let (warp, other) = (access.warp(), earlier.thread as usize / 32);
-        match warp == other {
+        if warp == other {
             // The lanes of one instruction act together: stores of several lanes to one place are the kernel's wish.
-            true => earlier.epoch == self.epochs[warp] && earlier.line != access.line,
-            false => earlier.clock > self.clocks[warp][other],
+            earlier.epoch == self.epochs[warp] && earlier.line != access.line
+        } else {
+            earlier.clock > self.clocks[warp][other]
         }
     }
 

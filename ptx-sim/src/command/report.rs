@@ -70,10 +70,7 @@ impl Outcome<'_> {
     pub fn json(&self) -> String {
         let outputs = self.outputs.iter().map(|output| {
             let float = !matches!(output.buffer.ty, Type::Signed(_) | Type::Unsigned(_));
-            let number = |value: String| match float && value.ends_with(['N', 'f']) {
-                true => quote(&value),
-                false => value,
-            };
+            let number = |value: String| if float && value.ends_with(['N', 'f']) { quote(&value) } else { value };
             let values = output.values().map(number).collect::<Vec<_>>().join(",");
             format!("{{\"argument\":{},\"values\":[{values}]}}", quote(&output.buffer.name))
         });

@@ -61,10 +61,7 @@ impl Type {
                 let number = number.map_err(|_| wrong())? * if negative { -1 } else { 1 };
                 let bits = 8 * size as u32 - u32::from(matches!(self, Self::Signed(_)));
                 let least = if matches!(self, Self::Signed(_)) { -(1i128 << bits) } else { 0 };
-                match (least..1 << bits).contains(&number) {
-                    true => Ok(number as u64),
-                    false => Err(wrong()),
-                }
+                if (least..1 << bits).contains(&number) { Ok(number as u64) } else { Err(wrong()) }
             }
         }
     }

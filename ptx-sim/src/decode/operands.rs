@@ -55,9 +55,10 @@ impl Operands<'_> {
     /// Returns an error unless there are `min..=max` operands.
     pub fn count(&self, min: usize, max: usize) -> Result<usize> {
         let count = self.instruction.operands.len();
-        match (min..=max).contains(&count) {
-            true => Ok(count),
-            false => self.error(format!("expected {min} to {max} operands, got {count}")),
+        if (min..=max).contains(&count) {
+            Ok(count)
+        } else {
+            self.error(format!("expected {min} to {max} operands, got {count}"))
         }
     }
 

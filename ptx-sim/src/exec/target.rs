@@ -37,12 +37,11 @@ impl Target {
 
     /// Accesses are aligned to their size, vectors to that of the whole vector (PTX ISA section 6.4.1).
     pub fn aligned(self, action: &'static str, size: usize) -> Result<(), Fault> {
-        match self.address.is_multiple_of(size as u64) {
-            true => Ok(()),
-            false => {
-                let (space, address) = (SpaceName(self.space), self.address);
-                Err(Fault::Misaligned { action, space, address, size, alignment: size })
-            }
+        if self.address.is_multiple_of(size as u64) {
+            Ok(())
+        } else {
+            let (space, address) = (SpaceName(self.space), self.address);
+            Err(Fault::Misaligned { action, space, address, size, alignment: size })
         }
     }
 
@@ -178,7 +177,7 @@ impl Target {
             Space::Local => (frame.map_or(&[], |frame| frame.local[self.lane].as_slice()), offset),
             Space::Param if self.address < FRAME_PARAMS as u64 => (context.grid.params, self.address as usize),
             Space::Param => (frame.map_or(&[], |frame| frame.params[self.lane].as_slice()), offset),
-            _ => (&context.grid.constants, self.address as usize),
+            _ => (context.grid.constants, self.address as usize),
         }
     }
 

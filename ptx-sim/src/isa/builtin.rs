@@ -211,9 +211,12 @@ impl Conversion {
                 let significant = precision.max(1);
                 let text = exponential(size, significant - 1);
                 let exponent: i32 = text.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
-                let trim = |text: &str| match text.contains('.') && !self.alternate {
-                    true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
-                    false => text.to_string(),
+                let trim = |text: &str| {
+                    if text.contains('.') && !self.alternate {
+                        text.trim_end_matches('0').trim_end_matches('.').to_string()
+                    } else {
+                        text.to_string()
+                    }
                 };
                 if exponent < -4 || exponent >= significant as i32 {
                     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "+00"));

@@ -131,10 +131,7 @@ fn fields(list: &mut Vec<Case>) {
             // The ISA's pseudo-code (9.7.1.19): position and length are 8 bits.
             let mut case = Case::new("integer", &format!("bfe.{ty}"), &[element, Shift, Shift], move |row| {
                 let (pos, len) = ((row[1] & 255) as u32, (row[2] & 255) as u32);
-                let sign = match signed && len > 0 {
-                    true => bit(row[0], (pos + len - 1).min(bits - 1)),
-                    false => 0,
-                };
+                let sign = if signed && len > 0 { bit(row[0], (pos + len - 1).min(bits - 1)) } else { 0 };
                 build(bits, |i| if i < len && pos + i < bits { bit(row[0], pos + i) } else { sign })
             });
             case.rows.retain(|row| bits == 32 || row[1..].iter().all(is_byte));

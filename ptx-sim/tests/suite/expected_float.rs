@@ -35,9 +35,10 @@ fn directed(mode: &str, plain: f64, exact: f64, operands: &[f64]) -> Option<f64>
 
 /// A zero that sums cancel to is negative when rounding down (IEEE 754, 6.3).
 fn zero_of_sum(mode: &str, exact: f64, a: f64, b: f64) -> f64 {
-    match exact == 0.0 && mode == "rm" && (a != 0.0 || a.is_sign_negative() != b.is_sign_negative()) {
-        true => -0.0,
-        false => exact,
+    if exact == 0.0 && mode == "rm" && (a != 0.0 || a.is_sign_negative() != b.is_sign_negative()) {
+        -0.0
+    } else {
+        exact
     }
 }
 

@@ -56,9 +56,10 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
 /// A function of one f32. Its special values are those of IEEE 754 functions in f64.
 fn function(operands: &Operands, f: impl Fn(f64) -> f64 + Copy + Send + Sync + 'static) -> Decoded {
     operands.only(&["approx", "ftz"])?;
-    match operands.has("ftz") {
-        false => map1(operands, SPECIAL, move |a: f32| (f(a.wide()) as f32).settle([a])),
-        true => map1(operands, SPECIAL, move |a: f32| (f(a.flush().wide()) as f32).flush().settle([a])),
+    if operands.has("ftz") {
+        map1(operands, SPECIAL, move |a: f32| (f(a.flush().wide()) as f32).flush().settle([a]))
+    } else {
+        map1(operands, SPECIAL, move |a: f32| (f(a.wide()) as f32).settle([a]))
     }
 }
 

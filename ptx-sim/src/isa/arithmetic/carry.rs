@@ -81,9 +81,8 @@ fn mad(operands: &Operands) -> Decoded {
     let (target, a, b) = (operands.destination(0)?, operands.source(1, ty)?, operands.source(2, ty)?);
     let c = operands.source(3, ty)?;
     let (reads, writes) = (operands.root() == "madc", operands.has("cc"));
-    let extend = move |value: u64| match signed {
-        true => i128::from((value << (64 - bits)) as i64 >> (64 - bits)),
-        false => i128::from(value),
+    let extend = move |value: u64| {
+        if signed { i128::from((value << (64 - bits)) as i64 >> (64 - bits)) } else { i128::from(value) }
     };
     Ok(Some((
         Class::Integer,

@@ -143,17 +143,14 @@ fn between_integers(operands: &Operands, to: Type, from: Type, flags: Flags) -> 
         (integer(from).unwrap_or((64, false)), integer(to).unwrap_or((64, false)));
     let unused = 64 - from_bits;
     if !flags.sat {
-        return match from_signed {
-            true => {
-                map1(operands, CONVERT, move |a: u64| place(((a << unused).cast_signed() >> unused).cast_unsigned()))
-            }
-            false => map1(operands, CONVERT, move |a: u64| place(a << unused >> unused)),
+        return if from_signed {
+            map1(operands, CONVERT, move |a: u64| place(((a << unused).cast_signed() >> unused).cast_unsigned()))
+        } else {
+            map1(operands, CONVERT, move |a: u64| place(a << unused >> unused))
         };
     }
-    let (least, most) = match to_signed {
-        true => (-1i128 << (to_bits - 1), (1i128 << (to_bits - 1)) - 1),
-        false => (0, (1i128 << to_bits) - 1),
-    };
+    let (least, most) =
+        if to_signed { (-1i128 << (to_bits - 1), (1i128 << (to_bits - 1)) - 1) } else { (0, (1i128 << to_bits) - 1) };
     map1(operands, CONVERT, move |a: u64| {
         let signed = i128::from((a << unused).cast_signed() >> unused);
         let value = if from_signed { signed } else { i128::from(a << unused >> unused) };
@@ -220,10 +217,8 @@ fn from_integer(operands: &Operands, to: Type, bits: u32, signed: bool, flags: F
         let negative = signed && sign_extend(a) < 0;
         let magnitude = if signed { sign_extend(a).unsigned_abs() } else { a << unused >> unused };
         // `.sat` into 0..=1 can be done before rounding: the ends are integers.
-        let (negative, magnitude) = match flags.sat {
-            true => (false, if negative { 0 } else { magnitude.min(1) }),
-            false => (negative, magnitude),
-        };
+        let (negative, magnitude) =
+            if flags.sat { (false, if negative { 0 } else { magnitude.min(1) }) } else { (negative, magnitude) };
         Exact::integer(negative, magnitude).round(format, round)
     })
 }
@@ -390,14 +385,13 @@ fn pack(operands: &Operands) -> Decoded {
         "4" => 4,
         _ => 2,
     };
-    let (least, most) = match name.starts_with('s') {
-        true => (-1i32 << (bits - 1), (1i32 << (bits - 1)) - 1),
-        false => (0, (1i32 << bits) - 1),
-    };
+    let (least, most) =
+        if name.starts_with('s') { (-1i32 << (bits - 1), (1i32 << (bits - 1)) - 1) } else { (0, (1i32 << bits) - 1) };
     let limit = move |a: i32| a.clamp(least, most).cast_unsigned() & ((1 << bits) - 1);
     let join = move |a: i32, b: i32| limit(a) << bits | limit(b);
-    match c {
-        false => map(operands, CONVERT, move |[a, b]: [i32; 2]| join(a, b).cast_signed()),
-        true => map3(operands, CONVERT, move |a: i32, b: i32, c: u32| c << (2 * bits) | join(a, b)),
+    if c {
+        map3(operands, CONVERT, move |a: i32, b: i32, c: u32| c << (2 * bits) | join(a, b))
+    } else {
+        map(operands, CONVERT, move |[a, b]: [i32; 2]| join(a, b).cast_signed())
     }
 }

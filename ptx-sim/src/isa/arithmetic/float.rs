@@ -98,9 +98,10 @@ fn rounded<T: Real, const N: usize>(
 ) -> Decoded {
     let quotient = matches!(operands.root(), "div" | "rcp");
     let may_omit_rounding = matches!(operands.root(), "add" | "sub" | "mul");
-    operands.only(match quotient || operands.root() == "sqrt" {
-        true => &["rn", "rz", "rm", "rp", "ftz"],
-        false => &["rn", "rz", "rm", "rp", "ftz", "sat"],
+    operands.only(if quotient || operands.root() == "sqrt" {
+        &["rn", "rz", "rm", "rp", "ftz"]
+    } else {
+        &["rn", "rz", "rm", "rp", "ftz", "sat"]
     })?;
     let round = rounding(operands, may_omit_rounding)?;
     if round == Round::Nearest {

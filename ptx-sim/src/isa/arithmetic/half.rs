@@ -37,9 +37,10 @@ fn lift<T: Element, const N: usize>(
     packed: bool,
     f: impl Fn([T; N]) -> T + Copy + Send + Sync + 'static,
 ) -> Decoded {
-    match packed {
-        false => map(operands, class, f),
-        true => map(operands, class, move |values: [Pair<T>; N]| Pair::each(values, f)),
+    if packed {
+        map(operands, class, move |values: [Pair<T>; N]| Pair::each(values, f))
+    } else {
+        map(operands, class, f)
     }
 }
 
@@ -50,9 +51,10 @@ fn flushed<T: Float, const N: usize>(
     packed: bool,
     f: impl Fn([T; N]) -> T + Copy + Send + Sync + 'static,
 ) -> Decoded {
-    match operands.has("ftz") {
-        false => lift(operands, class, packed, f),
-        true => lift(operands, class, packed, move |v: [T; N]| T::of(f(v.map(T::flush)).bits()).flush()),
+    if operands.has("ftz") {
+        lift(operands, class, packed, move |v: [T; N]| T::of(f(v.map(T::flush)).bits()).flush())
+    } else {
+        lift(operands, class, packed, f)
     }
 }
 
@@ -139,8 +141,9 @@ fn approximation<T: Float>(operands: &Operands, packed: bool) -> Decoded {
     if !operands.has("approx") || ex2 && bf16 && !operands.has("ftz") {
         return operands.error(if ex2 && bf16 { "expected `.approx.ftz`" } else { "expected `.approx`" });
     }
-    match ex2 {
-        true => flushed(operands, Class::Special, packed, |[a]: [T; 1]| T::narrow(exp2(a.wide()))),
-        false => flushed(operands, Class::Special, packed, |[a]: [T; 1]| T::narrow(tanh(a.wide()))),
+    if ex2 {
+        flushed(operands, Class::Special, packed, |[a]: [T; 1]| T::narrow(exp2(a.wide())))
+    } else {
+        flushed(operands, Class::Special, packed, |[a]: [T; 1]| T::narrow(tanh(a.wide())))
     }
 }

@@ -64,9 +64,12 @@ impl Address {
 
     /// Every lane's address as written.
     pub fn lanes(&self, context: &Context) -> Lanes {
-        let sum = |base: u64| match self.narrow {
-            true => u64::from((base as u32).wrapping_add(self.offset as u32)),
-            false => base.wrapping_add_signed(self.offset),
+        let sum = |base: u64| {
+            if self.narrow {
+                u64::from((base as u32).wrapping_add(self.offset as u32))
+            } else {
+                base.wrapping_add_signed(self.offset)
+            }
         };
         context.read(self.base).map(sum)
     }

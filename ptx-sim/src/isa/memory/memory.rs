@@ -223,13 +223,12 @@ fn convert(operands: &Operands) -> Decoded {
         Box::new(move |context| {
             let mut values = context.read(source);
             for lane in context.lanes() {
-                values[lane] = match to {
-                    false => to_generic(space, values[lane]),
-                    true => {
-                        let (found, address) = from_generic(values[lane]);
-                        // An address of another space has no meaning in this one; it stays, and an access will fail.
-                        if found == space { address } else { values[lane] }
-                    }
+                values[lane] = if to {
+                    let (found, address) = from_generic(values[lane]);
+                    // An address of another space has no meaning in this one; it stays, and an access will fail.
+                    if found == space { address } else { values[lane] }
+                } else {
+                    to_generic(space, values[lane])
                 };
             }
             if let Some(target) = target {

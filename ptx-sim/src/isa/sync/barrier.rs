@@ -166,9 +166,10 @@ impl Form {
     fn warps(&self, context: &mut Context, source: Source) -> Result<usize, Fault> {
         let count = uniform(context, source, "thread counts")? as usize;
         let all = context.grid.threads().next_multiple_of(LANES);
-        match count > 0 && count.is_multiple_of(LANES) && count <= all {
-            true => Ok(count / LANES),
-            false => Err(Fault::Trap(format!("a barrier of {count} threads in a block of {all}"))),
+        if count > 0 && count.is_multiple_of(LANES) && count <= all {
+            Ok(count / LANES)
+        } else {
+            Err(Fault::Trap(format!("a barrier of {count} threads in a block of {all}")))
         }
     }
 
