@@ -10,15 +10,12 @@
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
 //! - `candle` (feature) has the operations over candle's tensors.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
-//! - `capi` (feature) is the C library, whose header is `include/latent_attention.h`.
 //! - `validate` (feature) runs every operation on a device against the reference.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod cache;
 #[cfg(feature = "candle")]
 pub mod candle;
-#[cfg(feature = "capi")]
-pub mod capi;
 #[cfg(feature = "convert")]
 pub mod convert;
 pub mod device;

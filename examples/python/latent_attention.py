@@ -1,4 +1,4 @@
-"""The C library (include/latent_attention.h) through ctypes. Needs Python 3.10 or newer, and nothing else.
+"""The C library (bindings/c/include/latent_attention.h) through ctypes. Needs Python 3.10 or newer, and nothing else.
 
 Structures have the header's names without `La`, fields the header's names; the header says what they mean, and
 tests/python/mirror.py that they are the same.

@@ -1,4 +1,4 @@
-"""That examples/python/latent_attention.py declares what include/latent_attention.h does."""
+"""That examples/python/latent_attention.py declares what bindings/c/include/latent_attention.h does."""
 
 import ctypes
 import re
@@ -11,7 +11,7 @@ import latent_attention as la  # noqa: E402
 
 SCALARS = {"size_t": ctypes.c_size_t, "uint64_t": ctypes.c_uint64, "uint32_t": ctypes.c_uint32, "float": ctypes.c_float}
 
-header = re.sub(r"//.*", "", (ROOT / "include/latent_attention.h").read_text())
+header = re.sub(r"//.*", "", (ROOT / "bindings/c/include/latent_attention.h").read_text())
 
 
 def ctype(name, length=None):

@@ -10,6 +10,12 @@ use crate::header::HEADER;
 use crate::process::{self, output, run};
 use crate::setup;
 
+/// The crate that the library is made of, as rustc and its files call it.
+const CRATE: &str = "latent_attention_c";
+
+/// What the library is called instead, as by the compiler's option `-llatent_attention`.
+const LIBRARY: &str = "latent_attention";
+
 /// The shared library's name to the programs that are linked to it. Without one, a program that was linked to the
 /// library by its path would look for it in that path when it starts. It has no version: there is one file of one name
 /// to copy, and programs learn from la_abi_version() whether it is theirs.
@@ -21,8 +27,8 @@ const NEEDED: [&str; 5] = ["libc.so", "libm.so", "libgcc_s.so", "libdl.so", "ld-
 /// Builds the shared and the static library into target/capi, beside the header. Returns the folder.
 pub fn build() -> Result<PathBuf> {
     setup::cuda()?;
-    let mut command = process::cargo(["rustc", "--quiet", "--package", "latent-attention", "--lib", "--release"]);
-    command.args(["--features", "capi", "--crate-type", "cdylib", "--crate-type", "staticlib"]);
+    let mut command = process::cargo(["rustc", "--quiet", "--package", "latent-attention-c", "--lib", "--release"]);
+    command.args(["--crate-type", "cdylib", "--crate-type", "staticlib"]);
     command.args(["--message-format", "json", "--", "-C", "strip=debuginfo"]).env("LATENT_ATTENTION_STRICT", "1");
     if cfg!(target_os = "linux") {
         command.arg("-C").arg(format!("link-arg=-Wl,-soname,{SONAME}"));
@@ -30,20 +36,31 @@ pub fn build() -> Result<PathBuf> {
         command.args(["-C", "link-arg=-Wl,-install_name,@rpath/liblatent_attention.dylib"]);
     }
     let messages = process::messages(&mut command)?;
-    let is_ours = |message: &&serde_json::Value| {
-        message["reason"] == "compiler-artifact" && message["target"]["name"] == "latent_attention"
-    };
+    let is_ours =
+        |message: &&serde_json::Value| message["reason"] == "compiler-artifact" && message["target"]["name"] == CRATE;
     let artifact = messages.iter().rfind(is_ours).context("cargo named no library")?;
     let files = artifact["filenames"].as_array().map(Vec::as_slice).unwrap_or_default();
     let folder = setup::target()?.join("capi");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let built = files.iter().filter_map(|file| file.as_str().map(PathBuf::from));
     for from in built.chain([HEADER.path()]) {
-        let to = folder.join(from.file_name().unwrap_or_default());
+        let to = folder.join(installed_name(&from));
         fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
         println!("{} ({:.1} MB)", to.display(), fs::metadata(&to)?.len() as f64 / 1e6);
     }
     Ok(folder)
+}
+
+/// What a file that cargo has built is called in target/capi: as the library is, and not as the crate, whose name has to
+/// differ from the core's.
+fn installed_name(built: &Path) -> String {
+    let name = built.file_name().unwrap_or_default().to_string_lossy();
+    if cfg!(windows) {
+        // There the import library says which file the linker made, under which programs look for it.
+        name.into_owned()
+    } else {
+        name.replacen(CRATE, LIBRARY, 1)
+    }
 }
 
 /// Compiles the header and the example in C, and runs the example with either library; runs the one in Python.
@@ -76,7 +93,7 @@ pub fn check() -> Result<()> {
 
 /// Compiles the example in C with these arguments of the linker, and runs it on the simulator. Returns the program.
 fn example(folder: &Path, name: &str, link: &[&str]) -> Result<PathBuf> {
-    let source = crate::root().join("examples/c/decode.c").canonicalize()?;
+    let source = crate::root().join("bindings/c/examples/decode.c").canonicalize()?;
     let program = folder.join(name);
     let mut compiler = compiler(false, "c99")?;
     run(compiler.current_dir(folder).arg("-I.").arg(source).args(link).arg("-o").arg(&program))?;

@@ -1,11 +1,12 @@
-//! `include/latent_attention.h` from `src/capi`.
+//! `bindings/c/include/latent_attention.h` from `bindings/c/src`.
 
 use anyhow::{Context, Result};
 use cbindgen::{DocumentationStyle, EnumConfig, Language, RenameRule, Style};
 
 use crate::generated::Generated;
 
-pub const HEADER: Generated = Generated { path: "include/latent_attention.h", source: "src/capi", make: generate };
+pub const HEADER: Generated =
+    Generated { path: "bindings/c/include/latent_attention.h", source: "bindings/c/src", make: generate };
 
 fn generate() -> Result<String> {
     let config = cbindgen::Config {
@@ -23,10 +24,10 @@ fn generate() -> Result<String> {
         enumeration: EnumConfig { rename_variants: RenameRule::QualifiedScreamingSnakeCase, ..Default::default() },
         ..Default::default()
     };
-    // In the order of reading. (What `mod.rs` declares would come in the order of names.)
+    // In the order of reading. (What `lib.rs` declares would come in the order of names.)
     let files =
         ["version", "status", "device", "data", "rope_append", "absorb", "decode", "combine", "up_project", "gather"];
-    let sources = files.iter().map(|name| crate::root().join(format!("src/capi/{name}.rs")));
+    let sources = files.iter().map(|name| crate::root().join(format!("bindings/c/src/{name}.rs")));
     let builder = sources.fold(cbindgen::Builder::new().with_config(config), cbindgen::Builder::with_src);
     let mut header = Vec::new();
     builder.generate().context("cbindgen failed")?.write(&mut header);

@@ -61,7 +61,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Make src/sys.rs of csrc/params.h anew, and include/latent_attention.h of src/capi
+    /// Make src/sys.rs of csrc/params.h anew, and bindings/c/include/latent_attention.h of bindings/c/src
     Bindings,
     /// Build the C library into target/capi: shared, static, and the header
     Capi,

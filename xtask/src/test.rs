@@ -13,7 +13,7 @@ use crate::stand_ins;
 use crate::{capi, resources, setup, tools};
 
 /// Feature sets that must build on their own; the tests build all of them together.
-const FEATURE_SETS: [&str; 8] = ["", "simulator", "convert", "load", "gguf", "candle", "capi", "validate"];
+const FEATURE_SETS: [&str; 7] = ["", "simulator", "convert", "load", "gguf", "candle", "validate"];
 
 pub fn everything() -> Result<()> {
     setup::everything()?;

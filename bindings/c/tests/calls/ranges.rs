@@ -1,8 +1,9 @@
 //! How ranges are chosen, as a C program says it.
 
 use half::bf16;
+use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache, RangeSetting};
-use latent_attention::capi::*;
+use latent_attention_c::*;
 
 use super::{created, dense, device, download, format, geometry, message, upload};
 
@@ -15,7 +16,8 @@ fn tokens_are_stored_with_the_ranges_of_their_format() {
     let (latent, key) = (numbers(128), numbers(2 * 8));
     let stored =
         [(LA_RANGE_MIN_MAX, RangeSetting::MinMax), (LA_RANGE_MSE, RangeSetting::Mse)].map(|(range, setting)| {
-            let layout = CacheLayout::new(&geometry.into(), CacheFormat::INT4.with_range(setting), 16).unwrap();
+            let sizes = Geometry::mha2mla(4, 2, 16, 8, 64).unwrap();
+            let layout = CacheLayout::new(&sizes, CacheFormat::INT4.with_range(setting), 16).unwrap();
             let mut want = PagedCache::new(layout, 1).unwrap();
             let cache = upload(device, want.bytes());
             let args = LaRopeAppendArgs {

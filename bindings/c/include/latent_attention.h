@@ -1,6 +1,6 @@
 // Multi-head Latent Attention from a 4-bit paged cache: the operations of the Rust crate latent-attention, for C.
 //
-// Made of src/capi by `cargo xtask bindings`; do not edit. docs/c.md begins with a first program.
+// Made of bindings/c/src by `cargo xtask bindings`; do not edit. docs/c.md begins with a first program.
 //
 // - Memory belongs to the caller. Addresses are the device's: of cudaMalloc, of a PyTorch tensor's data_ptr(), of an
 //   LaBuffer. An operation is made once for a device and a configuration, which loads its kernels; running it checks

@@ -2,14 +2,15 @@
 
 use std::ffi::{CString, c_char, c_void};
 
-use super::data::{LA_DTYPE_U8, LaArray};
-use super::status::{Failure, LaStatus, Outcome, create, destroy, give, read, report};
-use crate::device::{Buffer, Device, Stream};
-use crate::error::Error;
+use latent_attention::device::{Buffer, Device, Stream};
+use latent_attention::error::Error;
+
+use crate::data::{LA_DTYPE_U8, LaArray};
+use crate::status::{Failure, LaStatus, Outcome, create, destroy, give, read, report};
 
 /// A GPU, or the simulator. What is made for a device keeps it alive, so it may be destroyed at any time.
 pub struct LaDevice {
-    pub(super) device: Device,
+    pub(crate) device: Device,
     name: CString,
 }
 
@@ -22,7 +23,7 @@ impl LaDevice {
 }
 
 /// A queue of work: what is launched on a stream runs in order.
-pub struct LaStream(pub(super) Stream);
+pub struct LaStream(pub(crate) Stream);
 
 /// Device memory of its own.
 pub struct LaBuffer(Buffer<u8>);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::error::Error;
+use latent_attention::error::Error;
 
 /// How a call ended. Other values may be added; whatever is not LA_STATUS_OK is a failure.
 #[repr(C)]
@@ -46,7 +46,7 @@ pub enum LaStatus {
 }
 
 /// Why a call failed.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     Null(&'static str),
     Refused(Error),
 }
@@ -57,7 +57,7 @@ impl From<Error> for Failure {
     }
 }
 
-pub(super) type Outcome<T> = std::result::Result<T, Failure>;
+pub(crate) type Outcome<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     fn status(&self) -> LaStatus {
@@ -78,6 +78,8 @@ impl Failure {
             Error::Kernel { .. } => LaStatus::Kernel,
             // Of files and factorisations, which no function here touches.
             Error::Numeric { .. } | Error::Io { .. } | Error::File { .. } | Error::Tensor { .. } => LaStatus::Internal,
+            // The crate may come to have more errors, each of which needs a status.
+            _ => LaStatus::Internal,
         }
     }
 
@@ -102,7 +104,7 @@ pub extern "C" fn la_last_error() -> *const c_char {
 }
 
 /// Runs what a function does, and keeps the message of its failure.
-pub(super) fn report(work: impl FnOnce() -> Outcome<()>) -> LaStatus {
+pub(crate) fn report(work: impl FnOnce() -> Outcome<()>) -> LaStatus {
     // What a panic may leave half done is only ever destroyed.
     let (status, message) = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return LaStatus::Ok,
@@ -131,7 +133,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 ///
 /// # Safety
 /// It is null, or points to a `T` that nothing writes meanwhile.
-pub(super) unsafe fn read<'a, T>(what: &'static str, pointer: *const T) -> Outcome<&'a T> {
+pub(crate) unsafe fn read<'a, T>(what: &'static str, pointer: *const T) -> Outcome<&'a T> {
     // SAFETY: promised by the caller.
     unsafe { pointer.as_ref() }.ok_or(Failure::Null(what))
 }
@@ -140,19 +142,19 @@ pub(super) unsafe fn read<'a, T>(what: &'static str, pointer: *const T) -> Outco
 ///
 /// # Safety
 /// The pointer is null, or points to a text that ends with a zero and that nothing writes meanwhile.
-pub(super) unsafe fn text<'a>(what: &'static str, pointer: *const c_char) -> Outcome<&'a CStr> {
-    match pointer.is_null() {
-        true => Err(Failure::Null(what)),
-        // SAFETY: promised by the caller.
-        false => Ok(unsafe { CStr::from_ptr(pointer) }),
+pub(crate) unsafe fn text<'a>(what: &'static str, pointer: *const c_char) -> Outcome<&'a CStr> {
+    if pointer.is_null() {
+        return Err(Failure::Null(what));
     }
+    // SAFETY: promised by the caller.
+    Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
 /// Writes what `make` makes to where the caller wants it; if it fails, nothing.
 ///
 /// # Safety
 /// `out` is null, or a `T` can be written there.
-pub(super) unsafe fn give<T>(out: *mut T, make: impl FnOnce() -> Outcome<T>) -> LaStatus {
+pub(crate) unsafe fn give<T>(out: *mut T, make: impl FnOnce() -> Outcome<T>) -> LaStatus {
     report(|| {
         if out.is_null() {
             return Err(Failure::Null("out"));
@@ -168,7 +170,7 @@ pub(super) unsafe fn give<T>(out: *mut T, make: impl FnOnce() -> Outcome<T>) -> 
 ///
 /// # Safety
 /// As [`give`].
-pub(super) unsafe fn create<T>(out: *mut *mut T, make: impl FnOnce() -> Outcome<T>) -> LaStatus {
+pub(crate) unsafe fn create<T>(out: *mut *mut T, make: impl FnOnce() -> Outcome<T>) -> LaStatus {
     // SAFETY: promised by the caller.
     unsafe { give(out, || Ok(Box::into_raw(Box::new(make()?)))) }
 }
@@ -177,7 +179,7 @@ pub(super) unsafe fn create<T>(out: *mut *mut T, make: impl FnOnce() -> Outcome<
 ///
 /// # Safety
 /// The handle is one that [`create`] gave, and not ended yet.
-pub(super) unsafe fn destroy<T>(handle: *mut T) {
+pub(crate) unsafe fn destroy<T>(handle: *mut T) {
     if !handle.is_null() {
         // SAFETY: promised by the caller.
         let owned = unsafe { Box::from_raw(handle) };

@@ -1,10 +1,11 @@
 //! `decode`: plans and runs.
 
-use super::data::{LaArray, LaBatch, LaCacheFormat, LaGeometry, LaTensor};
-use super::device::{LaDevice, LaStream};
-use super::status::{LaStatus, Outcome, create, destroy, give, read, report};
-use crate::device::Device;
-use crate::ops::{Batch, CacheView, Decode, DecodeArgs, DecodeConfig, Pages, Plan, SplitPolicy};
+use latent_attention::device::Device;
+use latent_attention::ops::{Batch, CacheView, Decode, DecodeArgs, DecodeConfig, Pages, Plan, SplitPolicy};
+
+use crate::data::{LaArray, LaBatch, LaCacheFormat, LaGeometry, LaTensor};
+use crate::device::{LaDevice, LaStream};
+use crate::status::{LaStatus, Outcome, create, destroy, give, read, report};
 
 /// Attention of a batch's query tokens over the cached latents themselves.
 pub struct LaDecode(Decode);
@@ -64,7 +65,7 @@ pub unsafe extern "C" fn la_decode_create(
             };
             let LaDecodeConfig { geometry, scale, max_query_tokens, max_tokens, .. } = *config;
             let layout = config.format.layout(&geometry)?;
-            let config = DecodeConfig::new(geometry.into(), layout, scale, max_query_tokens, max_tokens);
+            let config = DecodeConfig::new(geometry.read()?, layout, scale, max_query_tokens, max_tokens);
             Ok(LaDecode(Decode::new(device, config.with_policy(policy))?))
         })
     }
@@ -144,7 +145,7 @@ pub unsafe extern "C" fn la_decode_destroy(operation: *mut LaDecode) {
 impl LaBatch {
     /// # Safety
     /// The numbers are as the struct says, in memory of the device.
-    pub(super) unsafe fn read(&self, device: &Device) -> Outcome<Batch<'static>> {
+    pub(crate) unsafe fn read(&self, device: &Device) -> Outcome<Batch<'static>> {
         // SAFETY: promised by the caller.
         unsafe {
             let table = self.page_table.view(device, "page table")?;

@@ -1,9 +1,10 @@
 //! `combine`.
 
-use super::data::LaArray;
-use super::device::{LaDevice, LaStream};
-use super::status::{LaStatus, create, destroy, read, report};
-use crate::ops::{Combine, CombineArgs, CombineConfig};
+use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
+
+use crate::data::LaArray;
+use crate::device::{LaDevice, LaStream};
+use crate::status::{LaStatus, create, destroy, read, report};
 
 /// Merges attention over disjoint sets of tokens: a shared prefix, other ranks.
 pub struct LaCombine(Combine);

@@ -1,10 +1,11 @@
 //! `gather`.
 
-use super::data::{LaArray, LaBatch, LaCacheFormat, LaGeometry, LaTensor};
-use super::device::{LaDevice, LaStream};
-use super::status::{LaStatus, create, destroy, read, report};
-use crate::cache::CacheLayout;
-use crate::ops::{CacheView, Gather, GatherArgs, GatherConfig};
+use latent_attention::cache::CacheLayout;
+use latent_attention::ops::{CacheView, Gather, GatherArgs, GatherConfig};
+
+use crate::data::{LaArray, LaBatch, LaCacheFormat, LaGeometry, LaTensor};
+use crate::device::{LaDevice, LaStream};
+use crate::status::{LaStatus, create, destroy, read, report};
 
 /// Gathers cached tokens, dequantised, latents and rotated keys side by side: for an engine's own prefill over what is
 /// cached already.

@@ -1,10 +1,11 @@
 //! `up_project`.
 
-use super::data::{LaArray, LaBatch, LaCacheFormat, LaGeometry, LaTensor};
-use super::device::{LaDevice, LaStream};
-use super::status::{LaStatus, create, destroy, read, report};
-use crate::cache::CacheLayout;
-use crate::ops::{CacheView, UpProject, UpProjectArgs, UpProjectConfig};
+use latent_attention::cache::CacheLayout;
+use latent_attention::ops::{CacheView, UpProject, UpProjectArgs, UpProjectConfig};
+
+use crate::data::{LaArray, LaBatch, LaCacheFormat, LaGeometry, LaTensor};
+use crate::device::{LaDevice, LaStream};
+use crate::status::{LaStatus, create, destroy, read, report};
 
 /// Makes keys and values of all tokens of a batch, for prefill.
 pub struct LaUpProject {
@@ -55,7 +56,7 @@ pub unsafe extern "C" fn la_up_project_create(
         create(out, || {
             let config = read("config", config)?;
             let layout = config.format.layout(&config.geometry)?;
-            let config = UpProjectConfig::new(config.geometry.into(), layout);
+            let config = UpProjectConfig::new(config.geometry.read()?, layout);
             Ok(LaUpProject { operation: UpProject::new(&read("device", device)?.device, config)?, layout })
         })
     }

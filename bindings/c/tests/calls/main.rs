@@ -1,5 +1,5 @@
 //! The C library's functions as a C program calls them: what they refuse, and how they say so.
-//! (`cargo xtask test` compiles and runs `examples/c/decode.c`, which shows what they do; here are the operations
+//! (`cargo xtask test` compiles and runs `examples/decode.c`, which shows what they do; here are the operations
 //! that it has no use for.)
 
 mod engines;
@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString};
 use std::ptr::{null, null_mut};
 
 use half::bf16;
-use latent_attention::capi::*;
+use latent_attention_c::*;
 
 /// The message of the last failure.
 fn message() -> String {

@@ -1,9 +1,10 @@
 //! `absorb_query` and `expand_output`.
 
-use super::data::{LaArray, LaGeometry, LaTensor};
-use super::device::{LaDevice, LaStream};
-use super::status::{LaStatus, create, destroy, read, report};
-use crate::ops::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
+use latent_attention::ops::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
+
+use crate::data::{LaArray, LaGeometry, LaTensor};
+use crate::device::{LaDevice, LaStream};
+use crate::status::{LaStatus, Outcome, create, destroy, read, report};
 
 /// Moves the key up-projection from every cached token to the query: `q_latent[t, h] = up_key[g]^T q_nope[t, h]`.
 pub struct LaAbsorbQuery(AbsorbQuery);
@@ -23,12 +24,9 @@ pub struct LaAbsorbConfig {
 }
 
 impl LaAbsorbConfig {
-    fn read(&self) -> AbsorbConfig {
-        let config = AbsorbConfig::new(self.geometry.into());
-        match self.batch_invariant {
-            0 => config,
-            _ => config.batch_invariant(),
-        }
+    fn read(&self) -> Outcome<AbsorbConfig> {
+        let config = AbsorbConfig::new(self.geometry.read()?);
+        Ok(if self.batch_invariant == 0 { config } else { config.batch_invariant() })
     }
 }
 
@@ -68,7 +66,7 @@ pub unsafe extern "C" fn la_absorb_query_create(
     // SAFETY: as the header says.
     unsafe {
         create(out, || {
-            let config = read("config", config)?.read();
+            let config = read("config", config)?.read()?;
             Ok(LaAbsorbQuery(AbsorbQuery::new(&read("device", device)?.device, config)?))
         })
     }
@@ -113,7 +111,7 @@ pub unsafe extern "C" fn la_expand_output_create(
     // SAFETY: as the header says.
     unsafe {
         create(out, || {
-            let config = read("config", config)?.read();
+            let config = read("config", config)?.read()?;
             Ok(LaExpandOutput(ExpandOutput::new(&read("device", device)?.device, config)?))
         })
     }

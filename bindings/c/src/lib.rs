@@ -1,7 +1,8 @@
-//! The C library: `include/latent_attention.h`, which `cargo xtask bindings` makes of this module.
+//! The C library: `include/latent_attention.h`, which `cargo xtask bindings` makes of this crate.
 //!
-//! Every function checks its arguments through the safe tier of [`ops`](crate::ops) and [`device`](crate::device), so a
-//! refusal in C has the words of one in Rust. Nothing unwinds into the caller: a panic is [`LaStatus::Internal`].
+//! Every function checks its arguments through the safe tier of [`ops`](latent_attention::ops) and
+//! [`device`](latent_attention::device), so a refusal in C has the words of one in Rust. Nothing unwinds into the caller:
+//! a panic is [`LaStatus::Internal`].
 //!
 //! What unsafe functions ask of their caller is said once, at the head of the header (`xtask/src/header.txt`): pointers
 //! are null or point to what their type says, handles are those that this library made and has not destroyed, and

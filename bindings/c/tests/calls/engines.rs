@@ -2,7 +2,7 @@
 //! that are rotated already, results that do not depend on the batch.
 
 use half::bf16;
-use latent_attention::capi::*;
+use latent_attention_c::*;
 
 use super::{bytes, created, dense, device, download, format, geometry, memory, message, upload};
 

@@ -2,10 +2,11 @@
 
 use half::bf16;
 
-use super::data::*;
-use super::status::{Failure, Outcome};
-use crate::device::{Device, Element, Shape, Tensor, TensorMut, View, ViewMut};
-use crate::error::Error;
+use latent_attention::device::{Device, Element, Shape, Tensor, TensorMut, View, ViewMut};
+use latent_attention::error::Error;
+
+use crate::data::*;
+use crate::status::{Failure, Outcome};
 
 /// What a `dtype` says, with the name that [`Element::NAME`] has for it.
 const DTYPES: [(u32, &str); 7] = [
@@ -22,7 +23,7 @@ const DTYPES: [(u32, &str); 7] = [
 impl LaArray {
     /// # Safety
     /// The memory belongs to the device, and holds so many elements for as long as kernels that are told of it run.
-    pub(super) unsafe fn view<T: Element>(self, device: &Device, what: &'static str) -> Outcome<View<'static, T>> {
+    pub(crate) unsafe fn view<T: Element>(self, device: &Device, what: &'static str) -> Outcome<View<'static, T>> {
         self.check::<T>(what)?;
         // SAFETY: promised by the caller.
         Ok(unsafe { View::borrow(device, self.address, self.elements, &[(); 0]) })
@@ -30,7 +31,7 @@ impl LaArray {
 
     /// # Safety
     /// As [`LaArray::view`]; moreover nothing else uses the memory meanwhile.
-    pub(super) unsafe fn view_mut<T: Element>(
+    pub(crate) unsafe fn view_mut<T: Element>(
         self,
         device: &Device,
         what: &'static str,
@@ -44,7 +45,7 @@ impl LaArray {
     ///
     /// # Safety
     /// As [`LaArray::view`].
-    pub(super) unsafe fn optional<T: Element>(
+    pub(crate) unsafe fn optional<T: Element>(
         self,
         device: &Device,
         what: &'static str,
@@ -55,7 +56,7 @@ impl LaArray {
 
     /// Whether an optional array is not left out. Of no tokens, an array may have neither address nor elements, but it
     /// still has a type.
-    pub(super) fn is_given(self) -> bool {
+    pub(crate) fn is_given(self) -> bool {
         self.address != 0 || self.elements != 0 || self.dtype != 0
     }
 
@@ -90,7 +91,7 @@ impl LaArray {
 impl LaTensor {
     /// # Safety
     /// As [`LaArray::view`].
-    pub(super) unsafe fn read(&self, device: &Device, what: &'static str) -> Outcome<Tensor<'static, bf16>> {
+    pub(crate) unsafe fn read(&self, device: &Device, what: &'static str) -> Outcome<Tensor<'static, bf16>> {
         // SAFETY: promised by the caller.
         let memory = unsafe { self.memory.view(device, what) }?;
         Ok(Tensor::new(memory, self.shape())?)
@@ -98,7 +99,7 @@ impl LaTensor {
 
     /// # Safety
     /// As [`LaArray::view_mut`].
-    pub(super) unsafe fn write(&self, device: &Device, what: &'static str) -> Outcome<TensorMut<'static, bf16>> {
+    pub(crate) unsafe fn write(&self, device: &Device, what: &'static str) -> Outcome<TensorMut<'static, bf16>> {
         // SAFETY: promised by the caller.
         let memory = unsafe { self.memory.view_mut(device, what) }?;
         Ok(TensorMut::new(memory, self.shape())?)

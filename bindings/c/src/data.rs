@@ -2,10 +2,11 @@
 
 use std::ffi::c_char;
 
-use super::status::{LaStatus, Outcome, give, read, text};
-use crate::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RangeSetting, RopeFormat};
-use crate::error::Error;
-use crate::geometry::Geometry;
+use latent_attention::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RangeSetting, RopeFormat};
+use latent_attention::error::Error;
+use latent_attention::geometry::Geometry;
+
+use crate::status::{LaStatus, Outcome, give, read, text};
 
 /// Bytes.
 pub const LA_DTYPE_U8: u32 = 1;
@@ -184,20 +185,29 @@ pub unsafe extern "C" fn la_cache_layout(
 
 impl From<Geometry> for LaGeometry {
     fn from(geometry: Geometry) -> Self {
-        let Geometry { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim } = geometry;
+        let Geometry { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim, .. } = geometry;
         Self { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim }
     }
 }
 
-impl From<LaGeometry> for Geometry {
-    fn from(geometry: LaGeometry) -> Self {
-        let LaGeometry { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim } = geometry;
-        Self { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim }
+impl LaGeometry {
+    /// The sizes as the crate has them, unchecked: layouts and operations check those that they are made of.
+    pub(crate) fn read(&self) -> Outcome<Geometry> {
+        // Only the crate's constructors make a geometry, as it may come to have more sizes. Each of these is replaced.
+        let mut geometry = Geometry::deepseek(1, 1, 0, 1, 1)?;
+        geometry.query_heads = self.query_heads;
+        geometry.kv_heads = self.kv_heads;
+        geometry.latent_rank = self.latent_rank;
+        geometry.rope_heads = self.rope_heads;
+        geometry.rope_dim = self.rope_dim;
+        geometry.nope_dim = self.nope_dim;
+        geometry.value_dim = self.value_dim;
+        Ok(geometry)
     }
 }
 
 impl LaCacheFormat {
-    pub(super) fn layout(&self, geometry: &LaGeometry) -> Outcome<CacheLayout> {
+    pub(crate) fn layout(&self, geometry: &LaGeometry) -> Outcome<CacheLayout> {
         let unknown = |what: &str, row, group| Error::Config {
             what: format!("cache format: {what} rows of kind {row} in groups of {group}"),
             why: "must be LA_ROW_BF16 with 0, LA_ROW_INT4 with 32, 64, 128 or 512, or, of rotated keys only, \
@@ -226,7 +236,7 @@ impl LaCacheFormat {
             }
         };
         let format = CacheFormat::new(latent, rope).with_range(range);
-        Ok(CacheLayout::new(&(*geometry).into(), format, self.page_size)?)
+        Ok(CacheLayout::new(&geometry.read()?, format, self.page_size)?)
     }
 }
 

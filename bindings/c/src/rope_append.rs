@@ -1,13 +1,14 @@
 //! `rope_append`.
 
-use super::data::{LaArray, LaCacheFormat, LaGeometry, LaTensor};
-use super::device::{LaDevice, LaStream};
-use super::status::{LaStatus, Outcome, create, destroy, read, report};
-use crate::cache::CacheLayout;
-use crate::device::Device;
-use crate::error::Error;
-use crate::ops::{CacheViewMut, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation};
-use crate::rope::Pairing;
+use latent_attention::cache::CacheLayout;
+use latent_attention::device::Device;
+use latent_attention::error::Error;
+use latent_attention::ops::{CacheViewMut, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation};
+use latent_attention::rope::Pairing;
+
+use crate::data::{LaArray, LaCacheFormat, LaGeometry, LaTensor};
+use crate::device::{LaDevice, LaStream};
+use crate::status::{LaStatus, Outcome, create, destroy, read, report};
 
 /// Pair j of a rope head is its dimensions (j, j + R/2): Hugging Face's Llama and Qwen, MHA2MLA.
 pub const LA_PAIRING_HALF: u32 = 0;
@@ -94,7 +95,7 @@ pub unsafe extern "C" fn la_rope_append_create(
                     return Err(Error::Config { what: format!("pairing {unknown}"), why }.into());
                 }
             };
-            let config = RopeAppendConfig::new(config.geometry.into(), layout, pairing);
+            let config = RopeAppendConfig::new(config.geometry.read()?, layout, pairing);
             Ok(LaRopeAppend { operation: RopeAppend::new(device, config)?, layout })
         })
     }

@@ -1,7 +1,7 @@
 /* One decode step of a small latent-attention layer from a paged cache, checked against plain loops.
  *
  * cargo xtask capi
- * cc -std=c99 -I target/capi examples/c/decode.c -L target/capi -llatent_attention -lm -o target/capi/decode
+ * cc -std=c99 -I target/capi bindings/c/examples/decode.c -L target/capi -llatent_attention -lm -o target/capi/decode
  * LD_LIBRARY_PATH=target/capi target/capi/decode        # on the simulator; `decode 0` runs on the first GPU
  */
 #include <latent_attention.h>
