@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "examples/python"))
+sys.path.insert(0, str(ROOT / "bindings/python"))
 import latent_attention as la  # noqa: E402
 from report import Report  # noqa: E402
 
@@ -35,7 +35,7 @@ def arguments():
     parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="MODEL", help=f"default: {' '.join(SHAPES)}")
     parser.add_argument("--batch", type=int, default=16, help="sequences, one query token each (default: 16)")
     parser.add_argument("--cached", type=int, default=16384, help="tokens in each sequence's cache (default: 16384)")
-    parser.add_argument("--library", help="the C library (default: target/capi)")
+    parser.add_argument("--library", help="the C library (default: what latent_attention finds)")
     parser.add_argument("--vllm", metavar="DIR", help="a folder with files of vLLM's wheel (default: installed vllm)")
     parser.add_argument("--json", metavar="FILE", help="write everything to this file, too")
     parser.add_argument("--simulate", action="store_true", help="our rows only, on the simulator: errors, no times")

@@ -63,7 +63,8 @@ fn installed_name(built: &Path) -> String {
     }
 }
 
-/// Compiles the header and the example in C, and runs the example with either library; runs the one in Python.
+/// Compiles the header and the example in C, and runs the example with either library; checks the package for
+/// Python.
 pub fn check() -> Result<()> {
     let folder = build()?;
     for (language, standard) in [("c", "c99"), ("c++", "c++11")] {
@@ -84,11 +85,18 @@ pub fn check() -> Result<()> {
         let foreign: Vec<_> = dynamic(&library, "NEEDED")?.into_iter().filter(is_foreign).collect();
         ensure!(foreign.is_empty(), "{} needs {foreign:?}", library.display());
     }
-    let scripts = ["tests/python/mirror.py", "tests/python/arguments.py", "tests/python/peers.py"];
-    for script in scripts.into_iter().chain(["examples/python/decode.py"]) {
-        run(setup::python_with_numpy()?.arg(crate::root().join(script)))?;
+    python()
+}
+
+/// Runs the tests of the package for Python and its example as it lies here, and the test that installs it.
+fn python() -> Result<()> {
+    let package = crate::root().join("bindings/python").canonicalize()?;
+    let numpy = setup::numpy()?;
+    for script in ["tests/mirror.py", "tests/arguments.py", "tests/peers.py", "examples/decode.py"] {
+        let folders = numpy.iter().chain([&package]).cloned();
+        run(setup::python_with(folders)?.arg(package.join(script)))?;
     }
-    Ok(())
+    run(setup::python_with([setup::flit_core()?])?.arg(package.join("tests/install.py")))
 }
 
 /// Compiles the example in C with these arguments of the linker, and runs it on the simulator. Returns the program.

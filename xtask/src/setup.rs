@@ -109,12 +109,21 @@ pub fn libclang() -> Result<Option<PathBuf>> {
     }
 }
 
-/// A Python that has numpy: installed like the compiler, or, on systems that have none to download, its own.
-pub fn python_with_numpy() -> Result<Command> {
+/// The folder of numpy, installed like the compiler; `None` on systems that have none to download, where Python has to
+/// have its own.
+pub fn numpy() -> Result<Option<PathBuf>> {
+    if HAS_WHEELS { Ok(Some(install("numpy", "numpy (17 MB to download)")?.0)) } else { Ok(None) }
+}
+
+/// The folder of flit_core, installed like the compiler, on any system: pip makes packages with it.
+pub fn flit_core() -> Result<PathBuf> {
+    Ok(install("flit", "flit_core (45 kB to download)")?.0)
+}
+
+/// A Python that looks for modules in these folders first.
+pub fn python_with(folders: impl IntoIterator<Item = PathBuf>) -> Result<Command> {
     let mut command = Command::new(python()?);
-    if HAS_WHEELS {
-        command.env("PYTHONPATH", install("numpy", "numpy (17 MB to download)")?.0);
-    }
+    command.env("PYTHONPATH", std::env::join_paths(folders)?);
     Ok(command)
 }
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benches/peers/peers.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "benches/peers/peers.py"
 ROWS = [
     "ours, int4",
     "ours, bf16",

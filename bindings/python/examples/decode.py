@@ -1,6 +1,6 @@
 """One decode step of a small latent-attention layer from an int4 cache, checked with numpy.
 
-python3 examples/python/decode.py [GPU]     # on the simulator unless a GPU's number is given
+python3 bindings/python/examples/decode.py [GPU]     # on the simulator unless a GPU's number is given
 """
 
 import sys

@@ -1,13 +1,14 @@
-"""That examples/python/latent_attention.py declares what bindings/c/include/latent_attention.h does."""
+"""That the package declares what bindings/c/include/latent_attention.h does."""
 
 import ctypes
 import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "examples/python"))
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "bindings/python"))
 import latent_attention as la  # noqa: E402
+from latent_attention import loading  # noqa: E402
 
 SCALARS = {"size_t": ctypes.c_size_t, "uint64_t": ctypes.c_uint64, "uint32_t": ctypes.c_uint32, "float": ctypes.c_float}
 
@@ -36,7 +37,7 @@ functions = {
     name: [argument.strip() for argument in arguments.split(",")]
     for name, arguments in re.findall(r"LaStatus (la_\w+)\((.*?)\);", header, re.DOTALL)
 }
-assert functions.keys() == la._STATUS_FUNCTIONS.keys(), functions.keys() ^ la._STATUS_FUNCTIONS.keys()
+assert functions.keys() == loading.STATUS_FUNCTIONS.keys(), functions.keys() ^ loading.STATUS_FUNCTIONS.keys()
 
 
 def argument_type(declared):
@@ -53,8 +54,8 @@ def argument_type(declared):
 
 for name, arguments in functions.items():
     expected = [argument_type(argument) for argument in arguments]
-    assert expected == la._STATUS_FUNCTIONS[name], f"{name}: {expected}"
+    assert expected == loading.STATUS_FUNCTIONS[name], f"{name}: {expected}"
 
 handles = re.findall(r"void la_(\w+)_destroy", header)
-assert sorted(handles) == sorted(la._HANDLES), handles
-print(f"the module has the header's {len(structs)} structs and {len(functions) + len(handles)} functions")
+assert sorted(handles) == sorted(loading.HANDLES), handles
+print(f"the package has the header's {len(structs)} structs and {len(functions) + len(handles)} functions")

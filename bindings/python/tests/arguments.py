@@ -1,15 +1,15 @@
-"""That examples/python/latent_attention.py refuses by name what is not the memory that an argument is."""
+"""That the package refuses by name what is not the memory that an argument is."""
 
 import sys
 from array import array
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples/python"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import latent_attention as la  # noqa: E402
 
 
 class TorchTensor:
-    """What the module asks of a tensor of PyTorch's."""
+    """What the package asks of a tensor of PyTorch's."""
 
     class Device(str):
         type = property(lambda self: self.partition(":")[0])
@@ -131,4 +131,4 @@ refused(lambda: device.allocate(-1, la.DTYPE_F32), "CONFIG", "-1 elements of f32
 # A scale that is no number.
 for scale in (float("nan"), float("inf")):
     refused(lambda: la.Decode(device, la.DecodeConfig(g, form, scale, 0, 2, 8)), "CONFIG", "scale ", "must be finite")
-print("the module refuses by name what is not the memory that an argument is")
+print("the package refuses by name what is not the memory that an argument is")
