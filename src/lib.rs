@@ -8,14 +8,11 @@
 //! - [`device`] is where kernels run: a GPU, or the simulator.
 //! - [`ops`] checks an operation's arguments and launches its kernel.
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
-//! - `candle` (feature) has the operations over candle's tensors.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
 //! - `validate` (feature) runs every operation on a device against the reference.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod cache;
-#[cfg(feature = "candle")]
-pub mod candle;
 #[cfg(feature = "convert")]
 pub mod convert;
 pub mod device;
@@ -45,11 +42,6 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/using.md")]
 struct Using;
-
-/// So is the program in the guide for candle.
-#[cfg(all(doctest, feature = "candle"))]
-#[doc = include_str!("../docs/candle.md")]
-struct CandleGuide;
 
 pub use error::{Error, Result};
 pub use geometry::Geometry;

@@ -105,15 +105,20 @@ impl Step {
         let operation = Decode::new(device, self.config()).unwrap();
         let cache = DeviceCache::upload(device, &self.cache).unwrap();
         let mut workspace = device.allocate::<u8>(operation.workspace_bytes()).unwrap();
-        let mut plan = operation.plan(&stream, batch, tokens, workspace.view_mut()).unwrap();
-        assert_eq!(plan.query_tokens(), tokens);
         let (q_latent, latent_shape) = self.spread(&self.q_latent, g.latent_rank, self.gaps[0]);
         let (q_rope, rope_shape) = self.spread(&self.q_rope, g.rope_dim, self.gaps[1]);
         let (q_latent, q_rope) = (device.upload(&q_latent).unwrap(), device.upload(&q_rope).unwrap());
         let mut o_latent = device.allocate::<bf16>(tokens * g.query_heads * g.latent_rank).unwrap();
         let mut lse = device.allocate::<f32>(tokens * g.query_heads).unwrap();
-        // Twice: a plan serves many layers.
-        for _ in 0..2 {
+        // Twice: a plan serves many layers, also where it is borrowed anew.
+        for is_planned in [false, true] {
+            let mut plan = if is_planned {
+                // SAFETY: the first turn planned this batch in this workspace.
+                unsafe { operation.planned(batch, tokens, workspace.view_mut()) }.unwrap()
+            } else {
+                operation.plan(&stream, batch, tokens, workspace.view_mut()).unwrap()
+            };
+            assert_eq!(plan.query_tokens(), tokens);
             let args = DecodeArgs {
                 q_latent: Tensor::new(q_latent.view(), latent_shape).unwrap(),
                 q_rope: Tensor::new(q_rope.view(), rope_shape).unwrap(),
@@ -444,6 +449,10 @@ fn wrong_arguments_are_named() {
     assert_eq!(message, format!("workspace: expected at least {bytes} bytes, got {}", bytes - 1));
     let odd = workspace.view_mut().slice(1..).unwrap();
     assert!(operation.plan(&stream, &batch, 1, odd).unwrap_err().to_string().starts_with("workspace"));
+    let short = workspace.view_mut().slice(..bytes - 1).unwrap();
+    // SAFETY: refused, so that no plan comes of it.
+    let message = unsafe { operation.planned(&batch, 1, short) }.unwrap_err().to_string();
+    assert_eq!(message, format!("workspace: expected at least {bytes} bytes, got {}", bytes - 1));
 
     let mut plan = operation.plan(&stream, &batch, 1, workspace.view_mut()).unwrap();
     let cache = DeviceCache::upload(&device, &step.cache).unwrap();

@@ -48,8 +48,12 @@ impl DecodeConfig {
         Self { geometry, layout, scale, policy: SplitPolicy::Balanced, max_query_tokens, max_tokens }
     }
 
-    /// The geometry, if everything in the configuration fits together on any device.
-    pub(crate) fn check(&self) -> Result<Geometry> {
+    /// Checks that the parts fit together, on any device. Returns the geometry.
+    ///
+    /// # Errors
+    /// As [`Geometry::validate`]; [`Error::Shape`] if the layout is another geometry's; [`Error::Config`] if the scale is
+    /// not finite.
+    pub fn check(&self) -> Result<Geometry> {
         let geometry = self.geometry.validate()?;
         self.layout.check(&geometry)?;
         check_finite("scale", self.scale.into())?;
@@ -193,12 +197,7 @@ impl Decode {
         let device = self.kernel.device();
         check_query_tokens(query_tokens, self.config.max_query_tokens)?;
         device.check_same("workspace", workspace.view().device())?;
-        check::alignment("workspace", &workspace.view(), ALIGNMENT as u64)?;
-        if workspace.view().len() < self.workspace_bytes() {
-            let (needed, got) = (self.workspace_bytes(), workspace.view().len());
-            return Err(Error::WorkspaceTooSmall { needed, got });
-        }
-        let plan = Plan { config: self.config, query_tokens, workspace, batch: batch.clone() };
+        let plan = self.borrow_plan(batch, query_tokens, workspace)?;
         let map = self.workspace(query_tokens);
         let items = self.schedule.config().max_items(query_tokens) * ITEM_WORDS;
         let start = plan.workspace.view().address();
@@ -214,6 +213,37 @@ impl Decode {
         };
         self.schedule.run(stream, ScheduleArgs { batch, query_tokens, items, item_count, split_starts })?;
         Ok(plan)
+    }
+
+    /// The plan that [`plan`](Self::plan) left in a workspace, borrowed anew: for owners of a batch and a workspace, who
+    /// cannot keep a plan, which borrows both, beside them. Launches nothing.
+    ///
+    /// # Errors
+    /// [`Error::WorkspaceTooSmall`], [`Error::Alignment`] or [`Error::Config`] names the argument that does not fit.
+    ///
+    /// # Safety
+    /// This operation, or another of the same configuration and device, must have made a plan in this workspace, for as
+    /// many `query_tokens` of a batch of the same numbers and page table, and nothing but [`run`](Self::run) may have
+    /// written to the workspace since.
+    pub unsafe fn planned<'a>(
+        &self,
+        batch: &Batch<'a>,
+        query_tokens: usize,
+        workspace: ViewMut<'a, u8>,
+    ) -> Result<Plan<'a>> {
+        check_query_tokens(query_tokens, self.config.max_query_tokens)?;
+        self.kernel.device().check_same("plan", workspace.view().device())?;
+        self.borrow_plan(batch, query_tokens, workspace)
+    }
+
+    /// A plan in a workspace of this device, if it fits there.
+    fn borrow_plan<'a>(&self, batch: &Batch<'a>, query_tokens: usize, workspace: ViewMut<'a, u8>) -> Result<Plan<'a>> {
+        check::alignment("workspace", &workspace.view(), ALIGNMENT as u64)?;
+        if workspace.view().len() < self.workspace_bytes() {
+            let (needed, got) = (self.workspace_bytes(), workspace.view().len());
+            return Err(Error::WorkspaceTooSmall { needed, got });
+        }
+        Ok(Plan { config: self.config, query_tokens, workspace, batch: batch.clone() })
     }
 
     /// Attends, by a plan that this operation or one of the same configuration made.

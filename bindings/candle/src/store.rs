@@ -1,13 +1,17 @@
 //! Writing into a cache that is a candle tensor.
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor};
+use latent_attention::cache::CacheLayout;
 
-use super::{Backend, Mla, host, refused};
+use crate::backend::Backend;
+use crate::error::refused;
+use crate::host;
 
 /// Tokens on their way into the cache, all checked. In place is candle's word for it: the tensor, and every other that
 /// shares its storage, holds them afterwards.
-pub(super) struct Store<'a> {
-    pub mla: &'a Mla,
+pub(crate) struct Store<'a> {
+    pub backend: &'a Backend,
+    pub layout: &'a CacheLayout,
     pub c_kv: &'a Tensor,
     pub k_pe: &'a Tensor,
     pub slot_mapping: &'a Tensor,
@@ -20,21 +24,22 @@ impl InplaceOp1 for Store<'_> {
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
         let (CpuStorage::U8(bytes), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-            return Err(refused("cache", "is not a contiguous tensor of u8"));
+            return Err(refused("cache", "is not a contiguous tensor of u8").into());
         };
         let cache = &mut bytes[start..end];
-        match &self.mla.backend {
-            Backend::Reference => host::append(&self.mla.config.layout, cache, self.c_kv, self.k_pe, self.slot_mapping),
-            Backend::Kernels(kernels) => kernels.append_on_host(cache, self.c_kv, self.k_pe, self.slot_mapping),
+        match self.backend {
+            Backend::Reference => host::rope_append(self.layout, cache, self.c_kv, self.k_pe, self.slot_mapping)?,
+            Backend::Kernels(kernels) => kernels.rope_append_on_host(cache, self.c_kv, self.k_pe, self.slot_mapping)?,
         }
+        Ok(())
     }
 
-    #[cfg(feature = "candle-cuda")]
+    #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, storage: &mut candle_core::CudaStorage, layout: &Layout) -> Result<()> {
-        let (Backend::Kernels(kernels), Some((start, end))) = (&self.mla.backend, layout.contiguous_offsets()) else {
-            return Err(refused("cache", "is not a contiguous tensor of a GPU's"));
+        let (Backend::Kernels(kernels), Some((start, end))) = (self.backend, layout.contiguous_offsets()) else {
+            return Err(refused("cache", "is not a contiguous tensor of a GPU's").into());
         };
         let cache = kernels.memory().borrow_mut(storage, start, end - start)?;
-        kernels.append(cache, self.c_kv, self.k_pe, self.slot_mapping)
+        Ok(kernels.rope_append(cache, self.c_kv, self.k_pe, self.slot_mapping)?)
     }
 }

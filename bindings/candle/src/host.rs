@@ -2,18 +2,16 @@
 
 use std::collections::HashSet;
 
-use candle_core::{DType, Device, Result, Storage, Tensor};
+use candle_core::{DType, Device, Storage, Tensor};
+use latent_attention::cache::{CacheLayout, PageTable, PagedCache, Sequences};
+use latent_attention::ops::DecodeConfig;
+use latent_attention::{Error, Geometry, reference};
 
-use super::plan::{Chunks, HostBatch};
-use super::refused;
-use crate::cache::{CacheLayout, PageTable, PagedCache, Sequences};
-use crate::error::Error;
-use crate::geometry::Geometry;
-use crate::ops::DecodeConfig;
-use crate::reference;
+use crate::batch::{Chunks, HostBatch};
+use crate::error::{Result, refused};
 
-/// Writes the tokens into their slots, if all of them are slots.
-pub(super) fn append(
+/// Writes tokens whose keys are rotated already into their slots, if all of them are slots.
+pub(crate) fn rope_append(
     layout: &CacheLayout,
     cache: &mut [u8],
     c_kv: &Tensor,
@@ -43,22 +41,21 @@ fn check_slots(slots: &[i64], count: usize) -> Result<()> {
             return Err(Error::Index { what: format!("slot_mapping [{i}]"), got: slot, bound }.into());
         }
         if !seen.insert(slot) {
-            let why = "two tokens of one step cannot share a slot".into();
-            return Err(Error::Config { what: format!("slot {slot}"), why }.into());
+            return Err(refused(format!("slot {slot}"), "two tokens of one step cannot share a slot"));
         }
     }
     Ok(())
 }
 
 /// [`reference::absorb_query`] in the query's type.
-pub(super) fn absorb_query(g: &Geometry, q_nope: &Tensor, up_key: &Tensor) -> Result<Tensor> {
+pub(crate) fn absorb_query(g: &Geometry, q_nope: &Tensor, up_key: &Tensor) -> Result<Tensor> {
     let tokens = q_nope.dim(0)?;
     let q_latent = reference::absorb_query(g, &f32s(up_key)?, &f64s(q_nope)?, tokens)?;
     tensor(q_latent, &[tokens, g.query_heads, g.latent_rank], q_nope.dtype())
 }
 
 /// [`reference::decode`], the output in the query's type.
-pub(super) fn attend(
+pub(crate) fn attend(
     config: &DecodeConfig,
     q_latent: &Tensor,
     q_pe: &Tensor,
@@ -81,7 +78,7 @@ pub(super) fn attend(
 }
 
 /// [`reference::expand_output`] in the latents' type.
-pub(super) fn expand_output(
+pub(crate) fn expand_output(
     g: &Geometry,
     o_latent: &Tensor,
     up_value: &Tensor,
@@ -94,7 +91,7 @@ pub(super) fn expand_output(
 }
 
 /// Latents and rotated keys of tokens, side by side.
-pub(super) fn gather(layout: &CacheLayout, cache: &Tensor, batch: &HostBatch, chunks: &Chunks) -> Result<Tensor> {
+pub(crate) fn gather(layout: &CacheLayout, cache: &Tensor, batch: &HostBatch, chunks: &Chunks) -> Result<Tensor> {
     let pages = UsedPages::copy(layout, cache, batch)?;
     let gathered = reference::gather(&pages.sequences(batch), Some(&chunks.ranges()), &pages.cache)?;
     tensor(gathered, &[chunks.tokens(), layout.latent_rank() + layout.rope_width()], DType::F32)
@@ -134,14 +131,14 @@ fn row(values: &[f32], index: usize, len: usize) -> &[f32] {
 }
 
 fn f64s(tensor: &Tensor) -> Result<Vec<f64>> {
-    tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
+    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
 fn f32s(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
 /// The numbers as a tensor, each rounded once.
 fn tensor(values: Vec<f64>, dims: &[usize], dtype: DType) -> Result<Tensor> {
-    Tensor::from_vec(values, dims, &Device::Cpu)?.to_dtype(dtype)
+    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?.to_dtype(dtype)?)
 }

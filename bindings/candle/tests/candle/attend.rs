@@ -3,8 +3,8 @@
 use candle_core::{D, DType, Device, Tensor};
 use latent_attention::Geometry;
 use latent_attention::cache::CacheFormat;
-use latent_attention::candle::{Mla, MlaPlan};
 use latent_attention::ops::SplitPolicy;
+use latent_attention_candle::{Mla, MlaPlan};
 use rand::rngs::ChaCha8Rng;
 
 use super::common::{Batch, assert_close, rng};

@@ -2,11 +2,11 @@
 //! simulator, which is what CUDA tensors take.
 
 mod attend;
-#[path = "../common/backtrace.rs"]
+#[path = "../../../../tests/common/backtrace.rs"]
 mod backtrace;
-#[path = "../common/mod.rs"]
+#[path = "../../../../tests/common/mod.rs"]
 mod common;
-#[cfg(feature = "candle-cuda")]
+#[cfg(feature = "cuda")]
 mod cuda;
 mod refusals;
 mod store;
@@ -15,8 +15,8 @@ use candle_core::{DType, Device, Tensor};
 use common::{Batch, random};
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, Group, RopeFormat};
-use latent_attention::candle::Mla;
 use latent_attention::ops::DecodeConfig;
+use latent_attention_candle::Mla;
 use rand::rngs::ChaCha8Rng;
 
 /// Shared and per-head rotated keys, a latent that does not divide among the heads, no rotation, nothing but rotation.

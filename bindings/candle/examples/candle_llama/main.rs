@@ -1,9 +1,9 @@
 //! Swaps the attention layers of a candle Llama for latent attention, and compares the logits.
 //!
-//! `cargo run --example candle_llama --features candle,convert,gguf -- MODEL.gguf`
+//! `cargo run -p latent-attention-candle --example candle_llama -- MODEL.gguf`
 //!
 //! Without a model it makes one of random weights, which shows that it runs, not what is lost.
-//! `latent.rs` is the part to copy: one attention layer around `latent_attention::candle::Mla`.
+//! `latent.rs` is the part to copy: one attention layer around `latent_attention_candle::Mla`.
 
 mod attention;
 mod latent;
@@ -15,14 +15,14 @@ use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{D, DType, Device, Result, Tensor};
 use latent_attention::cache::{CacheFormat, CacheLayout};
-use latent_attention::candle::Mla;
 use latent_attention::convert::{Calibration, ConvertOptions, convert};
 use latent_attention::load::{self, Attention};
 use latent_attention::ops::DecodeConfig;
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::LatentAttention;
+use latent_attention_candle::{Error, Mla};
 
 use crate::attention::FullKv;
 use crate::latent::LatentKv;
@@ -59,7 +59,7 @@ const PREFILL: usize = 64;
 const PAGE_SIZE: usize = 16;
 const PAGES: usize = TEXT.len().div_ceil(PAGE_SIZE) + 1;
 
-fn main() -> Result<()> {
+fn main() -> latent_attention_candle::Result<()> {
     let weights = match std::env::args_os().nth(1) {
         Some(path) => read(Path::new(&path))?,
         None => random::weights(),
@@ -73,7 +73,8 @@ fn main() -> Result<()> {
     let mut seen = weights.attention.iter().map(Calibration::new).collect::<latent_attention::Result<Vec<_>>>()?;
     let mut layers = full_kv(&weights, &tables)?;
     llama.forward(&calibration, |layer, x| {
-        seen[layer].observe(&weights.attention[layer], &x.flatten_all()?.to_vec1::<f32>()?)?;
+        let inputs = x.flatten_all()?.to_vec1::<f32>()?;
+        seen[layer].observe(&weights.attention[layer], &inputs).map_err(Error::from)?;
         layers[layer].forward(x, 0)
     })?;
 
@@ -106,16 +107,19 @@ fn main() -> Result<()> {
 }
 
 /// A model from disk.
-fn read(path: &Path) -> Result<Weights> {
+fn read(path: &Path) -> latent_attention::Result<Weights> {
     let checkpoint = load::open(path)?;
     let config = checkpoint.config();
     let attention = |layer| match checkpoint.attention(layer)? {
         Attention::Dense(dense) => Ok(dense),
-        Attention::Latent(_) => bail!("{}: its attention is latent already", path.display()),
+        Attention::Latent(_) => {
+            let why = "its attention is latent already".into();
+            Err(latent_attention::Error::File { path: path.into(), why })
+        }
     };
     Ok(Weights {
         embedding: checkpoint.embedding()?,
-        attention: (0..config.layers).map(attention).collect::<Result<_>>()?,
+        attention: (0..config.layers).map(attention).collect::<latent_attention::Result<_>>()?,
         blocks: (0..config.layers).map(|layer| checkpoint.block(layer)).collect::<latent_attention::Result<_>>()?,
         final_norm: checkpoint.final_norm()?,
         head: checkpoint.lm_head()?,
@@ -128,9 +132,11 @@ fn full_kv(weights: &Weights, tables: &RopeTables) -> Result<Vec<FullKv>> {
 }
 
 /// Made once for all layers: they have the same shape.
-fn operations(layer: &LatentAttention, format: CacheFormat) -> Result<Mla> {
+fn operations(layer: &LatentAttention, format: CacheFormat) -> latent_attention_candle::Result<Mla> {
     let layout = CacheLayout::new(&layer.geometry, format, PAGE_SIZE)?;
-    Mla::new(&Device::Cpu, DecodeConfig::new(layer.geometry, layout, layer.scale as f32, PREFILL, PAGES * PAGE_SIZE))
+    let tokens = PAGES * PAGE_SIZE;
+    let config = DecodeConfig::new(layer.geometry, layout, layer.scale as f32, PREFILL, tokens);
+    Ok(Mla::new(&Device::Cpu, config)?)
 }
 
 /// Logits of the model with some of its layers swapped.
@@ -146,9 +152,12 @@ fn swap(
     let mut full = full_kv(weights, tables)?;
     let latent = |layer| LatentKv::new(mla, layer, tables, PAGES);
     let mut latent = converted[swapped.clone()].iter().map(latent).collect::<Result<Vec<_>>>()?;
-    logits(llama, text, |layer, x, start| match swapped.contains(&layer) {
-        true => latent[layer - swapped.start].forward(x, start),
-        false => full[layer].forward(x, start),
+    logits(llama, text, |layer, x, start| {
+        if swapped.contains(&layer) {
+            latent[layer - swapped.start].forward(x, start)
+        } else {
+            full[layer].forward(x, start)
+        }
     })
 }
 

@@ -1,7 +1,7 @@
-//! CUDA tensors, on the first GPU: `cargo test --features candle-cuda --test candle -- --ignored`.
+//! CUDA tensors, on the first GPU: `cargo test -p latent-attention-candle --features cuda --test candle -- --ignored`.
 
 use candle_core::{DType, Device, Result, Tensor};
-use latent_attention::candle::Mla;
+use latent_attention_candle::Mla;
 
 use super::common::{Batch, assert_close, rng};
 use super::{FORMATS, bytes, config, f64s, geometries, numbers, slots, tables};

@@ -2,7 +2,7 @@
 //!
 //! An engine's MLA layer is four calls between its own matrix products: store the new tokens, absorb the query, attend,
 //! expand. [`Mla`] has them, made once for all layers of the same shape. It runs CPU tensors through the f64
-//! [`reference`](mod@crate::reference), and CUDA tensors (feature `candle-cuda`) through the kernels, on candle's own
+//! [`reference`](mod@latent_attention::reference), and CUDA tensors (feature `cuda`) through the kernels, on candle's own
 //! stream. [`Mla::simulated`] runs CPU tensors through the kernels too, on the simulator: what tests of the CUDA path
 //! need where there is no GPU.
 //!
@@ -10,8 +10,8 @@
 //! use candle_core::{DType, Device, Tensor};
 //! use latent_attention::Geometry;
 //! use latent_attention::cache::{CacheFormat, CacheLayout};
-//! use latent_attention::candle::Mla;
 //! use latent_attention::ops::DecodeConfig;
+//! use latent_attention_candle::Mla;
 //!
 //! let geometry = Geometry::deepseek(4, 32, 8, 16, 16)?; // 4 heads, latent of 32, shared rotated key of 8
 //! let layout = CacheLayout::new(&geometry, CacheFormat::INT4, 16)?; // pages of 16 tokens
@@ -31,7 +31,7 @@
 //! let (o_latent, _lse) = mla.mla_decode(&q_latent, &random(&[2, 4, 8])?, &cache, &block_tables, &context_lens)?;
 //! let out = mla.expand_output(&o_latent, &up_value, None)?;
 //! assert_eq!((out.dims(), out.dtype()), (&[2, 4, 16][..], DType::F32));
-//! # Ok::<(), candle_core::Error>(())
+//! # Ok::<(), latent_attention_candle::Error>(())
 //! ```
 //!
 //! | | CPU tensors | CUDA tensors, and the simulator |
@@ -44,27 +44,38 @@
 //!
 //! No gradients flow through any of it.
 
+mod backend;
+mod batch;
 mod check;
-#[cfg(feature = "candle-cuda")]
+#[cfg(feature = "cuda")]
 mod cuda;
+mod error;
 mod host;
 mod kernels;
 mod memory;
 mod plan;
 mod store;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Tensor};
+use latent_attention::ops::DecodeConfig;
 
-use self::kernels::Kernels;
-use self::plan::HostBatch;
-pub use self::plan::MlaPlan;
-use self::store::Store;
-use crate::error::Error;
-use crate::ops::DecodeConfig;
+use crate::backend::Backend;
+use crate::batch::HostBatch;
+use crate::error::refused;
+pub use crate::error::{Error, Result};
+use crate::kernels::Kernels;
+use crate::memory::Memory;
+pub use crate::plan::MlaPlan;
+use crate::store::Store;
+
+/// The program in the guide is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/candle.md")]
+struct Guide;
 
 /// Latent attention over candle's tensors, for all layers of one shape on one device.
 ///
-/// Shapes: T query tokens, B sequences; the other letters are those of [`Geometry`](crate::Geometry). Slices of wider
+/// Shapes: T query tokens, B sequences; the other letters are those of [`Geometry`](latent_attention::Geometry). Slices of wider
 /// tensors will do where the last dimension is dense; only the cache must be contiguous. Every error names the tensor.
 #[derive(Debug)]
 pub struct Mla {
@@ -73,41 +84,34 @@ pub struct Mla {
     backend: Backend,
 }
 
-/// What computes.
-#[derive(Debug)]
-enum Backend {
-    Reference,
-    Kernels(Box<Kernels>),
-}
-
 impl Mla {
     /// Operations on candle's device. On a GPU, loads the kernels: make it once.
     ///
     /// # Errors
-    /// If sizes do not fit together; on a device that is neither the CPU nor, with feature `candle-cuda`, a GPU; what
+    /// If sizes do not fit together; on a device that is neither the CPU nor, with feature `cuda`, a GPU; what
     /// loading kernels says.
-    pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
+    pub fn new(device: &Device, config: DecodeConfig) -> candle_core::Result<Self> {
         let backend = match device {
             Device::Cpu => Backend::Reference,
-            #[cfg(feature = "candle-cuda")]
-            Device::Cuda(cuda) => Backend::Kernels(Box::new(Kernels::new(memory::Memory::cuda(cuda)?, &config)?)),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => Backend::Kernels(Box::new(Kernels::new(Memory::cuda(cuda)?, &config)?)),
             other => {
                 let what = if other.is_cuda() { "CUDA" } else { "Metal" };
-                let why = "the device must be the CPU or, in a build with feature `candle-cuda`, a CUDA device";
-                return Err(refused(what, why));
+                let why = "the device must be the CPU or, in a build with feature `cuda`, a CUDA device";
+                return Err(refused(what, why).into());
             }
         };
-        Self::with_backend(device, config, backend)
+        Ok(Self::with_backend(device, config, backend)?)
     }
 
     /// Operations on CPU tensors by the kernels, on the simulator: the results that a GPU gives, up to the order of
     /// sums, and an error where a kernel does something wrong. It copies the whole cache in and out at each call.
     ///
     /// # Errors
-    /// As [`Mla::new`]; without kernels in the build, [`Error::NoKernelImage`]'s message.
-    pub fn simulated(config: DecodeConfig) -> Result<Self> {
-        let memory = memory::Memory::simulated(crate::device::Device::simulated())?;
-        Self::with_backend(&Device::Cpu, config, Backend::Kernels(Box::new(Kernels::new(memory, &config)?)))
+    /// As [`Mla::new`]; without kernels in the build, [`latent_attention::Error::NoKernelImage`]'s message.
+    pub fn simulated(config: DecodeConfig) -> candle_core::Result<Self> {
+        let memory = Memory::simulated(latent_attention::device::Device::simulated())?;
+        Ok(Self::with_backend(&Device::Cpu, config, Backend::Kernels(Box::new(Kernels::new(memory, &config)?)))?)
     }
 
     fn with_backend(device: &Device, config: DecodeConfig, backend: Backend) -> Result<Self> {
@@ -122,11 +126,11 @@ impl Mla {
     }
 
     /// An empty cache for one layer: zeros, u8 `[pages, page_bytes]`, its bytes as
-    /// [`cache`](crate::cache) says.
+    /// [`cache`](latent_attention::cache) says.
     ///
     /// # Errors
     /// If there is not enough memory.
-    pub fn new_cache(&self, pages: usize) -> Result<Tensor> {
+    pub fn new_cache(&self, pages: usize) -> candle_core::Result<Tensor> {
         Tensor::zeros((pages, self.config.layout.page_bytes()), DType::U8, &self.device)
     }
 
@@ -144,7 +148,7 @@ impl Mla {
         k_pe: &Tensor,
         cache: &Tensor,
         slot_mapping: &Tensor,
-    ) -> Result<()> {
+    ) -> candle_core::Result<()> {
         let (g, tokens) = (&self.config.geometry, ("tokens", check::rows("slot_mapping", slot_mapping)?));
         self.check_cache(cache)?;
         self.floats("c_kv", c_kv, &[tokens, ("latent", g.latent_rank)])?;
@@ -158,22 +162,22 @@ impl Mla {
         if tokens.1 == 0 {
             return Ok(());
         }
-        cache.inplace_op1(&Store { mla: self, c_kv, k_pe, slot_mapping })
+        cache.inplace_op1(&Store { backend: &self.backend, layout: &self.config.layout, c_kv, k_pe, slot_mapping })
     }
 
     /// `q_latent[t, h] = W_UK[g]^T q_nope[t, h]`: `[T, H, Dn]` and `up_key` `[G, Dn, L]` to `[T, H, L]`.
     ///
     /// # Errors
     /// If a tensor does not fit.
-    pub fn absorb_query(&self, q_nope: &Tensor, up_key: &Tensor) -> Result<Tensor> {
+    pub fn absorb_query(&self, q_nope: &Tensor, up_key: &Tensor) -> candle_core::Result<Tensor> {
         let (g, tokens) = (&self.config.geometry, check::rows("q_nope", q_nope)?);
         let (nope, latent) = (("nope", g.nope_dim), ("latent", g.latent_rank));
         self.floats("q_nope", q_nope, &[("tokens", tokens), ("query heads", g.query_heads), nope])?;
         self.floats("up_key", up_key, &[("kv heads", g.kv_heads), nope, latent])?;
-        match &self.backend {
+        Ok(match &self.backend {
             Backend::Reference => host::absorb_query(g, q_nope, up_key),
             Backend::Kernels(kernels) => kernels.absorb_query(q_nope, up_key),
-        }
+        }?)
     }
 
     /// Checks a step's batch and divides its work, once for all layers.
@@ -183,7 +187,7 @@ impl Mla {
     /// how many query tokens each sequence has, its last ones, causal among themselves; `None`: one each. Caches have
     /// (at least) `pages` pages.
     ///
-    /// The numbers are read on the host, which waits for a GPU if they are on one; the [`ops`](crate::ops) below, which
+    /// The numbers are read on the host, which waits for a GPU if they are on one; the [`ops`](latent_attention::ops) below, which
     /// CUDA graphs can capture, leave them on the device and unchecked.
     ///
     /// # Errors
@@ -194,11 +198,11 @@ impl Mla {
         context_lens: &Tensor,
         query_lens: Option<&[usize]>,
         pages: usize,
-    ) -> Result<MlaPlan> {
-        let lens = plan::context_lens(&self.config, context_lens)?;
+    ) -> candle_core::Result<MlaPlan> {
+        let lens = batch::context_lens(&self.config, context_lens)?;
         let starts = match query_lens {
-            Some(lens) => plan::query_starts(&self.config, lens),
-            None => plan::query_starts(&self.config, &vec![1; lens.len()]),
+            Some(lens) => batch::query_starts(&self.config, lens),
+            None => batch::query_starts(&self.config, &vec![1; lens.len()]),
         }?;
         let batch = HostBatch::new(&self.config, block_tables, lens, starts, pages)?;
         Ok(MlaPlan {
@@ -223,19 +227,20 @@ impl Mla {
         q_pe: &Tensor,
         cache: &Tensor,
         plan: &mut MlaPlan,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> candle_core::Result<(Tensor, Tensor)> {
         if plan.config != self.config {
-            return Err(refused("plan", "was made by operations of another configuration"));
+            return Err(refused("plan", "was made by operations of another configuration").into());
         }
         let (g, rows) = (&self.config.geometry, ("query tokens", plan.query_tokens()));
         let heads = ("query heads", g.query_heads);
         self.floats("q_latent", q_latent, &[rows, heads, ("latent", g.latent_rank)])?;
         self.floats("q_pe", q_pe, &[rows, heads, ("rope", g.rope_dim)])?;
         plan.batch.check_cache(self.check_cache(cache)?)?;
-        match &self.backend {
-            Backend::Reference => host::attend(&self.config, q_latent, q_pe, cache, &plan.batch),
-            Backend::Kernels(kernels) => kernels.attend(q_latent, q_pe, cache, plan),
-        }
+        Ok(match (&self.backend, &mut plan.division) {
+            (Backend::Reference, _) => host::attend(&self.config, q_latent, q_pe, cache, &plan.batch),
+            (Backend::Kernels(kernels), Some(division)) => kernels.attend(q_latent, q_pe, cache, division),
+            (Backend::Kernels(_), None) => Err(refused("plan", "was made by operations on CPU tensors")),
+        }?)
     }
 
     /// [`plan`](Mla::plan) and [`attend`](Mla::attend) in one, for one query token per sequence and one layer.
@@ -249,7 +254,7 @@ impl Mla {
         cache: &Tensor,
         block_tables: &Tensor,
         context_lens: &Tensor,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> candle_core::Result<(Tensor, Tensor)> {
         let mut plan = self.plan(block_tables, context_lens, None, self.check_cache(cache)?)?;
         self.attend(q_latent, q_pe, cache, &mut plan)
     }
@@ -259,7 +264,12 @@ impl Mla {
     ///
     /// # Errors
     /// If a tensor does not fit.
-    pub fn expand_output(&self, o_latent: &Tensor, up_value: &Tensor, value_bias: Option<&Tensor>) -> Result<Tensor> {
+    pub fn expand_output(
+        &self,
+        o_latent: &Tensor,
+        up_value: &Tensor,
+        value_bias: Option<&Tensor>,
+    ) -> candle_core::Result<Tensor> {
         let (g, tokens) = (&self.config.geometry, check::rows("o_latent", o_latent)?);
         let (kv_heads, value, latent) = (("kv heads", g.kv_heads), ("value", g.value_dim), ("latent", g.latent_rank));
         self.floats("o_latent", o_latent, &[("tokens", tokens), ("query heads", g.query_heads), latent])?;
@@ -269,10 +279,10 @@ impl Mla {
             check::dtype("value_bias", bias, if self.is_reference() { &FLOATS } else { &[DType::F32] })?;
             check::shape("value_bias", bias, &[kv_heads, value])?;
         }
-        match &self.backend {
+        Ok(match &self.backend {
             Backend::Reference => host::expand_output(g, o_latent, up_value, value_bias),
             Backend::Kernels(kernels) => kernels.expand_output(o_latent, up_value, value_bias),
-        }
+        }?)
     }
 
     /// Dequantised latents `[S, L]` and rotated keys `[S, Gr*R]` of S tokens of a batch, sequence after sequence: what
@@ -290,9 +300,9 @@ impl Mla {
         block_tables: &Tensor,
         cu_seq_lens: &Tensor,
         seq_starts: Option<&Tensor>,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> candle_core::Result<(Tensor, Tensor)> {
         let pages = self.check_cache(cache)?;
-        let chunks = plan::chunks(cu_seq_lens, seq_starts)?;
+        let chunks = batch::chunks(cu_seq_lens, seq_starts)?;
         let no_queries = vec![0; chunks.len() + 1];
         let batch = HostBatch::new(&self.config, block_tables, chunks.ends(), no_queries, pages)?;
         let gathered = match &self.backend {
@@ -327,16 +337,3 @@ impl Mla {
 
 /// What the reference reads.
 const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
-
-/// This crate's errors as candle's, with their message and nothing else. (`candle_core::Error::wrap` would append a
-/// backtrace to it where `RUST_BACKTRACE` is set.)
-impl From<Error> for candle_core::Error {
-    fn from(error: Error) -> Self {
-        Self::Wrapped(Box::new(error))
-    }
-}
-
-/// The error for a tensor that cannot be taken as it is.
-fn refused(what: &str, why: &str) -> candle_core::Error {
-    Error::Config { what: what.into(), why: why.into() }.into()
-}

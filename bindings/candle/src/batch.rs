@@ -2,33 +2,17 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
+use latent_attention::Error;
+use latent_attention::cache::{PageTable, Sequences};
+use latent_attention::ops::DecodeConfig;
 
-use super::check;
-use crate::cache::{PageTable, Sequences};
-use crate::error::Error;
-use crate::ops::DecodeConfig;
-
-/// A step's batch, checked, and divided among the device's blocks: made by [`Mla::plan`](super::Mla::plan), good for all
-/// layers of the same shape until a length changes.
-#[derive(Debug)]
-pub struct MlaPlan {
-    pub(super) config: DecodeConfig,
-    pub(super) batch: HostBatch,
-    pub(super) division: Option<super::kernels::Division>,
-}
-
-impl MlaPlan {
-    /// T: rows of the queries that it is for.
-    #[must_use]
-    pub fn query_tokens(&self) -> usize {
-        self.batch.sequences().query_tokens()
-    }
-}
+use crate::check;
+use crate::error::{Result, refused};
 
 /// A checked batch in host memory.
 #[derive(Debug)]
-pub(super) struct HostBatch {
+pub(crate) struct HostBatch {
     query_starts: Vec<i32>,
     seq_lens: Vec<i32>,
     table: Vec<i32>,
@@ -83,17 +67,16 @@ impl HostBatch {
         if pages >= self.pages {
             return Ok(());
         }
-        let why = format!("has {pages} pages, the plan is for caches of {} or more", self.pages);
-        Err(Error::Config { what: "cache".into(), why }.into())
+        Err(refused("cache", format!("has {pages} pages, the plan is for caches of {} or more", self.pages)))
     }
 }
 
 /// `[0, n0, n0 + n1, ..]`.
-pub(super) fn query_starts(config: &DecodeConfig, lens: &[usize]) -> Result<Vec<i32>> {
+pub(crate) fn query_starts(config: &DecodeConfig, lens: &[usize]) -> Result<Vec<i32>> {
     let tokens = lens.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
     if tokens > config.max_query_tokens {
         let why = format!("these operations were made for at most {}", config.max_query_tokens);
-        return Err(Error::Config { what: format!("{tokens} query tokens"), why }.into());
+        return Err(refused(format!("{tokens} query tokens"), why));
     }
     let sums = lens.iter().scan(0, |sum, &n| {
         *sum += n as i32;
@@ -103,7 +86,7 @@ pub(super) fn query_starts(config: &DecodeConfig, lens: &[usize]) -> Result<Vec<
 }
 
 /// The lengths of the sequences, none longer than the configuration allows.
-pub(super) fn context_lens(config: &DecodeConfig, tensor: &Tensor) -> Result<Vec<i32>> {
+pub(crate) fn context_lens(config: &DecodeConfig, tensor: &Tensor) -> Result<Vec<i32>> {
     check::shape("context_lens", tensor, &[("sequences", check::rows("context_lens", tensor)?)])?;
     let lens = check::integers("context_lens", tensor)?;
     match lens.iter().position(|&len| usize::try_from(len).is_ok_and(|len| len > config.max_tokens)) {
@@ -117,7 +100,7 @@ pub(super) fn context_lens(config: &DecodeConfig, tensor: &Tensor) -> Result<Vec
 
 /// Which tokens of each sequence are gathered.
 #[derive(Debug)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     /// `[sequences + 1]`: rows `starts[b]..starts[b + 1]` are sequence `b`'s.
     pub starts: Vec<i32>,
     /// `[sequences]`: the token in the first of these rows.
@@ -151,7 +134,7 @@ impl Chunks {
 }
 
 /// `cu_seq_lens` `[0, n0, n0 + n1, ..]` and, unless each sequence is gathered from its token 0 on, `seq_starts`.
-pub(super) fn chunks(cu_seq_lens: &Tensor, seq_starts: Option<&Tensor>) -> Result<Chunks> {
+pub(crate) fn chunks(cu_seq_lens: &Tensor, seq_starts: Option<&Tensor>) -> Result<Chunks> {
     let what = "cu_seq_lens";
     check::shape(what, cu_seq_lens, &[("sequences + 1", check::rows(what, cu_seq_lens)?)])?;
     let starts = check::integers(what, cu_seq_lens)?;

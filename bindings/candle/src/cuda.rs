@@ -7,16 +7,17 @@
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, CudaStorage, Result, Storage, Tensor};
+use candle_core::{CudaDevice, CudaStorage, Storage, Tensor};
+use latent_attention::device::{Device, Element, Stream, View, ViewMut};
 
-use crate::device::{Device, Element, Stream, View, ViewMut};
+use crate::error::Result;
 
 /// What cudarc and candle's GPU storage ask of a number.
-pub(super) trait Number: CudaDType + DeviceRepr {}
+pub(crate) trait Number: CudaDType + DeviceRepr {}
 impl<T: CudaDType + DeviceRepr> Number for T {}
 
 /// Candle's context as a device, and its stream.
-pub(super) fn share(candle: &CudaDevice) -> Result<(Device, Stream)> {
+pub(crate) fn share(candle: &CudaDevice) -> Result<(Device, Stream)> {
     let stream = candle.cuda_stream();
     let device = Device::from_cudarc(stream.context().clone())?;
     // SAFETY: the stream belongs to the context; `Memory` keeps candle's device, which owns the stream, beside this.
@@ -25,14 +26,14 @@ pub(super) fn share(candle: &CudaDevice) -> Result<(Device, Stream)> {
 }
 
 /// The address of a storage's element at `offset`.
-pub(super) fn address<T: Number>(storage: &CudaStorage, offset: usize) -> Result<u64> {
+pub(crate) fn address<T: Number>(storage: &CudaStorage, offset: usize) -> Result<u64> {
     let slice = storage.as_cuda_slice::<T>()?;
     let (start, _) = slice.device_ptr(slice.stream());
     Ok(start + (offset * size_of::<T>()) as u64)
 }
 
 /// `len` bytes of a tensor's storage from `start` on.
-pub(super) fn borrow_mut<'t>(
+pub(crate) fn borrow_mut<'t>(
     device: &Device,
     storage: &'t mut CudaStorage,
     start: usize,
@@ -48,7 +49,7 @@ pub(super) fn borrow_mut<'t>(
 
 /// Memory that candle allocated, and frees on its stream.
 #[derive(Debug)]
-pub(super) struct Slice<T> {
+pub(crate) struct Slice<T> {
     device: Device,
     candle: CudaDevice,
     slice: CudaSlice<T>,

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, MetalDevice, Result, Tensor};
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout};
-use latent_attention::candle::Mla;
 use latent_attention::ops::DecodeConfig;
+use latent_attention_candle::Mla;
 
 use super::backtrace::assert_passes_with_backtraces;
 use super::{both, bytes, config, slots};
@@ -44,7 +44,7 @@ fn operations_that_cannot_be_made() {
     }
     assert_refused(
         Mla::new(&Device::Metal(MetalDevice), super::config(geometry(), CacheFormat::INT4)),
-        "Metal: the device must be the CPU or, in a build with feature `candle-cuda`, a CUDA device",
+        "Metal: the device must be the CPU or, in a build with feature `cuda`, a CUDA device",
     );
 }
 
@@ -223,6 +223,13 @@ fn attention_by_a_plan_for_something_else() {
             "plan: was made by operations of another configuration",
         );
     }
+    // Each simulator has memory of its own.
+    let elsewhere = Mla::simulated(*kernels.config()).unwrap();
+    let mut plan = kernels.plan(&tables, &lens, None, 3).unwrap();
+    let attended =
+        elsewhere.attend(&zeros(&[1, 4, 6]), &zeros(&[1, 4, 4]), &elsewhere.new_cache(3).unwrap(), &mut plan);
+    let message = attended.unwrap_err().to_string();
+    assert!(message.starts_with("plan: is on "), "{message}");
     let mut plan = reference.plan(&tables, &lens, None, 3).unwrap();
     assert_refused(
         kernels.attend(&zeros(&[1, 4, 6]), &zeros(&[1, 4, 4]), &kernels.new_cache(3).unwrap(), &mut plan),

@@ -1,47 +1,47 @@
 //! The kernels over what [`Memory`] makes of tensors, all of them checked already.
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 use half::bf16;
-
-use super::memory::{Memory, Owned};
-use super::plan::{Chunks, HostBatch, MlaPlan};
-use crate::device::{TensorMut, View, ViewMut};
-use crate::ops::{
+use latent_attention::device::{TensorMut, ViewMut};
+use latent_attention::ops::{
     AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, Batch, CacheView, CacheViewMut, Decode, DecodeArgs, DecodeConfig,
-    ExpandOutput, ExpandOutputArgs, Gather, GatherArgs, GatherConfig, Pages, Plan, RopeAppend, RopeAppendArgs,
+    ExpandOutput, ExpandOutputArgs, Gather, GatherArgs, GatherConfig, Pages, RopeAppend, RopeAppendArgs,
     RopeAppendConfig,
 };
-use crate::rope::Pairing;
+use latent_attention::rope::Pairing;
+
+use crate::batch::{Chunks, HostBatch};
+use crate::error::Result;
+use crate::memory::{Memory, Owned};
 
 /// The operations of a layer's shape, loaded.
 #[derive(Debug)]
-pub(super) struct Kernels {
+pub(crate) struct Kernels {
     memory: Memory,
     config: DecodeConfig,
-    append: RopeAppend,
+    rope_append: RopeAppend,
     absorb: AbsorbQuery,
     decode: Decode,
     expand: ExpandOutput,
     gather: Gather,
 }
 
-/// A batch in device memory and how its attention is divided.
+/// A batch in device memory, and a workspace in which [`Decode::plan`] left how its attention is divided.
 #[derive(Debug)]
-pub(super) struct Division {
-    // Before the memory that it borrows, so that it goes first.
-    plan: Plan<'static>,
-    _batch: DeviceBatch,
-    _workspace: Owned<u8>,
+pub(crate) struct Division {
+    batch: DeviceBatch,
+    query_tokens: usize,
+    workspace: Owned<u8>,
 }
 
 impl Kernels {
     pub fn new(memory: Memory, config: &DecodeConfig) -> Result<Self> {
         let (device, g) = (memory.device(), &config.geometry.validate()?);
         // Engines rotate keys themselves, so that no dimensions are paired.
-        let append = RopeAppendConfig::new(*g, config.layout, Pairing::Half);
+        let rope_append = RopeAppendConfig::new(*g, config.layout, Pairing::Half);
         let absorb = AbsorbConfig::new(*g).with_policy(config.policy);
         Ok(Self {
-            append: RopeAppend::new(device, append)?,
+            rope_append: RopeAppend::new(device, rope_append)?,
             absorb: AbsorbQuery::new(device, absorb)?,
             decode: Decode::new(device, *config)?,
             expand: ExpandOutput::new(device, absorb)?,
@@ -51,25 +51,26 @@ impl Kernels {
         })
     }
 
-    #[cfg(feature = "candle-cuda")]
+    #[cfg(feature = "cuda")]
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// [`Kernels::append`] into a cache in host memory.
-    pub fn append_on_host(&self, cache: &mut [u8], c_kv: &Tensor, k_pe: &Tensor, slots: &Tensor) -> Result<()> {
+    /// [`Kernels::rope_append`] into a cache in host memory.
+    pub fn rope_append_on_host(&self, cache: &mut [u8], c_kv: &Tensor, k_pe: &Tensor, slots: &Tensor) -> Result<()> {
         let mut copy = self.memory.device().upload::<u8>(cache)?;
-        self.append(copy.view_mut(), c_kv, k_pe, slots)?;
+        self.rope_append(copy.view_mut(), c_kv, k_pe, slots)?;
         cache.copy_from_slice(&copy.to_vec()?);
         Ok(())
     }
 
-    pub fn append(&self, cache: ViewMut<u8>, c_kv: &Tensor, k_pe: &Tensor, slots: &Tensor) -> Result<()> {
+    /// Writes tokens whose keys are rotated already into their slots.
+    pub fn rope_append(&self, cache: ViewMut<u8>, c_kv: &Tensor, k_pe: &Tensor, slots: &Tensor) -> Result<()> {
         let (g, tokens) = (&self.config.geometry, slots.elem_count());
         let key_shape = [tokens, g.rope_heads, g.rope_dim];
         let (c_kv, k_pe) = (self.memory.lend::<bf16>("c_kv", c_kv)?, self.memory.lend::<bf16>("k_pe", k_pe)?);
         let slots = self.memory.lend::<i64>("slot_mapping", slots)?;
-        Ok(self.append.run(
+        Ok(self.rope_append.run(
             self.memory.stream(),
             RopeAppendArgs {
                 q_rope: None,
@@ -125,39 +126,36 @@ impl Kernels {
 
     /// Copies a batch to the device and divides it.
     pub fn divide(&self, batch: &HostBatch) -> Result<Division> {
-        let query_tokens = batch.sequences().query_tokens();
+        let (query_tokens, bytes) = (batch.sequences().query_tokens(), self.decode.workspace_bytes());
         let batch = DeviceBatch::upload(&self.memory, batch)?;
-        let workspace = self.memory.allocate::<u8>(self.decode.workspace_bytes())?;
-        // A view without a lifetime: `Division` keeps the workspace as long as the plan.
-        let (address, len) = (workspace.view().address(), self.decode.workspace_bytes());
-        let nobody: &'static mut [(); 0] = &mut [];
-        // SAFETY: nothing but the plan uses the workspace, which has so many bytes and is dropped after it.
-        let lasting = unsafe { ViewMut::borrow(self.memory.device(), address, len, nobody) };
-        let plan = self.decode.plan(self.memory.stream(), &batch.batch, query_tokens, lasting)?;
-        Ok(Division { plan, _batch: batch, _workspace: workspace })
+        let mut workspace = self.memory.allocate::<u8>(bytes)?;
+        self.decode.plan(self.memory.stream(), &batch.batch()?, query_tokens, workspace.view_mut(bytes)?)?;
+        Ok(Division { batch, query_tokens, workspace })
     }
 
+    /// Attends, by a division that these operations or others of the same configuration made.
     pub fn attend(
         &self,
         q_latent: &Tensor,
         q_pe: &Tensor,
         cache: &Tensor,
-        plan: &mut MlaPlan,
+        division: &mut Division,
     ) -> Result<(Tensor, Tensor)> {
-        let (g, tokens) = (&self.config.geometry, plan.query_tokens());
-        let Some(division) = &mut plan.division else {
-            let why = "was made by operations on CPU tensors".into();
-            return Err(crate::Error::Config { what: "plan".into(), why }.into());
-        };
+        let (g, tokens) = (&self.config.geometry, division.query_tokens);
         let (q_latent, q_pe) = (self.memory.lend("q_latent", q_latent)?, self.memory.lend("q_pe", q_pe)?);
         let cache = self.memory.lend::<u8>("cache", cache)?;
         let dims = [tokens, g.query_heads, g.latent_rank];
         let rows = tokens * g.query_heads;
         let mut o_latent = self.memory.allocate::<bf16>(rows * g.latent_rank)?;
         let mut lse = self.memory.allocate::<f32>(rows)?;
+        let bytes = division.workspace.view().len();
+        let workspace = division.workspace.view_mut(bytes)?;
+        // SAFETY: `divide` planned in this workspace, for this batch, and a `Division` lends both to nobody else; that
+        // device and configuration are the same is checked here and by `Mla`.
+        let mut plan = unsafe { self.decode.planned(&division.batch.batch()?, tokens, workspace) }?;
         self.decode.run(
             self.memory.stream(),
-            &mut division.plan,
+            &mut plan,
             DecodeArgs {
                 q_latent: q_latent.tensor(dims)?,
                 q_rope: q_pe.tensor([tokens, g.query_heads, g.rope_dim])?,
@@ -182,7 +180,7 @@ impl Kernels {
             self.memory.stream(),
             GatherArgs {
                 cache: CacheView::new(self.config.layout, cache.view())?,
-                batch: &on_device.batch,
+                batch: &on_device.batch()?,
                 token_starts: token_starts.view(),
                 first_tokens: Some(first_tokens.view().slice(..chunks.len())?),
                 gathered: TensorMut::dense(gathered.view_mut(len)?, dims)?,
@@ -195,28 +193,38 @@ impl Kernels {
 /// A checked batch in device memory.
 #[derive(Debug)]
 struct DeviceBatch {
-    // Before the memory that it borrows, so that it goes first.
-    batch: Batch<'static>,
-    _memory: [Owned<i32>; 3],
+    query_starts: Owned<i32>,
+    seq_lens: Owned<i32>,
+    /// `[sequences, max_pages]`.
+    table: Owned<i32>,
+    sequences: usize,
+    max_pages: usize,
+    /// Page ids are below this.
+    pages: usize,
 }
 
 impl DeviceBatch {
     fn upload(memory: &Memory, batch: &HostBatch) -> Result<Self> {
-        let sequences = batch.sequences();
-        let (table, max_pages) = batch.table();
-        let upload = |numbers| upload(memory, numbers);
-        let owned = [upload(sequences.query_starts)?, upload(sequences.seq_lens)?, upload(table)?];
-        let lasting = |owned: &Owned<i32>, len: usize| {
-            let address = owned.view().address();
-            // SAFETY: `DeviceBatch` keeps the memory, which has so many numbers, as long as the batch.
-            unsafe { View::borrow(memory.device(), address, len, &()) }
-        };
-        let starts = lasting(&owned[0], sequences.query_starts.len());
-        let lens = lasting(&owned[1], sequences.seq_lens.len());
-        let pages = Pages::Dense { table: lasting(&owned[2], table.len()), max_pages };
-        // SAFETY: a `HostBatch` has been checked, for caches of so many pages.
-        let batch = unsafe { Batch::from_device(starts, lens, pages, batch.pages()) }?;
-        Ok(Self { batch, _memory: owned })
+        let (sequences, (table, max_pages)) = (batch.sequences(), batch.table());
+        Ok(Self {
+            query_starts: upload(memory, sequences.query_starts)?,
+            seq_lens: upload(memory, sequences.seq_lens)?,
+            table: upload(memory, table)?,
+            sequences: sequences.len(),
+            max_pages,
+            pages: batch.pages(),
+        })
+    }
+
+    /// As operations take it.
+    fn batch(&self) -> Result<Batch<'_>> {
+        // Of none there is memory for one.
+        let starts = self.query_starts.view().slice(..self.sequences + 1)?;
+        let lens = self.seq_lens.view().slice(..self.sequences)?;
+        let table = self.table.view().slice(..self.sequences * self.max_pages)?;
+        let pages = Pages::Dense { table, max_pages: self.max_pages };
+        // SAFETY: a `HostBatch` has been checked, for caches of so many pages, and nothing writes to its copies.
+        Ok(unsafe { Batch::from_device(starts, lens, pages, self.pages) }?)
     }
 }
 

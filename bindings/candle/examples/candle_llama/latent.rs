@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use candle_core::{Device, Result, Tensor};
-use latent_attention::candle::Mla;
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::LatentAttention;
+use latent_attention_candle::Mla;
 
 use crate::llama::{Projection, matrix};
 use crate::rope::Rope;

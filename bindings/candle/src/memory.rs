@@ -2,30 +2,28 @@
 //!
 //! What is above this file sees addresses and shapes only, so that it is the same code on both.
 
-use candle_core::{Result, Storage, StorageRef, Tensor, WithDType};
+use candle_core::{Storage, StorageRef, Tensor, WithDType};
+use latent_attention::device::{self, Device, Element, Shape, Stream, View, ViewMut};
 
-use crate::device::{self, Device, Element, Shape, Stream, View, ViewMut};
-use crate::error::Error;
-
-#[cfg(feature = "candle-cuda")]
-use super::cuda;
-use super::refused;
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::error::{Result, refused};
 
 /// A type of number that kernels and candle both have.
-#[cfg(not(feature = "candle-cuda"))]
-pub(super) trait Number: Element + WithDType {}
-#[cfg(not(feature = "candle-cuda"))]
+#[cfg(not(feature = "cuda"))]
+pub(crate) trait Number: Element + WithDType {}
+#[cfg(not(feature = "cuda"))]
 impl<T: Element + WithDType> Number for T {}
 
 /// A type of number that kernels and candle both have.
-#[cfg(feature = "candle-cuda")]
-pub(super) trait Number: Element + WithDType + cuda::Number {}
-#[cfg(feature = "candle-cuda")]
+#[cfg(feature = "cuda")]
+pub(crate) trait Number: Element + WithDType + cuda::Number {}
+#[cfg(feature = "cuda")]
 impl<T: Element + WithDType + cuda::Number> Number for T {}
 
 /// Where kernels find the numbers of tensors.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     device: Device,
     stream: Stream,
     kind: Kind,
@@ -34,7 +32,7 @@ pub(super) struct Memory {
 #[derive(Debug)]
 enum Kind {
     Simulated,
-    #[cfg(feature = "candle-cuda")]
+    #[cfg(feature = "cuda")]
     Cuda(candle_core::CudaDevice),
 }
 
@@ -45,7 +43,7 @@ impl Memory {
     }
 
     /// A GPU's, with candle's context and stream.
-    #[cfg(feature = "candle-cuda")]
+    #[cfg(feature = "cuda")]
     pub fn cuda(candle: &candle_core::CudaDevice) -> Result<Self> {
         let (device, stream) = cuda::share(candle)?;
         Ok(Self { device, stream, kind: Kind::Cuda(candle.clone()) })
@@ -68,7 +66,7 @@ impl Memory {
                 let numbers = &storage.as_slice::<T>()?[layout.start_offset()..][..extent];
                 Numbers::Copied(self.device.upload(numbers)?)
             }
-            #[cfg(feature = "candle-cuda")]
+            #[cfg(feature = "cuda")]
             (Kind::Cuda(_), Storage::Cuda(storage)) => {
                 let address = cuda::address::<T>(storage, layout.start_offset())?;
                 Numbers::InPlace { device: self.device.clone(), address, extent }
@@ -84,7 +82,7 @@ impl Memory {
         let len = len.max(1);
         Ok(match &self.kind {
             Kind::Simulated => Owned::Simulated(self.device.allocate(len)?),
-            #[cfg(feature = "candle-cuda")]
+            #[cfg(feature = "cuda")]
             Kind::Cuda(candle) => Owned::Cuda(cuda::Slice::allocate(&self.device, candle, len)?),
         })
     }
@@ -93,7 +91,7 @@ impl Memory {
     pub fn upload<T: Number>(&self, numbers: &[T]) -> Result<Owned<T>> {
         Ok(match &self.kind {
             Kind::Simulated => Owned::Simulated(self.device.upload(numbers)?),
-            #[cfg(feature = "candle-cuda")]
+            #[cfg(feature = "cuda")]
             Kind::Cuda(candle) => Owned::Cuda(cuda::Slice::upload(&self.device, candle, numbers)?),
         })
     }
@@ -103,15 +101,15 @@ impl Memory {
         match owned {
             Owned::Simulated(buffer) => {
                 let len: usize = dims.iter().product();
-                Tensor::from_vec(buffer.view().slice(..len)?.to_vec()?, dims, &candle_core::Device::Cpu)
+                Ok(Tensor::from_vec(buffer.view().slice(..len)?.to_vec()?, dims, &candle_core::Device::Cpu)?)
             }
-            #[cfg(feature = "candle-cuda")]
+            #[cfg(feature = "cuda")]
             Owned::Cuda(slice) => Ok(slice.into_tensor(dims)),
         }
     }
 
     /// Bytes of a tensor's storage, to write.
-    #[cfg(feature = "candle-cuda")]
+    #[cfg(feature = "cuda")]
     pub fn borrow_mut<'t>(
         &self,
         storage: &'t mut candle_core::CudaStorage,
@@ -123,7 +121,7 @@ impl Memory {
 }
 
 /// A tensor's numbers on the device, for as long as the tensor is borrowed.
-pub(super) struct Lent<'t, T: Element> {
+pub(crate) struct Lent<'t, T: Element> {
     what: &'static str,
     tensor: &'t Tensor,
     numbers: Numbers<T>,
@@ -133,7 +131,7 @@ pub(super) struct Lent<'t, T: Element> {
 
 enum Numbers<T: Element> {
     Copied(device::Buffer<T>),
-    #[cfg(feature = "candle-cuda")]
+    #[cfg(feature = "cuda")]
     InPlace {
         device: Device,
         address: u64,
@@ -146,7 +144,7 @@ impl<T: Element> Lent<'_, T> {
     pub fn view(&self) -> View<'_, T> {
         match &self.numbers {
             Numbers::Copied(buffer) => buffer.view(),
-            #[cfg(feature = "candle-cuda")]
+            #[cfg(feature = "cuda")]
             // SAFETY: the tensor has so many elements from that address on, and is locked while it is lent; candle orders
             // all work of a device, frees included, on the stream that the kernels run on.
             Numbers::InPlace { device, address, extent } => unsafe {
@@ -160,7 +158,7 @@ impl<T: Element> Lent<'_, T> {
         let strides = match *self.tensor.stride() {
             [outer, middle, _] => [outer, middle],
             [outer, _] => [outer, sizes[2]],
-            _ => return Err(refused(self.what, &format!("has {} dimensions", self.tensor.rank()))),
+            _ => return Err(refused(self.what, format!("has {} dimensions", self.tensor.rank()))),
         };
         Ok(device::Tensor::new(self.view(), Shape { sizes, strides })?)
     }
@@ -174,7 +172,7 @@ fn extent(what: &'static str, tensor: &Tensor) -> Result<usize> {
         && stride != 1
     {
         let why = format!("its last dimension must be dense, but {dims:?} has strides {strides:?}");
-        return Err(Error::Config { what: what.into(), why }.into());
+        return Err(refused(what, why));
     }
     if tensor.elem_count() == 0 {
         return Ok(0);
@@ -184,9 +182,9 @@ fn extent(what: &'static str, tensor: &Tensor) -> Result<usize> {
 
 /// Memory of the device's own.
 #[derive(Debug)]
-pub(super) enum Owned<T: Number> {
+pub(crate) enum Owned<T: Number> {
     Simulated(device::Buffer<T>),
-    #[cfg(feature = "candle-cuda")]
+    #[cfg(feature = "cuda")]
     Cuda(cuda::Slice<T>),
 }
 
@@ -195,7 +193,7 @@ impl<T: Number> Owned<T> {
     pub fn view(&self) -> View<'_, T> {
         match self {
             Self::Simulated(buffer) => buffer.view(),
-            #[cfg(feature = "candle-cuda")]
+            #[cfg(feature = "cuda")]
             Self::Cuda(slice) => slice.view(),
         }
     }
@@ -204,7 +202,7 @@ impl<T: Number> Owned<T> {
     pub fn view_mut(&mut self, len: usize) -> Result<ViewMut<'_, T>> {
         let view = match self {
             Self::Simulated(buffer) => buffer.view_mut(),
-            #[cfg(feature = "candle-cuda")]
+            #[cfg(feature = "cuda")]
             Self::Cuda(slice) => slice.view_mut(),
         };
         Ok(view.slice(..len)?)
