@@ -1,4 +1,4 @@
-//! The whole decode step of a layer: append, absorb, attend, expand.
+//! The whole decode step of a layer: rope_append, absorb, attend, expand.
 
 use anyhow::Result;
 use latent_attention::Geometry;

@@ -82,7 +82,7 @@ pub struct LayerWorkspace {
 }
 
 /// One latent-attention layer over a paged cache, on a device. The query, key and output projections stay with the
-/// engine, whose matrix products they are; everything between them is here, in four launches: append, absorb, attend,
+/// engine, whose matrix products they are; everything between them is here, in four launches: rope_append, absorb, attend,
 /// expand, and a fifth that merges where the batch's work was split.
 /// [`ReferenceLayer`](crate::reference::ReferenceLayer) says what it computes.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub struct LatentAttentionLayer {
     up_key: Buffer<bf16>,
     up_value: Buffer<bf16>,
     value_bias: Option<Buffer<f32>>,
-    append: RopeAppend,
+    rope_append: RopeAppend,
     absorb: AbsorbQuery,
     decode: Decode,
     expand: ExpandOutput,
@@ -135,7 +135,7 @@ impl LatentAttentionLayer {
             up_key: device.upload(&rounded(weights.up_key.data()))?,
             up_value: device.upload(&rounded(weights.up_value.data()))?,
             value_bias: weights.value_bias.as_ref().map(upload).transpose()?,
-            append: RopeAppend::new(device, RopeAppendConfig::new(geometry, config.layout, weights.pairing))?,
+            rope_append: RopeAppend::new(device, RopeAppendConfig::new(geometry, config.layout, weights.pairing))?,
             absorb: AbsorbQuery::new(device, absorb)?,
             decode: Decode::new(device, decode.with_policy(config.policy))?,
             expand: ExpandOutput::new(device, absorb)?,
@@ -234,7 +234,7 @@ impl LatentAttentionLayer {
                 q_latent: TensorMut::dense(workspace.q_latent.view_mut(), latent_shape)?,
             },
         )?;
-        self.append.run(
+        self.rope_append.run(
             stream,
             RopeAppendArgs {
                 q_rope: Some(args.q_rope),

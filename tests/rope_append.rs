@@ -4,7 +4,9 @@ mod common;
 
 use common::{formats, geometry, page_size, random, rng};
 use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
-use latent_attention::reference::{AppendInputs, AppendParams, AppendRotation, Appended, rms_norm, rope_append};
+use latent_attention::reference::{
+    RopeAppendInputs, RopeAppendParams, RopeAppendRotation, RopeAppended, rms_norm, rope_append,
+};
 use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables, rotate_head};
 use latent_attention::weights::RmsNorm;
 use latent_attention::{Geometry, Result};
@@ -54,9 +56,10 @@ impl Step {
         }
     }
 
-    fn params(&self) -> AppendParams<'_> {
-        let rotation = AppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
-        AppendParams {
+    fn params(&self) -> RopeAppendParams<'_> {
+        let rotation =
+            RopeAppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
+        RopeAppendParams {
             geometry: &self.geometry,
             rotation: Some(rotation),
             norm: self.norm.as_ref(),
@@ -64,8 +67,8 @@ impl Step {
         }
     }
 
-    fn inputs(&self) -> AppendInputs<'_> {
-        AppendInputs {
+    fn inputs(&self) -> RopeAppendInputs<'_> {
+        RopeAppendInputs {
             q_rope: Some(&self.q_rope),
             k_rope: &self.k_rope,
             c_kv: &self.c_kv,
@@ -74,7 +77,7 @@ impl Step {
         }
     }
 
-    fn run(&self, cache: &mut PagedCache) -> Result<Appended> {
+    fn run(&self, cache: &mut PagedCache) -> Result<RopeAppended> {
         rope_append(&self.params(), &self.inputs(), cache)
     }
 }
@@ -136,7 +139,7 @@ proptest! {
         let mut saturated = 0;
         for t in order {
             let row = |values: &[f32], len: usize| values[t * len..][..len].to_vec();
-            let single = AppendInputs {
+            let single = RopeAppendInputs {
                 q_rope: Some(&row(&step.q_rope, geometry.query_heads * geometry.rope_dim)),
                 k_rope: &row(&step.k_rope, geometry.rope_width()),
                 c_kv: &row(&step.c_kv, geometry.latent_rank),
@@ -160,7 +163,7 @@ proptest! {
         let (mut keys_alone, mut rotated_before) = (whole.clone(), whole.clone());
         let mut step = Step::new(&mut rng, geometry, 5, whole.slots());
         step.run(&mut whole).unwrap();
-        let without_queries = AppendInputs { q_rope: None, ..step.inputs() };
+        let without_queries = RopeAppendInputs { q_rope: None, ..step.inputs() };
         let appended = rope_append(&step.params(), &without_queries, &mut keys_alone).unwrap();
         prop_assert!(appended.q_rope.is_empty());
         prop_assert!(keys_alone == whole);
@@ -171,8 +174,8 @@ proptest! {
             let position = step.positions[token] as usize;
             rotate_head(dims, step.frequencies.head(head), step.pairing, &step.tables, position);
         }
-        let params = AppendParams { rotation: None, ..step.params() };
-        let inputs = AppendInputs { q_rope: None, positions: None, ..step.inputs() };
+        let params = RopeAppendParams { rotation: None, ..step.params() };
+        let inputs = RopeAppendInputs { q_rope: None, positions: None, ..step.inputs() };
         let appended = rope_append(&params, &inputs, &mut rotated_before).unwrap();
         prop_assert!(appended.q_rope.is_empty());
         prop_assert!(rotated_before == whole);
@@ -255,11 +258,12 @@ fn arguments_without_those_that_they_need_are_refused() {
     let geometry = Geometry::smollm_135m(32).unwrap();
     let mut cache = empty_cache(&geometry, CacheFormat::INT4, 8);
     let step = Step::new(&mut rng(1), geometry, 3, cache.slots());
-    let plain = AppendParams { rotation: None, ..step.params() };
-    let mut refused =
-        |params: &AppendParams, inputs: &AppendInputs| rope_append(params, inputs, &mut cache).unwrap_err().to_string();
-    let no_positions = AppendInputs { positions: None, ..step.inputs() };
-    let no_queries = AppendInputs { q_rope: None, ..step.inputs() };
+    let plain = RopeAppendParams { rotation: None, ..step.params() };
+    let mut refused = |params: &RopeAppendParams, inputs: &RopeAppendInputs| {
+        rope_append(params, inputs, &mut cache).unwrap_err().to_string()
+    };
+    let no_positions = RopeAppendInputs { positions: None, ..step.inputs() };
+    let no_queries = RopeAppendInputs { q_rope: None, ..step.inputs() };
     assert_eq!(refused(&step.params(), &no_positions), "rotation: is given without positions");
     assert_eq!(refused(&plain, &no_positions), "q_rope: is given without a rotation");
     assert_eq!(refused(&plain, &no_queries), "positions: is given without a rotation");

@@ -53,7 +53,7 @@ impl RopeAppendConfig {
 /// let geometry = Geometry::smollm_135m(32)?;
 /// let layout = CacheLayout::new(&geometry, CacheFormat::BF16, 16)?;
 /// let mut cache = DeviceCache::new(&device, layout, 2)?;
-/// let append = RopeAppend::new(&device, RopeAppendConfig::new(geometry, layout, Pairing::Half))?;
+/// let rope_append = RopeAppend::new(&device, RopeAppendConfig::new(geometry, layout, Pairing::Half))?;
 /// let tables = RopeTables::from_theta(1e4, 64, 100);
 /// let rotation = RotationBuffers::upload(&device, &tables, &FrequencyIndex::all(3, 8))?;
 ///
@@ -61,7 +61,7 @@ impl RopeAppendConfig {
 /// let mut q_rope = device.upload(&[bf16::ONE; 9 * 8])?;
 /// let (k_rope, c_kv) = (device.upload(&[bf16::ONE; 3 * 8])?, device.upload(&[bf16::ONE; 96])?);
 /// let (positions, slots) = (device.upload(&[0])?, device.upload(&[5])?);
-/// append.run(
+/// rope_append.run(
 ///     &device.stream()?,
 ///     RopeAppendArgs {
 ///         q_rope: None, // in place

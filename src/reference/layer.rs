@@ -1,7 +1,8 @@
 //! `layer`: one attention layer's step, from projected tokens to the input of the output projection.
 
 use super::{
-    AppendInputs, AppendParams, AppendRotation, DecodeInputs, absorb_query, decode, expand_output, rope_append,
+    DecodeInputs, RopeAppendInputs, RopeAppendParams, RopeAppendRotation, absorb_query, decode, expand_output,
+    rope_append,
 };
 use crate::cache::{CacheFormat, CacheLayout, PagedCache, Sequences};
 use crate::error::{Result, check_len};
@@ -89,21 +90,21 @@ impl ReferenceLayer {
         let q_nope: Vec<f64> = inputs.q_nope.iter().map(|&q| f64::from(q)).collect();
         let q_latent = absorb_query(geometry, weights.up_key.data(), &q_nope, tokens)?;
 
-        let rotation = AppendRotation { pairing: weights.pairing, tables, frequencies: &weights.frequencies };
-        let params = AppendParams {
+        let rotation = RopeAppendRotation { pairing: weights.pairing, tables, frequencies: &weights.frequencies };
+        let params = RopeAppendParams {
             geometry,
             rotation: Some(rotation),
             norm: weights.latent_norm.as_ref(),
             bias: weights.latent_bias.as_deref(),
         };
-        let append = AppendInputs {
+        let new_tokens = RopeAppendInputs {
             q_rope: Some(inputs.q_rope),
             k_rope: inputs.k_rope,
             c_kv: inputs.c_kv,
             positions: Some(inputs.positions),
             slots: inputs.slots,
         };
-        let appended = rope_append(&params, &append, cache)?;
+        let appended = rope_append(&params, &new_tokens, cache)?;
 
         let q_rope: Vec<f64> = appended.q_rope.iter().map(|&q| f64::from(q)).collect();
         let inputs = DecodeInputs {

@@ -21,6 +21,6 @@ pub use combine::combine;
 pub use decode::{Attended, DecodeInputs, decode, decode_split};
 pub use gather::gather;
 pub use layer::{ReferenceInputs, ReferenceLayer, ReferenceOutput};
-pub use rope_append::{AppendInputs, AppendParams, AppendRotation, Appended, rms_norm, rope_append};
+pub use rope_append::{RopeAppendInputs, RopeAppendParams, RopeAppendRotation, RopeAppended, rms_norm, rope_append};
 pub use schedule::{Piece, balanced_piece, schedule};
 pub use up_project::{Projected, up_project};

@@ -9,11 +9,11 @@ use crate::weights::RmsNorm;
 
 /// What stays the same from step to step.
 #[derive(Clone, Copy, Debug)]
-pub struct AppendParams<'a> {
+pub struct RopeAppendParams<'a> {
     /// The layer's sizes.
     pub geometry: &'a Geometry,
     /// What rotates queries and keys; `None`: keys are rotated already, and there are no queries.
-    pub rotation: Option<AppendRotation<'a>>,
+    pub rotation: Option<RopeAppendRotation<'a>>,
     /// Norm over the latent.
     pub norm: Option<&'a RmsNorm>,
     /// `[L]`, added to the latent after the norm.
@@ -22,7 +22,7 @@ pub struct AppendParams<'a> {
 
 /// What rotates a layer's heads.
 #[derive(Clone, Copy, Debug)]
-pub struct AppendRotation<'a> {
+pub struct RopeAppendRotation<'a> {
     /// Which dimensions of a rope head form a pair.
     pub pairing: Pairing,
     /// Cosines and sines.
@@ -33,7 +33,7 @@ pub struct AppendRotation<'a> {
 
 /// One step's projected tokens.
 #[derive(Clone, Copy, Debug)]
-pub struct AppendInputs<'a> {
+pub struct RopeAppendInputs<'a> {
     /// `[T, H, R]`, not yet rotated; `None`: there are no queries.
     pub q_rope: Option<&'a [f32]>,
     /// `[T, Gr, R]`, not yet rotated; without a rotation it is stored as it is.
@@ -48,7 +48,7 @@ pub struct AppendInputs<'a> {
 
 /// The outcome of [`rope_append`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Appended {
+pub struct RopeAppended {
     /// `[T, H, R]`, rotated; empty without queries.
     pub q_rope: Vec<f32>,
     /// How many cached values were not finite or beyond f16's range, and had to be moved into their group's range.
@@ -66,7 +66,11 @@ pub struct Appended {
 /// for a slot, position or frequency that does not exist; [`Error::Config`] if two tokens share a slot, if queries or
 /// positions are given without a rotation, or a rotation without positions, if the norm's epsilon is negative or not
 /// finite, or if a cosine or sine is not finite. Nothing is written then.
-pub fn rope_append(params: &AppendParams, inputs: &AppendInputs, cache: &mut PagedCache) -> Result<Appended> {
+pub fn rope_append(
+    params: &RopeAppendParams,
+    inputs: &RopeAppendInputs,
+    cache: &mut PagedCache,
+) -> Result<RopeAppended> {
     check(params, inputs, cache)?;
     let g = params.geometry;
     let mut q_rope = inputs.q_rope.unwrap_or_default().to_vec();
@@ -96,7 +100,7 @@ pub fn rope_append(params: &AppendParams, inputs: &AppendInputs, cache: &mut Pag
         }
         saturated += cache.write(slot as usize, &latent, &key)?;
     }
-    Ok(Appended { q_rope, saturated })
+    Ok(RopeAppended { q_rope, saturated })
 }
 
 /// RMSNorm in place, specified to the bit for a warp of 32 lanes: `x * (1 / sqrt(sum / n + epsilon)) * gain`.
@@ -123,7 +127,7 @@ fn row_mut(values: &mut [f32], index: usize, len: usize) -> &mut [f32] {
     &mut values[index * len..][..len]
 }
 
-fn check(params: &AppendParams, inputs: &AppendInputs, cache: &PagedCache) -> Result<()> {
+fn check(params: &RopeAppendParams, inputs: &RopeAppendInputs, cache: &PagedCache) -> Result<()> {
     let (g, tokens) = (params.geometry, inputs.slots.len());
     g.validate()?;
     cache.layout().check(g)?;
@@ -144,7 +148,7 @@ fn check(params: &AppendParams, inputs: &AppendInputs, cache: &PagedCache) -> Re
         |what: &str, i: usize, got: i64, bound: String| Err(Error::Index { what: format!("{what} [{i}]"), got, bound });
     let incomplete = |what: &str, why: &str| Err(Error::Config { what: what.into(), why: why.into() });
     match (params.rotation, inputs.positions) {
-        (Some(AppendRotation { tables, frequencies, .. }), Some(positions)) => {
+        (Some(RopeAppendRotation { tables, frequencies, .. }), Some(positions)) => {
             check_len("positions", positions.len(), &[t])?;
             frequencies.check(g)?;
             frequencies.check_within(tables.frequencies())?;

@@ -11,7 +11,7 @@ use crate::cache::{CacheLayout, PagedCache};
 use crate::device::{Device, Tensor, TensorMut};
 use crate::error::Result;
 use crate::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers};
-use crate::reference::{AppendInputs, AppendParams, AppendRotation, rope_append};
+use crate::reference::{RopeAppendInputs, RopeAppendParams, RopeAppendRotation, rope_append};
 use crate::rope::{FrequencyIndex, RopeTables};
 use crate::weights::RmsNorm;
 
@@ -140,19 +140,19 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let query = [t, g.query_heads, g.rope_dim];
     let (q_rotated, counters) = (case.output::<bf16>("q_rotated", &query)?, case.output::<u64>("counters", &[2])?);
     let parameters = Parameters::get(case)?;
-    let rotation = AppendRotation {
+    let rotation = RopeAppendRotation {
         pairing: settings.pairing()?,
         tables: &parameters.tables,
         frequencies: &parameters.frequencies,
     };
-    let params = AppendParams {
+    let params = RopeAppendParams {
         geometry: g,
         rotation: Some(rotation),
         norm: parameters.norm.as_ref(),
         bias: parameters.bias.as_deref(),
     };
     let rows = |name, shape: [usize; 3]| Ok::<_, crate::Error>(single(&tensors.get(name, &shape)?));
-    let inputs = AppendInputs {
+    let inputs = RopeAppendInputs {
         q_rope: Some(&rows("q_rope", query)?),
         k_rope: &rows("k_rope", [t, g.rope_heads, g.rope_dim])?,
         c_kv: &rows("c_kv", [t, 1, g.latent_rank])?,

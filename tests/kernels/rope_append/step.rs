@@ -5,7 +5,7 @@ use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
 use latent_attention::device::{Buffer, Device, Element, Shape, Tensor, TensorMut};
 use latent_attention::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation};
-use latent_attention::reference::{AppendInputs, AppendParams, AppendRotation, rope_append};
+use latent_attention::reference::{RopeAppendInputs, RopeAppendParams, RopeAppendRotation, rope_append};
 use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
 use latent_attention::weights::RmsNorm;
 use rand::RngExt;
@@ -173,8 +173,9 @@ impl Step {
             let width = values.len() / self.tokens();
             accepted.iter().flat_map(|t| values[t * width..][..width].iter().map(|v| v.to_f32())).collect()
         };
-        let rotation = AppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
-        let params = AppendParams {
+        let rotation =
+            RopeAppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
+        let params = RopeAppendParams {
             geometry: &self.geometry,
             rotation: self.rotates().then_some(rotation),
             norm: self.norm.as_ref(),
@@ -182,7 +183,7 @@ impl Step {
         };
         let (queries, positions) =
             (rows(&self.q_rope), accepted.iter().map(|&t| self.positions[t]).collect::<Vec<_>>());
-        let inputs = AppendInputs {
+        let inputs = RopeAppendInputs {
             q_rope: self.has_queries().then_some(&queries),
             k_rope: &rows(&self.k_rope),
             c_kv: &rows(&self.c_kv),
