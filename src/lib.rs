@@ -9,7 +9,8 @@
 //! - [`ops`] checks an operation's arguments and launches its kernel.
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
-//! - `validate` (feature) runs every operation on a device against the reference.
+//! - `latent-attention-c` and `latent-attention-candle`, crates of their own, are the C library and the operations over
+//!   candle's tensors.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod cache;
@@ -18,8 +19,6 @@ pub mod convert;
 pub mod device;
 pub mod error;
 pub mod geometry;
-#[cfg(any(feature = "load", feature = "validate"))]
-mod host_tensor;
 pub mod image;
 pub mod layer;
 #[cfg(feature = "load")]
@@ -28,8 +27,6 @@ pub mod ops;
 pub mod reference;
 pub mod rope;
 pub mod sys;
-#[cfg(feature = "validate")]
-pub mod validate;
 mod warp;
 pub mod weights;
 

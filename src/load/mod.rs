@@ -48,6 +48,7 @@ mod file;
 mod frequencies;
 #[cfg(feature = "gguf")]
 mod gguf;
+mod host_tensor;
 mod kept_pairs;
 mod mha2mla;
 mod output;

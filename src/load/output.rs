@@ -7,8 +7,8 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use super::checkpoint::{Block, ModelParts};
+use super::host_tensor::HostTensor;
 use crate::error::{Error, Result};
-use crate::host_tensor::HostTensor;
 use crate::weights::{Linear, Matrix};
 
 /// The tensors of one file, until it is written.

@@ -83,7 +83,11 @@ impl ScheduleConfig {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Checks that a schedule can be made: the sizes, and how many items there may be.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the number that is out of range.
+    pub fn check(&self) -> Result<()> {
         let bad = |what: String, why: String| Err(Error::Config { what, why });
         for (what, n) in [
             ("most query tokens", self.max_query_tokens),

@@ -51,8 +51,8 @@ fn programs() -> Result<Vec<(&'static str, PathBuf)>> {
         Ok((name, program))
     };
     Ok(vec![
-        build("gpu-check", &["build", "--package", "gpu-check"])?,
-        build("validate", &["build", "--package", "validate"])?,
+        build("gpu-check", &["build", "--package", "validate", "--bin", "gpu-check"])?,
+        build("validate", &["build", "--package", "validate", "--bin", "validate"])?,
         build("kernels", &["test", "--no-run", "--package", "latent-attention", "--test", "kernels"])?,
         build("benchmarks", &["build", "--package", "latent-attention", "--bench", "benchmarks"])?,
         build("suite", &["test", "--no-run", "--package", "ptx-sim", "--test", "suite"])?,

@@ -181,7 +181,7 @@ fn quality(arguments: &[String]) -> Result<()> {
 /// Builds and runs the validation with its kernels, which checking a dump does without. Does not return: the program's
 /// exit status is the task's.
 fn validate(arguments: &[String]) -> Result<()> {
-    let mut command = process::cargo(["run", "--release", "--package", "validate", "--"]);
+    let mut command = process::cargo(["run", "--release", "--package", "validate", "--bin", "validate", "--"]);
     if !arguments.iter().any(|argument| argument.starts_with("--against")) {
         setup::cuda()?;
     }

@@ -9,8 +9,7 @@ use serde_json::Value;
 /// Every feature of the workspace but those that build candle for CUDA: candle's own kernels take minutes to compile, and
 /// what links them does not start without CUDA's libraries. `avx512`, which changes no result by more than rounding, is left
 /// out too.
-pub const FEATURES: &str = "--features=latent-attention/convert,latent-attention/gguf,\
-                            latent-attention/validate,ptx-sim/cli";
+pub const FEATURES: &str = "--features=latent-attention/convert,latent-attention/gguf,ptx-sim/cli";
 
 /// The cargo that runs this task, at the workspace's root.
 pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {

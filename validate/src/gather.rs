@@ -3,19 +3,21 @@
 use std::ops::Range;
 
 use half::bf16;
+use latent_attention::device::{Device, TensorMut};
+use latent_attention::ops::{DeviceCache, Gather, GatherArgs, GatherConfig};
+use latent_attention::{Error, Result, reference};
 
-use super::batch::RaggedBatch;
-use super::compare::Comparison;
-use super::draw::Draw;
-use super::tensors::wide;
-use super::{Case, Validation};
-use crate::device::{Device, TensorMut};
-use crate::error::{Error, Result};
-use crate::ops::{DeviceCache, Gather, GatherArgs, GatherConfig};
-use crate::reference;
+use crate::Validation;
+use crate::batch::RaggedBatch;
+use crate::case::{Case, Kind, Operation};
+use crate::compare::Comparison;
+use crate::draw::Draw;
+use crate::tensors::wide;
+
+pub(crate) const GATHER: Operation = Operation { kind: Kind::Gather, name: "gather", inputs, run, check };
 
 /// Of each sequence a chunk: from a token on, all that follow.
-pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
+fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
     let layout = case.settings.layout()?;
     let batch = validation.batch(draw);
     let cache = batch.cache(draw, layout, false)?;
@@ -31,7 +33,7 @@ pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) 
     Ok(())
 }
 
-pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+fn run(case: &mut Case, device: &Device) -> Result<()> {
     let (cache, tensors) = (case.cache("cache")?, &case.tensors);
     let batch = RaggedBatch::get(tensors, case.settings.page_size, cache.pages())?;
     let ranges = ranges(case, &batch)?;
@@ -55,7 +57,7 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
     case.keep("gathered", &[tokens, width], &gathered)
 }
 
-pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+fn check(case: &Case) -> Result<Vec<Comparison>> {
     let cache = case.cache("cache")?;
     let batch = RaggedBatch::get(&case.tensors, case.settings.page_size, cache.pages())?;
     let ranges = ranges(case, &batch)?;

@@ -1,11 +1,12 @@
 //! A ragged batch among poison.
 
-use super::draw::Draw;
-use super::tensors::Tensors;
-use crate::cache::{CacheLayout, PageTable, PagedCache, Sequences};
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::ops::BatchBuffers;
+use latent_attention::cache::{CacheLayout, PageTable, PagedCache, Sequences};
+use latent_attention::device::Device;
+use latent_attention::ops::BatchBuffers;
+use latent_attention::{Error, Result};
+
+use crate::draw::Draw;
+use crate::tensors::Tensors;
 
 /// What unused page-table entries hold: an id that no cache has.
 const POISON_PAGE: i32 = 2_147_480_000;
@@ -18,7 +19,7 @@ const SPARE_PAGES: usize = 2;
 
 /// Sequences with their page table.
 #[derive(Debug)]
-pub(super) struct RaggedBatch {
+pub(crate) struct RaggedBatch {
     query_starts: Vec<i32>,
     seq_lens: Vec<i32>,
     /// `[sequences, max_pages]`.
@@ -162,7 +163,7 @@ impl RaggedBatch {
 
 /// One token of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub sequence: usize,
     pub token: usize,
 }

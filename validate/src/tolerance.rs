@@ -1,8 +1,7 @@
 //! What an output may differ by, and why. The derivations stand at the head of the tests named here.
 
+use latent_attention::cache::LatentFormat;
 use serde::Serialize;
-
-use crate::cache::LatentFormat;
 
 /// Half a step of bf16 is at most this part of a number of 8 significant bits.
 const BF16: f64 = 1.0 / 256.0;
@@ -81,40 +80,40 @@ impl Rule {
 }
 
 /// For a product whose terms' magnitudes sum to `magnitude`.
-pub(super) fn product(want: f64, magnitude: f64) -> f64 {
+pub(crate) fn product(want: f64, magnitude: f64) -> f64 {
     want.abs() * BF16 + magnitude * F32_SUM
 }
 
 /// For a mean of latents whose largest number is `largest`.
-pub(super) fn attended(want: f64, largest: f64) -> f64 {
+pub(crate) fn attended(want: f64, largest: f64) -> f64 {
     (want.abs() * 2.0 / 128.0).max(8e-4 * largest)
 }
 
 /// Most cosine distance of means of latents whose largest number is `largest`, over all of them: FlashMLA's bound, but
 /// of few numbers what rounding to bf16 alone can make; and errors of 2^-12 of the largest where means cancel.
-pub(super) fn attended_cosine(want: &[f64], largest: f64) -> f64 {
+pub(crate) fn attended_cosine(want: &[f64], largest: f64) -> f64 {
     let rounding = if want.len() < 100 { BF16 * BF16 / 2.0 } else { 5e-6 };
     let sizes = 2.0 * want.iter().map(|x| x * x).sum::<f64>();
     rounding + want.len() as f64 * (largest / 4096.0).powi(2) / sizes.max(f64::MIN_POSITIVE)
 }
 
 /// For the logarithm of a sum of exponentials of scores.
-pub(super) fn lse(want: f64) -> f64 {
+pub(crate) fn lse(want: f64) -> f64 {
     1e-5 * want.abs().max(1.0)
 }
 
 /// For a mean of parts whose largest number is `largest`.
-pub(super) fn merged(want: f64, largest: f64) -> f64 {
+pub(crate) fn merged(want: f64, largest: f64) -> f64 {
     want.abs() * BF16 + 4e-6 * largest
 }
 
 /// For a merged logarithm.
-pub(super) fn merged_lse(want: f64) -> f64 {
+pub(crate) fn merged_lse(want: f64) -> f64 {
     1e-6 * want.abs().max(1.0)
 }
 
 /// For a product of latents with weights that may moreover be off by `slack`.
-pub(super) fn projected(want: f64, slack: f64) -> f64 {
+pub(crate) fn projected(want: f64, slack: f64) -> f64 {
     want.abs() * BF16 + slack
 }
 
@@ -125,7 +124,7 @@ pub(super) fn projected(want: f64, slack: f64) -> f64 {
 /// multiplication: together beyond `4 sqrt(sum a_i^2)` once in 1500 times at the very worst (Hoeffding; of uniform
 /// errors those 4 are 7 standard deviations), never beyond `sum a_i`. Their dequantisation in f32 adds at most 2^-13 of
 /// a step, 2/15 of the largest number. Those of bf16 are not rounded.
-pub(super) fn latent_slack(latent: LatentFormat, [sum, square, weights]: [f64; 3], largest: f64) -> f64 {
+pub(crate) fn latent_slack(latent: LatentFormat, [sum, square, weights]: [f64; 3], largest: f64) -> f64 {
     let rounding = match latent {
         LatentFormat::Bf16 => 0.0,
         LatentFormat::Int4 { .. } => sum.min(4.0 * square.sqrt()) * BF16 + weights * largest / (1 << 15) as f64,
@@ -134,14 +133,14 @@ pub(super) fn latent_slack(latent: LatentFormat, [sum, square, weights]: [f64; 3
 }
 
 /// What adding a bias of up to 1 in f32 can cost beside.
-pub(super) const BIAS: f64 = 1e-6;
+pub(crate) const BIAS: f64 = 1e-6;
 
 /// What dequantising a rotated key in f32 can cost.
-pub(super) const DEQUANTISED_KEY: f64 = 2e-6;
+pub(crate) const DEQUANTISED_KEY: f64 = 2e-6;
 
 /// Most root mean square error of a step, of the root mean square of its outputs and what they are sums of:
 /// `q_rotated`, `q_latent`, the weights, `o_latent` and the output are each rounded to bf16, and scores turn errors of
 /// the query into errors of the weights, for which a factor of 3.
-pub(super) fn step() -> f64 {
+pub(crate) fn step() -> f64 {
     3.0 * 5f64.sqrt() / 512.0
 }

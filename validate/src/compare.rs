@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::tolerance::Rule;
+use crate::tolerance::Rule;
 
 /// An output's numbers and, once it is known, what they should be, as f64.
-pub(super) struct Output {
+pub(crate) struct Output {
     pub case: &'static str,
     pub name: &'static str,
     pub shape: Vec<usize>,
@@ -17,7 +17,7 @@ pub(super) struct Output {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// The case, as [`Kind::name`](super::Kind::name).
+    /// The case, as [`Kind::name`](crate::Kind::name).
     pub case: &'static str,
     /// The output's name.
     pub output: &'static str,
@@ -165,7 +165,7 @@ impl Output {
 
 impl Comparison {
     /// Moreover the cosine distance must not be larger.
-    pub(super) fn with_cosine(mut self, most: f64) -> Self {
+    pub(crate) fn with_cosine(mut self, most: f64) -> Self {
         self.passed &= self.cosine <= most;
         self
     }

@@ -7,8 +7,8 @@ use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use latent_attention::cache::{CacheFormat, Group};
 use latent_attention::device::Device;
-use latent_attention::validate::{LATENT_FORMATS, PAIRINGS, RANGE_SETTINGS, ROPE_FORMATS, Validation, by_name};
 use latent_attention::{Error, Geometry};
+use validate::{LATENT_FORMATS, PAIRINGS, RANGE_SETTINGS, ROPE_FORMATS, Validation, by_name};
 
 /// Run every operation on a device against the f64 reference, and print how far each output is from it
 ///

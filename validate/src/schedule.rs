@@ -1,14 +1,21 @@
 //! `schedule`: number for number.
 
-use super::batch::RaggedBatch;
-use super::compare::{Comparison, Output};
-use super::draw::Draw;
-use super::{Case, Validation};
-use crate::device::Device;
-use crate::error::Result;
-use crate::ops::{Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy};
-use crate::reference::{balanced_piece, schedule};
-use crate::sys;
+use latent_attention::device::Device;
+use latent_attention::ops::{Schedule, ScheduleArgs, ScheduleConfig};
+use latent_attention::reference::{balanced_piece, schedule};
+use latent_attention::{Result, sys};
+
+use crate::Validation;
+use crate::batch::RaggedBatch;
+use crate::case::{Case, Kind, Operation};
+use crate::compare::{Comparison, Output};
+use crate::draw::Draw;
+
+pub(crate) const SCHEDULE_BALANCED: Operation =
+    Operation { kind: Kind::ScheduleBalanced, name: "schedule-balanced", inputs, run, check };
+
+pub(crate) const SCHEDULE_FIXED: Operation =
+    Operation { kind: Kind::ScheduleFixed, name: "schedule-fixed", ..SCHEDULE_BALANCED };
 
 /// 32-bit words of an item.
 const WORDS: usize = size_of::<sys::DecodeItem>() / 4;
@@ -16,8 +23,9 @@ const WORDS: usize = size_of::<sys::DecodeItem>() / 4;
 /// Of those, the ones that mean something: query token, row of the page table, first token, end, slot.
 const USED_WORDS: usize = 5;
 
-pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) {
+fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
     validation.batch(draw).put(&mut case.tensors);
+    Ok(())
 }
 
 /// A batch without a cache: its page ids are not looked at.
@@ -31,7 +39,7 @@ fn config(case: &Case, batch: &RaggedBatch) -> ScheduleConfig {
     ScheduleConfig::new(s.policy(), tokens.max(1), longest, s.page_size, s.tile_tokens, s.target_items)
 }
 
-pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+fn run(case: &mut Case, device: &Device) -> Result<()> {
     let batch = batch(case)?;
     let (t, config) = (batch.query_tokens(), config(case, &batch));
     let operation = Schedule::new(device, config)?;
@@ -53,7 +61,7 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
     case.keep("split_starts", &[t + 1], &split_starts)
 }
 
-pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+fn check(case: &Case) -> Result<Vec<Comparison>> {
     let batch = batch(case)?;
     let t = batch.query_tokens();
     let (item_count, split_starts) =
@@ -64,10 +72,10 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
 
     let places = batch.query_places();
     let seen: Vec<usize> = places.iter().map(|place| place.map_or(0, |place| place.token + 1)).collect();
-    let piece = match config.policy {
-        SplitPolicy::Balanced => balanced_piece(&seen, config.tile_tokens, config.target_items, config.max_tokens),
-        SplitPolicy::Fixed { tokens } => tokens,
-    };
+    let piece = case
+        .settings
+        .fixed_tokens
+        .unwrap_or_else(|| balanced_piece(&seen, config.tile_tokens, config.target_items, config.max_tokens));
     let pieces = schedule(&seen, piece);
     let mut want = Vec::with_capacity(pieces.len() * USED_WORDS);
     for (piece, item) in pieces.iter().zip(items.chunks_exact(WORDS)) {

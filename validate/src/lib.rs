@@ -1,33 +1,29 @@
-//! Every operation on a device against the f64 reference, on inputs that are reproducible from a seed (feature
-//! `validate`).
+//! Every operation on a device against the f64 reference, on inputs that are reproducible from a seed.
 //!
 //! A [`Validation`] says of what: a geometry, a cache format, a batch. Each [`Case`] is one operation with its inputs;
 //! [`Case::run`] adds a device's outputs, [`Case::check`] compares them, and a [`Report`] shows what came out. Cases go
 //! to files and come back ([`Dump`], [`read_dump`]), so that the outputs can be another implementation's: `check` needs
-//! neither kernels nor a device. `cargo xtask validate` is this module as a program; `docs/validate.md` describes the
+//! neither kernels nor a device. `cargo xtask validate` is this library as a program; `docs/validate.md` describes the
 //! files.
 //!
 //! Unused slots of the caches hold NaN, unused entries of page tables ids that no cache has, and outputs are NaN before
 //! they are written.
 //!
 //! ```
-//! # #[cfg(feature = "simulator")] {
 //! use latent_attention::Geometry;
 //! use latent_attention::cache::CacheFormat;
 //! use latent_attention::device::Device;
-//! use latent_attention::validate::Validation;
+//! use validate::Validation;
 //!
 //! # if latent_attention::image::images().is_empty() { return Ok(()) } // built without nvcc
 //! let mut validation = Validation::new(Geometry::mha2mla(4, 2, 16, 4, 8)?, CacheFormat::INT4);
 //! validation.seq_lens = vec![9, 0, 30];
 //! let report = validation.report(&Device::simulated())?;
 //! assert!(report.passed(), "{report}");
-//! # }
 //! # Ok::<(), latent_attention::Error>(())
 //! ```
 
 mod absorb;
-mod append;
 mod batch;
 mod case;
 mod combine;
@@ -37,9 +33,12 @@ mod draw;
 mod dump;
 mod gather;
 mod layer;
+mod operations;
 mod report;
+mod rope_append;
 mod schedule;
 mod settings;
+mod sizes;
 mod tensors;
 mod tolerance;
 mod up_project;
@@ -51,13 +50,13 @@ pub use report::Report;
 pub use settings::{LATENT_FORMATS, PAIRINGS, RANGE_SETTINGS, ROPE_FORMATS, by_name};
 pub use tolerance::Rule;
 
-use self::batch::RaggedBatch;
-use self::draw::Draw;
-use crate::cache::{CacheFormat, CacheLayout};
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::geometry::Geometry;
-use crate::rope::Pairing;
+use latent_attention::cache::{CacheFormat, CacheLayout};
+use latent_attention::device::Device;
+use latent_attention::rope::Pairing;
+use latent_attention::{Error, Geometry, Result};
+
+use crate::batch::RaggedBatch;
+use crate::draw::Draw;
 
 /// What is validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +124,7 @@ impl Validation {
     /// As [`Validation::check`].
     pub fn case(&self, kind: Kind) -> Result<Case> {
         self.check()?;
-        Case::new(kind, self)
+        Case::new(kind.operation(), self)
     }
 
     /// Runs every case on a device and checks it.

@@ -1,25 +1,31 @@
 //! `rope_append`: bits, of the cache and of the rotated queries.
 
 use half::bf16;
+use latent_attention::Result;
+use latent_attention::cache::{CacheLayout, PagedCache};
+use latent_attention::device::{Device, Tensor, TensorMut};
+use latent_attention::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers};
+use latent_attention::reference::{RopeAppendInputs, RopeAppendParams, RopeAppendRotation, rope_append};
+use latent_attention::rope::{FrequencyIndex, RopeTables};
+use latent_attention::weights::RmsNorm;
 
-use super::batch::RaggedBatch;
-use super::compare::{Comparison, Worst};
-use super::draw::Draw;
-use super::tensors::{single, wide};
-use super::{Case, Validation};
-use crate::cache::{CacheLayout, PagedCache};
-use crate::device::{Device, Tensor, TensorMut};
-use crate::error::Result;
-use crate::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers};
-use crate::reference::{RopeAppendInputs, RopeAppendParams, RopeAppendRotation, rope_append};
-use crate::rope::{FrequencyIndex, RopeTables};
-use crate::weights::RmsNorm;
+use crate::Validation;
+use crate::batch::RaggedBatch;
+use crate::case::{Case, Kind, Operation};
+use crate::compare::{Comparison, Worst};
+use crate::draw::Draw;
+use crate::tensors::{single, wide};
 
 /// Columns that the tables have more than a rope head has pairs, so that heads differ.
 const SPARE_FREQUENCIES: usize = 3;
 
+pub(crate) const ROPE_APPEND: Operation = Operation { kind: Kind::RopeAppend, name: "rope-append", inputs, run, check };
+
+pub(crate) const ROPE_APPEND_NORM: Operation =
+    Operation { kind: Kind::RopeAppendNorm, name: "rope-append-norm", ..ROPE_APPEND };
+
 /// The new tokens of a batch and the cache that they go to.
-pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
+fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
     let batch = validation.batch(draw);
     tokens(case, &batch, draw)?;
     if !case.kind().has_norm() {
@@ -36,7 +42,7 @@ pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) 
 }
 
 /// The inputs that a layer's step has too.
-pub(super) fn tokens(case: &mut Case, batch: &RaggedBatch, draw: &mut Draw) -> Result<()> {
+pub(crate) fn tokens(case: &mut Case, batch: &RaggedBatch, draw: &mut Draw) -> Result<()> {
     let (g, layout) = (*case.geometry(), case.settings.layout()?);
     let t = batch.query_tokens();
     let places = batch.query_places();
@@ -68,7 +74,7 @@ pub(super) fn tokens(case: &mut Case, batch: &RaggedBatch, draw: &mut Draw) -> R
 }
 
 /// What turns the tokens, and what is done to their latents.
-pub(super) struct Parameters {
+pub(crate) struct Parameters {
     pub tables: RopeTables,
     pub frequencies: FrequencyIndex,
     pub norm: Option<RmsNorm>,
@@ -93,7 +99,7 @@ impl Parameters {
     }
 }
 
-pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+fn run(case: &mut Case, device: &Device) -> Result<()> {
     let (g, settings, tensors) = (*case.geometry(), &case.settings, &case.tensors);
     let [t] = tensors.sizes("slots")?;
     let parameters = Parameters::get(case)?;
@@ -134,7 +140,7 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+fn check(case: &Case) -> Result<Vec<Comparison>> {
     let (g, settings, tensors) = (case.geometry(), &case.settings, &case.tensors);
     let [t] = tensors.sizes("slots")?;
     let query = [t, g.query_heads, g.rope_dim];
@@ -151,7 +157,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
         norm: parameters.norm.as_ref(),
         bias: parameters.bias.as_deref(),
     };
-    let rows = |name, shape: [usize; 3]| Ok::<_, crate::Error>(single(&tensors.get(name, &shape)?));
+    let rows = |name, shape: [usize; 3]| Ok::<_, latent_attention::Error>(single(&tensors.get(name, &shape)?));
     let inputs = RopeAppendInputs {
         q_rope: Some(&rows("q_rope", query)?),
         k_rope: &rows("k_rope", [t, g.rope_heads, g.rope_dim])?,
@@ -171,7 +177,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
 }
 
 /// All bytes of the cache that an operation left.
-pub(super) fn compare_cache(case: &Case, want: &PagedCache) -> Result<Comparison> {
+pub(crate) fn compare_cache(case: &Case, want: &PagedCache) -> Result<Comparison> {
     let layout = want.layout();
     let cache = case.output::<u8>("cache", &[want.pages(), layout.page_bytes()])?;
     let mut comparison = cache.against(wide(want.bytes())).exact();

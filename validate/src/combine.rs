@@ -1,16 +1,19 @@
 //! `combine`.
 
 use half::bf16;
+use latent_attention::device::Device;
+use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
+use latent_attention::reference::{self, Attended};
+use latent_attention::{Error, Result};
 
-use super::Case;
-use super::compare::Comparison;
-use super::draw::Draw;
-use super::tensors::wide;
-use super::tolerance::{self, Rule};
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::ops::{Combine, CombineArgs, CombineConfig};
-use crate::reference::{self, Attended};
+use crate::Validation;
+use crate::case::{Case, Kind, Operation};
+use crate::compare::Comparison;
+use crate::draw::Draw;
+use crate::tensors::wide;
+use crate::tolerance::{self, Rule};
+
+pub(crate) const COMBINE: Operation = Operation { kind: Kind::Combine, name: "combine", inputs, run, check };
 
 /// Parts to merge.
 const SPLITS: usize = 5;
@@ -20,7 +23,7 @@ const LSE: f32 = 8.0;
 
 /// The heads of one query token in parts, of which every fourth saw nothing; none saw anything of the first head. Odd
 /// parts say so as FlashAttention 2 does, by plus infinity.
-pub(super) fn inputs(case: &mut Case, draw: &mut Draw) {
+fn inputs(case: &mut Case, _: &Validation, draw: &mut Draw) -> Result<()> {
     let (rows, rank) = (case.geometry().query_heads, case.geometry().latent_rank);
     let mut o_partial = draw.f32(SPLITS * rows * rank, 1.0);
     let mut lse_partial = draw.f32(SPLITS * rows, LSE);
@@ -32,9 +35,10 @@ pub(super) fn inputs(case: &mut Case, draw: &mut Draw) {
     }
     case.tensors.put("o_partial", &[SPLITS, rows, rank], &o_partial);
     case.tensors.put("lse_partial", &[SPLITS, rows], &lse_partial);
+    Ok(())
 }
 
-pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+fn run(case: &mut Case, device: &Device) -> Result<()> {
     let rank = case.geometry().latent_rank;
     let [splits, rows] = case.tensors.sizes("lse_partial")?;
     let o_partial = case.tensors.upload::<f32>(device, "o_partial", &[splits, rows, rank])?;
@@ -56,7 +60,7 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
     case.keep("lse", &[rows], &lse)
 }
 
-pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+fn check(case: &Case) -> Result<Vec<Comparison>> {
     let rank = case.geometry().latent_rank;
     let [splits, rows] = case.tensors.sizes("lse_partial")?;
     let (o_latent, lse) = (case.output::<bf16>("o_latent", &[rows, rank])?, case.output::<f32>("lse", &[rows])?);

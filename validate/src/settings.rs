@@ -1,13 +1,13 @@
 //! What a case was made with, as a dump's metadata says it.
 
+use latent_attention::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RangeSetting, RopeFormat};
+use latent_attention::ops::SplitPolicy;
+use latent_attention::rope::Pairing;
+use latent_attention::{Error, Geometry, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Validation};
-use crate::cache::{CacheFormat, CacheLayout, Group, LatentFormat, RangeSetting, RopeFormat};
-use crate::error::{Error, Result};
-use crate::geometry::Geometry;
-use crate::ops::SplitPolicy;
-use crate::rope::Pairing;
+use crate::Validation;
+use crate::case::Kind;
 
 /// Latent formats by name.
 pub const LATENT_FORMATS: [(&str, LatentFormat); 5] = [
@@ -51,7 +51,7 @@ fn name_of<T: PartialEq>(list: &[(&'static str, T)], value: T) -> String {
 }
 
 /// The names of a format's two parts, and of how its ranges are chosen.
-pub(super) fn format_names(format: CacheFormat) -> [String; 3] {
+pub(crate) fn format_names(format: CacheFormat) -> [String; 3] {
     let [latent, rope] = [name_of(&LATENT_FORMATS, format.latent), name_of(&ROPE_FORMATS, format.rope)];
     [latent, rope, name_of(&RANGE_SETTINGS, format.range)]
 }
@@ -63,11 +63,11 @@ fn min_max() -> String {
 
 /// One case's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub crate_version: String,
     pub case: Kind,
     pub seed: u64,
-    #[serde(with = "GeometryFields")]
+    #[serde(with = "crate::sizes")]
     pub geometry: Geometry,
     pub latent_format: String,
     pub rope_format: String,
@@ -81,22 +81,10 @@ pub(super) struct Settings {
     pub fixed_tokens: Option<usize>,
     /// Added to the mean square of the latent, where there is a norm.
     pub norm_epsilon: f32,
-    /// Of a schedule, as [`ScheduleConfig`](crate::ops::ScheduleConfig)'s.
+    /// Of a schedule, as [`ScheduleConfig`](latent_attention::ops::ScheduleConfig)'s.
     pub tile_tokens: usize,
     /// Of a schedule, too.
     pub target_items: usize,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Geometry")]
-struct GeometryFields {
-    query_heads: usize,
-    kv_heads: usize,
-    latent_rank: usize,
-    rope_heads: usize,
-    rope_dim: usize,
-    nope_dim: usize,
-    value_dim: usize,
 }
 
 impl Settings {

@@ -5,11 +5,11 @@ use std::path::Path;
 use latent_attention::cache::{CacheFormat, Group, RangeSetting, RopeFormat};
 use latent_attention::device::Device;
 use latent_attention::rope::Pairing;
-use latent_attention::validate::{Dump, Kind, LATENT_FORMATS, Report, Validation, by_name, read_dump};
 use latent_attention::{Geometry, Result};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use safetensors::SafeTensors;
+use validate::{Dump, Kind, LATENT_FORMATS, Report, Validation, by_name, read_dump};
 
 /// A small layer and batch.
 fn small() -> Validation {

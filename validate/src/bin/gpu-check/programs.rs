@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// Tests of the program `kernels`, one for each of its modules with kernels: enough for the sanitizer, which makes
 /// everything many times slower. `cargo xtask test` checks that they exist.
-const SANITIZED: &str = include_str!("../sanitized.txt");
+const SANITIZED: &str = include_str!("sanitized.txt");
 
 /// What a program printed at its end, and what became of it.
 #[derive(Debug, Serialize)]

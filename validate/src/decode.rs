@@ -1,20 +1,27 @@
 //! `decode`, with the `schedule` and the `combine` that belong to it.
 
 use half::bf16;
+use latent_attention::Result;
+use latent_attention::cache::PagedCache;
+use latent_attention::device::{Device, Tensor};
+use latent_attention::ops::{Decode, DecodeArgs, DecodeConfig, DeviceCache};
+use latent_attention::reference::{self, DecodeInputs};
 
-use super::batch::RaggedBatch;
-use super::compare::Comparison;
-use super::draw::Draw;
-use super::tensors::{Number, wide};
-use super::tolerance::{self, Rule};
-use super::{Case, Validation};
-use crate::cache::PagedCache;
-use crate::device::{Device, Tensor};
-use crate::error::Result;
-use crate::ops::{Decode, DecodeArgs, DecodeConfig, DeviceCache};
-use crate::reference::{self, DecodeInputs};
+use crate::Validation;
+use crate::batch::RaggedBatch;
+use crate::case::{Case, Kind, Operation};
+use crate::compare::Comparison;
+use crate::draw::Draw;
+use crate::tensors::{Number, wide};
+use crate::tolerance::{self, Rule};
 
-pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
+pub(crate) const DECODE_BALANCED: Operation =
+    Operation { kind: Kind::DecodeBalanced, name: "decode-balanced", inputs, run, check };
+
+pub(crate) const DECODE_FIXED: Operation =
+    Operation { kind: Kind::DecodeFixed, name: "decode-fixed", ..DECODE_BALANCED };
+
+fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
     let (g, layout) = (*case.geometry(), case.settings.layout()?);
     let batch = validation.batch(draw);
     let t = batch.query_tokens();
@@ -28,7 +35,7 @@ pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) 
     Ok(())
 }
 
-pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+fn run(case: &mut Case, device: &Device) -> Result<()> {
     let (g, settings, cache) = (*case.geometry(), &case.settings, case.cache("cache")?);
     let batch = RaggedBatch::get(&case.tensors, settings.page_size, cache.pages())?;
     let t = batch.query_tokens();
@@ -57,7 +64,7 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
     case.keep("lse", &[t, g.query_heads], &lse)
 }
 
-pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+fn check(case: &Case) -> Result<Vec<Comparison>> {
     let (g, settings, tensors) = (case.geometry(), &case.settings, &case.tensors);
     let cache = case.cache("cache")?;
     let batch = RaggedBatch::get(tensors, settings.page_size, cache.pages())?;

@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Kind;
-use super::compare::{Comparison, Worst};
-use super::tolerance::Rule;
+use crate::case::Kind;
+use crate::compare::{Comparison, Worst};
+use crate::tolerance::Rule;
 
 /// Every output against the reference. Printed, it is a table with an explanation of each rule in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]

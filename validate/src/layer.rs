@@ -1,29 +1,32 @@
 //! A layer's whole step.
 
 use half::bf16;
+use latent_attention::Result;
+use latent_attention::cache::PagedCache;
+use latent_attention::device::{Device, Tensor, TensorMut};
+use latent_attention::layer::{LatentAttentionLayer, LayerConfig, StepArgs};
+use latent_attention::ops::{DeviceCache, RotationBuffers};
+use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
+use latent_attention::weights::{LatentAttention, Linear, Matrix};
 
-use super::append::{self, Parameters};
-use super::batch::RaggedBatch;
-use super::compare::Comparison;
-use super::draw::Draw;
-use super::tensors::{Number, single, wide};
-use super::tolerance::{self, Rule};
-use super::{Case, Validation, up_project};
-use crate::cache::PagedCache;
-use crate::device::{Device, Tensor, TensorMut};
-use crate::error::Result;
-use crate::layer::{LatentAttentionLayer, LayerConfig, StepArgs};
-use crate::ops::{DeviceCache, RotationBuffers};
-use crate::reference::{ReferenceInputs, ReferenceLayer};
-use crate::weights::{LatentAttention, Linear, Matrix};
+use crate::batch::RaggedBatch;
+use crate::case::{Case, Kind, Operation};
+use crate::compare::Comparison;
+use crate::draw::Draw;
+use crate::rope_append::Parameters;
+use crate::tensors::{Number, single, wide};
+use crate::tolerance::{self, Rule};
+use crate::{Validation, rope_append, up_project};
+
+pub(crate) const LAYER: Operation = Operation { kind: Kind::Layer, name: "layer", inputs, run, check };
 
 /// New tokens for a cache that holds the earlier ones.
-pub(super) fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
+fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
     let g = *case.geometry();
     let batch = validation.batch(draw);
     let t = batch.query_tokens();
     batch.put(&mut case.tensors);
-    append::tokens(case, &batch, draw)?;
+    rope_append::tokens(case, &batch, draw)?;
     case.tensors.put("q_nope", &[t, g.query_heads, g.nope_dim], &draw.bf16(t * g.query_heads * g.nope_dim, 1.0));
     up_project::weights(case, draw);
     Ok(())
@@ -36,7 +39,8 @@ fn weights(case: &Case, parameters: &Parameters) -> Result<LatentAttention> {
         let values: Vec<bf16> = tensors.get(name, &[g.kv_heads, rows, g.latent_rank])?;
         Matrix::new(g.kv_heads * rows, g.latent_rank, single(&values))
     };
-    let unused = |rows: usize, cols: usize| Ok::<_, crate::Error>(Linear::new(Matrix::new(rows, cols, Vec::new())?));
+    let unused =
+        |rows: usize, cols: usize| Ok::<_, latent_attention::Error>(Linear::new(Matrix::new(rows, cols, Vec::new())?));
     Ok(LatentAttention {
         geometry: g,
         query_down: None,
@@ -56,7 +60,7 @@ fn weights(case: &Case, parameters: &Parameters) -> Result<LatentAttention> {
     })
 }
 
-pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
+fn run(case: &mut Case, device: &Device) -> Result<()> {
     let (g, cache, tensors) = (*case.geometry(), case.cache("cache_before")?, &case.tensors);
     let batch = RaggedBatch::get(tensors, case.settings.page_size, cache.pages())?;
     let t = batch.query_tokens();
@@ -103,7 +107,7 @@ pub(super) fn run(case: &mut Case, device: &Device) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
+fn check(case: &Case) -> Result<Vec<Comparison>> {
     let (g, tensors) = (case.geometry(), &case.tensors);
     let mut cache = case.cache("cache_before")?;
     let batch = RaggedBatch::get(tensors, case.settings.page_size, cache.pages())?;
@@ -111,7 +115,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let out = case.output::<bf16>("out", &[t, g.query_heads, g.value_dim])?;
     let counters = case.output::<u64>("counters", &[2])?;
     let parameters = Parameters::get(case)?;
-    let rows = |name, shape: [usize; 3]| Ok::<_, crate::Error>(single(&tensors.get(name, &shape)?));
+    let rows = |name, shape: [usize; 3]| Ok::<_, latent_attention::Error>(single(&tensors.get(name, &shape)?));
     let inputs = ReferenceInputs {
         q_rope: &rows("q_rope", [t, g.query_heads, g.rope_dim])?,
         q_nope: &rows("q_nope", [t, g.query_heads, g.nope_dim])?,
@@ -125,7 +129,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Comparison>> {
     let terms = terms(&reference.weights().up_value, &batch, &cache)? * (t * g.query_heads / g.kv_heads) as f64;
     Ok(vec![
         out.against(wide(&step.out)).together(Rule::Step, tolerance::step(), terms),
-        append::compare_cache(case, &cache)?,
+        rope_append::compare_cache(case, &cache)?,
         counters.against(vec![step.saturated as f64, 0.0]).exact(),
     ])
 }

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use half::bf16;
+use latent_attention::device::{Buffer, Device, Element};
+use latent_attention::{Error, Result};
 use safetensors::Dtype;
 
-use crate::device::{Buffer, Device, Element};
-use crate::error::{Error, Result};
-use crate::host_tensor::HostTensor;
-
 /// A type of number that dumps hold, little-endian.
-pub(super) trait Number: Element {
+pub(crate) trait Number: Element {
     const DTYPE: Dtype;
     fn to_bytes(values: &[Self]) -> Vec<u8>;
     fn of_bytes(bytes: &[u8]) -> Vec<Self>;
@@ -51,18 +49,27 @@ number! {
 }
 
 /// Numbers as f64.
-pub(super) fn wide<T: Number>(values: &[T]) -> Vec<f64> {
+pub(crate) fn wide<T: Number>(values: &[T]) -> Vec<f64> {
     values.iter().map(|value| value.wide()).collect()
 }
 
 /// bf16 numbers as f32, exactly.
-pub(super) fn single(values: &[bf16]) -> Vec<f32> {
+pub(crate) fn single(values: &[bf16]) -> Vec<f32> {
     values.iter().map(|value| value.to_f32()).collect()
+}
+
+/// One tensor, as a file holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct HostTensor {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Numbers in row-major order, little-endian.
+    pub bytes: Vec<u8>,
 }
 
 /// The tensors of one case by name.
 #[derive(Clone, Debug)]
-pub(super) struct Tensors {
+pub(crate) struct Tensors {
     /// The file that they are from or could be from, for messages.
     source: PathBuf,
     by_name: BTreeMap<String, HostTensor>,

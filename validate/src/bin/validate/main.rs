@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use latent_attention::validate::{Dump, Kind, Report, Validation, read_dump};
+use validate::{Dump, Kind, Report, Validation, read_dump};
 
 use args::Arguments;
 

@@ -1,14 +1,13 @@
 //! Random inputs, the same on every machine: from a seed, by IEEE operations alone.
 
 use half::bf16;
+use latent_attention::rope::RopeTables;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::rope::RopeTables;
-
 /// A source of random numbers.
-pub(super) struct Draw(ChaCha8Rng);
+pub(crate) struct Draw(ChaCha8Rng);
 
 impl Draw {
     /// Each `stream` of a seed has numbers of its own, so that one case does not change another's.
@@ -39,7 +38,7 @@ impl Draw {
 
     /// Cosines and sines of random angles, from the tangents of their halves: libraries of mathematics may differ in
     /// the last bit of a cosine, but not of a quotient.
-    pub fn tables(&mut self, positions: usize, frequencies: usize) -> crate::Result<RopeTables> {
+    pub fn tables(&mut self, positions: usize, frequencies: usize) -> latent_attention::Result<RopeTables> {
         let angle = |half: f32| {
             let tangent = f64::from(half);
             let length = 1.0 + tangent * tangent;

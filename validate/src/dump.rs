@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
+use latent_attention::{Error, Result};
+use safetensors::tensor::TensorView;
+use safetensors::{SafeTensorError, SafeTensors};
 
-use super::tensors::Tensors;
-use super::{Case, Kind};
-use crate::error::{Error, Result};
-use crate::host_tensor::HostTensor;
+use crate::case::{Case, Kind};
+use crate::settings::Settings;
+use crate::tensors::{HostTensor, Tensors};
 
 /// The metadata's one key, whose value is a JSON object. (The format keeps keys in no order, and the same seed should
 /// make the same bytes.)
@@ -55,7 +56,13 @@ impl Dump {
         let metadata = serde_json::to_string(&case.settings)
             .map_err(|error| Error::File { path: path.clone(), why: error.to_string() })?;
         let metadata = Some([(METADATA.to_owned(), metadata)].into());
-        let bytes = safetensors::serialize(case.tensors.iter(), metadata)
+        let views = case
+            .tensors
+            .iter()
+            .map(|(name, tensor)| Ok((name, TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)?)));
+        let bytes = views
+            .collect::<std::result::Result<Vec<_>, SafeTensorError>>()
+            .and_then(|views| safetensors::serialize(views, metadata))
             .map_err(|error| Error::File { path: path.clone(), why: error.to_string() })?;
         fs::write(&path, bytes).map_err(|cause| Error::Io { path, cause })
     }
@@ -111,7 +118,7 @@ fn read(dir: &Path, kind: Kind) -> Result<Case> {
     let file = SafeTensors::deserialize(&bytes).map_err(|error| malformed(error.to_string()))?;
     let settings = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA));
     let settings = settings.ok_or_else(|| malformed(format!("has no metadata `{METADATA}`")))?;
-    let settings: super::settings::Settings =
+    let settings: Settings =
         serde_json::from_str(settings).map_err(|error| malformed(format!("metadata `{METADATA}`: {error}")))?;
     if settings.case != kind {
         return Err(malformed(format!("says that it is {}", settings.case.name())));
@@ -122,5 +129,5 @@ fn read(dir: &Path, kind: Kind) -> Result<Case> {
         (name.to_owned(), copy)
     });
     let by_name = tensors.collect();
-    Ok(Case { settings, tensors: Tensors::new(path, by_name) })
+    Ok(Case { operation: kind.operation(), settings, tensors: Tensors::new(path, by_name) })
 }
