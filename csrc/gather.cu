@@ -15,7 +15,7 @@
 // A chunk is written in one access where its place is 16-byte aligned, else number by number: where latents are not a
 // multiple of 8 numbers, rotated keys are not aligned. The cache's rows always are.
 
-#include "common/row.cuh"
+#include "cache/row.cuh"
 
 namespace {
 

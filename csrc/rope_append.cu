@@ -8,7 +8,7 @@
 // Shared memory: none.
 // Per token, in bytes: reads 2 L + 2 Gr R + 2 H R, and position and slot in each part; each number once, but twice the
 //     latents behind the first 512 if there is a norm, and key dimensions whose heads are turned, but not in units (see
-//     common/rope.cuh). Writes the cache's record once, 2 L + 2 Gr R in bf16 and about a quarter of that in int4, and
+//     rope_append/rotate.cuh). Writes the cache's record once, 2 L + 2 Gr R in bf16 and about a quarter of that in int4, and
 //     2 H R. Tables, gain and bias are many tokens' and come from L1 and L2: 12 bytes of index, cosine and sine for a
 //     dimension of a unit, once where both halves of a run have one rope head.
 // FLOPs: 3 per rotated value, 3 and 6 comparisons per quantised one, less than 3 per byte. Memory decides for many
@@ -27,11 +27,11 @@
 
 #include <stdint.h>
 
-#include "common/quantize.cuh"
+#include "cache/quantize.cuh"
 #include "common/reduce.cuh"
-#include "common/rope.cuh"
 #include "params.h"
 #include "ptx/convert.cuh"
+#include "rope_append/rotate.cuh"
 
 namespace {
 

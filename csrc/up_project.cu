@@ -15,10 +15,10 @@
 //     FLOPs; writes 32 KiB. 64 to 100 FLOPs a byte: the tensor cores decide. The 16 values that a thread dequantises
 //     in a slice, at 3 instructions each, stand against 32 MMAs.
 
-#include "common/dequantise.cuh"
+#include "cache/dequantize.cuh"
+#include "cache/layout.cuh"
+#include "cache/row.cuh"
 #include "common/gemm.cuh"
-#include "common/paging.cuh"
-#include "common/row.cuh"
 
 namespace {
 

@@ -8,7 +8,7 @@
 // cache's rows.
 #pragma once
 
-#include "../common/int4.cuh"
+#include "../cache/int4.cuh"
 #include "../ptx/half.cuh"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/mma.cuh"

@@ -9,7 +9,7 @@
 // a step of 32 values of a rotated key 8 t .. 8 t + 7. The four pairs of 8 values go to four matrices of `ldmatrix`.
 #pragma once
 
-#include "../common/int4.cuh"
+#include "../cache/int4.cuh"
 #include "block.cuh"
 #include "load.cuh"
 

@@ -1,10 +1,10 @@
 // The rotated key's part of the scores. All rope heads of a token form one row; an n-tile of 8 query heads multiplies
 // only the steps in which its rope heads lie, with a block-diagonal query. Codes are multiplied as they are, as
-// subnormal f16 (common/int4.cuh), and a step's product is scaled then: exact up to the sums, and cheap enough for the
+// subnormal f16 (cache/int4.cuh), and a step's product is scaled then: exact up to the sums, and cheap enough for the
 // few numbers of a rotated key.
 #pragma once
 
-#include "../common/int4.cuh"
+#include "../cache/int4.cuh"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/mma.cuh"
 #include "block.cuh"

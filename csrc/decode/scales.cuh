@@ -6,7 +6,7 @@
 // what is far below that loses bits, but is as small beside what it is added to. Where a scale is 0 all codes are.
 #pragma once
 
-#include "../common/int4.cuh"
+#include "../cache/int4.cuh"
 #include "../ptx/convert.cuh"
 #include "block.cuh"
 

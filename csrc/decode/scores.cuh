@@ -1,14 +1,14 @@
 // The latents' part of the scores, from what the cache holds: S^T += C Q^T, tokens on m, heads on n, latents in k.
 //
 // A operands of int4 come straight from the codes. A code's bits, left where they are, are a subnormal f16
-// (common/int4.cuh): 5/8 instructions per value. Scales and mins never touch a value:
+// (cache/int4.cuh): 5/8 instructions per value. Scales and mins never touch a value:
 //     S = sum_group (scale_t 2^24 (S of the group's codes) + min_t sum(q of the group))
 // Whole: a group is a run of 512 latents, and is scaled once. Groups: a step's latents are scaled once, or twice in
 // groups of 32; the mins are products of their own, with the query's sums in two parts of 11 bits each.
 // Bf16: A operands are the cache's rows.
 #pragma once
 
-#include "../common/int4.cuh"
+#include "../cache/int4.cuh"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/mma.cuh"
 #include "block.cuh"

@@ -36,7 +36,7 @@ const LEAST_VALUES: usize = 96;
 const RANGES: u8 = 4;
 const PARTS: f32 = 32.0;
 
-/// Values that a lane holds of each half of a run, and those of all lanes, as `csrc/common/quantize.cuh` has them.
+/// Values that a lane holds of each half of a run, and those of all lanes, as `csrc/cache/quantize.cuh` has them.
 const UNIT: usize = 8;
 const HALF_RUN: usize = warp::LANES * UNIT;
 

@@ -78,7 +78,7 @@ fn unpacking_a_value_takes_at_most_one_and_a_half_instructions() {
         });
         let (mut masks, mut others) = (0, 0);
         for block in loops {
-            // The masks of subnormal_pair in common/int4.cuh, and what brings codes below them.
+            // The masks of subnormal_pair in cache/int4.cuh, and what brings codes below them.
             masks += count(block, &|line| ["983055", "15728880"].iter().any(|mask| line.contains(mask)));
             others += count(block, &|line| ["prmt", "selp"].iter().any(|&name| opcode(name)(line)));
             others += count(block, &|line| opcode("shr")(line) && line.trim_end().ends_with(", 8;"));

@@ -8,9 +8,9 @@
 #include <math_constants.h>
 #include <stdint.h>
 
+#include "../common/reduce.cuh"
 #include "../params.h"
 #include "../ptx/convert.cuh"
-#include "reduce.cuh"
 
 constexpr unsigned UNIT = 8, UNITS = 2, HALF_RUN = WARP * UNIT, RUN = UNITS * HALF_RUN;
 static_assert(RUN == ROPE_APPEND_RUN, "the host divides rows into other runs");

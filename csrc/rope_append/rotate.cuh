@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
+#include "../cache/quantize.cuh"
 #include "../ptx/convert.cuh"
-#include "quantize.cuh"
 
 // What turns a token's heads.
 struct Rotation {

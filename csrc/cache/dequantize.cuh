@@ -1,9 +1,9 @@
 // Values of a cached row, rounded to bf16: `scale * code + min` as `src/cache/codec.rs` packs them.
 #pragma once
 
+#include "../common/chunk.cuh"
 #include "../ptx/convert.cuh"
 #include "../ptx/lop3.cuh"
-#include "chunk.cuh"
 
 // The value of one code, rounded twice: to f32 and to bf16. `affine` is the (scale, min) pair of f16.
 __device__ inline uint16_t dequantise(unsigned code, uint32_t affine) {

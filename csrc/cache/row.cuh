@@ -2,8 +2,8 @@
 // f32 and then to bf16, each time to nearest even; what the cache holds in bf16 as it is.
 #pragma once
 
-#include "dequantise.cuh"
-#include "paging.cuh"
+#include "dequantize.cuh"
+#include "layout.cuh"
 
 struct CachedRow {
     const unsigned char *bytes;  // 16-byte aligned, and padded to as many
