@@ -110,7 +110,7 @@ __device__ void load_weights(const Product &product, unsigned first, unsigned k,
             for (unsigned odd = 0; odd < 2; ++odd) {
                 const unsigned index = own_k + i + odd;
                 const bool exists = index < product.params.contracted;
-                row[odd] = load_chunk<Aligned>(product.weights(index) + column, exists ? count : 0);
+                row[odd] = load_chunk(product.weights(index) + column, exists ? count : 0, Aligned);
             }
 #pragma unroll
             for (unsigned j = 0; j < Few<Transposed>::FRAGMENTS; ++j) {
@@ -123,7 +123,7 @@ __device__ void load_weights(const Product &product, unsigned first, unsigned k,
         for (unsigned half = 0; half < 2; ++half) {
             const unsigned row = first + g + 8 * half;
             const unsigned count = row < product.params.outputs ? chunk_count(own_k, product.params.contracted) : 0;
-            const Chunk chunk = load_chunk<Aligned>(product.weights(row) + own_k, count);
+            const Chunk chunk = load_chunk(product.weights(row) + own_k, count, Aligned);
 #pragma unroll
             for (unsigned i = 0; i < 4; ++i) {
                 a[0][i / 2][i % 2 * 2 + half] = chunk.pair[i];
@@ -154,7 +154,7 @@ __device__ void multiply_few(const Product &product, unsigned first,
             const unsigned own_k = k + i * LOAD + lane % 4 * CHUNK, count = chunk_count(own_k, width);
 #pragma unroll
             for (unsigned n = 0; n < COLUMN_TILES; ++n) {
-                b[i][n] = load_chunk<Aligned>(input[n] + own_k, n * COLUMNS < rows ? count : 0);
+                b[i][n] = load_chunk(input[n] + own_k, n * COLUMNS < rows ? count : 0, Aligned);
             }
         }
 #pragma unroll

@@ -15,22 +15,17 @@
 // A chunk is written in one access where its place is 16-byte aligned, else number by number: where latents are not a
 // multiple of 8 numbers, rotated keys are not aligned. The cache's rows always are.
 
-#include "cache/row.cuh"
+#include "cache/dequantize.cuh"
+#include "cache/sequences.cuh"
 
 namespace {
-
-// The tokens of a tile.
-struct FoundTokens {
-    const unsigned char *page[GATHER_TOKENS];
-    unsigned slot[GATHER_TOKENS];
-};
 
 __device__ unsigned chunks(unsigned width) { return (width + CHUNK - 1) / CHUNK; }
 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(GATHER_THREADS) gather(const __grid_constant__ GatherParams params) {
-    __shared__ FoundTokens found;
+    __shared__ TileTokens<GATHER_TOKENS> tokens;
     const CacheParams &cache = params.cache;
     const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
     const unsigned total = min(unsigned(__ldg(starts + params.batch.sequences)), params.token_capacity);
@@ -41,9 +36,7 @@ extern "C" __global__ void __launch_bounds__(GATHER_THREADS) gather(const __grid
     const unsigned count = min(GATHER_TOKENS, total - first);
     if (threadIdx.x < count) {
         const int32_t *first_tokens = reinterpret_cast<const int32_t *>(params.first_tokens);
-        const CachedToken token = find_token(cache, params.batch, starts, first_tokens, first + threadIdx.x);
-        found.page[threadIdx.x] = token.page;
-        found.slot[threadIdx.x] = token.slot;
+        tokens.store(threadIdx.x, token_of_row(cache, params.batch, starts, first_tokens, first + threadIdx.x));
     }
     __syncthreads();
 
@@ -54,10 +47,10 @@ extern "C" __global__ void __launch_bounds__(GATHER_THREADS) gather(const __grid
         const bool is_latent = chunk < latent_chunks;
         const unsigned i = CHUNK * (is_latent ? chunk : chunk - latent_chunks);
         const unsigned width = is_latent ? params.latent_rank : params.rope_width;
-        const CachedToken place{found.page[token], found.slot[token]};
+        const CachedToken place = tokens.load(token);
         Chunk values{};
         if (place.page != nullptr) {
-            values = load_row_chunk(is_latent ? latent_row(cache, place) : rope_row(cache, place), i);
+            values = dequantize_chunk(is_latent ? latent_row(cache, place) : rope_row(cache, place), i);
         }
         uint16_t *to = output + size_t(token) * params.output_token_stride + (is_latent ? 0 : params.latent_rank) + i;
         const unsigned numbers = chunk_count(i, width);

@@ -16,8 +16,7 @@
 //     in a slice, at 3 instructions each, stand against 32 MMAs.
 
 #include "cache/dequantize.cuh"
-#include "cache/layout.cuh"
-#include "cache/row.cuh"
+#include "cache/sequences.cuh"
 #include "common/gemm.cuh"
 
 namespace {
@@ -28,9 +27,9 @@ struct Tokens {
 };
 
 // The token that is row `row` of the outputs.
-__device__ CachedToken find_token(const UpProjectParams &params, unsigned row) {
+__device__ CachedToken token_of_row(const UpProjectParams &params, unsigned row) {
     const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
-    return find_token(params.cache, params.batch, starts, nullptr, row);
+    return token_of_row(params.cache, params.batch, starts, nullptr, row);
 }
 
 // Columns of `heads` heads of `width` each, side by side, and the weights that make them.
@@ -54,11 +53,10 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
 
     // Rows and columns that do not exist are filled with zeros.
     const unsigned token_row = tokens.first + slice_row();
-    const CachedToken token = slice_row() < tokens.count ? find_token(params, token_row) : CachedToken{};
+    const CachedToken token = slice_row() < tokens.count ? token_of_row(params, token_row) : CachedToken{};
     const bool has_token = token.page != nullptr, has_column = slice_row() < columns;
-    const unsigned char *latent = token.latent(cache);
-    const uint32_t *affine = token.affine(cache);
-    const unsigned group_bits = __ffs(cache.latent_group) - 1;  // groups are powers of two
+    const CachedRow latent = latent_row(cache, token);
+    const unsigned group_log2 = __ffs(latent.group) - 1;
     const uint16_t *row = weights + weight_rows.offset(first_column + (has_column ? slice_row() : 0));
     const bool aligned = (reinterpret_cast<uint64_t>(weights) % CHUNK_BYTES |
                           (width | weight_rows.head_stride | weight_rows.row_stride) % CHUNK) == 0;
@@ -68,7 +66,7 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
     const auto begin = [&](unsigned slice, unsigned char *stage) {
         const unsigned k = slice * SLICE;
         if (is_int4 && has_token) {
-            scale_and_min = __ldg(affine + (k >> group_bits));
+            scale_and_min = __ldg(latent.affine + (k >> group_log2));
         }
 #pragma unroll
         for (unsigned i = 0; i < 2; ++i) {
@@ -76,11 +74,11 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
             unsigned char *to = stage + tile_offset(slice_row(), chunk);
             copy_chunk(to + LargeTile::A_BYTES, row + own_k, has_column ? count : 0, aligned);
             if (!is_int4) {
-                const auto *values = reinterpret_cast<const uint16_t *>(latent) + own_k;
+                const auto *values = reinterpret_cast<const uint16_t *>(latent.bytes) + own_k;
                 cp_async_16_zero_filled(shared_address(to), values, has_token ? 2 * count : 0);
             } else if (has_token) {
                 // Rows are padded to 16 bytes, a slice's codes.
-                codes[i] = __ldg(reinterpret_cast<const uint32_t *>(latent) + own_k / CHUNK);
+                codes[i] = __ldg(reinterpret_cast<const uint32_t *>(latent.bytes) + own_k / CHUNK);
             }
         }
     };
@@ -89,7 +87,7 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
 #pragma unroll
             for (unsigned i = 0; i < 2; ++i) {
                 auto *to = reinterpret_cast<Chunk *>(stage + tile_offset(slice_row(), slice_chunk(i)));
-                *to = dequantise_int4(codes[i], scale_and_min);
+                *to = dequantize_int4(codes[i], scale_and_min);
             }
         }
     };
@@ -104,27 +102,9 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
         [&](unsigned column) { return outputs.offset(first_column + column); });
 }
 
-// Value `i` of a token's rotated key.
-__device__ uint16_t rope_value(const CacheParams &cache, const CachedToken &token, unsigned i) {
-    const unsigned char *row = token.rope(cache);
-    if (cache.rope_kind == ROW_BF16) {
-        return __ldg(reinterpret_cast<const uint16_t *>(row) + i);
-    }
-    const uint32_t affine = __ldg(token.affine(cache) + cache.latent_groups + i / cache.rope_group);
-    if (cache.rope_kind == ROW_INT8) {
-        return dequantise(__ldg(row + i), affine);
-    }
-    return dequantise_int4(__ldg(reinterpret_cast<const uint32_t *>(row) + i / CHUNK), i % CHUNK, affine);
-}
-
-// The tokens of a tile, in shared memory.
-struct FoundTokens {
-    const unsigned char *page[GEMM_TILE];
-    unsigned slot[GEMM_TILE];
-};
-
 // The rotated keys of the tile's tokens, 128 columns from `first_column` on.
-__device__ void copy_rope(const UpProjectParams &params, Tokens tokens, unsigned first_column, FoundTokens &found) {
+__device__ void copy_rope(const UpProjectParams &params, Tokens tokens, unsigned first_column,
+                          TileTokens<GEMM_TILE> &found) {
     const GeometryParams &geometry = params.geometry;
     const unsigned width = geometry.rope_dim, heads_per_rope = geometry.kv_heads / geometry.rope_heads;
     const unsigned columns = min(GEMM_TILE, geometry.kv_heads * width - first_column);
@@ -134,23 +114,22 @@ __device__ void copy_rope(const UpProjectParams &params, Tokens tokens, unsigned
     const unsigned column = first_column + threadIdx.x % LargeTile::CHUNKS * CHUNK;
     const unsigned count = chunk_count(threadIdx.x % LargeTile::CHUNKS * CHUNK, columns);
     if (threadIdx.x < tokens.count) {
-        const CachedToken token = find_token(params, tokens.first + threadIdx.x);
-        found.page[threadIdx.x] = token.page;
-        found.slot[threadIdx.x] = token.slot;
+        found.store(threadIdx.x, token_of_row(params, tokens.first + threadIdx.x));
     }
     __syncthreads();
     for (unsigned i = threadIdx.x / LargeTile::CHUNKS; i < tokens.count; i += GEMM_THREADS / LargeTile::CHUNKS) {
-        const CachedToken token{found.page[i], found.slot[i]};
+        const CachedToken token = found.load(i);
         uint16_t *to = keys + size_t(tokens.first + i) * params.key_token_stride;
         for (unsigned j = 0; j < count; j += aligned ? CHUNK : 1) {
             const unsigned head = (column + j) / width, own = (column + j) % width;
             const unsigned from = head / heads_per_rope * width + own;
             uint16_t *place = to + size_t(head) * params.key_head_stride + own;
             const bool exists = token.page != nullptr;
+            const CachedRow row = rope_row(params.cache, token);
             if (aligned) {
-                store_chunk(place, exists ? load_row_chunk(rope_row(params.cache, token), from) : Chunk{}, CHUNK, true);
+                store_chunk(place, exists ? dequantize_chunk(row, from) : Chunk{}, CHUNK, true);
             } else {
-                *place = exists ? rope_value(params.cache, token, from) : 0;
+                *place = exists ? dequantize_value(row, from) : 0;
             }
         }
     }
@@ -174,7 +153,7 @@ extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
     unsigned tile = blockIdx.y;
     if (tile >= key_tiles + value_tiles) {
         copy_rope(params, tokens, (tile - key_tiles - value_tiles) * GEMM_TILE,
-                  *reinterpret_cast<FoundTokens *>(shared));
+                  *reinterpret_cast<TileTokens<GEMM_TILE> *>(shared));
         return;
     }
     const bool is_key = tile < key_tiles;

@@ -4,7 +4,9 @@
 
 #include <stdint.h>
 
-#include "../ptx/convert.cuh"
+// How many bits the code of value `i` is shifted in its word (`cache::NIBBLE_ORDER`): even values are in the lower half
+// of the word, odd ones in the upper.
+__device__ constexpr unsigned nibble_shift(unsigned i) { return 4 * (i / 2) + 16 * (i % 2); }
 
 // Codes as f16 without any arithmetic: the bits of a code are those of a subnormal number, code * 2^-24, and in place,
 // four bits further up, code * 2^-20. Tensor cores multiply subnormals exactly, and powers of two can be put right
@@ -21,6 +23,3 @@ __device__ inline uint32_t subnormal_pair(uint32_t word) {
 // Bytes 2 j and 2 j + 1, times 2^-24.
 template <int J>
 __device__ inline uint32_t subnormal_bytes(uint32_t bytes) { return __byte_perm(bytes, 0, J == 0 ? 0x4140 : 0x4342); }
-
-__device__ inline float affine_scale(uint32_t affine) { return f32_from_f16(static_cast<uint16_t>(affine)); }
-__device__ inline float affine_min(uint32_t affine) { return f32_from_f16(static_cast<uint16_t>(affine >> 16)); }

@@ -1,53 +1,77 @@
-// Where a cached token lies: pages, and rows of a page's tiles (`src/cache/layout.rs`).
+// Where the bytes of a cached token lie: `src/cache/layout.rs` on the device. Every kernel computes addresses here.
+//
+// A slot is `page * page_size + offset`. A token's record is row `offset` of each of the page's three tiles: latents,
+// rotated keys, and (scale, min) pairs of f16, those of the latent's groups first.
 #pragma once
 
+#include <stdint.h>
+
 #include "../params.h"
+#include "../ptx/convert.cuh"
 
-// A token's rows.
-struct CachedToken {
-    const unsigned char *page;  // null: no token
-    unsigned slot;              // of the page's
+// Page sizes are powers of two.
+__device__ inline unsigned page_size_log2(const CacheParams &cache) { return __ffs(cache.page_size) - 1; }
 
-    __device__ const unsigned char *latent(const CacheParams &cache) const {
-        return page + slot * cache.latent_row_bytes;
-    }
+// The row of a sequence's token, or of a slot, in the tiles of its page: a sequence begins with a page.
+__device__ inline unsigned offset_in_page(const CacheParams &cache, unsigned token) {
+    return token & (cache.page_size - 1);
+}
 
-    __device__ const unsigned char *rope(const CacheParams &cache) const {
-        return page + cache.rope_offset + slot * cache.rope_row_bytes;
-    }
+// A page's first byte. (A pointer from here on: of integers the compiler does not see that they are global memory.)
+__device__ inline unsigned char *page_address(const CacheParams &cache, uint64_t page) {
+    return reinterpret_cast<unsigned char *>(cache.pages) + page * cache.page_bytes;
+}
 
-    // (scale, min) of each of the latent's groups, then of the rotated key's.
-    __device__ const uint32_t *affine(const CacheParams &cache) const {
-        return reinterpret_cast<const uint32_t *>(page + cache.affine_offset + slot * cache.affine_row_bytes);
-    }
+// The rows of one tile: bytes from the start of a page to the first, and from one row to the next.
+struct CacheTile {
+    unsigned start, row_bytes;
+
+    // Bytes from the start of a page to a token's row.
+    __device__ unsigned row(unsigned offset) const { return start + offset * row_bytes; }
+
+    // The rows without their first `bytes`.
+    __device__ CacheTile skip(unsigned bytes) const { return {start + bytes, row_bytes}; }
 };
 
-// Token `position` of a sequence, which must be below its length: the page table is read at its page.
-__device__ inline CachedToken cached_token(const CacheParams &cache, const BatchParams &batch, unsigned sequence,
-                                           unsigned position) {
-    const int32_t *starts = reinterpret_cast<const int32_t *>(batch.page_starts);
-    const size_t row = starts != nullptr ? __ldg(starts + sequence) : size_t(sequence) * batch.max_pages;
-    const int32_t *table = reinterpret_cast<const int32_t *>(batch.page_table) + row;
-    const int32_t page = __ldg(table + position / cache.page_size);
-    return {reinterpret_cast<const unsigned char *>(cache.pages) + page * cache.page_bytes, position % cache.page_size};
+__device__ inline CacheTile latent_tile(const CacheParams &cache) { return {0, cache.latent_row_bytes}; }
+__device__ inline CacheTile rope_tile(const CacheParams &cache) { return {cache.rope_offset, cache.rope_row_bytes}; }
+__device__ inline CacheTile affine_tile(const CacheParams &cache) {
+    return {cache.affine_offset, cache.affine_row_bytes};
 }
 
-// The token that stands in row `row` of tokens of which those of sequence b begin in row starts[b], with its token
-// first_tokens[b] (null: with token 0). Whatever numbers these have, it is one that the batch has, or none.
-__device__ inline CachedToken find_token(const CacheParams &cache, const BatchParams &batch, const int32_t *starts,
-                                         const int32_t *first_tokens, unsigned row) {
-    // The last sequence that begins at or before the row; empty ones before it begin there too.
-    unsigned low = 0, high = batch.sequences;
-    while (high - low > 1) {
-        const unsigned middle = (low + high) / 2;
-        if (unsigned(__ldg(starts + middle)) <= row) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    const unsigned first = first_tokens != nullptr ? __ldg(first_tokens + low) : 0;
-    const unsigned position = row - __ldg(starts + low) + first;
-    const unsigned length = __ldg(reinterpret_cast<const int32_t *>(batch.seq_lens) + low);
-    return position < length ? cached_token(cache, batch, low, position) : CachedToken{};
+// A token's place in the cache.
+struct CachedToken {
+    unsigned char *page;  // null: no token
+    unsigned offset;      // row in the tiles of the page
+};
+
+// The token in a slot, which must be one of the cache's.
+__device__ inline CachedToken token_in_slot(const CacheParams &cache, int64_t slot) {
+    return {page_address(cache, slot >> page_size_log2(cache)), offset_in_page(cache, static_cast<unsigned>(slot))};
 }
+
+// A token's latent, or the rotated keys of all its rope heads, and how the values are stored.
+struct CachedRow {
+    unsigned char *bytes;  // 16-byte aligned
+    uint32_t *affine;      // (scale, min) of each group of values
+    unsigned row_bytes;    // with padding, a multiple of 16
+    unsigned kind;         // ROW_BF16, ROW_INT4 or ROW_INT8
+    unsigned group;        // values that share a scale: a power of two, and a multiple of 8; 0 in bf16
+};
+
+__device__ inline CachedRow latent_row(const CacheParams &cache, const CachedToken &token) {
+    return {token.page + latent_tile(cache).row(token.offset),
+            reinterpret_cast<uint32_t *>(token.page + affine_tile(cache).row(token.offset)), cache.latent_row_bytes,
+            cache.latent_kind, cache.latent_group};
+}
+
+__device__ inline CachedRow rope_row(const CacheParams &cache, const CachedToken &token) {
+    return {token.page + rope_tile(cache).row(token.offset),
+            reinterpret_cast<uint32_t *>(token.page + affine_tile(cache).row(token.offset)) + cache.latent_groups,
+            cache.rope_row_bytes, cache.rope_kind, cache.rope_group};
+}
+
+// A (scale, min) pair as the cache has it, both f16: the scale in bits 15..0.
+__device__ inline uint32_t affine_pair(uint16_t scale, uint16_t min) { return scale | uint32_t(min) << 16; }
+__device__ inline float affine_scale(uint32_t affine) { return f32_from_f16(static_cast<uint16_t>(affine)); }
+__device__ inline float affine_min(uint32_t affine) { return f32_from_f16(static_cast<uint16_t>(affine >> 16)); }

@@ -1,48 +1,46 @@
 // Encodes values as the cache stores them: `src/cache/codec.rs` on the device, to the bit.
 //
-// A warp encodes a run of up to 512 values of a row at a time: lane l holds values 8 l .. 8 l + 7 of each of the run's
-// two halves, which is a 32-bit word of int4 codes, 8 bytes of int8 codes or 16 bytes of bf16. A group of g values lies
-// in g / 8 neighbouring lanes, a whole run in all lanes and both halves.
+// A warp encodes a run of up to 512 values of a row at a time. Lane l holds values 8 l .. 8 l + 7 of each of the run's
+// two halves, a chunk, which is a 32-bit word of int4 codes, 8 bytes of int8 codes or 16 bytes of bf16. A group of g
+// values lies in g / 8 neighbouring lanes; one of 512 is the whole run, all lanes and both halves.
+//
+//     store_run:
+//         for each half: values past the end of the row = 0; count what the row cannot hold
+//         if bf16: round and store; done
+//         for each half: bounds = smallest and largest finite value            } in registers, then over the
+//         reduce bounds over the lanes (and halves) that share a group          } lanes by shuffles: no barrier
+//         if Mse: of four ranges per group, keep the one with the smallest squared error     (`tighten`)
+//         for each half: scale and min of the group -> codes; the group's first lane stores (scale, min), every lane
+//                        its own codes
 #pragma once
 
 #include <math_constants.h>
 #include <stdint.h>
 
+#include "../common/chunk.cuh"
 #include "../common/reduce.cuh"
 #include "../params.h"
 #include "../ptx/convert.cuh"
+#include "int4.cuh"
+#include "layout.cuh"
 
-constexpr unsigned UNIT = 8, UNITS = 2, HALF_RUN = WARP * UNIT, RUN = UNITS * HALF_RUN;
+constexpr unsigned HALVES = 2, HALF_RUN = WARP * CHUNK, RUN = HALVES * HALF_RUN;
 static_assert(RUN == ROPE_APPEND_RUN, "the host divides rows into other runs");
 
-// The values of a run that one lane holds, and the same as bf16 in memory has them.
-typedef float LaneValues[UNITS][UNIT];
-typedef uint4 LaneUnits[UNITS];
+// The values of a run that one lane holds: a chunk of each half.
+typedef float LaneValues[HALVES][CHUNK];
 
-// Place in the row of the first of a lane's values of one half of a run.
-__device__ inline unsigned unit_start(unsigned run_start, unsigned half) {
-    return run_start + half * HALF_RUN + threadIdx.x % WARP * UNIT;
+// Index in the row of the first of a lane's values of one half of a run.
+__device__ inline unsigned chunk_start(unsigned run_start, unsigned half) {
+    return run_start + half * HALF_RUN + threadIdx.x % WARP * CHUNK;
 }
 
-// How many of the `UNIT` values from `start` on are still in the row.
-__device__ inline unsigned values_left(unsigned start, unsigned width) {
-    return start < width ? min(width - start, UNIT) : 0;
-}
-
-// One token's row in a page.
-struct StoredRow {
-    uint8_t *bytes;     // 16-byte aligned
-    uint32_t *affine;   // (scale, min) of its groups
-    unsigned row_bytes; // padding included, a multiple of 16
-    unsigned width, kind, group;
-};
-
-// Replaces what is behind the end of the row.
-__device__ inline void blank(float (&unit)[UNIT], unsigned left, float with) {
-    if (left < UNIT) {
+// Replaces the values past the end of the row.
+__device__ inline void blank(float (&values)[CHUNK], unsigned left, float with) {
+    if (left < CHUNK) {
 #pragma unroll
-        for (unsigned j = 0; j < UNIT; ++j) {
-            unit[j] = j < left ? unit[j] : with;
+        for (unsigned j = 0; j < CHUNK; ++j) {
+            values[j] = j < left ? values[j] : with;
         }
     }
 }
@@ -58,22 +56,23 @@ struct Bounds {
         hi = fmaxf(hi, upper);
     }
 
-    // The range between them that f16 can hold; 0 without values. Adding 0 turns -0 into +0.
+    // What of the range between them f16 can hold; 0 without values. Adding 0 makes +0 of -0.
     __device__ Bounds range() const {
         const bool any = lo <= hi;
         return {any ? __fadd_rn(fminf(fmaxf(lo, -F16_MAX), F16_MAX), 0.0f) : 0.0f,
                 any ? __fadd_rn(fminf(fmaxf(hi, -F16_MAX), F16_MAX), 0.0f) : 0.0f};
     }
 
-    // The maximum of lo and NaN is lo.
+    // A value moved into the range; NaN becomes lo, as the maximum of lo and NaN is lo.
     __device__ float clamped(float value) const { return fminf(fmaxf(value, lo), hi); }
 };
 
-__device__ inline Bounds finite_bounds(const float (&unit)[UNIT]) {
+// The bounds of a lane's values of one half.
+__device__ inline Bounds finite_bounds(const float (&values)[CHUNK]) {
     Bounds bounds;
 #pragma unroll
-    for (float value : unit) {
-        // Minimum and maximum pass over NaN.
+    for (float value : values) {
+        // Minimum and maximum ignore NaN.
         const float finite = fabsf(value) < CUDART_INF_F ? value : CUDART_NAN_F;
         bounds.include(finite, finite);
     }
@@ -85,7 +84,7 @@ enum class RangeSetting { MinMax, Mse };
 
 // A group's map from values to codes.
 struct Quantizer {
-    Bounds range; // that the codes cover
+    Bounds range;  // that the codes cover
     float min, inverse;
     uint32_t affine;
 
@@ -94,10 +93,10 @@ struct Quantizer {
         min = f32_from_f16(min_bits);
         const uint16_t scale_bits = f16_from_f32_up(__fdiv_rn(__fsub_rn(range.hi, min), max_code));
         inverse = scale_bits == 0 ? 0.0f : __frcp_rn(f32_from_f16(scale_bits));
-        affine = scale_bits | static_cast<uint32_t>(min_bits) << 16;
+        affine = affine_pair(scale_bits, min_bits);
     }
 
-    __device__ float scale() const { return f32_from_f16(static_cast<uint16_t>(affine)); }
+    __device__ float scale() const { return affine_scale(affine); }
 
     static constexpr float LARGEST_INT4 = 15.0f, LARGEST_INT8 = 255.0f;
 
@@ -125,11 +124,11 @@ struct Quantizer {
     }
 
     // The sum of the squares of the distances, in steps, between values and their codes of 4 bits.
-    __device__ float squared_distances(const float (&unit)[UNIT], unsigned left) const {
+    __device__ float squared_distances(const float (&values)[CHUNK], unsigned left) const {
         float sum = 0.0f;
 #pragma unroll
-        for (unsigned j = 0; j < UNIT; ++j) {
-            const float x = steps(unit[j]);
+        for (unsigned j = 0; j < CHUNK; ++j) {
+            const float x = steps(values[j]);
             const float distance = __fsub_rn(x, __fsub_rn(nearest_int4(x), ROUNDER));
             const float with_this = __fadd_rn(sum, __fmul_rn(distance, distance));
             sum = j < left ? with_this : sum;
@@ -137,40 +136,39 @@ struct Quantizer {
         return sum;
     }
 
-    // 8 codes of 4 bits in one word: evens in the lower half, odds in the upper (`cache::NIBBLE_ORDER`). Those behind
+    // 8 codes of 4 bits in one word: evens in the lower half, odds in the upper (`cache::NIBBLE_ORDER`). Those past
     // the end of the row are 0.
     template <RangeSetting RANGE>
-    __device__ uint32_t nibbles(const float (&unit)[UNIT], unsigned left) const {
+    __device__ uint32_t nibbles(const float (&values)[CHUNK], unsigned left) const {
         uint32_t word = 0;
 #pragma unroll
-        for (unsigned j = 0; j < UNIT; ++j) {
-            word += (biased_code<RANGE>(unit[j]) << shift(j)) - (ROUNDER_BITS << shift(j));
+        for (unsigned j = 0; j < CHUNK; ++j) {
+            word += (biased_code<RANGE>(values[j]) << nibble_shift(j)) - (ROUNDER_BITS << nibble_shift(j));
         }
-        if (left < UNIT) {
+        if (left < CHUNK) {
 #pragma unroll
-            for (unsigned j = 0; j < UNIT; ++j) {
-                word &= j < left ? 0xFFFFFFFF : ~(15u << shift(j));
+            for (unsigned j = 0; j < CHUNK; ++j) {
+                word &= j < left ? 0xFFFFFFFF : ~(15u << nibble_shift(j));
             }
         }
         return word;
     }
 
     // 8 codes of 8 bits, in their order.
-    __device__ uint2 bytes(const float (&unit)[UNIT], unsigned left) const {
+    __device__ uint2 bytes(const float (&values)[CHUNK], unsigned left) const {
         uint32_t words[2] = {0, 0};
 #pragma unroll
-        for (unsigned j = 0; j < UNIT; ++j) {
-            words[j / 4] += (biased_code<RangeSetting::MinMax>(unit[j]) << 8 * (j % 4)) - (ROUNDER_BITS << 8 * (j % 4));
+        for (unsigned j = 0; j < CHUNK; ++j) {
+            const unsigned shift = 8 * (j % 4);
+            words[j / 4] += (biased_code<RangeSetting::MinMax>(values[j]) << shift) - (ROUNDER_BITS << shift);
         }
-        if (left < UNIT) {
+        if (left < CHUNK) {
             const uint64_t kept = (uint64_t(1) << 8 * left) - 1;
             words[0] &= static_cast<uint32_t>(kept);
             words[1] &= static_cast<uint32_t>(kept >> 32);
         }
         return {words[0], words[1]};
     }
-
-    __device__ static constexpr unsigned shift(unsigned j) { return 4 * (j / 2) + 16 * (j % 2); }
 };
 
 __device__ inline float shuffled(float value, unsigned distance) { return __shfl_xor_sync(ALL_LANES, value, distance); }
@@ -182,12 +180,12 @@ __device__ inline Bounds shuffled(const Bounds &bounds, unsigned distance) {
 // Combines what lanes have of each half for those whose values share a group: both halves first if the run is one
 // group, then a butterfly.
 template <typename Value, typename Operation>
-__device__ void reduce_groups(Value (&halves)[UNITS], unsigned group, Operation operation) {
+__device__ void reduce_groups(Value (&halves)[HALVES], unsigned group, Operation operation) {
     if (group == RUN) {
         halves[0] = operation(halves[0], halves[1]);
         halves[1] = halves[0];
     }
-    for (unsigned distance = min(group / UNIT, WARP) / 2; distance > 0; distance /= 2) {
+    for (unsigned distance = min(group / CHUNK, WARP) / 2; distance > 0; distance /= 2) {
 #pragma unroll
         for (Value &half : halves) {
             half = operation(half, shuffled(half, distance));
@@ -195,54 +193,54 @@ __device__ void reduce_groups(Value (&halves)[UNITS], unsigned group, Operation 
     }
 }
 
-// What `src/cache/range.rs` says of `Mse`: values that a group must have, the number of ranges, and the parts of the
-// first that they are counted in.
+// `Mse` as `src/cache/range.rs` specifies it: the least number of values in a group that has a choice, the number of
+// ranges, and the number of parts into which the first range is divided to shorten it.
 constexpr unsigned MSE_LEAST_VALUES = 96, MSE_RANGES = 4;
 constexpr float MSE_PARTS = 32.0f;
 
-// Of a row of int4: replaces each group's range, which `values` are in, by the one with the smallest squared error.
-__device__ inline void tighten(const StoredRow &row, unsigned run_start, const LaneValues &values,
-                               Bounds (&ranges)[UNITS]) {
-    Bounds first[UNITS];
-    float least[UNITS];
-    bool has_choice[UNITS];
+// Replaces the range of each int4 group, in which its `values` lie, by the one of four with the smallest squared error.
+__device__ inline void tighten(const CachedRow &row, unsigned width, unsigned run_start, const LaneValues &values,
+                               Bounds (&ranges)[HALVES]) {
+    Bounds first[HALVES];
+    float least[HALVES];
+    bool has_choice[HALVES];
 #pragma unroll
-    for (unsigned half = 0; half < UNITS; ++half) {
+    for (unsigned half = 0; half < HALVES; ++half) {
         first[half] = ranges[half];
         least[half] = CUDART_INF_F;
         // Groups are powers of two.
-        const unsigned start = unit_start(run_start, half), group_start = start & ~(row.group - 1);
-        has_choice[half] = start < row.width && min(row.width - group_start, row.group) >= MSE_LEAST_VALUES;
+        const unsigned start = chunk_start(run_start, half), group_start = start & ~(row.group - 1);
+        has_choice[half] = start < width && min(width - group_start, row.group) >= MSE_LEAST_VALUES;
     }
     // One copy of the code: a warp alone on its multiprocessor waits for its instructions, too.
 #pragma unroll 1
     for (unsigned k = 0; k < MSE_RANGES; ++k) {
-        Bounds tried[UNITS];
-        float errors[UNITS], scales[UNITS];
+        Bounds tried[HALVES];
+        float errors[HALVES], scales[HALVES];
 #pragma unroll
-        for (unsigned half = 0; half < UNITS; ++half) {
+        for (unsigned half = 0; half < HALVES; ++half) {
             const auto &[lo, hi] = first[half];
             const float cut = __fmul_rn(__fsub_rn(hi, lo), static_cast<float>(k) / MSE_PARTS);
             tried[half] = {__fadd_rn(lo, cut), __fsub_rn(hi, cut)};
         }
         Quantizer quantizer(tried[0], Quantizer::LARGEST_INT4);
 #pragma unroll
-        for (unsigned half = 0; half < UNITS; ++half) {
+        for (unsigned half = 0; half < HALVES; ++half) {
             if (half > 0 && row.group < RUN) {
                 quantizer = Quantizer(tried[half], Quantizer::LARGEST_INT4);
             }
             scales[half] = quantizer.scale();
-            const unsigned left = values_left(unit_start(run_start, half), row.width);
+            const unsigned left = chunk_count(chunk_start(run_start, half), width);
             errors[half] = 0.0f;
-            if (left == UNIT) {
-                errors[half] = quantizer.squared_distances(values[half], UNIT);
+            if (left == CHUNK) {
+                errors[half] = quantizer.squared_distances(values[half], CHUNK);
             } else if (left > 0) {
                 errors[half] = quantizer.squared_distances(values[half], left);
             }
         }
         reduce_groups(errors, row.group, [](float a, float b) { return __fadd_rn(a, b); });
 #pragma unroll
-        for (unsigned half = 0; half < UNITS; ++half) {
+        for (unsigned half = 0; half < HALVES; ++half) {
             const float error = __fmul_rn(errors[half], __fmul_rn(scales[half], scales[half]));
             if (has_choice[half] && scales[half] > 0.0f && error < least[half]) {
                 least[half] = error;
@@ -252,12 +250,13 @@ __device__ inline void tighten(const StoredRow &row, unsigned run_start, const L
     }
 }
 
+// The quantised case of `store_run`.
 template <RangeSetting RANGE>
-__device__ inline void store_quantized(const StoredRow &row, unsigned run_start, LaneValues &values) {
-    Bounds bounds[UNITS];
+__device__ inline void store_quantized(const CachedRow &row, unsigned width, unsigned run_start, LaneValues &values) {
+    Bounds bounds[HALVES];
 #pragma unroll
-    for (unsigned half = 0; half < UNITS; ++half) {
-        blank(values[half], values_left(unit_start(run_start, half), row.width), CUDART_NAN_F);
+    for (unsigned half = 0; half < HALVES; ++half) {
+        blank(values[half], chunk_count(chunk_start(run_start, half), width), CUDART_NAN_F);
         bounds[half] = finite_bounds(values[half]);
     }
     reduce_groups(bounds, row.group, [](Bounds a, const Bounds &b) {
@@ -266,7 +265,7 @@ __device__ inline void store_quantized(const StoredRow &row, unsigned run_start,
     });
     if constexpr (RANGE == RangeSetting::Mse) {
 #pragma unroll
-        for (unsigned half = 0; half < UNITS; ++half) {
+        for (unsigned half = 0; half < HALVES; ++half) {
             bounds[half] = bounds[half].range();
 #pragma unroll
             for (float &value : values[half]) {
@@ -274,15 +273,15 @@ __device__ inline void store_quantized(const StoredRow &row, unsigned run_start,
             }
         }
         // Later groups of the run have no more values than its first.
-        const unsigned most = min(row.width - run_start, row.group);
+        const unsigned most = min(width - run_start, row.group);
         if (row.kind == ROW_INT4 && most >= MSE_LEAST_VALUES) {
-            tighten(row, run_start, values, bounds);
+            tighten(row, width, run_start, values, bounds);
         }
     }
     const float max_code = row.kind == ROW_INT4 ? Quantizer::LARGEST_INT4 : Quantizer::LARGEST_INT8;
 #pragma unroll
-    for (unsigned half = 0; half < UNITS; ++half) {
-        const unsigned start = unit_start(run_start, half), left = values_left(start, row.width);
+    for (unsigned half = 0; half < HALVES; ++half) {
+        const unsigned start = chunk_start(run_start, half), left = chunk_count(start, width);
         const Quantizer quantizer(bounds[half].range(), max_code);
         if (left > 0 && start % row.group == 0) {
             row.affine[start / row.group] = quantizer.affine;
@@ -301,35 +300,37 @@ __device__ inline void store_quantized(const StoredRow &row, unsigned run_start,
     }
 }
 
-__device__ inline uint4 bf16_from_unit(const float (&unit)[UNIT]) {
-    return {bf16x2_from_f32(unit[0], unit[1]), bf16x2_from_f32(unit[2], unit[3]), bf16x2_from_f32(unit[4], unit[5]),
-            bf16x2_from_f32(unit[6], unit[7])};
+// Rounds the values of a chunk, ties to even.
+__device__ inline Chunk bf16_from_f32(const float (&values)[CHUNK]) {
+    return {bf16x2_from_f32(values[0], values[1]), bf16x2_from_f32(values[2], values[3]),
+            bf16x2_from_f32(values[4], values[5]), bf16x2_from_f32(values[6], values[7])};
 }
 
-// Stores the values of one run, and the row's padding if they are its last. All lanes of a warp call it, which may
-// change their `values`. Returns how many of this lane's values were not finite or beyond what the row can hold.
+// Stores the values of one run of a row of `width`, and the row's padding if the run is its last. All lanes of a warp call
+// it; their `values` may be changed. Returns how many of this lane's values were not finite or beyond what the row holds.
 template <RangeSetting RANGE>
-__device__ inline unsigned store_run(const StoredRow &row, unsigned run_start, LaneValues &values) {
+__device__ inline unsigned store_run(const CachedRow &row, unsigned width, unsigned run_start, LaneValues &values) {
     const float largest = row.kind == ROW_BF16 ? CUDART_MAX_NORMAL_F : F16_MAX;
     unsigned saturated = 0;
 #pragma unroll
-    for (unsigned half = 0; half < UNITS; ++half) {
-        blank(values[half], values_left(unit_start(run_start, half), row.width), 0.0f);
+    for (unsigned half = 0; half < HALVES; ++half) {
+        blank(values[half], chunk_count(chunk_start(run_start, half), width), 0.0f);
 #pragma unroll
         for (float value : values[half]) {
             saturated += !(fabsf(value) <= largest);
         }
     }
     if (row.kind != ROW_BF16) {
-        store_quantized<RANGE>(row, run_start, values);
+        store_quantized<RANGE>(row, width, run_start, values);
         return saturated;
     }
 #pragma unroll
-    for (unsigned half = 0; half < UNITS; ++half) {
-        const unsigned start = unit_start(run_start, half);
-        if (start < row.width) {
-            // The conversion makes 0x7FFF of every NaN, as the cache has it.
-            *reinterpret_cast<uint4 *>(row.bytes + 2 * start) = bf16_from_unit(values[half]);
+    for (unsigned half = 0; half < HALVES; ++half) {
+        const unsigned start = chunk_start(run_start, half);
+        if (start < width) {
+            // The conversion makes 0x7FFF of every NaN, as the cache's specification does.
+            const Chunk chunk = bf16_from_f32(values[half]);
+            store_chunk(reinterpret_cast<uint16_t *>(row.bytes) + start, chunk, CHUNK, true);
         }
     }
     return saturated;

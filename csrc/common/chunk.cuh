@@ -10,17 +10,21 @@ struct alignas(CHUNK_BYTES) Chunk {
     uint32_t pair[CHUNK / 2];
 };
 
-// The first `count` numbers of a row from `k` on, if it has `width` of them: 0 to 8.
+// How many numbers a row of `width` has from `k` on, up to those of a chunk.
 __device__ inline unsigned chunk_count(unsigned k, unsigned width) { return k < width ? min(CHUNK, width - k) : 0; }
 
-// Loads the first `count` numbers; the others are 0. `Aligned`: in one access, of all 8 or none.
-template <bool Aligned>
-__device__ inline Chunk load_chunk(const uint16_t *from, unsigned count) {
+// Loads all 8 numbers, in one access.
+__device__ inline Chunk load_chunk(const uint16_t *from) {
+    const uint4 words = __ldg(reinterpret_cast<const uint4 *>(from));
+    return {words.x, words.y, words.z, words.w};
+}
+
+// Loads the first `count` numbers; the others are 0. `aligned`: in one access, of all 8 or none.
+__device__ inline Chunk load_chunk(const uint16_t *from, unsigned count, bool aligned) {
     Chunk chunk{};
-    if (Aligned) {
+    if (aligned) {
         if (count > 0) {
-            const uint4 words = __ldg(reinterpret_cast<const uint4 *>(from));
-            chunk = {words.x, words.y, words.z, words.w};
+            chunk = load_chunk(from);
         }
     } else {
 #pragma unroll

@@ -81,7 +81,7 @@ __device__ inline void copy_chunk(unsigned char *to, const uint16_t *from, unsig
         // Of all or nothing, nvcc makes a predicate; of a count, arithmetic on addresses.
         cp_async_16_zero_filled(shared_address(to), from, count > 0 ? CHUNK_BYTES : 0);
     } else {
-        *reinterpret_cast<Chunk *>(to) = load_chunk<false>(from, count);
+        *reinterpret_cast<Chunk *>(to) = load_chunk(from, count, false);
     }
 }
 

@@ -1,6 +1,7 @@
 // From pages to shared memory: one tile of tokens, in the rows and bytes of the cache.
 #pragma once
 
+#include "../cache/sequences.cuh"
 #include "../ptx/cp_async.cuh"
 #include "block.cuh"
 
@@ -15,8 +16,7 @@ __device__ inline uint64_t find_page(const DecodeParams &params, const DecodeIte
         return 0;
     }
     const int32_t *row = reinterpret_cast<const int32_t *>(params.page_table) + item.row;
-    const unsigned page = static_cast<unsigned>(__ldg(row + (token >> (__ffs(params.cache.page_size) - 1))));
-    return params.cache.pages + page * params.cache.page_bytes;
+    return reinterpret_cast<uint64_t>(page_address(params.cache, page_of_token(params.cache, row, token)));
 }
 
 // Bytes of 64 latents, and of a step of the rotated key, as they lie in the cache.
@@ -30,8 +30,8 @@ __device__ inline unsigned rope_step_bytes(const DecodeParams &params) {
 // A piece of each token: of its latent or rotated key 16 bytes, of its pairs of scale and min 4, or what is past a
 // row's end, which becomes zeros.
 struct Piece {
-    unsigned from, row_bytes;  // in a page, and from row to row there
-    unsigned to, stride;       // in a stage
+    CacheTile from;       // in a page
+    unsigned to, stride;  // in a stage
     bool is_long, exists;
 
     // Piece `index` of so many of a latent and of a rotated key.
@@ -41,18 +41,19 @@ struct Piece {
         const unsigned pieces = latent_pieces + rope_pieces;
         is_long = index < pieces;
         if (index < latent_pieces) {
-            from = to = 16 * index;
-            exists = from < cache.latent_row_bytes;
-            row_bytes = cache.latent_row_bytes, stride = map.latent_stride;
+            to = 16 * index;
+            exists = to < cache.latent_row_bytes;
+            from = latent_tile(cache).skip(to);
+            stride = map.latent_stride;
         } else if (is_long) {
             const unsigned offset = 16 * (index - latent_pieces);
             exists = offset < cache.rope_row_bytes;
-            from = cache.rope_offset + offset, row_bytes = cache.rope_row_bytes;
+            from = rope_tile(cache).skip(offset);
             to = map.rope + offset, stride = map.rope_stride;
         } else {
             const unsigned offset = 4 * (index - pieces);
             exists = true;
-            from = cache.affine_offset + offset, row_bytes = cache.affine_row_bytes;
+            from = affine_tile(cache).skip(offset);
             to = map.affine + offset, stride = map.affine_stride;
         }
     }
@@ -64,7 +65,7 @@ template <bool COMPLETE>
 __device__ void copy_pieces(const DecodeParams &params, const Piece &piece, uint64_t from, unsigned existing,
                             uint32_t to) {
 #pragma unroll 4
-    for (unsigned i = 0; i < warp_tokens(params); ++i, from += piece.row_bytes, to += piece.stride) {
+    for (unsigned i = 0; i < warp_tokens(params); ++i, from += piece.from.row_bytes, to += piece.stride) {
         if constexpr (COMPLETE) {
             if (piece.is_long) {
                 cp_async_16(to, reinterpret_cast<const void *>(from));
@@ -100,7 +101,7 @@ __device__ void copy_tile(const DecodeParams &params, const uint64_t *pages, uns
 #pragma unroll 1
     for (unsigned index = thread % WARP; index < pieces; index += WARP) {
         const Piece piece(params, index, latent_bytes / 16, rope_bytes / 16);
-        const uint64_t from = page + (piece.from + (token & (cache.page_size - 1)) * piece.row_bytes);
+        const uint64_t from = page + piece.from.row(offset_in_page(cache, token));
         const uint32_t to = shared_address(stage) + piece.to + begin * piece.stride;
         if (complete) {
             copy_pieces<true>(params, piece, from, existing, to);

@@ -10,21 +10,9 @@
 #pragma once
 
 #include "../cache/int4.cuh"
+#include "../common/chunk.cuh"
 #include "block.cuh"
 #include "load.cuh"
-
-// Numbers from..from + 7 of a row of `count`, zeros past its end.
-__device__ inline uint4 load_bf16(const uint16_t *row, unsigned from, unsigned count, bool vectors) {
-    if (vectors) {
-        return from < count ? __ldg(reinterpret_cast<const uint4 *>(row + from)) : uint4{};
-    }
-    uint32_t x[8];
-#pragma unroll
-    for (unsigned i = 0; i < 8; ++i) {
-        x[i] = from + i < count ? __ldg(row + from + i) : 0;
-    }
-    return {x[0] | x[1] << 16, x[2] | x[3] << 16, x[4] | x[5] << 16, x[6] | x[7] << 16};
-}
 
 // The larger of two pairs of bf16 magnitudes, as integers.
 __device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) {
@@ -127,8 +115,9 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
         if (scaled) {
             uint32_t largest = 0;
             for (unsigned chunk = lane; chunk < chunks; chunk += WARP) {
-                const uint4 x = load_bf16(latent, 8 * chunk, count, vectors);
-                const uint32_t low = larger_magnitudes(x.x, x.y), high = larger_magnitudes(x.z, x.w);
+                const Chunk x = load_chunk(latent + CHUNK * chunk, chunk_count(CHUNK * chunk, count), vectors);
+                const uint32_t low = larger_magnitudes(x.pair[0], x.pair[1]);
+                const uint32_t high = larger_magnitudes(x.pair[2], x.pair[3]);
                 largest = larger_magnitudes(largest, larger_magnitudes(low, high));
             }
             for (unsigned i = lane; present && i < sizes.rope_dim; i += WARP) {
@@ -153,14 +142,14 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
         float sum = 0.0f;
         for (unsigned first = 0; first < chunks; first += WARP) {
             const unsigned chunk = first + lane;
-            const uint4 x = load_bf16(latent, 8 * chunk, chunk < chunks ? count : 0, vectors);
-            const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
+            const unsigned present_count = chunk < chunks ? chunk_count(CHUNK * chunk, count) : 0;
+            const Chunk x = load_chunk(latent + CHUNK * chunk, present_count, vectors);
             uint32_t stored[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const bool in_place = S::CODED && j % 2 == 1;
-                stored[j] = query_pair<S>(pairs[j], in_place ? factor.x * ODD_PAIR : factor.x);
-                sum += (f32_from_bf16_low(pairs[j]) + f32_from_bf16_high(pairs[j])) * factor.x;
+                stored[j] = query_pair<S>(x.pair[j], in_place ? factor.x * ODD_PAIR : factor.x);
+                sum += (f32_from_bf16_low(x.pair[j]) + f32_from_bf16_high(x.pair[j])) * factor.x;
             }
             if constexpr (S::LATENTS == Latents::Groups) {
                 store_group_sum<S>(params, q_sums, n, chunk, sum);

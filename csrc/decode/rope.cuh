@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../cache/int4.cuh"
+#include "../cache/layout.cuh"
 #include "../ptx/ldmatrix.cuh"
 #include "../ptx/mma.cuh"
 #include "block.cuh"

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "../cache/int4.cuh"
+#include "../cache/layout.cuh"
 #include "../ptx/convert.cuh"
 #include "block.cuh"
 
