@@ -4,43 +4,50 @@
 //     expand_output:  out[t, h, i]      = sum_l W_UV[g, i, l] o_latent[t, h, l] + bias[g, i]
 //
 // Both are one product for each KV head g: outputs [m x n] = weights [m x k] inputs [k x n], n being the query tokens
-// times the query heads of g. They differ in how weights lie: rows of outputs in `expand_output` (k dense), rows of k
-// in `absorb_query` (m dense; `Transposed` below). Sums are f32, rounded once at the end; within a kernel their order
-// does not depend on n. `_few_ordered` and `_many` have the same order, see common/gemm.cuh; `_few`, which splits k over
-// warps, has another.
+// times the query heads per KV head. They differ in how weights lie: rows of outputs in `expand_output` (k dense), rows
+// of k in `absorb_query` (m dense; `Transposed` below). Sums are f32, rounded once at the end; within a kernel their
+// order does not depend on n. `_few_ordered` and `_many` have the same order, see common/gemm.cuh; `_few`, which splits
+// k over warps, has another.
 //
-// `_few`, n <= 16. Weights are read once, and 2 bytes do 2 n FLOPs: memory-bound.
-//   Tile: a block computes 64 outputs (`absorb_query`) or 16 (`expand_output`) for all n. Its 4 warps take turns along
-//       k, 32 and 128 numbers at a time.
-//   Weights are the MMA's A operand and go from global memory to its registers. The order of k is free if inputs have
+// `_few`, n <= 16: a block computes 64 outputs (`absorb_query`) or 16 (`expand_output`) of a KV head for all n.
+//
+//     sums = 0                                            every warp: all outputs of the tile, over its k-slice
+//     for each of the warp's loads: 32 k (`absorb_query`) or 4 times 32 k (`expand_output`); the 4 warps alternate
+//         load weights (A) and inputs (B) from global memory to the registers that MMA takes
+//         multiply-add
+//     write the sums to shared memory, 16 or 4 KiB for 4 warps; barrier
+//     each warp, for its quarter of the sums: add those of the 4 warps in order, add the bias, round, store
+//
+//   Weights go from global memory to registers without a copy in shared memory. The order of k is free if inputs have
 //       it too, and the order of m if outputs are written accordingly, so loads can be 16 bytes: lane 4 g + t has
-//       numbers 8 t .. 8 t + 7 of each 32 along k (two steps of MMA), for outputs g and g + 8, where rows are dense in
-//       k. Where they are dense in m, it has outputs 8 g .. 8 g + 7 for the same k: fragment j takes outputs 2 j and
-//       2 j + 1 of each lane as its rows g and g + 8, which one `prmt` per register brings together from two rows.
-//   Accumulators: every warp all outputs of the tile, over its part of k. Shared memory: those of the 4 warps, 16 or
-//       4 KiB, summed in their order.
-//   Per KV head: reads 2 m k bytes of weights, once, and 2 n k bytes of inputs in each block (from L2).
+//       numbers 8 t .. 8 t + 7 of each 32 along k (two MMAs), for outputs g and g + 8, where rows are dense in k. Where
+//       they are dense in m, it has outputs 8 g .. 8 g + 7 for the same k: fragment j takes outputs 2 j and 2 j + 1 of
+//       each lane as its rows g and g + 8, which one `prmt` per register brings together from two rows.
+//   Per KV head: reads 2 m k bytes of weights once, and in each block 2 n k bytes of inputs (from L2); 2 m n k FLOPs, n
+//       for each byte of weights: memory-bound.
 //
-// `_few_ordered`, n <= 16, for callers whose results must not depend on n. Still memory-bound.
-//   Tile: 16 inputs by 64 outputs, see common/gemm.cuh, A being the inputs and B the weights. Each of the 4 warps has 16
-//       outputs and all of k, in order: what `_few` gains by its split is made up for by bytes in flight, 7 slices of
-//       5 KiB, of up to 5 blocks on a multiprocessor of an H100.
-//   Per KV head: reads 2 m k bytes of weights, once, and 2 n k bytes of inputs in each block (from L2).
+// `_few_ordered`, n <= 16, for callers whose results must not depend on n: the tile of common/gemm.cuh with 16 inputs
+// (A) by 64 outputs (weights are B).
 //
-// `_many`: tiles of 128 inputs by 128 outputs, likewise.
-//   Per tile: 256 k bytes of inputs and as many of weights, 32768 k FLOPs, 64 per byte: compute-bound, with both read
-//       from L2.
+//   Each of the 4 warps has 16 outputs and all of k, in order. What `_few` gains by splitting k is made up for by bytes
+//       in flight: 7 k-steps of 5 KiB, in up to 5 blocks on a multiprocessor of an H100.
+//   Per KV head: bytes and FLOPs of `_few`; memory-bound.
+//
+// `_many`: the tile of common/gemm.cuh with 128 inputs by 128 outputs.
+//
+//   Per tile: 256 k bytes of inputs and 256 k of weights, both from L2, and 32768 k FLOPs, 64 per byte: compute-bound.
 
 #include "common/gemm.cuh"
 
 namespace {
 
+// The product of one KV head. A row of its inputs and outputs is a query token's query head.
 struct Product {
     const AbsorbParams &params;
-    unsigned group, heads;  // KV head, query heads of each
+    unsigned kv_head, heads;  // `heads`: query heads per KV head
 
-    __device__ Product(const AbsorbParams &params, unsigned group)
-        : params(params), group(group), heads(params.query_heads / params.kv_heads) {}
+    __device__ Product(const AbsorbParams &params, unsigned kv_head)
+        : params(params), kv_head(kv_head), heads(params.query_heads / params.kv_heads) {}
 
     // Whether all accesses may be 16 bytes wide.
     __device__ bool is_aligned() const {
@@ -54,7 +61,7 @@ struct Product {
     __device__ unsigned rows() const { return params.tokens * heads; }
 
     __device__ size_t offset(unsigned row, unsigned token_stride, unsigned head_stride) const {
-        return size_t(row / heads) * token_stride + size_t(group * heads + row % heads) * head_stride;
+        return size_t(row / heads) * token_stride + size_t(kv_head * heads + row % heads) * head_stride;
     }
 
     __device__ const uint16_t *input(unsigned row) const {
@@ -67,36 +74,36 @@ struct Product {
         return reinterpret_cast<uint16_t *>(params.output) + skipped;
     }
 
-    // Row `row` of the head's weights: an output of `expand_output`, a contracted index of `absorb_query`.
+    // A row of the KV head's weights: an output of `expand_output`, a contracted index of `absorb_query`.
     __device__ const uint16_t *weights(unsigned row) const {
-        const size_t skipped = size_t(group) * params.weight_head_stride + size_t(row) * params.weight_row_stride;
+        const size_t skipped = size_t(kv_head) * params.weight_head_stride + size_t(row) * params.weight_row_stride;
         return reinterpret_cast<const uint16_t *>(params.weights) + skipped;
     }
 
     __device__ const float *bias() const {
         const float *bias = reinterpret_cast<const float *>(params.bias);
-        return bias != nullptr ? bias + size_t(group) * params.outputs : nullptr;
+        return bias != nullptr ? bias + size_t(kv_head) * params.outputs : nullptr;
     }
 };
 
 // ---- few ----
 
-// k of one load of weights; warps that split k; inputs in a fragment, and fragments of them.
+// k of one load of weights; warps that split k; inputs of a fragment of B, and fragments of B.
 constexpr unsigned LOAD = 32, WARPS = ABSORB_FEW_THREADS / WARP, COLUMNS = 8, COLUMN_TILES = ABSORB_FEW_ROWS / COLUMNS;
 
 template <bool Transposed>
 struct Few {
     static constexpr unsigned OUTPUTS = Transposed ? ABSORB_QUERY_FEW_OUTPUTS : EXPAND_OUTPUT_FEW_OUTPUTS;
-    // Fragments of 16 outputs, and loads that are under way at a time: 8 of 16 bytes per thread.
+    // Fragments of 16 outputs, and loads that are in flight at a time: 8 of 16 bytes per thread.
     static constexpr unsigned FRAGMENTS = OUTPUTS / 16, LOADS = Transposed ? 1 : 4;
 
-    // Where an output stands in the tile, given a lane's row g (`half` 0) or g + 8 (`half` 1) of fragment j.
+    // Which output of the tile is row g (`half` 0) or g + 8 (`half` 1) of fragment j.
     static __device__ unsigned output(unsigned g, unsigned j, unsigned half) {
         return Transposed ? 8 * g + 2 * j + half : g + 8 * half;
     }
 };
 
-// The A fragments, for two steps of MMA, of the outputs from `first` on and k from `k` on.
+// Loads the fragments of A of 32 k, two MMAs, from `k` on, of the tile's outputs, which begin with `first`.
 template <bool Transposed, bool Aligned>
 __device__ void load_weights(const Product &product, unsigned first, unsigned k,
                              uint32_t (&a)[Few<Transposed>::FRAGMENTS][2][4]) {
@@ -132,13 +139,14 @@ __device__ void load_weights(const Product &product, unsigned first, unsigned k,
     }
 }
 
+// Adds the products of the warp's k-slice.
 template <bool Transposed, bool Aligned>
 __device__ void multiply_few(const Product &product, unsigned first,
                              float (&sums)[Few<Transposed>::FRAGMENTS][COLUMN_TILES][4]) {
     using Shape = Few<Transposed>;
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, width = product.params.contracted;
     const unsigned rows = product.rows();
-    // Past the last input, the last one is read again: its sums are not looked at.
+    // Rows past the last input read the last one again: their sums are not used.
     const uint16_t *input[COLUMN_TILES];
 #pragma unroll
     for (unsigned n = 0; n < COLUMN_TILES; ++n) {
@@ -173,6 +181,7 @@ __device__ void multiply_few(const Product &product, unsigned first,
     }
 }
 
+// A block of the `_few` kernels.
 template <bool Transposed>
 __device__ void few(const AbsorbParams &params) {
     using Shape = Few<Transposed>;
@@ -201,7 +210,7 @@ __device__ void few(const AbsorbParams &params) {
     }
     __syncthreads();
 
-    // Each warp has one of the two columns that its lanes hold, of one tile of inputs.
+    // A lane's sums are of two columns. Each warp has one of them, of one fragment of inputs.
     static_assert(WARPS == 2 * COLUMN_TILES, "a warp for each");
     const unsigned n = warp / 2, odd = warp % 2, row = n * COLUMNS + lane % 4 * 2 + odd;
     if (row >= product.rows()) {
@@ -244,6 +253,7 @@ using SmallTile = TileShape<ABSORB_FEW_ROWS, ABSORB_ORDERED_OUTPUTS, 8>;
 static_assert(SmallTile::THREADS == ABSORB_FEW_THREADS && SmallTile::SHARED_BYTES == ABSORB_ORDERED_SHARED_BYTES,
               "as the host has it");
 
+// A block of the `_few_ordered` and `_many` kernels.
 template <typename Tile, bool Transposed>
 __device__ void tiled(const AbsorbParams &params) {
     extern __shared__ __align__(128) unsigned char shared[];
@@ -253,18 +263,18 @@ __device__ void tiled(const AbsorbParams &params) {
     const unsigned columns = min(Tile::COLUMNS, params.outputs - first_column);
     const bool aligned = product.is_aligned();
 
-    // Rows and columns that do not exist are filled with zeros. Threads beyond the rows of the tile bring none.
-    const bool has_row = slice_row() < rows, has_column = slice_row() < columns;
-    const uint16_t *input = product.input(has_row ? first_row + slice_row() : 0);
+    // Rows and columns that do not exist are filled with zeros. Threads past the rows of the tile copy none.
+    const bool has_row = step_row() < rows, has_column = step_row() < columns;
+    const uint16_t *input = product.input(has_row ? first_row + step_row() : 0);
     const uint16_t *weights = Transposed ? product.weights(0) + first_column
-                                         : product.weights(has_column ? first_column + slice_row() : 0);
-    const auto begin = [&](unsigned slice, unsigned char *stage) {
-        const unsigned k = slice * SLICE;
+                                         : product.weights(has_column ? first_column + step_row() : 0);
+    const auto begin = [&](unsigned step, unsigned char *stage) {
+        const unsigned k = step * K_STEP;
 #pragma unroll
         for (unsigned i = 0; i < 2; ++i) {
-            const unsigned chunk = slice_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
-            unsigned char *to = stage + tile_offset(slice_row(), chunk);
-            if (Tile::ROWS == Tile::COLUMNS || slice_row() < Tile::ROWS) {
+            const unsigned chunk = step_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
+            unsigned char *to = stage + tile_offset(step_row(), chunk);
+            if (Tile::ROWS == Tile::COLUMNS || step_row() < Tile::ROWS) {
                 copy_chunk(to, input + own_k, has_row ? count : 0, aligned);
             }
             if (!Transposed) {
@@ -274,7 +284,7 @@ __device__ void tiled(const AbsorbParams &params) {
         if (Transposed) {
             const unsigned chunk = threadIdx.x % Tile::CHUNKS, column = chunk * CHUNK;
 #pragma unroll
-            for (unsigned i = 0; i < SLICE; i += Tile::THREADS / Tile::CHUNKS) {
+            for (unsigned i = 0; i < K_STEP; i += Tile::THREADS / Tile::CHUNKS) {
                 const unsigned row = i + threadIdx.x / Tile::CHUNKS;
                 const unsigned count = k + row < width ? chunk_count(column, columns) : 0;
                 const uint16_t *from = weights + size_t(k + row) * params.weight_row_stride + column;
@@ -283,7 +293,7 @@ __device__ void tiled(const AbsorbParams &params) {
         }
     };
     TileSums<Tile> sums{};
-    multiply_tile<Tile, Transposed>(sums, (width + SLICE - 1) / SLICE, rows, shared, begin, [](unsigned char *) {});
+    multiply_tile<Tile, Transposed>(sums, (width + K_STEP - 1) / K_STEP, rows, shared, begin, [](unsigned char *) {});
     const float *bias = product.bias();
     round_tile(sums, bias != nullptr ? bias + first_column : nullptr, columns, shared);
     store_tile<Tile>(

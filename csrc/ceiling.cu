@@ -1,19 +1,23 @@
 // What the machine can do at most, for other kernels to be held against: `ceiling_copy` moves bytes, `ceiling_mma`
 // multiplies matrices on the tensor cores by `mma.sync`, both as fast as this file knows how.
 //
-// `ceiling_copy`: thread i of the grid copies the 16-byte units i, i + threads, ...; UNROLL loads are under way.
-//     Per unit, 16 bytes are read and 16 written, nothing is computed.
-// `ceiling_mma`: each warp keeps CHAINS independent accumulators of m16n8k16 (bf16, f32 sums) in registers, so that the
-//     tensor cores never wait for a result; operands are constants in registers. Per warp and round, CHAINS *
-//     2 * 16 * 8 * 16 FLOPs and no bytes.
-// Shared memory: none in either.
+//     ceiling_copy, thread i of the grid:
+//         for units of 16 bytes i, i + threads, ..., UNROLL of them at a time: load all, store all
+//     ceiling_mma, each warp:
+//         for each round: for each of CHAINS accumulators of m16n8k16: one MMA, with operands in registers
+//         store a number that depends on all sums
+//     no shared memory, no barriers
+//
+// `ceiling_copy`, per unit: reads 16 bytes, writes 16, computes nothing; memory-bound.
+// `ceiling_mma`, per warp and round: CHAINS * 2 * 16 * 8 * 16 FLOPs (bf16 with f32 sums) and no bytes; compute-bound,
+//     since CHAINS independent accumulators keep the tensor cores from waiting for a result.
 
 #include "params.h"
 #include "ptx/mma.cuh"
 
 namespace {
 
-// Loads of a thread that overlap, and accumulators of a warp that do.
+// Loads of a thread that are in flight together, and independent accumulators of a warp.
 constexpr unsigned UNROLL = 4, CHAINS = 8;
 
 }  // namespace
@@ -52,8 +56,7 @@ extern "C" __global__ void __launch_bounds__(CEILING_THREADS)
             mma_bf16(sums[i], a, b, b);
         }
     }
-    // Each element of a chain is 16 * rounds. Storing what depends on all of them keeps the compiler from leaving any
-    // out.
+    // Each sum is 16 * rounds. Storing a number that depends on all of them keeps the compiler from omitting any.
     float total = 0.0f;
 #pragma unroll
     for (unsigned i = 0; i < CHAINS; ++i) {

@@ -3,14 +3,19 @@
 //
 //     output[s] = (latent of token s, its rotated keys)
 //
-// Tile: 16 tokens a block, all of their numbers. Tokens of all sequences stand one behind the other, so that only the
-//     last tile is not full. How many tokens there are only the device knows: blocks beyond exit.
-// Threads: the first 16 find the tokens' places; behind a barrier, threads take chunks of 8 numbers in the order of the
-//     output, a token's latent and then its rotated keys, so that neighbours read and write side by side.
-// Shared memory: the tokens' places, 12 bytes each.
-// Per token, in bytes: reads its record, each code once, 4 (int4), 8 (int8) or 16 (bf16) for a chunk; a chunk's (scale,
-//     min) too, of which a warp has few, so that one access serves it. Writes 2 (L + Gr R). Without arithmetic on
-//     tensor cores and with at most 5 instructions for a number, memory-bound.
+//     grid: x over tiles of 16 tokens
+//     each block, unless its first token does not exist:
+//         each of the first 16 threads: find its token's place in the cache (12 bytes of shared memory)
+//         barrier
+//         each thread, for its chunks of 8 numbers, in the order of the output:
+//             load the codes and their (scale, min), dequantise, store
+//
+// The chunks of a token are its latent's and then its rotated keys', so that neighbouring threads read and write side
+// by side. The tokens of all sequences stand one behind the other, so that only the last tile is not full. Only the
+// device knows how many tokens there are: blocks past the last one exit.
+// Per token, in bytes: reads its record, each code once, 4 (int4), 8 (int8) or 16 (bf16) for a chunk, and the chunk's
+//     (scale, min), of which a warp has few, so that one access serves it; writes 2 (L + Gr R). With 3 FLOPs and at
+//     most 5 instructions per number: memory-bound.
 //
 // A chunk is written in one access where its place is 16-byte aligned, else number by number: where latents are not a
 // multiple of 8 numbers, rotated keys are not aligned. The cache's rows always are.

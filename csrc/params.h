@@ -188,11 +188,11 @@ LATENT_ATTENTION_SIZE(struct DecodeParams, 296);
 /* Threads in a block of `rope_append`: a warp for each of 4 tokens. */
 #define ROPE_APPEND_THREADS 128
 
-/* Most values that one warp of `rope_append` turns or encodes at a time. */
+/* A run: the most values that one warp of `rope_append` rotates or encodes at a time. */
 #define ROPE_APPEND_RUN 512
 
 /* `rope_append`, or `rope_append_mse` for caches of `RangeSetting::Mse`, runs on a grid of ceil(tokens / 4) times the
- * parts of a token, which are ceil(n / ROPE_APPEND_RUN) runs for each of n = L (one part whatever L is if there is a
+ * runs of a token, which are ceil(n / ROPE_APPEND_RUN) for each of n = L (one warp takes all of them if there is a
  * norm), n = Gr * R and, if there are queries, n = H * R.
  * Strides are in elements; the last dimension is dense. A token is refused, which is counted and writes nothing, if its
  * position is outside of the tables or its slot neither -1 nor in the cache.
@@ -236,7 +236,7 @@ LATENT_ATTENTION_SIZE(struct RopeAppendParams, 240);
 
 struct CeilingCopyParams {
     uint64_t from;  /* [units] of 16 bytes, aligned to that */
-    uint64_t to;    /* out, the same */
+    uint64_t to;    /* out, [units] of 16 bytes, aligned to that */
     uint64_t units;
 };
 LATENT_ATTENTION_SIZE(struct CeilingCopyParams, 24);
@@ -250,10 +250,10 @@ LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 
 /* Most rows (query tokens times query heads of a KV head) for the `_few` and `_few_ordered` kernels of `absorb`; more
  * take the `_many`.
- * With n rows every weight, 2 bytes, does 2 n FLOPs: n per byte, and memory decides up to 150 on an A100 and more on
- * later devices. The tiles of 128 rows of `_many`, however full, thus cost no time of their own; what `_few` gains is
- * that weights go from memory to the tensor cores without a stop, in many small blocks. 16 rows are what its registers
- * hold. */
+ * With n rows every weight, 2 bytes, does 2 n FLOPs: n per byte, which is memory-bound up to 150 on an A100 and more on
+ * later devices. A tile of 128 rows of `_many` that is not full thus takes no longer than its weights; what `_few`
+ * gains is that weights go from memory to the tensor cores without a copy in shared memory, in many small blocks. 16
+ * rows are what its registers hold. */
 #define ABSORB_FEW_ROWS 16
 
 /* Threads of a block of the `_few` kernels of `absorb`, and the outputs that it computes. */

@@ -16,14 +16,14 @@
 // One token already keeps as many multiprocessors busy as it has runs, and thousands of tokens keep all of them busy.
 // Rotation and quantisation are those of rope_append/rotate.cuh and cache/quantize.cuh.
 //
-// Per token, in bytes: reads 2 L + 2 Gr R + 2 H R, and position and slot in each warp. Each number is read once, save two
-//     kinds that are read twice: latents past the first 512 if there is a norm, and keys of heads that are not rotated
-//     in chunks. Writes the token's record once, 2 L + 2 Gr R in bf16 and about a quarter of that in int4, and 2 H R.
-//     Tables, gain and bias serve many tokens and come from L1 and L2: 12 bytes of index, cosine and sine for a dimension
-//     of a chunk, once where both halves of a run have one rope head.
-// FLOPs: 3 per rotated value, 3 and 6 comparisons per quantised one, less than 3 per byte. Memory-bound with many tokens,
-//     and with 32 to 54 PTX instructions per value (ptx-sim) not far from issue-bound; latency-bound with few tokens, by
-//     a chain of three loads.
+// Per token, in bytes: reads 2 L + 2 Gr R + 2 H R, and position and slot in each warp. Each number is read once, save
+//     two kinds that are read twice: latents past the first 512 if there is a norm, and keys of heads that are not
+//     rotated in chunks. Writes the token's record once, 2 L + 2 Gr R in bf16 and about a quarter of that in int4, and
+//     2 H R. Tables, gain and bias serve many tokens and come from L1 and L2: 12 bytes of index, cosine and sine for a
+//     dimension of a chunk, once where both halves of a run have one rope head.
+// FLOPs: 3 per rotated value, 3 and 6 comparisons per quantised one, less than 3 per byte. Memory-bound with many
+//     tokens, and with 32 to 54 PTX instructions per value (ptx-sim) not far from issue-bound; latency-bound with few
+//     tokens, by a chain of three loads.
 //
 // `rope_append_mse` is for caches of `RangeSetting::Mse`. It reads and writes as much, but tries four ranges for int4
 // groups of at least 96 values, with some 300 PTX instructions of a warp for each range of 512 values: 144 for the

@@ -3,17 +3,23 @@
 //     keys[s, g]   = (W_UK[g] c[s], rotated key of g's rope head)
 //     values[s, g] = W_UV[g] c[s] + bias[g]
 //
-// Tile: 128 tokens by 128 columns, see common/gemm.cuh, A being the latents and B rows of weights. Tokens of all
-//     sequences stand one behind the other, so that only the last tile is not full; columns of all heads likewise:
-//     those of keys, then those of values, then rotated keys (which are not multiplied). blockIdx.x is the tile of
-//     tokens, so that the blocks at work at a time share weights. How many tokens there are only the device knows:
-//     blocks beyond exit.
-// Latents: two threads bring one token's 32 latents of a slice, as they are if the cache holds bf16. Of int4 each loads
-//     two words of codes before the slice two earlier is multiplied, and puts 16 bf16 into shared memory after.
-// Shared memory: that of common/gemm.cuh; for rotated keys, the tokens' places instead.
-// Per tile of width L: 256 L bytes of weights and 256 L (bf16) or about 70 L (int4) of cache, from L2 mostly; 32768 L
-//     FLOPs; writes 32 KiB. 64 to 100 FLOPs a byte: the tensor cores decide. The 16 values that a thread dequantises
-//     in a slice, at 3 instructions each, stand against 32 MMAs.
+//     grid: x over tiles of 128 tokens, y over tiles of 128 columns: those of keys, of values, and of rotated keys
+//     each block, unless its first token does not exist:
+//         if keys or values: a product by common/gemm.cuh, A being the latents and B rows of weights
+//             each thread, for its half of a token's latents in a k-step (two threads to a token):
+//                 begin:   bf16: copy asynchronously;  int4: load codes and (scale, min) into registers
+//                 finish:  int4: dequantise 16 values and store them in the stage
+//         if rotated keys:
+//             each of the first 128 threads: find its token's place in the cache; barrier
+//             each thread: dequantise and store 8 values at a time
+//
+// The tokens of all sequences stand one behind the other, so that only the last tile is not full; the columns of all
+// heads likewise. blockIdx.x is the tile of tokens, so that the blocks that run at a time share weights. Only the
+// device knows how many tokens there are: blocks past the last one exit.
+// Shared memory: that of common/gemm.cuh; for rotated keys, the places of the tile's tokens instead.
+// Per tile of latents of L: 256 L bytes of weights and 256 L (bf16) or about 70 L (int4) of cache, from L2 mostly;
+//     32768 L FLOPs; writes 32 KiB. 64 to 100 FLOPs per byte: compute-bound. The 16 values that a thread dequantises in
+//     a k-step, at 3 instructions each, stand against 32 MMAs of its warp.
 
 #include "cache/dequantize.cuh"
 #include "cache/sequences.cuh"
@@ -26,23 +32,23 @@ struct Tokens {
     unsigned first, count;
 };
 
-// The token that is row `row` of the outputs.
+// The token in a row of the outputs.
 __device__ CachedToken token_of_row(const UpProjectParams &params, unsigned row) {
     const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
     return token_of_row(params.cache, params.batch, starts, nullptr, row);
 }
 
-// Columns of `heads` heads of `width` each, side by side, and the weights that make them.
+// Columns of heads of `width` each, one behind the other, in the weights or in an output.
 struct Columns {
     unsigned width, head_stride, row_stride;
 
-    // Where the row of weights, or the output, of a column lies, in elements.
+    // Elements from the first column to another: a row of weights, or a number of the output.
     __device__ size_t offset(unsigned column) const {
         return size_t(column / width) * head_stride + size_t(column % width) * row_stride;
     }
 };
 
-// The product of the tile's tokens with 128 rows of weights from `first_column` on.
+// The product of the tile's tokens with 128 rows of weights, which begin with `first_column`.
 __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned first_column, const uint16_t *weights,
                         Columns weight_rows, const float *bias, uint16_t *output, unsigned token_stride,
                         Columns outputs, unsigned char *shared) {
@@ -52,32 +58,32 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
     const bool is_int4 = cache.latent_kind == ROW_INT4;
 
     // Rows and columns that do not exist are filled with zeros.
-    const unsigned token_row = tokens.first + slice_row();
-    const CachedToken token = slice_row() < tokens.count ? token_of_row(params, token_row) : CachedToken{};
-    const bool has_token = token.page != nullptr, has_column = slice_row() < columns;
+    const unsigned token_row = tokens.first + step_row();
+    const CachedToken token = step_row() < tokens.count ? token_of_row(params, token_row) : CachedToken{};
+    const bool has_token = token.page != nullptr, has_column = step_row() < columns;
     const CachedRow latent = latent_row(cache, token);
     const unsigned group_log2 = __ffs(latent.group) - 1;
-    const uint16_t *row = weights + weight_rows.offset(first_column + (has_column ? slice_row() : 0));
+    const uint16_t *row = weights + weight_rows.offset(first_column + (has_column ? step_row() : 0));
     const bool aligned = (reinterpret_cast<uint64_t>(weights) % CHUNK_BYTES |
                           (width | weight_rows.head_stride | weight_rows.row_stride) % CHUNK) == 0;
 
-    // A slice's codes and scale, from its beginning to its end.
+    // Codes and (scale, min) of a k-step, kept from `begin` to `finish`.
     uint32_t codes[2]{}, scale_and_min = 0;
-    const auto begin = [&](unsigned slice, unsigned char *stage) {
-        const unsigned k = slice * SLICE;
+    const auto begin = [&](unsigned step, unsigned char *stage) {
+        const unsigned k = step * K_STEP;
         if (is_int4 && has_token) {
             scale_and_min = __ldg(latent.affine + (k >> group_log2));
         }
 #pragma unroll
         for (unsigned i = 0; i < 2; ++i) {
-            const unsigned chunk = slice_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
-            unsigned char *to = stage + tile_offset(slice_row(), chunk);
+            const unsigned chunk = step_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
+            unsigned char *to = stage + tile_offset(step_row(), chunk);
             copy_chunk(to + LargeTile::A_BYTES, row + own_k, has_column ? count : 0, aligned);
             if (!is_int4) {
                 const auto *values = reinterpret_cast<const uint16_t *>(latent.bytes) + own_k;
                 cp_async_16_zero_filled(shared_address(to), values, has_token ? 2 * count : 0);
             } else if (has_token) {
-                // Rows are padded to 16 bytes, a slice's codes.
+                // Rows are padded to 16 bytes, which are the codes of a k-step: no load is past the end.
                 codes[i] = __ldg(reinterpret_cast<const uint32_t *>(latent.bytes) + own_k / CHUNK);
             }
         }
@@ -86,13 +92,13 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
         if (is_int4) {
 #pragma unroll
             for (unsigned i = 0; i < 2; ++i) {
-                auto *to = reinterpret_cast<Chunk *>(stage + tile_offset(slice_row(), slice_chunk(i)));
+                auto *to = reinterpret_cast<Chunk *>(stage + tile_offset(step_row(), step_chunk(i)));
                 *to = dequantize_int4(codes[i], scale_and_min);
             }
         }
     };
     TileSums<LargeTile> sums{};
-    multiply_tile<LargeTile, false>(sums, (width + SLICE - 1) / SLICE, tokens.count, shared, begin, finish);
+    multiply_tile<LargeTile, false>(sums, (width + K_STEP - 1) / K_STEP, tokens.count, shared, begin, finish);
     round_tile(sums, bias != nullptr ? bias + first_column : nullptr, columns, shared);
     const bool aligned_output = (reinterpret_cast<uint64_t>(output) % CHUNK_BYTES |
                                  (outputs.width | outputs.head_stride | token_stride) % CHUNK) == 0;

@@ -306,8 +306,9 @@ __device__ inline Chunk bf16_from_f32(const float (&values)[CHUNK]) {
             bf16x2_from_f32(values[4], values[5]), bf16x2_from_f32(values[6], values[7])};
 }
 
-// Stores the values of one run of a row of `width`, and the row's padding if the run is its last. All lanes of a warp call
-// it; their `values` may be changed. Returns how many of this lane's values were not finite or beyond what the row holds.
+// Stores the values of one run of a row of `width`, and the row's padding if the run is its last. All lanes of a warp
+// call it, and their `values` are overwritten. Returns how many of this lane's values were not finite or beyond what the
+// row can hold.
 template <RangeSetting RANGE>
 __device__ inline unsigned store_run(const CachedRow &row, unsigned width, unsigned run_start, LaneValues &values) {
     const float largest = row.kind == ROW_BF16 ? CUDART_MAX_NORMAL_F : F16_MAX;

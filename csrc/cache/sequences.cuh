@@ -6,7 +6,7 @@
 #include "../params.h"
 #include "layout.cuh"
 
-// The id of the page in which a token of a sequence lies, of the ids of the sequence's pages in order. No other is read.
+// The id of the page in which a token of a sequence lies. `page_ids` are those of the sequence; only this one is read.
 __device__ inline unsigned page_of_token(const CacheParams &cache, const int32_t *page_ids, unsigned token) {
     return static_cast<unsigned>(__ldg(page_ids + (token >> page_size_log2(cache))));
 }

@@ -1,18 +1,30 @@
-// A tile of a product of matrices, ROWS x COLUMNS of sum_k A[r, k] B[k, c], for kernels that give every tile a block.
+// One tile of a product of matrices: ROWS x COLUMNS of sum_k A[r, k] B[k, c], for kernels that give every tile a block.
 // A and B are bf16, sums f32.
 //
-// The block brings slices of 32 k into shared memory, STAGES - 1 ahead of the one that is multiplied. A stage holds:
+//     sums = 0                                                in registers, see Accumulators
+//     for the first STAGES - 1 k-steps of 32: begin(step), finish(step)
+//     for each k-step:
+//         wait for the thread's own copies of this k-step
+//         barrier: the k-step has arrived, and all warps are done with the stage that the next copies overwrite
+//         begin(step + STAGES - 1): start its copies from global to shared memory
+//         each warp: load the fragments of A and B by ldmatrix, multiply-add
+//         finish(step + STAGES - 1): what a thread stores itself in shared memory, such as dequantised values
+//     barrier
+//     round the sums, with the bias, into shared memory; barrier
+//     each thread: copy 16 bytes of a row to global memory at a time
+//
+// A k-step has a stage in shared memory, which holds:
 //     A [ROWS x 32 k], chunk c of row r at `tile_offset(r, c)`
 //     B [COLUMNS x 32 k], likewise; or transposed, [32 k x COLUMNS], at `transposed_offset(k, c)`
-// and afterwards, in their place, the rounded tile [ROWS x COLUMNS], with the chunks of `rounded_offset(r, c)`. What
-// these offsets add to rows and chunks puts the 8 chunks that an `ldmatrix` reads at a time, and those that 8 threads
-// write, into different banks.
+// At the end the rounded tile [ROWS x COLUMNS] takes the place of the stages, chunk c of row r at
+// `rounded_offset(r, c)`. These offsets permute the chunks of a row so that the 8 chunks that one `ldmatrix` phase reads,
+// and those that 8 threads write, lie in different banks.
 //
-// Accumulators: four warps share the tile's columns, and as many fours as there are share its rows. Of the large tile a
-// warp owns 64 x 32 sums, in 4 x 4 fragments of m16n8k16, and 12 `ldmatrix` of 512 bytes feed 32 MMAs of a slice.
+// Accumulators: four warps share the tile's columns, and as many fours as there are share its rows. In the large tile a
+// warp has 64 x 32 sums, in 4 x 4 fragments of m16n8k16, and 12 `ldmatrix` of 512 bytes feed the 32 MMAs of a k-step.
 //
 // Order of sums: every sum is one chain of MMAs over k = 0 .. 15, 16 .. 31, .. with A as the rows and B as the columns of
-// the fragments, whatever the tile's size and its other rows and columns hold. So all tiles agree to the bit.
+// the fragments, whatever the tile's size and whatever its other rows and columns hold. So all tiles agree to the bit.
 #pragma once
 
 #include "../params.h"
@@ -24,19 +36,19 @@
 #include "chunk.cuh"
 #include "reduce.cuh"
 
-// k of a slice, and its chunks.
-constexpr unsigned SLICE = 32, SLICE_CHUNKS = SLICE / CHUNK;
+// k of a k-step.
+constexpr unsigned K_STEP = 32;
 
 template <unsigned ROWS_, unsigned COLUMNS_, unsigned STAGES_>
 struct TileShape {
     static constexpr unsigned ROWS = ROWS_, COLUMNS = COLUMNS_, STAGES = STAGES_;
     // Chunks of a row of the tile, and of a row of transposed B.
     static constexpr unsigned CHUNKS = COLUMNS / CHUNK;
-    // Two threads bring a row of B, and of A if there is one for them.
+    // Two threads copy a row of B, and of A if it has as many rows.
     static constexpr unsigned THREADS = 2 * COLUMNS;
-    static constexpr unsigned A_BYTES = ROWS * SLICE * 2, STAGE_BYTES = A_BYTES + COLUMNS * SLICE * 2;
+    static constexpr unsigned A_BYTES = ROWS * K_STEP * 2, STAGE_BYTES = A_BYTES + COLUMNS * K_STEP * 2;
     static constexpr unsigned SHARED_BYTES = STAGES * STAGE_BYTES;
-    // Rows and columns of a warp, and its fragments of 16 rows and 8 columns.
+    // Rows and columns of a warp, in fragments of 16 rows by 8 columns.
     static constexpr unsigned WARP_COLUMNS = COLUMNS / 4, WARP_ROWS = ROWS / (THREADS / WARP / 4);
     static constexpr unsigned ROW_FRAGMENTS = WARP_ROWS / 16, COLUMN_FRAGMENTS = WARP_COLUMNS / 8;
 
@@ -55,42 +67,42 @@ struct TileShape {
     static __device__ unsigned rounded_offset(unsigned row, unsigned chunk) { return transposed_offset(row, chunk); }
 };
 
-// The tile of kernels whose rows are many: 48 KiB of shared memory, which every device grants unasked.
+// The tile of kernels with many rows: 48 KiB of shared memory, which every device grants unasked.
 using LargeTile = TileShape<GEMM_TILE, GEMM_TILE, 3>;
 static_assert(LargeTile::THREADS == GEMM_THREADS && LargeTile::SHARED_BYTES == GEMM_SHARED_BYTES, "as the host has it");
 
 __device__ inline unsigned tile_offset(unsigned row, unsigned chunk) {
-    return row * (SLICE * 2) + (chunk ^ (row & 2) ^ (row >> 2 & 1)) * CHUNK_BYTES;
+    return row * (K_STEP * 2) + (chunk ^ (row & 2) ^ (row >> 2 & 1)) * CHUNK_BYTES;
 }
 
-// The chunks of [row][k] that a thread brings into a slice, of A or of B: `slice_chunk(0)` and `slice_chunk(1)` of row
-// `slice_row()`. Two threads together read 32 bytes, a sector.
-__device__ inline unsigned slice_row() { return threadIdx.x / 2; }
-__device__ inline unsigned slice_chunk(unsigned i) { return threadIdx.x % 2 + 2 * i; }
+// The chunks that a thread copies of a k-step of A or of B, where k is dense: `step_chunk(0)` and `step_chunk(1)` of
+// row `step_row()`. Two threads together read 32 bytes, a sector.
+__device__ inline unsigned step_row() { return threadIdx.x / 2; }
+__device__ inline unsigned step_chunk(unsigned i) { return threadIdx.x % 2 + 2 * i; }
 
-// The fragments that a thread has of the tile.
+// A thread's accumulators of the tile.
 template <typename Tile>
 struct TileSums {
     float fragment[Tile::ROW_FRAGMENTS][Tile::COLUMN_FRAGMENTS][4];
 };
 
-// Brings the first `count` numbers of a chunk into shared memory, and zeros behind them. `aligned`: asynchronously, all
-// 8 or none.
+// Copies the first `count` numbers of a chunk to shared memory and fills the rest with zeros. `aligned`:
+// asynchronously, and all 8 or none.
 __device__ inline void copy_chunk(unsigned char *to, const uint16_t *from, unsigned count, bool aligned) {
     if (aligned) {
-        // Of all or nothing, nvcc makes a predicate; of a count, arithmetic on addresses.
+        // nvcc makes a predicate of a choice of two sizes, but address arithmetic of a size that it must compute.
         cp_async_16_zero_filled(shared_address(to), from, count > 0 ? CHUNK_BYTES : 0);
     } else {
         *reinterpret_cast<Chunk *>(to) = load_chunk(from, count, false);
     }
 }
 
-// Adds the product of one slice; a and b are its addresses in shared memory.
+// Adds the product of one k-step, whose A and B begin at addresses `a` and `b` of shared memory.
 template <typename Tile, bool Transposed>
-__device__ void multiply_slice(TileSums<Tile> &sums, uint32_t a, uint32_t b) {
+__device__ void multiply_step(TileSums<Tile> &sums, uint32_t a, uint32_t b) {
     const unsigned lane = threadIdx.x % WARP;
 #pragma unroll
-    for (unsigned k = 0; k < SLICE; k += 16) {
+    for (unsigned k = 0; k < K_STEP; k += 16) {
         // b_pair[j] holds columns 16 j .. 16 j + 15: (columns 0-7, k 0-7), (0-7, 8-15), (8-15, 0-7), (8-15, 8-15).
         uint32_t b_pair[Tile::COLUMN_FRAGMENTS / 2][4];
         const unsigned column = Tile::first_column();
@@ -101,14 +113,14 @@ __device__ void multiply_slice(TileSums<Tile> &sums, uint32_t a, uint32_t b) {
                 ldmatrix_x4_transposed(b_pair[j], b + Tile::transposed_offset(row, chunk));
             } else {
                 const unsigned offset = tile_offset(column + lane / 16 * 8 + lane % 8, k / CHUNK + lane / 8 % 2);
-                ldmatrix_x4(b_pair[j], b + offset + j * (16 * SLICE * 2));
+                ldmatrix_x4(b_pair[j], b + offset + j * (16 * K_STEP * 2));
             }
         }
         const unsigned offset = tile_offset(Tile::first_row() + lane % 16, k / CHUNK + lane / 16);
 #pragma unroll
         for (unsigned i = 0; i < Tile::ROW_FRAGMENTS; ++i) {
             uint32_t a_fragment[4];
-            ldmatrix_x4(a_fragment, a + offset + i * (16 * SLICE * 2));
+            ldmatrix_x4(a_fragment, a + offset + i * (16 * K_STEP * 2));
 #pragma unroll
             for (unsigned j = 0; j < Tile::COLUMN_FRAGMENTS; ++j) {
                 const uint32_t(&pair)[4] = b_pair[j / 2];
@@ -118,34 +130,34 @@ __device__ void multiply_slice(TileSums<Tile> &sums, uint32_t a, uint32_t b) {
     }
 }
 
-// Adds the products of all slices. `begin(slice, stage)` starts bringing a slice to its place in shared memory, and
-// `finish(stage)`, called a multiplication later, does for the same slice what a thread must do with its own hands.
-// `rows` of the tile's exist: a warp without any only copies. Ends with shared memory free for other use.
+// Adds the products of all k-steps. `begin(step, stage)` starts a k-step's copies to its stage; `finish(stage)`, called
+// a multiplication later, completes the same k-step by what the thread stores itself. Only the first `rows` rows of the
+// tile exist: a warp that has none of them only copies. Shared memory is free for other use afterwards.
 template <typename Tile, bool Transposed, typename Begin, typename Finish>
-__device__ void multiply_tile(TileSums<Tile> &sums, unsigned slices, unsigned rows, unsigned char *shared, Begin begin,
+__device__ void multiply_tile(TileSums<Tile> &sums, unsigned steps, unsigned rows, unsigned char *shared, Begin begin,
                               Finish finish) {
     constexpr unsigned STAGES = Tile::STAGES, STAGE_BYTES = Tile::STAGE_BYTES;
-    for (unsigned slice = 0; slice < STAGES - 1; ++slice) {
-        if (slice < slices) {
-            begin(slice, shared + slice * STAGE_BYTES);
-            finish(shared + slice * STAGE_BYTES);
+    for (unsigned step = 0; step < STAGES - 1; ++step) {
+        if (step < steps) {
+            begin(step, shared + step * STAGE_BYTES);
+            finish(shared + step * STAGE_BYTES);
         }
         cp_async_commit();
     }
     const bool idle = Tile::first_row() >= rows;
     unsigned char *current = shared, *next = shared + (STAGES - 1) * STAGE_BYTES;
-    for (unsigned slice = 0; slice < slices; ++slice) {
-        // The barrier shows all threads this slice, and says that all are done with the one whose place the next takes.
+    for (unsigned step = 0; step < steps; ++step) {
+        // After the barrier, all threads see this k-step, and none reads the stage that `begin` overwrites any more.
         cp_async_wait<STAGES - 2>();
         __syncthreads();
-        const bool more = slice + STAGES - 1 < slices;
+        const bool more = step + STAGES - 1 < steps;
         if (more) {
-            begin(slice + STAGES - 1, next);
+            begin(step + STAGES - 1, next);
         }
         cp_async_commit();
         if (!idle) {
             const uint32_t a = shared_address(current);
-            multiply_slice<Tile, Transposed>(sums, a, a + Tile::A_BYTES);
+            multiply_step<Tile, Transposed>(sums, a, a + Tile::A_BYTES);
         }
         if (more) {
             finish(next);
@@ -156,7 +168,7 @@ __device__ void multiply_tile(TileSums<Tile> &sums, unsigned slices, unsigned ro
     __syncthreads();
 }
 
-// Rounds the sums, with `bias` added to those columns of the `columns` that exist (null: no bias), into shared memory.
+// Rounds the sums into shared memory, after adding `bias` (null: none), which has the first `columns` columns.
 template <typename Tile>
 __device__ void round_tile(const TileSums<Tile> &sums, const float *bias, unsigned columns, unsigned char *shared) {
     const unsigned lane = threadIdx.x % WARP;
@@ -177,8 +189,8 @@ __device__ void round_tile(const TileSums<Tile> &sums, const float *bias, unsign
     __syncthreads();
 }
 
-// Writes the rounded tile's first rows and columns to global memory. Row r begins at `row_start(r)`, and column c lies
-// `column_offset(c)` elements behind; `aligned`: chunks of columns lie together, on 16 bytes.
+// Writes the first rows and columns of the rounded tile to global memory: column c of row r to `row_start(r)` plus
+// `column_offset(c)` elements. `aligned`: a chunk of columns is contiguous there, and 16-byte aligned.
 template <typename Tile, typename RowStart, typename ColumnOffset>
 __device__ void store_tile(const unsigned char *shared, unsigned rows, unsigned columns, bool aligned,
                            RowStart row_start, ColumnOffset column_offset) {

@@ -1,4 +1,5 @@
-// Reductions over the threads of a block. Every thread gets the result, in the same bits whatever the other blocks do.
+// Reductions over the lanes of a warp or the threads of a block. Every thread gets the result, in the same bits
+// whatever the other blocks do.
 #pragma once
 
 // Lanes of a warp, and the mask of all of them.
@@ -12,7 +13,7 @@ struct Sum {
     __device__ float operator()(float a, float b) const { return a + b; }
 };
 
-// Combines one value of each lane of a full warp: five steps of a butterfly, so that all lanes agree to the bit.
+// Combines one value of each lane of a full warp by a butterfly of five exchanges, so that all lanes agree to the bit.
 template <typename Operation>
 __device__ float reduce_warp(float value, Operation operation) {
 #pragma unroll
@@ -20,27 +21,6 @@ __device__ float reduce_warp(float value, Operation operation) {
         value = operation(value, __shfl_xor_sync(ALL_LANES, value, distance));
     }
     return value;
-}
-
-// Sums each of N values (a power of two, up to 32) over the lanes of a full warp: lane l gets the total of value
-// l / (32 / N). Each step halves the values that a lane cares for, so that it takes about N shuffles instead of 5 N.
-template <int N, int DISTANCE = WARP / 2>
-__device__ float sum_each(const float (&values)[N]) {
-    if constexpr (DISTANCE == 0) {
-        return values[0];
-    } else if constexpr (N == 1) {
-        const float sum[1] = {values[0] + __shfl_xor_sync(ALL_LANES, values[0], DISTANCE)};
-        return sum_each<1, DISTANCE / 2>(sum);
-    } else {
-        const bool upper = (threadIdx.x & DISTANCE) != 0;
-        float sums[N / 2];
-#pragma unroll
-        for (int i = 0; i < N / 2; ++i) {
-            const float mine = upper ? values[i + N / 2] : values[i], other = upper ? values[i] : values[i + N / 2];
-            sums[i] = mine + __shfl_xor_sync(ALL_LANES, other, DISTANCE);
-        }
-        return sum_each<N / 2, DISTANCE / 2>(sums);
-    }
 }
 
 // Combines one value of each thread of a block of whole warps. `identity` stands for warps that the block lacks;

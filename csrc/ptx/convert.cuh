@@ -35,18 +35,11 @@ __device__ inline uint16_t f16_from_f32_up(float x) {
     return bits;
 }
 
-// Exact.
+// Widens an f16, which is exact.
 __device__ inline float f32_from_f16(uint16_t bits) {
     float x;
     asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
     return x;
-}
-
-// Rounds to f16, ties to even.
-__device__ inline uint16_t f16_from_f32(float x) {
-    uint16_t bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
-    return bits;
 }
 
 // Rounds two numbers to f16, ties to even: `low` into bits 15..0, `high` into bits 31..16.

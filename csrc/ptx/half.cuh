@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-// a * b, rounded to nearest even.
+// The two products a * b, rounded to nearest, ties to even.
 __device__ inline uint32_t mul_f16x2(uint32_t a, uint32_t b) {
     uint32_t x;
     asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(a), "r"(b));

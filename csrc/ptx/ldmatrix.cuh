@@ -7,7 +7,8 @@
 
 #include <stdint.h>
 
-// Four matrices at the addresses in shared memory that `shared_address` gives, plus OFFSET, which costs nothing.
+// Four matrices at addresses in shared memory, as `shared_address` gives them. OFFSET bytes are added to each in the
+// instruction itself.
 template <int OFFSET = 0>
 __device__ inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4+%5];"
@@ -16,7 +17,7 @@ __device__ inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t row) {
                  : "memory");
 }
 
-// The same of the matrices' transposes.
+// The transposes of four matrices; addresses as in `ldmatrix_x4`.
 template <int OFFSET = 0>
 __device__ inline void ldmatrix_x4_transposed(uint32_t (&r)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4+%5];"

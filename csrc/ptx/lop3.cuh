@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-// x & Mask | Bits, in one instruction; from C, nvcc makes two of it where both are constants.
+// x & Mask | Bits in one instruction. Written in C++, nvcc makes two instructions of it where both are constants.
 template <uint32_t Mask, uint32_t Bits>
 __device__ inline uint32_t mask_and_set(uint32_t x) {
     uint32_t result;

@@ -2,7 +2,8 @@
 // becomes a' = a c - b s and b' = b c + a s, each operation rounded, none contracted.
 //
 // There are three ways:
-//     rotate_chunks   aligned heads whose size is a power of two from 8 to 256. A lane rotates a chunk of 8 neighbouring
+//     rotate_chunks   aligned heads whose size is a power of two from 8 to 256. A lane rotates a chunk of 8
+//     neighbouring
 //                     dimensions at a time. No head lies in two halves of a run, and a chunk's partners (the other
 //                     dimensions of its pairs) are in the same lane or, all of them, in one other: a shuffle.
 //     rotate_pairs    any heads, from memory to memory: a lane rotates one pair at a time.
@@ -162,8 +163,8 @@ __device__ inline void rotate_chunks(const Heads &heads, const Rotation &rotatio
     }
 }
 
-// Rotates a run of heads of any size and writes it to `target_row`, whose heads are `target_stride` elements apart. Each
-// pair is read and written by one lane, so that source and target may be the same.
+// Rotates a run of heads of any size and writes it to `target_row`, whose heads are `target_stride` elements apart.
+// Each pair is read and written by one lane, so that source and target may be the same.
 __device__ inline void rotate_pairs(const Heads &heads, const Rotation &rotation, unsigned run, uint16_t *target_row,
                                     size_t target_stride) {
     const unsigned pairs = rotation.rope_dim / 2, end = min(heads.width / 2, (run + 1) * (RUN / 2));
