@@ -4,7 +4,7 @@
 pub(crate) const LANES: usize = 32;
 
 /// The sum of the lanes' numbers: for a distance of 16, 8, 4, 2, 1, every lane adds the sum of the lane at that
-/// distance (butterfly), so that all lanes have the same. `reduce_warp` of `csrc/common/reduce.cuh`.
+/// distance (butterfly), so that all lanes get the same bits. `reduce_warp` of `csrc/common/reduce.cuh`.
 pub(crate) fn sum(mut lanes: [f32; LANES]) -> f32 {
     for distance in [16, 8, 4, 2, 1] {
         let before = lanes;

@@ -2,12 +2,10 @@
 
 use half::f16;
 
+use super::grid::{F16_MAX, Grid};
 use super::range::{RangeSetting, least_squared_error};
 
-/// Largest magnitude that scale and min, both f16, can carry.
-const F16_MAX: f32 = 65504.0;
-
-/// Where value `i` of 8 stands in its 32-bit word: value `NIBBLE_ORDER[n]` occupies bits `4n..4n+4`.
+/// Where each of 8 values stands in their 32-bit word: value `NIBBLE_ORDER[n]` occupies bits `4n..4n+4`.
 ///
 /// Masking the word with `0x000F000F` after a right shift by `4 s` leaves values `2s` and `2s + 1` in the low and
 /// high halves: the two lanes of a packed 16-bit pair, in natural order.
@@ -75,7 +73,7 @@ pub struct Quantized {
 ///
 /// All arithmetic is f32, each operation rounded to nearest even, none contracted:
 ///
-/// 1. `lo`, `hi` = smallest and largest finite value, each clamped to +-65504, plus 0 (which turns -0 into +0); both
+/// 1. `lo`, `hi` = smallest and largest finite value, each clamped to +-65504, plus 0 (which makes +0 of -0); both
 ///    0 if no value is finite. `first..=last` is the range that the codes shall cover: `lo..=hi` with
 ///    [`RangeSetting::MinMax`], one of four with [`RangeSetting::Mse`].
 /// 2. `min` = `first` rounded *down* to f16.
@@ -122,67 +120,4 @@ pub fn quantize(values: &[f32], max_code: u8, range: RangeSetting, codes: &mut [
         *code = grid.nearest_code(grid.steps(whole.clamped(value))) as u8;
     }
     Quantized { affine: Affine { scale: grid.scale, min: grid.min }, saturated }
-}
-
-/// The numbers that codes stand for, and the range that they cover.
-#[derive(Clone, Copy)]
-pub(super) struct Grid {
-    /// The range, within +-65504, neither end -0.
-    pub lo: f32,
-    pub hi: f32,
-    pub max_code: f32,
-    pub scale: f16,
-    min: f16,
-    inverse: f32,
-}
-
-impl Grid {
-    pub fn new(lo: f32, hi: f32, max_code: f32) -> Self {
-        let min = f16_down(lo);
-        let scale = f16_up((hi - min.to_f32()) / max_code);
-        let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
-        Self { lo, hi, max_code, scale, min, inverse }
-    }
-
-    /// Whether all codes stand for the same number.
-    pub fn is_point(&self) -> bool {
-        self.scale == f16::ZERO
-    }
-
-    /// A value moved into the range.
-    pub fn clamped(&self, value: f32) -> f32 {
-        if value.is_nan() { self.lo } else { value.clamp(self.lo, self.hi) }
-    }
-
-    /// Where a finite value stands, in steps from code 0.
-    pub fn steps(&self, value: f32) -> f32 {
-        (value - self.min.to_f32()) * self.inverse
-    }
-
-    pub fn nearest_code(&self, steps: f32) -> f32 {
-        steps.round_ties_even().clamp(0.0, self.max_code)
-    }
-}
-
-/// The largest f16 that is not above `x`; `|x| <= 65504`, not -0.
-fn f16_down(x: f32) -> f16 {
-    let nearest = f16::from_f32(x);
-    if nearest.to_f32() <= x {
-        return nearest;
-    }
-    // One step towards minus infinity: away from zero for negative numbers, whose bits count upwards. A negative x
-    // too small for f16 was rounded to -0, whose successor is the smallest negative subnormal.
-    match nearest.is_sign_negative() {
-        true => f16::from_bits(nearest.to_bits() + 1),
-        false => f16::from_bits(nearest.to_bits() - 1),
-    }
-}
-
-/// The smallest f16 that is not below `x`; `0 <= x <= 65504`.
-fn f16_up(x: f32) -> f16 {
-    let nearest = f16::from_f32(x);
-    match nearest.to_f32() < x {
-        true => f16::from_bits(nearest.to_bits() + 1),
-        false => nearest,
-    }
 }

@@ -1,8 +1,6 @@
 //! Which number formats the cache uses.
 
-use super::layout::CacheLayout;
 use super::range::RangeSetting;
-use crate::error::Result;
 use crate::geometry::Geometry;
 
 /// How many consecutive values share one `(scale, min)`.
@@ -130,12 +128,12 @@ pub struct CacheFormat {
 }
 
 impl CacheFormat {
-    /// Both parts in bf16.
+    /// Latent and rotated key in bf16.
     pub const BF16: Self = Self::new(LatentFormat::Bf16, RopeFormat::Bf16);
 
-    /// Both parts in int4: one scale for each run of up to 512 latents, which a rotated latent needs no more than
-    /// (feature `convert`), and one for 32 values of the rotated key, whose heads cannot be mixed and differ in range
-    /// (`docs/measurements.md`).
+    /// Latent and rotated key in int4: one scale for each run of up to 512 latents, which is all that a rotated latent
+    /// needs (feature `convert`), and one for 32 values of the rotated key, whose heads cannot be mixed and differ in
+    /// range (`docs/measurements.md`).
     pub const INT4: Self = Self::int4(Group::Whole).with_rope(RopeFormat::Int4 { group: Group::G32 });
 
     /// The given formats, and ranges from minimum to maximum.
@@ -144,19 +142,19 @@ impl CacheFormat {
         Self { latent, rope, range: RangeSetting::MinMax }
     }
 
-    /// Both parts in int4 with the given group.
+    /// Latent and rotated key in int4 with the given group.
     #[must_use]
     pub const fn int4(group: Group) -> Self {
         Self::new(LatentFormat::Int4 { group }, RopeFormat::Int4 { group })
     }
 
-    /// The same format with the rotated key stored otherwise.
+    /// This format with the rotated key stored otherwise.
     #[must_use]
     pub const fn with_rope(self, rope: RopeFormat) -> Self {
         Self { rope, ..self }
     }
 
-    /// The same format with ranges chosen otherwise: other codes and scales in the same places.
+    /// This format with ranges chosen otherwise: other codes and scales in the same places.
     #[must_use]
     pub const fn with_range(self, range: RangeSetting) -> Self {
         Self { range, ..self }
@@ -168,14 +166,5 @@ impl CacheFormat {
         let latent = geometry.latent_rank * RowFormat::from(self.latent).bits();
         let rope = geometry.rope_width() * RowFormat::from(self.rope).bits();
         (latent + rope) as f64 / 8.0
-    }
-
-    /// Bytes per token and layer that the cache really takes: values, scales and padding. It does not depend on
-    /// the page size.
-    ///
-    /// # Errors
-    /// [`Error::Geometry`](crate::Error::Geometry) if the geometry is inconsistent.
-    pub fn bytes_per_token(&self, geometry: &Geometry) -> Result<usize> {
-        Ok(CacheLayout::new(geometry, *self, 8)?.bytes_per_token())
     }
 }

@@ -163,3 +163,15 @@ impl CacheLayout {
         self.format.rope.into()
     }
 }
+
+// Here and not beside the formats, which know nothing of layouts.
+impl CacheFormat {
+    /// Bytes per token and layer that the cache really takes: values, scales and padding. It does not depend on
+    /// the page size.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] if the geometry is inconsistent.
+    pub fn bytes_per_token(&self, geometry: &Geometry) -> Result<usize> {
+        Ok(CacheLayout::new(geometry, *self, 8)?.bytes_per_token())
+    }
+}

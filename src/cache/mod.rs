@@ -23,6 +23,7 @@
 
 mod codec;
 mod format;
+mod grid;
 mod layout;
 mod paged;
 mod range;

@@ -1,6 +1,6 @@
 //! Which range of a group's values its codes cover.
 
-use super::codec::Grid;
+use super::grid::Grid;
 use crate::warp;
 
 /// How the range that a group's codes cover is chosen (*range setting* in the literature, for example M. Nagel et al.,
@@ -31,14 +31,14 @@ impl RangeSetting {
 /// Groups of fewer values are not worth the time.
 const LEAST_VALUES: usize = 96;
 
-/// How many ranges are tried. Range `k` lacks `k` of the first one's [`PARTS`] at each end: they are 1, 15/16, 14/16 and
-/// 13/16 as long.
+/// How many ranges are tried. Range `k` is the first one without `k` of its [`PARTS`] at each end: they are 1, 15/16,
+/// 14/16 and 13/16 as long.
 const RANGES: u8 = 4;
 const PARTS: f32 = 32.0;
 
-/// Values that a lane holds of each half of a run, and those of all lanes, as `csrc/cache/quantize.cuh` has them.
-const UNIT: usize = 8;
-const HALF_RUN: usize = warp::LANES * UNIT;
+/// Values that a lane holds of each half of a run (`CHUNK`), and those of all lanes, as in `csrc/cache/quantize.cuh`.
+const CHUNK: usize = 8;
+const HALF_RUN: usize = warp::LANES * CHUNK;
 
 /// The grid of the smallest squared error, of those over `whole`'s range and tighter ones.
 pub(super) fn least_squared_error(values: &[f32], whole: Grid) -> Grid {
@@ -60,7 +60,7 @@ fn squared_error(values: &[f32], grid: &Grid, whole: &Grid) -> f32 {
     for (i, &value) in values.iter().enumerate() {
         let steps = grid.steps(whole.clamped(value));
         let distance = steps - grid.nearest_code(steps);
-        halves[i / HALF_RUN % 2][i / UNIT % warp::LANES] += distance * distance;
+        halves[i / HALF_RUN % 2][i / CHUNK % warp::LANES] += distance * distance;
     }
     let [mut lanes, second] = halves;
     lanes.iter_mut().zip(second).for_each(|(first, second)| *first += second);

@@ -32,7 +32,7 @@ impl AbsorbConfig {
         Self { batch_invariant: matches!(policy, SplitPolicy::Fixed { .. }), ..self }
     }
 
-    /// The same with one order of sums for any number of query tokens.
+    /// This configuration with one order of sums for any number of query tokens.
     #[must_use]
     pub fn batch_invariant(self) -> Self {
         Self { batch_invariant: true, ..self }
@@ -44,8 +44,8 @@ impl AbsorbConfig {
 ///
 /// Any sizes and strides are right. 16 bytes are moved at a time where all sizes and strides are multiples of 8 and all
 /// tensors begin on 16 bytes. Up to 16 query tokens (times query heads of a KV head), weights are read once and the
-/// kernel is memory-bound; more take one that multiplies in large tiles. The one for few sums in another order, unless
-/// [`AbsorbConfig::batch_invariant`] asks for its twin that does not.
+/// kernel is memory-bound; more take one that multiplies in large tiles. The two sum in different orders, unless
+/// [`AbsorbConfig::batch_invariant`] asks for a kernel for few tokens that has the order of the other.
 ///
 /// ```
 /// # #[cfg(feature = "simulator")] {
@@ -195,10 +195,10 @@ impl ExpandOutput {
 #[derive(Clone, Debug)]
 struct Product {
     config: AbsorbConfig,
-    /// For few rows: sums in the order of `many` if the configuration asks for that, else split over warps.
+    /// For few rows: sums in the order of `many` if the configuration asks for that, else a k-slice for each warp.
     few: Kernel,
     many: Kernel,
-    /// Outputs of a block of the `few` that splits.
+    /// Outputs of a block of the `few` that gives each warp a k-slice.
     few_outputs: u32,
 }
 
@@ -221,9 +221,10 @@ impl Product {
             });
         }
         let kernel = |name, shared_bytes: u32| device.kernel("absorb", name, shared_bytes as usize);
-        let few = match config.batch_invariant {
-            true => kernel(few_ordered, sys::ABSORB_ORDERED_SHARED_BYTES)?,
-            false => kernel(few, 0)?,
+        let few = if config.batch_invariant {
+            kernel(few_ordered, sys::ABSORB_ORDERED_SHARED_BYTES)?
+        } else {
+            kernel(few, 0)?
         };
         Ok(Self { config, few, many: kernel(many, sys::GEMM_SHARED_BYTES)?, few_outputs })
     }

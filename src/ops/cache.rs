@@ -109,13 +109,13 @@ impl<'a> CacheViewMut<'a> {
         Ok(Self { layout, bytes })
     }
 
-    /// The same cache, to read.
+    /// This cache, to read.
     #[must_use]
     pub fn view(&self) -> CacheView<'_> {
         CacheView { layout: self.layout, bytes: self.bytes.view() }
     }
 
-    /// The same cache, for a shorter time.
+    /// This cache, for a shorter time.
     #[must_use]
     pub fn reborrow(&mut self) -> CacheViewMut<'_> {
         CacheViewMut { layout: self.layout, bytes: self.bytes.reborrow() }

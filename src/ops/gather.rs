@@ -39,8 +39,8 @@ pub struct Gather {
 
 /// The arguments of [`Gather::run`]. S is a number of rows, at least that of the tokens that are gathered.
 ///
-/// With chunks of a long prefix, `token_starts` are the prefix sums of the chunk's share of each sequence, and
-/// `first_tokens` says where that begins; a sequence that has no token in the chunk has no rows.
+/// With chunks of a long prefix, `token_starts` are the prefix sums of how many tokens each sequence has in the chunk,
+/// and `first_tokens` says with which token they begin; a sequence that has no token in the chunk has no rows.
 #[derive(Debug)]
 pub struct GatherArgs<'a> {
     /// The cache.

@@ -32,7 +32,7 @@ impl RopeAppendConfig {
     }
 }
 
-/// Takes in a step's new tokens in one launch: rotates queries and keys, applies norm and bias to the latents, and
+/// Takes in new tokens in one launch: rotates queries and keys, applies norm and bias to the latents, and
 /// writes latents and keys into the cache, the same bytes as [`reference::rope_append`](crate::reference::rope_append)
 /// writes of the same bf16 numbers. Rotated queries are the reference's, rounded to bf16.
 ///
@@ -115,7 +115,7 @@ pub struct RopeAppendArgs<'a> {
     pub positions: Option<View<'a, i32>>,
     /// `[T]`: where each token goes in the cache; -1 rotates the query but stores nothing.
     pub slots: View<'a, i64>,
-    /// Tables, and which of their columns turn which pair; `None`: keys are rotated already.
+    /// Tables, and which of their columns rotates which pair; `None`: keys are rotated already.
     pub rotation: Option<Rotation<'a>>,
     /// Norm over the latent.
     pub norm: Option<DeviceNorm<'a>>,
@@ -139,11 +139,11 @@ impl RopeAppend {
         config.layout.check(&config.geometry)?;
         // What the y axis of a grid can hold, whether there are a norm and queries or not.
         const MOST: usize = 65535;
-        let parts = parts(&config.geometry, false, true);
-        if parts > MOST {
+        let runs = runs_of_a_token(&config.geometry, false, true);
+        if runs > MOST {
             return Err(Error::Config {
                 what: "rope_append".into(),
-                why: format!("a token of {parts} runs of {} numbers, more than {MOST}", sys::ROPE_APPEND_RUN),
+                why: format!("a token of {runs} runs of {} numbers, more than {MOST}", sys::ROPE_APPEND_RUN),
             });
         }
         let kernel = match config.layout.format().range {
@@ -235,10 +235,10 @@ impl RopeAppend {
         if params.tokens == 0 {
             return Ok(());
         }
-        let parts = parts(&self.config.geometry, params.norm_gain != 0, params.q_rotated != 0);
-        let parts = check::count("parts of a token", parts)?;
+        let runs = runs_of_a_token(&self.config.geometry, params.norm_gain != 0, params.q_rotated != 0);
+        let runs = check::count("runs of a token", runs)?;
         let blocks = params.tokens.div_ceil(sys::ROPE_APPEND_THREADS / 32);
-        let config = LaunchConfig::new([blocks, parts, 1], [sys::ROPE_APPEND_THREADS, 1, 1]);
+        let config = LaunchConfig::new([blocks, runs, 1], [sys::ROPE_APPEND_THREADS, 1, 1]);
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }
@@ -262,8 +262,8 @@ impl RopeAppendArgs<'_> {
     }
 }
 
-/// Warps that share the work of a token.
-fn parts(geometry: &Geometry, has_norm: bool, has_queries: bool) -> usize {
+/// Runs of a token, each of which a warp takes. A latent with a norm counts as one, since one warp takes all of it.
+fn runs_of_a_token(geometry: &Geometry, has_norm: bool, has_queries: bool) -> usize {
     let runs = |width: usize| width.div_ceil(sys::ROPE_APPEND_RUN as usize);
     let latent = if has_norm { 1 } else { runs(geometry.latent_rank) };
     let queries = if has_queries { runs(geometry.query_heads.saturating_mul(geometry.rope_dim)) } else { 0 };

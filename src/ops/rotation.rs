@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::rope::{FrequencyIndex, RopeTables};
 
-/// What turns a layer's rope heads, in device memory.
+/// What rotates a layer's rope heads, in device memory.
 #[derive(Clone, Debug)]
 pub struct Rotation<'a> {
     cos: View<'a, f32>,
@@ -17,7 +17,7 @@ pub struct Rotation<'a> {
     index: View<'a, u32>,
 }
 
-/// The same as kernels take it; zeros: no rotation.
+/// A [`Rotation`] as kernels take it; zeros: no rotation.
 #[derive(Default)]
 pub(super) struct RotationParams {
     pub cos: u64,
@@ -91,7 +91,7 @@ impl RotationBuffers {
         Ok(Self { tables: Arc::new(tables), frequencies, index: Arc::new(index) })
     }
 
-    /// The same tables with another layer's index.
+    /// These tables with another layer's index.
     ///
     /// # Errors
     /// As [`RotationBuffers::upload`].

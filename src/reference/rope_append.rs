@@ -31,7 +31,7 @@ pub struct RopeAppendRotation<'a> {
     pub frequencies: &'a FrequencyIndex,
 }
 
-/// One step's projected tokens.
+/// New tokens, projected.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeAppendInputs<'a> {
     /// `[T, H, R]`, not yet rotated; `None`: there are no queries.

@@ -1,6 +1,6 @@
 //! The two loops that the reference spends its time in, and a way to spread rows over cores.
 
-/// Sums are kept in this many interleaved parts, which the compiler turns into vector registers.
+/// Sums are kept in this many interleaved lanes, which the compiler puts into vector registers.
 const LANES: usize = 8;
 
 /// `a . b`.
@@ -35,7 +35,7 @@ pub(crate) fn map_rows<T: Send>(rows: usize, f: impl Fn(usize) -> T + Sync) -> V
     if cores <= 1 {
         return (0..rows).map(f).collect();
     }
-    // Dealt out like cards: causal rows grow longer, so contiguous shares would be uneven.
+    // Dealt out like cards: causal rows grow longer, so contiguous ranges would be uneven.
     let mut hands: Vec<Vec<(usize, &mut Option<T>)>> = (0..cores).map(|_| Vec::new()).collect();
     let mut results: Vec<Option<T>> = (0..rows).map(|_| None).collect();
     for (row, result) in results.iter_mut().enumerate() {

@@ -1,6 +1,6 @@
 //! Rotary position embedding on the dimensions that keep it.
 //!
-//! A rope head of `R` dimensions is `R/2` pairs. Pair `j` is turned by the angle of frequency
+//! A rope head of `R` dimensions is `R/2` pairs. Pair `j` is rotated by the angle of frequency
 //! `frequencies[rope head][j]` at the token's position. The cosines and sines come from the caller, so every
 //! scaling rule (YaRN, Llama-3, longrope, multi-axis positions) stays the caller's.
 
@@ -33,7 +33,7 @@ impl Pairing {
     }
 }
 
-/// For each rope head, the frequency (column of [`RopeTables`]) that turns each of its pairs.
+/// For each rope head, the frequency (column of [`RopeTables`]) that rotates each of its pairs.
 ///
 /// MHA2MLA's 2-norm strategy keeps other frequencies in each layer and KV head; a model that keeps all of them
 /// has `0, 1, 2, ...` in every head ([`FrequencyIndex::all`]).

@@ -5,7 +5,7 @@ use crate::error::{Error, Result, check_len};
 
 /// A rule that picks, for every KV head, the `rope_dim/2` pairs that stay rotated.
 ///
-/// Pair `p` of a head is the two dimensions `(p, p + head_dim/2)`, turned by frequency `p`; a small `p` is a high
+/// Pair `p` of a head is the two dimensions `(p, p + head_dim/2)`, rotated by frequency `p`; a small `p` is a high
 /// frequency. Kept pairs stand in ascending order. The query heads of a group follow their KV head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PartialRope<'a> {
