@@ -1,5 +1,6 @@
 //! The workspace's tasks, run as `cargo xtask TASK`. Each sets up what it needs.
 
+mod architecture;
 mod bindings;
 mod capi;
 mod generated;
