@@ -5,6 +5,7 @@
 
 mod absorb;
 mod combine;
+mod copy_pages;
 mod decode;
 mod gather;
 pub(crate) mod harness; // and `OPERATIONS`: tests/benchmarks includes this file
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use harness::shape::Operation;
 
 /// In the order in which they are measured: what matters most first, in case time runs out.
-pub(crate) const OPERATIONS: [&Operation; 11] = [
+pub(crate) const OPERATIONS: [&Operation; 12] = [
     &decode::DECODE,
     &layer::LAYER,
     &absorb::ABSORB_QUERY,
@@ -28,6 +29,7 @@ pub(crate) const OPERATIONS: [&Operation; 11] = [
     &up_project::UP_PROJECT,
     &gather::GATHER,
     &rope_append::ROPE_APPEND,
+    &copy_pages::COPY_PAGES,
     &combine::COMBINE,
     &schedule::SCHEDULE,
 ];

@@ -347,4 +347,20 @@ struct GatherParams {
 };
 LATENT_ATTENTION_SIZE(struct GatherParams, 144);
 
+/* Threads of a block of `copy_pages`, and the bytes of a page that it copies. */
+#define COPY_PAGES_THREADS 256
+#define COPY_PAGES_BYTES 16384
+
+/* `copy_pages`: whole pages of a cache copied to other pages of it. A copy from or to a page that the cache does not have
+ * is refused, which is counted and writes nothing.
+ * Grid: count; page_bytes / COPY_PAGES_BYTES, rounded up. */
+struct CopyPagesParams {
+    struct CacheParams cache;
+    uint64_t copies;   /* i32 [count, 2], 8-byte aligned: source and destination; no destination twice or a source */
+    uint64_t counters; /* in and out, u64 [1]: adds refused copies; 0: no counting */
+    uint32_t count;    /* less than 2^31 */
+    uint32_t reserved; /* 0 */
+};
+LATENT_ATTENTION_SIZE(struct CopyPagesParams, 88);
+
 #endif

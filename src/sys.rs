@@ -27,6 +27,8 @@ pub const GEMM_TILE: u32 = 128;
 pub const GEMM_SHARED_BYTES: u32 = 49152;
 pub const GATHER_THREADS: u32 = 256;
 pub const GATHER_TOKENS: u32 = 16;
+pub const COPY_PAGES_THREADS: u32 = 256;
+pub const COPY_PAGES_BYTES: u32 = 16384;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct GeometryParams {
@@ -530,4 +532,23 @@ const _: () = {
     ["Offset of field: GatherParams::latent_rank"][::core::mem::offset_of!(GatherParams, latent_rank) - 132usize];
     ["Offset of field: GatherParams::rope_width"][::core::mem::offset_of!(GatherParams, rope_width) - 136usize];
     ["Offset of field: GatherParams::token_capacity"][::core::mem::offset_of!(GatherParams, token_capacity) - 140usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CopyPagesParams {
+    pub cache: CacheParams,
+    pub copies: u64,
+    pub counters: u64,
+    pub count: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CopyPagesParams"][::core::mem::size_of::<CopyPagesParams>() - 88usize];
+    ["Alignment of CopyPagesParams"][::core::mem::align_of::<CopyPagesParams>() - 8usize];
+    ["Offset of field: CopyPagesParams::cache"][::core::mem::offset_of!(CopyPagesParams, cache) - 0usize];
+    ["Offset of field: CopyPagesParams::copies"][::core::mem::offset_of!(CopyPagesParams, copies) - 64usize];
+    ["Offset of field: CopyPagesParams::counters"][::core::mem::offset_of!(CopyPagesParams, counters) - 72usize];
+    ["Offset of field: CopyPagesParams::count"][::core::mem::offset_of!(CopyPagesParams, count) - 80usize];
+    ["Offset of field: CopyPagesParams::reserved"][::core::mem::offset_of!(CopyPagesParams, reserved) - 84usize];
 };

@@ -35,8 +35,8 @@ pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
         (Kind::Counted, _) => {
             let machine = |c: &Ceilings| format!("{} TB/s and {} TFLOP/s ({})", c.tb_per_s, c.tflop_per_s, c.name);
             format!(
-                "Counted on the simulator, not timed: per cached token (decode, gather, up_project) or new token (the \
-                 rest).\n\
+                "Counted on the simulator, not timed: per cached token (decode, gather, up_project), page (copy_pages) \
+                 or new token (the rest).\n\
                  The last columns are what rooflines allow at least, assuming\n{}.",
                 ceilings.iter().map(machine).collect::<Vec<_>>().join(", ")
             )

@@ -12,6 +12,7 @@ mod batch;
 mod cache;
 pub(crate) mod check;
 mod combine;
+mod copy_pages;
 mod decode;
 mod gather;
 mod rope_append;
@@ -23,6 +24,7 @@ pub use absorb::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, Expan
 pub use batch::{Batch, BatchBuffers, Pages};
 pub use cache::{CacheView, CacheViewMut, DeviceCache};
 pub use combine::{Combine, CombineArgs, CombineConfig};
+pub use copy_pages::{CopyPages, CopyPagesArgs, CopyPagesConfig};
 pub use decode::{Decode, DecodeArgs, DecodeConfig, Plan};
 pub use gather::{Gather, GatherArgs, GatherConfig};
 pub use rope_append::{DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig};

@@ -8,6 +8,7 @@
 
 mod absorb;
 mod combine;
+mod copy_pages;
 mod decode;
 mod gather;
 mod layer;
@@ -18,6 +19,7 @@ pub(crate) mod vector;
 
 pub use absorb::{absorb_query, expand_output};
 pub use combine::combine;
+pub use copy_pages::copy_pages;
 pub use decode::{Attended, DecodeInputs, decode, decode_split};
 pub use gather::gather;
 pub use layer::{ReferenceInputs, ReferenceLayer, ReferenceOutput};

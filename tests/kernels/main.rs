@@ -8,6 +8,7 @@ mod ceiling;
 mod combine;
 #[path = "../common/mod.rs"]
 mod common;
+mod copy_pages;
 mod decode;
 mod decode_budgets;
 mod device;
