@@ -43,12 +43,54 @@ pub enum Error {
         /// The range that would be right.
         bound: String,
     },
-    /// Two arguments are each fine but do not belong together, or an option's value is not one of those known.
+    /// Two arguments are each fine but do not belong together, or an option's value is not one of those known. What is
+    /// right for one of them is wrong for the other: the caller has to change one.
     #[error("{}: {}", Line(what), Line(why))]
     Config {
         /// The argument or option.
         what: String,
         /// Why it cannot be used.
+        why: String,
+    },
+    /// What is asked for makes sense, but this crate, or the device, cannot do it: a size beyond what a kernel takes, part
+    /// of a model that nothing here computes, what only a GPU has. Another way has to be taken.
+    #[error("{}: {}", Line(what), Line(why))]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Where the limit is, or what is missing.
+        why: String,
+    },
+    /// More than an operation was made for, such as query tokens of a batch: one that is made for more takes it.
+    #[error("{what}: {why}")]
+    Capacity {
+        /// What is too much, with its size.
+        what: String,
+        /// The most that there may be.
+        why: String,
+    },
+    /// Memory, a stream or a plan of one device is handed to something on another.
+    #[error("{what}: {why}")]
+    OtherDevice {
+        /// The argument.
+        what: String,
+        /// Which device it is on, and on which it has to be.
+        why: String,
+    },
+    /// A weight, an input or a factor is NaN or infinite.
+    #[error("{}: {}", Line(what), Line(why))]
+    NotFinite {
+        /// Where the number is.
+        what: String,
+        /// The number.
+        why: String,
+    },
+    /// The host has not enough memory. (A GPU's driver, and the simulator, say so in an [`Error::Driver`].)
+    #[error("{what}: {why}")]
+    OutOfMemory {
+        /// What was to be held.
+        what: String,
+        /// What is too small for it.
         why: String,
     },
     /// A matrix factorisation failed.
@@ -191,23 +233,24 @@ impl Display for Line<'_> {
     }
 }
 
-/// Returns [`Error::Config`] unless a factor or bound is a finite number.
+/// Returns [`Error::NotFinite`] unless a factor or bound is a finite number.
 pub(crate) fn check_finite(what: &str, value: f64) -> Result<()> {
-    match value.is_finite() {
-        true => Ok(()),
-        false => Err(Error::Config { what: format!("{what} {value}"), why: "must be finite".into() }),
+    if value.is_finite() {
+        Ok(())
+    } else {
+        Err(Error::NotFinite { what: format!("{what} {value}"), why: "must be finite".into() })
     }
 }
 
 /// Returns [`Error::Config`] unless `epsilon` can be added to the mean square under a norm's root.
 pub(crate) fn check_epsilon(what: &str, epsilon: f32) -> Result<()> {
-    match epsilon.is_finite() && epsilon >= 0.0 {
-        true => Ok(()),
-        false => Err(Error::Config {
-            what: format!("epsilon {epsilon} of the {what}"),
-            why: "must be finite and not negative".into(),
-        }),
+    if epsilon.is_finite() && epsilon >= 0.0 {
+        return Ok(());
     }
+    Err(Error::Config {
+        what: format!("epsilon {epsilon} of the {what}"),
+        why: "must be finite and not negative".into(),
+    })
 }
 
 /// Returns [`Error::Shape`] unless `got` elements are as many as the product of the named `dims`.

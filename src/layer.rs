@@ -202,8 +202,8 @@ impl LatentAttentionLayer {
     /// cache, themselves included, all in the latent space.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Config`] says which argument does not fit, before anything is appended; as
-    /// [`Kernel::launch`](crate::device::Kernel::launch).
+    /// [`Error::Shape`], [`Error::OtherDevice`], [`Error::Capacity`] or [`Error::Config`] says which argument does not fit,
+    /// before anything is appended; as [`Kernel::launch`](crate::device::Kernel::launch).
     pub fn step(&self, stream: &Stream, args: StepArgs) -> Result<()> {
         let StepArgs { plan, workspace, mut cache, .. } = args;
         let (g, tokens) = (&self.geometry, args.slots.len());

@@ -261,7 +261,7 @@ impl LatentAttention {
     ///
     /// # Errors
     /// [`Error::Geometry`] if the geometry is inconsistent, [`Error::Shape`] names the part that does not fit,
-    /// [`Error::Config`] a scale that is not finite or an epsilon that is not, or is negative.
+    /// [`Error::NotFinite`] a scale that is not finite, [`Error::Config`] an epsilon that is not, or is negative.
     pub fn validate(&self) -> Result<()> {
         check_finite("scale", self.scale)?;
         let g = self.geometry.validate()?;

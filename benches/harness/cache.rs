@@ -118,18 +118,11 @@ pub fn repeat(stream: &Stream, bytes: &mut Buffer<u8>, mut filled: usize, needed
     let device = stream.device();
     let ceiling = Ceiling::new(device)?;
     while filled < needed {
-        let (start, words) = (bytes.view().address(), filled.min(needed - filled) / 8);
-        let [mut source, mut target] = [(), ()];
-        // SAFETY: two parts of the buffer that do not overlap, both inside of it and aligned. Nothing else uses them
-        // until the copies are over.
-        let (from, mut to) = unsafe {
-            (
-                ViewMut::borrow(device, start, words, &mut source),
-                ViewMut::borrow(device, start + filled as u64, words, &mut target),
-            )
-        };
+        let len = filled.min(needed - filled);
+        let (source, target) = bytes.view_mut().split_at(filled)?;
+        let (from, mut to) = (source.slice(..len)?.cast()?, target.slice(..len)?.cast()?);
         ceiling.copy(stream, &from.view(), &mut to)?;
-        filled += 8 * words;
+        filled += len;
     }
     Ok(stream.synchronize()?)
 }

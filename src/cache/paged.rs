@@ -21,11 +21,11 @@ impl PagedCache {
     /// A cache of `pages` pages.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is not enough memory for it.
+    /// [`Error::OutOfMemory`] if there is not enough memory for it.
     pub fn new(layout: CacheLayout, pages: usize) -> Result<Self> {
         // Zeros from the operating system cost nothing until they are written.
         let bytes =
-            bytemuck::try_zeroed_vec(pages.saturating_mul(layout.page_bytes())).map_err(|()| Error::Config {
+            bytemuck::try_zeroed_vec(pages.saturating_mul(layout.page_bytes())).map_err(|()| Error::OutOfMemory {
                 what: format!("{pages} pages of {} bytes", layout.page_bytes()),
                 why: "more than this computer's memory holds".into(),
             })?;

@@ -123,7 +123,7 @@ impl Latent {
 /// the gain does not. So the gain moves into the up-projections' columns, and the norm is left with ones.
 ///
 /// # Errors
-/// As for [`LatentAttention::validate`]; [`Error::Config`](crate::Error::Config) if a number of the latent's
+/// As for [`LatentAttention::validate`]; [`Error::NotFinite`](crate::Error::NotFinite) if a number of the latent's
 /// projections is not finite, [`Error::Numeric`](crate::Error::Numeric) if a result does not fit into f32.
 pub fn rotate_latent(layer: &LatentAttention, seed: u64) -> Result<LatentAttention> {
     check_latent(layer)?;

@@ -32,7 +32,7 @@ impl Calibration {
     /// An empty calibration with the sizes of `layer`.
     ///
     /// # Errors
-    /// As for [`DenseAttention::validate`]; [`Error::Config`] if a weight is not finite.
+    /// As for [`DenseAttention::validate`]; [`Error::NotFinite`] if a weight is not finite.
     pub fn new(layer: &DenseAttention) -> Result<Self> {
         check_dense(layer)?;
         let (hidden, pairs) = (layer.hidden(), layer.head_dim / 2);
@@ -53,8 +53,8 @@ impl Calibration {
     /// May be called any number of times; every token counts the same. Memory grows with the tokens of one call.
     ///
     /// # Errors
-    /// As for [`Calibration::new`]; [`Error::Config`] if `layer` has other sizes or an input is not finite,
-    /// [`Error::Shape`] if `hidden` does not divide into tokens. Nothing has been added then.
+    /// As for [`Calibration::new`]; [`Error::Config`] if `layer` has other sizes, [`Error::NotFinite`] if an
+    /// input is not finite, [`Error::Shape`] if `hidden` does not divide into tokens. Nothing has been added then.
     pub fn observe(&mut self, layer: &DenseAttention, hidden: &[f32]) -> Result<()> {
         check_dense(layer)?;
         self.check_fits(layer)?;

@@ -61,7 +61,8 @@ use crate::weights::{DenseAttention, LatentAttention};
 /// # Errors
 /// - [`Error::Geometry`] and [`Error::Shape`] as for [`DenseAttention::validate`], or if `rope_dim` does not fit the
 ///   head or `latent_rank` is 0;
-/// - [`Error::Config`] if a weight is not finite, `latent_rank` exceeds the full rank, the calibration belongs to a
+/// - [`Error::NotFinite`] if a weight is not finite;
+/// - [`Error::Config`] if `latent_rank` exceeds the full rank, the calibration belongs to a
 ///   layer of other sizes, or an option needs a calibration and there is none;
 /// - [`Error::Numeric`] if a factorisation fails or a result does not fit into f32.
 pub fn convert(
@@ -149,12 +150,12 @@ fn check_dense(layer: &DenseAttention) -> Result<()> {
     Ok(())
 }
 
-/// Returns [`Error::Config`] with the first element that is NaN or infinite.
+/// Returns [`Error::NotFinite`] with the first element that is NaN or infinite.
 fn check_finite<T: Copy + Into<f64>>(what: &str, values: &[T]) -> Result<()> {
     for (i, &value) in values.iter().enumerate() {
         let value: f64 = value.into();
         if !value.is_finite() {
-            return Err(Error::Config { what: what.into(), why: format!("element {i} is {value}, must be finite") });
+            return Err(Error::NotFinite { what: what.into(), why: format!("element {i} is {value}, must be finite") });
         }
     }
     Ok(())

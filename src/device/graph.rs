@@ -22,7 +22,7 @@ impl Graph {
     /// Runs it on a stream.
     ///
     /// # Errors
-    /// [`Error::Driver`]; [`Error::Config`] for a stream of another device.
+    /// [`Error::Driver`]; [`Error::OtherDevice`] for a stream of another device.
     ///
     /// # Safety
     /// All memory that the captured launches used must still be there and belong to no one else meanwhile.
@@ -51,7 +51,7 @@ impl Event {
     /// An event that was not recorded yet.
     ///
     /// # Errors
-    /// [`Error::Driver`]; [`Error::Config`] on the simulator, where time means nothing.
+    /// [`Error::Driver`]; [`Error::Unsupported`] on the simulator, where time means nothing.
     pub fn new(device: &Device) -> Result<Self> {
         Ok(Self { device: device.clone(), raw: cuda_of(device, "timing")?.new_event()? })
     }
@@ -59,7 +59,7 @@ impl Event {
     /// Marks the moment at which everything given to the stream so far is done.
     ///
     /// # Errors
-    /// [`Error::Driver`]; [`Error::Config`] for a stream of another device.
+    /// [`Error::Driver`]; [`Error::OtherDevice`] for a stream of another device.
     pub fn record(&self, stream: &Stream) -> Result<()> {
         self.device.check_same("stream", stream.device())?;
         cuda_of(&self.device, "timing")?.record(self.raw, stream.raw())
@@ -84,6 +84,6 @@ impl Drop for Event {
 }
 
 fn cuda_of<'a>(device: &'a Device, what: &str) -> Result<&'a cuda::Cuda> {
-    let none = || Error::Config { what: what.into(), why: "needs a GPU".into() };
+    let none = || Error::Unsupported { what: what.into(), why: "needs a GPU".into() };
     device.backend().cuda().ok_or_else(none)
 }

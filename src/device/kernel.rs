@@ -72,7 +72,7 @@ impl Kernel {
     pub(super) fn load(device: &Device, file: &'static str, name: &'static str, shared_bytes: usize) -> Result<Self> {
         let most = device.limits().shared_bytes;
         if shared_bytes > most {
-            return Err(Error::Config {
+            return Err(Error::Unsupported {
                 what: format!("kernel `{name}`"),
                 why: format!("needs {shared_bytes} bytes of shared memory per block; {device:?} has {most}"),
             });
@@ -100,7 +100,7 @@ impl Kernel {
     /// Launches it. The simulator runs it to its end; a GPU runs it when the stream gets there.
     ///
     /// # Errors
-    /// [`Error::Config`] if stream or shared memory do not fit; [`Error::Driver`] for what the driver refuses;
+    /// [`Error::OtherDevice`] or [`Error::Capacity`] if stream or shared memory do not fit; [`Error::Driver`] for what the driver refuses;
     /// [`Error::Kernel`] for what the simulator found.
     ///
     /// # Safety
@@ -109,7 +109,7 @@ impl Kernel {
     pub unsafe fn launch<P: Copy>(&self, stream: &Stream, config: &LaunchConfig, params: &P) -> Result<()> {
         self.device.check_same("stream", stream.device())?;
         if config.shared_bytes > self.shared_bytes {
-            return Err(Error::Config {
+            return Err(Error::Capacity {
                 what: format!("kernel `{}`", self.name),
                 why: format!("loaded for {} bytes of shared memory, not {}", self.shared_bytes, config.shared_bytes),
             });

@@ -32,10 +32,12 @@ element! { u8, "u8"; i32, "i32"; u32, "u32"; i64, "i64"; u64, "u64"; f32, "f32";
 /// So many zeros in this computer's memory, which are there at no cost until they are written.
 ///
 /// # Errors
-/// [`Error::Config`] if there is not enough of it, where a vector of the standard library would end the process.
+/// [`Error::OutOfMemory`] if there is not enough of it, where a vector of the standard library would end the process.
 pub(super) fn host_zeros<T: Element>(len: usize) -> Result<Vec<T>> {
-    bytemuck::try_zeroed_vec(len)
-        .map_err(|()| Error::Config { what: elements::<T>(len), why: "more than this computer's memory holds".into() })
+    bytemuck::try_zeroed_vec(len).map_err(|()| Error::OutOfMemory {
+        what: elements::<T>(len),
+        why: "more than this computer's memory holds".into(),
+    })
 }
 
 fn elements<T: Element>(len: usize) -> String {
@@ -65,7 +67,7 @@ impl<T: Element> Buffer<T> {
         len: usize,
         allocate: impl FnOnce(&Backend, usize) -> Result<u64>,
     ) -> Result<Self> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| Error::Config {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| Error::OutOfMemory {
             what: elements::<T>(len),
             why: "more bytes than there are addresses".into(),
         })?;
@@ -176,10 +178,28 @@ impl<'a, T: Element> View<'a, T> {
         Ok(Self { address: self.address + (start * size_of::<T>()) as u64, len, ..self.clone() })
     }
 
+    /// The same bytes as elements of another type.
+    ///
+    /// # Errors
+    /// [`Error::Alignment`] if they do not begin where such an element may; [`Error::Shape`] if they are no whole number
+    /// of them.
+    pub fn cast<U: Element>(self) -> Result<View<'a, U>> {
+        let (bytes, size) = (self.len * size_of::<T>(), size_of::<U>());
+        if !self.address.is_multiple_of(size as u64) {
+            let expected = format!("a multiple of {size} bytes, for elements of {}", U::NAME);
+            return Err(Error::Alignment { what: "view", expected, got: self.address });
+        }
+        if !bytes.is_multiple_of(size) {
+            let expected = format!("a multiple of {size} bytes, for elements of {}", U::NAME);
+            return Err(Error::Shape { what: "view", expected, got: format!("{bytes} bytes") });
+        }
+        Ok(View { device: self.device, address: self.address, len: bytes / size, owner: PhantomData })
+    }
+
     /// Copies the elements to the host, after all work given to the device before. Waits for it.
     ///
     /// # Errors
-    /// [`Error::Driver`], which may be that of an earlier kernel; [`Error::Config`] if the host has not enough memory.
+    /// [`Error::Driver`], which may be that of an earlier kernel; [`Error::OutOfMemory`] if the host has not enough.
     pub fn to_vec(&self) -> Result<Vec<T>> {
         let mut values = host_zeros(self.len)?;
         self.device.backend().read(self.address, bytemuck::cast_slice_mut(&mut values))?;
@@ -219,6 +239,22 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// As [`View::slice`].
     pub fn slice(self, range: impl RangeBounds<usize>) -> Result<Self> {
         self.0.slice(range).map(Self)
+    }
+
+    /// The first `mid` elements and the others, which can be written at the same time.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there are fewer.
+    pub fn split_at(self, mid: usize) -> Result<(Self, Self)> {
+        Ok((Self(self.0.slice(..mid)?), Self(self.0.slice(mid..)?)))
+    }
+
+    /// The same bytes as elements of another type.
+    ///
+    /// # Errors
+    /// As [`View::cast`].
+    pub fn cast<U: Element>(self) -> Result<ViewMut<'a, U>> {
+        self.0.cast().map(ViewMut)
     }
 
     /// Copies `values` to the device, after all work given to it before. Waits for the copy.

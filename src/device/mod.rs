@@ -145,8 +145,8 @@ impl Device {
     /// Memory for `len` elements, which may hold anything. (The simulator reports reads of what was not written.)
     ///
     /// # Errors
-    /// [`Error::Driver`] if there is not enough, also on the simulator ([`Simulation::memory_bytes`]); [`Error::Config`]
-    /// if `len` elements are more bytes than there are addresses.
+    /// [`Error::Driver`] if there is not enough, also on the simulator ([`Simulation::memory_bytes`]);
+    /// [`Error::OutOfMemory`] if `len` elements are more bytes than there are addresses.
     pub fn allocate<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
         Buffer::allocate(self, len)
     }
@@ -173,8 +173,8 @@ impl Device {
     /// shared memory.
     ///
     /// # Errors
-    /// [`Error::NoKernelImage`] if this build has no image that the device runs, [`Error::Config`] if it has less
-    /// shared memory, [`Error::Driver`] or [`Error::Kernel`] if it does not load.
+    /// [`Error::NoKernelImage`] if this build has no image that the device runs, [`Error::Unsupported`] if it has
+    /// less shared memory, [`Error::Driver`] or [`Error::Kernel`] if it does not load.
     pub fn kernel(&self, file: &'static str, name: &'static str, shared_bytes: usize) -> Result<Kernel> {
         Kernel::load(self, file, name, shared_bytes)
     }
@@ -199,12 +199,12 @@ impl Device {
         &self.0
     }
 
-    /// Returns [`Error::Config`] unless `other` is this device.
+    /// Returns [`Error::OtherDevice`] unless `other` is this device.
     pub(crate) fn check_same(&self, what: &str, other: &Self) -> Result<()> {
-        match self == other {
-            true => Ok(()),
-            false => Err(Error::Config { what: what.into(), why: format!("is on {other:?}, not on {self:?}") }),
+        if self == other {
+            return Ok(());
         }
+        Err(Error::OtherDevice { what: what.into(), why: format!("is on {other:?}, not on {self:?}") })
     }
 }
 

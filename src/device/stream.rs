@@ -48,7 +48,8 @@ impl Stream {
     ///
     /// # Errors
     /// What `work` returns; [`Error::Driver`](crate::Error::Driver) if it did something that cannot be captured;
-    /// [`Error::Config`](crate::Error::Config) on the simulator, which has no graphs, and inside of another capture.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) on the simulator, which has no graphs;
+    /// [`Error::Config`](crate::Error::Config) inside of another capture.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         Graph::capture(self, work)
     }

@@ -92,7 +92,7 @@ impl AbsorbQuery {
     /// Loads the kernels.
     ///
     /// # Errors
-    /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Config`] for more heads than there can be
+    /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Unsupported`] for more heads than there can be
     /// blocks; as [`Device::kernel`].
     pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
         let names = ["absorb_query_few", "absorb_query_few_ordered", "absorb_query_many"];
@@ -102,7 +102,8 @@ impl AbsorbQuery {
     /// Projects the queries.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Unsupported`] names the argument that does not fit; as
+    /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: AbsorbQueryArgs) -> Result<()> {
         let g = &self.0.config.geometry;
         let (nope, latent) = (("nope", g.nope_dim), ("latent", g.latent_rank));
@@ -215,7 +216,7 @@ impl Product {
         let geometry = config.geometry.validate()?;
         let outputs = geometry.latent_rank.max(geometry.value_dim);
         if geometry.kv_heads > MOST_BLOCKS || geometry.kv_heads * outputs > i32::MAX as usize {
-            return Err(Error::Config {
+            return Err(Error::Unsupported {
                 what: format!("absorb for {} kv heads", geometry.kv_heads),
                 why: format!("must be at most {MOST_BLOCKS}, and below 2^31 times the latent rank or value dimension"),
             });
@@ -248,7 +249,10 @@ impl Product {
             check::tensor_mut(output_name, device, output, [("tokens", tokens), query_heads, outputs])?;
         let most = i32::MAX as usize / (g.query_heads / g.kv_heads);
         if tokens > most {
-            return Err(Error::Config { what: format!("absorb for {tokens} tokens"), why: format!("at most {most}") });
+            return Err(Error::Unsupported {
+                what: format!("absorb for {tokens} tokens"),
+                why: format!("at most {most}"),
+            });
         }
         let count = |n| check::count("absorb", n);
         Ok(sys::AbsorbParams {

@@ -43,8 +43,8 @@ impl<'a> Batch<'a> {
     /// `page_count` pages.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the lengths of the views do not fit together, [`Error::Config`] if they are on different
-    /// devices.
+    /// [`Error::Shape`] if the lengths of the views do not fit together, [`Error::OtherDevice`] if they are on
+    /// different devices.
     ///
     /// # Safety
     /// Whenever a kernel runs on the batch, `query_starts` must ascend from 0, lengths must not be negative, a page

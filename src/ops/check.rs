@@ -3,8 +3,8 @@
 use crate::device::{Device, Element, Shape, Tensor, TensorMut, View};
 use crate::error::{Error, Result, check_len};
 
-/// Returns [`Error::Shape`] unless the tensor has the named sizes, [`Error::Config`] unless it is on the device, and
-/// its strides as kernels take them.
+/// Returns [`Error::Shape`] unless the tensor has the named sizes, [`Error::OtherDevice`] unless it is on the device,
+/// and its strides as kernels take them.
 pub(super) fn tensor<T: Element>(
     what: &'static str,
     device: &Device,
@@ -38,8 +38,8 @@ fn shape(what: &'static str, shape: Shape, dims: [(&str, usize); 3]) -> Result<[
     Ok([count(what, outer)?, count(what, middle)?])
 }
 
-/// Returns [`Error::Shape`] unless the view has as many elements as the named sizes say, [`Error::Config`] unless it
-/// is on the device.
+/// Returns [`Error::Shape`] unless the view has as many elements as the named sizes say, [`Error::OtherDevice`]
+/// unless it is on the device.
 pub(super) fn view<T: Element>(
     what: &'static str,
     device: &Device,

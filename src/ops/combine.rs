@@ -85,11 +85,11 @@ impl Combine {
     /// Loads the kernel.
     ///
     /// # Errors
-    /// [`Error::Config`] for more parts than the kernel merges; as [`Device::kernel`].
+    /// [`Error::Unsupported`] for more parts than the kernel merges; as [`Device::kernel`].
     pub fn new(device: &Device, config: CombineConfig) -> Result<Self> {
         let most = sys::COMBINE_MAX_SPLITS as usize;
         if config.max_splits == 0 || config.max_splits > most {
-            return Err(Error::Config {
+            return Err(Error::Unsupported {
                 what: format!("combine of {} parts", config.max_splits),
                 why: format!("must be 1..={most}"),
             });
@@ -101,11 +101,12 @@ impl Combine {
     /// Merges the parts.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Capacity`] names the argument that does not fit; as
+    /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: CombineArgs) -> Result<()> {
         let (device, rank) = (self.kernel.device(), self.config.latent_rank);
         if args.splits == 0 || args.splits > self.config.max_splits {
-            return Err(Error::Config {
+            return Err(Error::Capacity {
                 what: format!("combine of {} parts", args.splits),
                 why: format!("this operation was made for 1..={}", self.config.max_splits),
             });

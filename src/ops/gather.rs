@@ -69,8 +69,8 @@ impl Gather {
     /// Gathers the tokens.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) or [`Error::Config`](crate::Error::Config) names the argument that does
-    /// not fit; as [`Kernel::launch`].
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::OtherDevice`](crate::Error::OtherDevice) or
+    /// [`Error::Config`](crate::Error::Config) names the argument that does not fit; as [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: GatherArgs) -> Result<()> {
         let (device, layout) = (self.kernel.device(), &self.config.layout);
         let (latent_rank, rope_width) = (layout.latent_rank(), layout.rope_width());

@@ -132,7 +132,7 @@ impl RopeAppend {
     /// Loads the kernel.
     ///
     /// # Errors
-    /// [`Error::Geometry`], or [`Error::Shape`] if the layout is another geometry's; [`Error::Config`] if a token has too
+    /// [`Error::Geometry`], or [`Error::Shape`] if the layout is another geometry's; [`Error::Unsupported`] if a token has too
     /// many numbers for one launch; as [`Device::kernel`].
     pub fn new(device: &Device, config: RopeAppendConfig) -> Result<Self> {
         config.geometry.validate()?;
@@ -141,7 +141,7 @@ impl RopeAppend {
         const MOST: usize = 65535;
         let runs = runs_of_a_token(&config.geometry, false, true);
         if runs > MOST {
-            return Err(Error::Config {
+            return Err(Error::Unsupported {
                 what: "rope_append".into(),
                 why: format!("a token of {runs} runs of {} numbers, more than {MOST}", sys::ROPE_APPEND_RUN),
             });
@@ -156,7 +156,8 @@ impl RopeAppend {
     /// Takes in the tokens.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Config`] names the argument that does not fit; as
+    /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: RopeAppendArgs) -> Result<()> {
         let (device, g) = (self.kernel.device(), &self.config.geometry);
         let t = ("tokens", args.slots.len());

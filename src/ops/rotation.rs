@@ -32,8 +32,8 @@ impl<'a> Rotation<'a> {
     /// that it cannot check it.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the tables differ in length or do not divide into rows, [`Error::Config`] if the views are
-    /// on different devices.
+    /// [`Error::Shape`] if the tables differ in length or do not divide into rows, [`Error::OtherDevice`] if the views
+    /// are on different devices.
     ///
     /// # Safety
     /// Whenever a kernel runs on them, every element of `index` must be less than `frequencies`.
@@ -81,7 +81,7 @@ impl RotationBuffers {
     /// Copies tables and index to the device.
     ///
     /// # Errors
-    /// [`Error::Index`] if the tables lack a frequency, [`Error::Config`] if a number in them is not finite;
+    /// [`Error::Index`] if the tables lack a frequency, [`Error::NotFinite`] if a number in them is not finite;
     /// [`Error::Driver`].
     pub fn upload(device: &Device, tables: &RopeTables, index: &FrequencyIndex) -> Result<Self> {
         tables.check_finite(0..tables.positions())?;

@@ -67,7 +67,7 @@ impl UpProject {
     ///
     /// # Errors
     /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Shape`] if the layout is another geometry's,
-    /// [`Error::Config`] for more columns than there can be blocks; as [`Device::kernel`].
+    /// [`Error::Unsupported`] for more columns than there can be blocks; as [`Device::kernel`].
     pub fn new(device: &Device, config: UpProjectConfig) -> Result<Self> {
         let geometry = config.geometry.validate()?;
         config.layout.check(&geometry)?;
@@ -75,7 +75,7 @@ impl UpProject {
         // A third of the 65535 blocks that a grid is high, for each of the three kinds of columns.
         let most = 21845 * sys::GEMM_TILE as usize;
         if widest > most {
-            return Err(Error::Config {
+            return Err(Error::Unsupported {
                 what: format!("up_project to {widest} columns"),
                 why: format!("kv heads times dimensions must be at most {most}"),
             });
@@ -87,7 +87,8 @@ impl UpProject {
     /// Makes keys and values.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Config`] names the argument that does not fit; as
+    /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: UpProjectArgs) -> Result<()> {
         let (device, g) = (self.kernel.device(), &self.config.geometry);
         let (tokens, kv_heads) = (("tokens", args.keys.shape().sizes[0]), ("kv heads", g.kv_heads));

@@ -42,8 +42,8 @@ pub struct Attended {
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if a slice does not fit the geometry or the batch,
 /// [`Error::Index`](crate::Error::Index) for a negative length or a page that does not exist,
-/// [`Error::Config`](crate::Error::Config) if the scale is not finite. Only page-table entries below a sequence's length
-/// are read.
+/// [`Error::NotFinite`](crate::Error::NotFinite) if the scale is not finite. Only page-table entries below a sequence's
+/// length are read.
 pub fn decode(inputs: &DecodeInputs, cache: &PagedCache) -> Result<Attended> {
     decode_split(inputs, cache, 0..usize::MAX)
 }

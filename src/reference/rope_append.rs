@@ -64,8 +64,8 @@ pub struct RopeAppended {
 /// # Errors
 /// [`Error::Shape`] if a slice does not fit the geometry, the token count or the cache's layout; [`Error::Index`]
 /// for a slot, position or frequency that does not exist; [`Error::Config`] if two tokens share a slot, if queries or
-/// positions are given without a rotation, or a rotation without positions, if the norm's epsilon is negative or not
-/// finite, or if a cosine or sine is not finite. Nothing is written then.
+/// positions are given without a rotation, or a rotation without positions, or if the norm's epsilon is negative or
+/// not finite; [`Error::NotFinite`] if a cosine or sine is not finite. Nothing is written then.
 pub fn rope_append(
     params: &RopeAppendParams,
     inputs: &RopeAppendInputs,

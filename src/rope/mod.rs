@@ -123,8 +123,8 @@ impl RopeTables {
     /// Wraps the caller's tables.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the two differ in length or do not divide into rows of `frequencies`; [`Error::Config`] if a
-    /// number in them is not finite.
+    /// [`Error::Shape`] if the two differ in length or do not divide into rows of `frequencies`; [`Error::NotFinite`] if
+    /// a number in them is not finite.
     pub fn new(frequencies: usize, cos: Vec<f32>, sin: Vec<f32>) -> Result<Self> {
         if cos.len() != sin.len() || frequencies == 0 || !cos.len().is_multiple_of(frequencies) {
             return Err(Error::Shape {

@@ -3,7 +3,7 @@
 use half::bf16;
 use latent_attention::Error;
 use latent_attention::device::{
-    Buffer, Device, Graph, LaunchConfig, Shape, Simulation, Stream, Tensor, TensorMut, View,
+    Buffer, Device, Event, Graph, LaunchConfig, Shape, Simulation, Stream, Tensor, TensorMut, View,
 };
 use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
 use latent_attention::sys::CombineParams;
@@ -34,6 +34,40 @@ fn borrowed_memory_stays_its_owners() {
 }
 
 #[test]
+fn a_view_is_split_into_two_that_are_written_at_once() {
+    let device = device();
+    let mut buffer = device.upload(&[1u8; 16]).unwrap();
+    let (mut first, rest) = buffer.view_mut().split_at(4).unwrap();
+    let mut rest = rest.cast::<i32>().unwrap();
+    first.write(&[2, 3, 4, 5]).unwrap();
+    rest.write(&[6, 7, -1]).unwrap();
+    assert_eq!(buffer.to_vec().unwrap(), [2, 3, 4, 5, 6, 0, 0, 0, 7, 0, 0, 0, 255, 255, 255, 255]);
+    for (mid, lens) in [(0, [0, 16]), (16, [16, 0])] {
+        let (first, rest) = buffer.view_mut().split_at(mid).unwrap();
+        assert_eq!([first.view().len(), rest.view().len()], lens);
+    }
+    let message = buffer.view_mut().split_at(17).unwrap_err().to_string();
+    assert_eq!(message, "range 0..17: its end = 17 is outside of 0..=16 elements");
+}
+
+#[test]
+fn a_view_is_cast_to_whole_aligned_elements_only() {
+    let device = device();
+    let buffer = device.upload(&[0u8, 0, 128, 63, 0, 0, 0, 64, 9]).unwrap();
+    let bytes = |range: std::ops::Range<usize>| buffer.view().slice(range).unwrap();
+    assert_eq!(bytes(0..8).cast::<f32>().unwrap().to_vec().unwrap(), [1.0, 2.0]);
+    assert_eq!(bytes(2..4).cast::<bf16>().unwrap().to_vec().unwrap(), [bf16::from_f32(1.0)]);
+    assert!(bytes(0..0).cast::<u64>().unwrap().is_empty());
+    let message = bytes(0..9).cast::<f32>().unwrap_err().to_string();
+    assert_eq!(message, "view: expected a multiple of 4 bytes, for elements of f32, got 9 bytes");
+    let message = bytes(1..9).cast::<i64>().unwrap_err().to_string();
+    assert!(
+        message.starts_with("view: expected a multiple of 8 bytes, for elements of i64, got address 0x"),
+        "{message}"
+    );
+}
+
+#[test]
 fn ranges_and_lengths_that_do_not_fit_are_refused() {
     let device = device();
     let mut buffer = device.zeros::<u8>(4).unwrap();
@@ -47,8 +81,34 @@ fn ranges_and_lengths_that_do_not_fit_are_refused() {
     }
     let message = buffer.write(&[0; 3]).unwrap_err().to_string();
     assert_eq!(message, "buffer: expected [elements 4] = 4 elements, got 3 elements");
-    assert!(matches!(device.allocate::<u64>(usize::MAX), Err(Error::Config { .. })));
-    assert!(matches!(device.zeros::<u64>(usize::MAX), Err(Error::Config { .. })));
+    assert!(matches!(device.allocate::<u64>(usize::MAX), Err(Error::OutOfMemory { .. })));
+    assert!(matches!(device.zeros::<u64>(usize::MAX), Err(Error::OutOfMemory { .. })));
+}
+
+#[test]
+fn callers_can_tell_why_something_is_refused() {
+    let (device, elsewhere) = (device(), Device::simulated());
+    // Another device's memory, more than the operation was made for, and more than any kernel does.
+    let combine = Combine::new(&device, CombineConfig::new(8, 2)).unwrap();
+    let run = |on: &Device, splits: usize| {
+        let [o_partial, lse_partial] = [8, 1].map(|width| on.zeros::<f32>(splits * width).unwrap());
+        let (mut o_latent, mut lse) = (device.zeros::<bf16>(8).unwrap(), device.zeros::<f32>(1).unwrap());
+        let args = CombineArgs {
+            rows: 1,
+            splits,
+            o_partial: o_partial.view(),
+            lse_partial: lse_partial.view(),
+            o_latent: o_latent.view_mut(),
+            lse: lse.view_mut(),
+        };
+        combine.run(&device.stream().unwrap(), args)
+    };
+    run(&device, 2).unwrap();
+    assert!(matches!(run(&elsewhere, 2), Err(Error::OtherDevice { .. })));
+    assert!(matches!(run(&device, 3), Err(Error::Capacity { .. })));
+    assert!(matches!(Combine::new(&device, CombineConfig::new(8, 8193)), Err(Error::Unsupported { .. })));
+    // What only a GPU does.
+    assert!(matches!(Event::new(&elsewhere), Err(Error::Unsupported { .. })));
 }
 
 #[test]

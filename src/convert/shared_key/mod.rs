@@ -141,7 +141,8 @@ impl Survey {
     /// # Errors
     /// - As for [`DenseAttention::validate`];
     /// - [`Error::Shape`] if there is not one frequency per pair, or inputs do not divide into tokens;
-    /// - [`Error::Config`] if a weight or an input is not finite, a number of samples is 0, or there are no tokens;
+    /// - [`Error::NotFinite`] if a weight or an input is not finite;
+    /// - [`Error::Config`] if a number of samples is 0, or there are no tokens;
     /// - [`Error::Numeric`] if an eigendecomposition fails;
     /// - what reading the inputs may return.
     pub fn new(

@@ -54,7 +54,7 @@ impl Sequence {
 
 impl Original {
     /// # Errors
-    /// As for [`DenseAttention::validate`]; [`Error::Config`] if a weight is not finite, [`Error::Shape`] if there is not
+    /// As for [`DenseAttention::validate`]; [`Error::NotFinite`] if a weight is not finite, [`Error::Shape`] if there is not
     /// one frequency per pair.
     pub fn new(layer: &DenseAttention, frequencies: &[f32]) -> Result<Self> {
         check_dense(layer)?;
@@ -106,8 +106,8 @@ impl Original {
     /// Reads one sequence and makes its keys and values.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the inputs do not divide into tokens, [`Error::Config`] if one is not finite; and what reading
-    /// them may return.
+    /// [`Error::Shape`] if the inputs do not divide into tokens, [`Error::NotFinite`] if one is not finite; and what
+    /// reading them may return.
     pub fn sequence(&self, inputs: &dyn LayerInputs, index: usize) -> Result<Sequence> {
         let read = inputs.sequence(index)?;
         if !read.len().is_multiple_of(self.hidden) {
