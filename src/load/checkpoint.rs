@@ -4,19 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::config::{Architecture, ModelConfig};
-use super::deepseek::deepseek_attention;
-use super::dense::dense_attention;
+use super::config::ModelConfig;
+use super::families::{Attention, Layer, Layout};
 use super::fields::Fields;
-use super::kept_pairs::Mha2mlaConfig;
-use super::mha2mla::mha2mla_attention;
 use super::safetensors::SafetensorsSource;
-use super::shared_key::{SharedKeyConfig, shared_key_attention};
 use super::source::{TensorSource, linear, matrix};
 use super::tokenizer::Tokenizer;
 use super::unread::Recording;
 use crate::error::{Error, Result};
-use crate::weights::{DenseAttention, LatentAttention, Linear, Matrix, RmsNorm};
+use crate::weights::{Linear, Matrix, RmsNorm};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const LM_HEAD: &str = "lm_head.weight";
@@ -30,26 +26,9 @@ pub struct Checkpoint {
     names: Vec<String>,
     directory: PathBuf,
     config: ModelConfig,
-    converted: Option<Converted>,
+    layout: Box<dyn Layout>,
     json: Map<String, Value>,
     tokenizer: Option<Tokenizer>,
-}
-
-/// How a converted model's layers lie in its files.
-enum Converted {
-    Mha2mla(Mha2mlaConfig),
-    SharedKey(SharedKeyConfig),
-}
-
-/// One attention layer, in the form that the checkpoint stores.
-// One value per layer, a handful of megabytes each: the variants' sizes do not matter.
-#[allow(clippy::large_enum_variant)]
-#[derive(Clone, Debug, PartialEq)]
-pub enum Attention {
-    /// MHA or GQA.
-    Dense(DenseAttention),
-    /// Latent attention: DeepSeek's, or converted by MHA2MLA.
-    Latent(LatentAttention),
 }
 
 /// What a layer has besides attention: `x + down(silu(gate(norm(x))) * up(norm(x)))` and the attention's norm.
@@ -129,12 +108,8 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
     let text = std::fs::read(&config_path).map_err(|cause| Error::Io { path: config_path.clone(), cause })?;
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|e| Error::File { path: config_path.clone(), why: e.to_string() })?;
-    let (mut config, converted) = parse(&config_path, &json)?;
-    let ranks = match &converted {
-        Some(Converted::Mha2mla(converted)) => converted.ranks_file(path),
-        Some(Converted::SharedKey(_)) | None => None,
-    };
-    let source = SafetensorsSource::directory(path, ranks.as_deref())?;
+    let (mut config, layout) = parse(&config_path, &json)?;
+    let source = SafetensorsSource::directory(path, layout.ranks_file(path).as_deref())?;
     // As transformers has it: a head of its own in the files is kept, whatever the configuration says. Many files hold
     // a copy of the embedding, so the bytes decide.
     if config.tied_embeddings && source.shape(LM_HEAD).is_some() {
@@ -146,7 +121,7 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
         names,
         directory: path.to_owned(),
         config,
-        converted,
+        layout,
         json,
         tokenizer: None,
     })
@@ -155,10 +130,10 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
 #[cfg(feature = "gguf")]
 fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let super::gguf::Gguf { source, config: json, tokenizer } = super::gguf::open(path)?;
-    let (config, converted) = parse(path, &json)?;
+    let (config, layout) = parse(path, &json)?;
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let names = source.names();
-    Ok(Checkpoint { source: Box::new(source), names, directory, config, converted, json, tokenizer })
+    Ok(Checkpoint { source: Box::new(source), names, directory, config, layout, json, tokenizer })
 }
 
 #[cfg(not(feature = "gguf"))]
@@ -166,17 +141,16 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     Err(Error::Config { what: path.display().to_string(), why: "GGUF files need the crate's feature `gguf`".into() })
 }
 
-fn parse(path: &Path, json: &Map<String, Value>) -> Result<(ModelConfig, Option<Converted>)> {
+/// A model's configuration, and how its layers lie in its files: as its family has them, or as a conversion wrote them.
+fn parse(path: &Path, json: &Map<String, Value>) -> Result<(ModelConfig, Box<dyn Layout>)> {
     let fields = Fields { path, map: json };
-    let config = ModelConfig::parse(fields)?;
-    let converted = match config.architecture {
-        Architecture::DeepSeek => None,
-        Architecture::Llama | Architecture::Qwen2 => match SharedKeyConfig::parse(fields, &config)? {
-            Some(own) => Some(Converted::SharedKey(own)),
-            None => Mha2mlaConfig::parse(fields, &config)?.map(Converted::Mha2mla),
-        },
-    };
-    Ok((config, converted))
+    let (config, layout) = ModelConfig::parse(fields)?;
+    for conversion in config.architecture.family().conversions {
+        if let Some(converted) = (conversion.parse)(fields, &config)? {
+            return Ok((config, converted));
+        }
+    }
+    Ok((config, layout))
 }
 
 impl Checkpoint {
@@ -212,18 +186,10 @@ impl Checkpoint {
     /// what calls itself Llama); [`Error::Config`] if nothing says which pairs a 2-norm checkpoint keeps.
     pub fn attention(&self, layer: usize) -> Result<Attention> {
         let module = format!("{}.self_attn", self.layer_module(layer)?);
-        let (source, config) = (&Recording::new(self.source()), &self.config);
-        let attention = match (&config.deepseek, &self.converted) {
-            (Some(dims), _) => deepseek_attention(source, config, dims, &module).map(Attention::Latent),
-            (None, Some(Converted::Mha2mla(converted))) => {
-                mha2mla_attention(source, config, converted, &self.directory, layer, &module).map(Attention::Latent)
-            }
-            (None, Some(Converted::SharedKey(converted))) => {
-                shared_key_attention(source, config, converted, layer, &module).map(Attention::Latent)
-            }
-            (None, None) => dense_attention(source, config, &module).map(Attention::Dense),
-        }?;
-        source.refuse_unread(self.names_below(&module), &format!("{:?}'s attention", config.architecture))?;
+        let (source, model) = (&Recording::new(self.source()), &self.config);
+        let layer = Layer { source, model, directory: &self.directory, index: layer, module: &module };
+        let attention = self.layout.attention(&layer)?;
+        source.refuse_unread(self.names_below(&module), &format!("{:?}'s attention", model.architecture))?;
         Ok(attention)
     }
 

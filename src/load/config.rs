@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::families::{self, Architecture, Frame, Layout, check_width};
 use super::fields::Fields;
 use super::frequencies::Rotation;
 use crate::error::{Error, Result};
@@ -10,77 +11,6 @@ use crate::rope::Pairing;
 
 /// The object of a configuration that holds this crate's own keys.
 pub(crate) const OWN_KEYS: &str = "latent_attention";
-
-/// The class that a converted model with a shared key has in `architectures`: one that no other program knows, so that
-/// none takes its layers for those of the original.
-pub(crate) const SHARED_KEY_CLASS: &str = "LatentAttentionForCausalLM";
-
-/// The model families whose layers can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Architecture {
-    /// Llama and everything that shares its layout (SmolLM among others): MHA or GQA, no biases unless said.
-    Llama,
-    /// Qwen2 and Qwen1.5: as Llama, with biases on queries, keys and values.
-    Qwen2,
-    /// DeepSeek V2, V3 and R1: latent attention with one shared rotated key.
-    DeepSeek,
-}
-
-impl Architecture {
-    /// The class that a model of the family has in `architectures`.
-    pub(crate) fn class(self) -> &'static str {
-        KnownClass::ALL.iter().find(|known| known.family == self).map_or("none", |known| known.class)
-    }
-}
-
-/// A class of models, by the names that configurations give it.
-struct KnownClass {
-    /// In `architectures`.
-    class: &'static str,
-    /// In `model_type`.
-    kind: &'static str,
-    family: Architecture,
-    /// Whether `rope_interleave` says how dimensions pair.
-    pairs_key: bool,
-}
-
-impl KnownClass {
-    const ALL: &[Self] = &[
-        Self { class: "LlamaForCausalLM", kind: "llama", family: Architecture::Llama, pairs_key: false },
-        Self { class: "Qwen2ForCausalLM", kind: "qwen2", family: Architecture::Qwen2, pairs_key: false },
-        Self { class: "DeepseekV2ForCausalLM", kind: "deepseek_v2", family: Architecture::DeepSeek, pairs_key: false },
-        Self { class: "DeepseekV3ForCausalLM", kind: "deepseek_v3", family: Architecture::DeepSeek, pairs_key: true },
-    ];
-
-    fn parse(config: Fields) -> Result<&'static Self> {
-        let mut class =
-            config.optional_array("architectures")?.and_then(|names| names.first()).and_then(|v| v.as_str());
-        let model_type = config.optional_text("model_type")?;
-        if class == Some(SHARED_KEY_CLASS) {
-            // One of ours, whose other layers are those of the class it was converted from.
-            let own = config.optional_object(OWN_KEYS)?;
-            class = Some(own.map(|own| own.text("converted_from")).transpose()?.unwrap_or("none"));
-        }
-        let known = Self::ALL.iter().find(|known| match class {
-            Some(class) => known.class == class,
-            None => Some(known.kind) == model_type,
-        });
-        known.ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|known| known.class).collect();
-            Error::Config {
-                what: format!("architecture `{}` in {}", class.or(model_type).unwrap_or("none"), config.path.display()),
-                why: format!("known architectures are {}", names.join(", ")),
-            }
-        })
-    }
-
-    /// Which dimensions of a rope head make a pair: neighbours, unless DeepSeek-V3 says otherwise. V2 has no say.
-    fn pairing(&self, config: Fields) -> Result<Pairing> {
-        let interleaved = !self.pairs_key || config.switch("rope_interleave", true)?;
-        Ok(if interleaved { Pairing::Interleaved } else { Pairing::Half })
-    }
-}
 
 /// The sizes of DeepSeek's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,85 +76,44 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads Hugging Face's keys. Everything that later code multiplies or allocates by is bounded here.
-    pub(crate) fn parse(config: Fields) -> Result<Self> {
-        let known = KnownClass::parse(config)?;
-        let architecture = known.family;
+    /// Reads Hugging Face's keys, and how the layers lie in the files of a model that was not converted. Everything that
+    /// later code multiplies or allocates by is bounded here.
+    pub(super) fn parse(config: Fields) -> Result<(Self, Box<dyn Layout>)> {
+        let (architecture, name) = families::find(config)?;
+        let family = architecture.family();
         refuse_what_is_not_computed(config)?;
         let hidden = config.size("hidden_size")?;
         let query_heads = config.size("num_attention_heads")?;
-        let deepseek = match architecture {
-            Architecture::DeepSeek => Some(parse_deepseek(config, query_heads, known.pairing(config)?)?),
-            Architecture::Llama | Architecture::Qwen2 => None,
-        };
-        let (kv_heads, head_dim, rotated) = match &deepseek {
-            Some(DeepSeekDims { geometry: g, .. }) => (query_heads, g.rope_dim + g.nope_dim, g.rope_dim),
-            None => {
-                let kv_heads = config.optional_size("num_key_value_heads")?.unwrap_or(query_heads);
-                let head_dim = dense_head_dim(config, hidden, query_heads)?;
-                Geometry::mha2mla(query_heads, kv_heads, head_dim, head_dim, head_dim)?;
-                (kv_heads, head_dim, head_dim)
-            }
-        };
-        check_width(config, query_heads, head_dim)?;
-        let rotation = Rotation::parse(config, rotated, deepseek.is_some())?;
+        let sizes = (family.parse)(name, config, Frame { hidden, query_heads })?;
+        check_width(config, query_heads, sizes.head_dim)?;
+        let rotation = Rotation::parse(config, sizes.rope_dim, &family.rope)?;
         let eos = config.token_ids("eos_token_id")?;
         let own = config.optional_object(OWN_KEYS)?;
         let calibrated_positions = own.map(|own| own.optional_size("calibrated_positions")).transpose()?.flatten();
-        Ok(Self {
+        let model = Self {
             architecture,
             hidden,
             intermediate: config.size("intermediate_size")?,
             layers: config.size("num_hidden_layers")?,
             query_heads,
-            kv_heads,
-            head_dim,
+            kv_heads: sizes.kv_heads,
+            head_dim: sizes.head_dim,
             vocab: config.size("vocab_size")?,
             max_positions: config.size("max_position_embeddings")?,
             norm_epsilon: config.positive("rms_norm_eps")? as f32,
             rope_theta: rotation.theta,
             inverse_frequencies: rotation.inverse_frequencies,
-            score_scale: rotation.score_factor / (head_dim as f64).sqrt(),
+            score_scale: rotation.score_factor / (sizes.head_dim as f64).sqrt(),
             rotation_gain: rotation.gain,
             tied_embeddings: config.flag("tie_word_embeddings")?,
-            attention_bias: architecture == Architecture::Qwen2 || config.flag("attention_bias")?,
+            attention_bias: family.biases.parse(config)?,
             bos: config.token_ids("bos_token_id")?.first().copied(),
             eos,
-            deepseek,
+            deepseek: sizes.deepseek,
             calibrated_positions,
-        })
+        };
+        Ok((model, sizes.layout))
     }
-}
-
-fn dense_head_dim(config: Fields, hidden: usize, query_heads: usize) -> Result<usize> {
-    match config.optional_size("head_dim")? {
-        Some(head_dim) => Ok(head_dim),
-        None if hidden.is_multiple_of(query_heads) => Ok(hidden / query_heads),
-        None => Err(config.error(format!(
-            "`hidden_size` {hidden} does not divide among `num_attention_heads` {query_heads}, and `head_dim` is missing"
-        ))),
-    }
-}
-
-fn parse_deepseek(config: Fields, query_heads: usize, pairing: Pairing) -> Result<DeepSeekDims> {
-    let geometry = Geometry::deepseek(
-        query_heads,
-        config.size("kv_lora_rank")?,
-        config.count("qk_rope_head_dim")?,
-        config.count("qk_nope_head_dim")?,
-        config.size("v_head_dim")?,
-    )?;
-    check_width(config, query_heads, geometry.value_dim)?;
-    Ok(DeepSeekDims { geometry, query_rank: config.optional_size("q_lora_rank")?, pairing })
-}
-
-/// Index tables are made from these two sizes before any tensor is seen.
-fn check_width(config: Fields, heads: usize, head_dim: usize) -> Result<()> {
-    const MAX_WIDTH: usize = 1 << 24;
-    if heads * head_dim <= MAX_WIDTH {
-        return Ok(());
-    }
-    Err(config.error(format!("{heads} heads of {head_dim} dimensions are more than {MAX_WIDTH} dimensions")))
 }
 
 /// Switches that change what a layer computes in a way this crate does not.

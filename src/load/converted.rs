@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoint;
-use super::config::{Architecture, ModelConfig};
+use super::config::ModelConfig;
+use super::families::CONVERSIONS;
 use crate::error::{Error, Result};
 use crate::weights::LatentAttention;
 
@@ -14,8 +15,8 @@ pub(super) fn no_place(layout: &str, what: &str, why: &str) -> Error {
 
 /// Refuses layers that are not a conversion of the model's.
 pub(super) fn check_count(layout: &str, model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
-    if model.architecture == Architecture::DeepSeek {
-        return Err(no_place(layout, "a DeepSeek model", "its attention is latent already"));
+    if model.architecture.family().conversions.is_empty() {
+        return Err(no_place(layout, &format!("a {:?} model", model.architecture), "its attention is latent already"));
     }
     if layers.len() != model.layers {
         return Err(Error::Shape {
@@ -54,8 +55,8 @@ pub(super) fn check_lost(layout: &str, layer: usize, lost: &[(bool, &str)]) -> R
 /// the original has, which need not be what its configuration says.
 pub(super) fn base_config(original: &Checkpoint) -> Map<String, Value> {
     let mut config = original.json().clone();
-    for conversion in ["mha2mla", "RoPE", "SVD"] {
-        config.remove(conversion);
+    for key in CONVERSIONS.iter().flat_map(|conversion| conversion.keys) {
+        config.remove(*key);
     }
     for kind in ["torch_dtype", "dtype"] {
         if kind == "torch_dtype" || config.contains_key(kind) {

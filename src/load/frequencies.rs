@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use super::config::OWN_KEYS;
 use super::fields::Fields;
-use super::rope_object::{RopeObject, refuse_partial_rotation, theta};
+use super::rope_object::{RopeObject, RopeRules, refuse_partial_rotation, theta};
 use crate::error::{Error, Result};
 use crate::rope::theta_frequencies;
 
@@ -21,11 +21,11 @@ pub(crate) struct Rotation {
 
 impl Rotation {
     /// Reads `rope_theta` and `rope_scaling` (or `rope_parameters`, which newer configurations have instead) for
-    /// a rotation of `dim` dimensions. YaRN is for DeepSeek only, where scaling also changes the softmax scale.
-    pub fn parse(config: Fields, dim: usize, deepseek: bool) -> Result<Self> {
+    /// a rotation of `dim` dimensions, by the rules of the model's family.
+    pub fn parse(config: Fields, dim: usize, rules: &'static RopeRules) -> Result<Self> {
         refuse_partial_rotation(config)?;
-        let parameters = RopeObject::find(config, "rope_parameters", deepseek)?;
-        let mut rotation = match (parameters, RopeObject::find(config, "rope_scaling", deepseek)?) {
+        let parameters = RopeObject::find(config, "rope_parameters", rules)?;
+        let mut rotation = match (parameters, RopeObject::find(config, "rope_scaling", rules)?) {
             (Some(parameters), Some(scaling)) => agreed(parameters, scaling, dim)?,
             (Some(object), None) | (None, Some(object)) => object.rotation(dim)?,
             (None, None) => Self::plain(theta(config, None)?, dim),
@@ -67,14 +67,14 @@ impl Rotation {
     }
 
     /// Every frequency is divided by `factor`.
-    pub fn apply_linear(&mut self, object: &RopeObject) -> Result<()> {
+    pub fn apply_linear(&mut self, object: &RopeObject, _: usize) -> Result<()> {
         let factor = object.own.positive("factor")?;
         self.scale_each(|f| f / factor);
         Ok(())
     }
 
     /// Llama 3.1's rule: short wavelengths stay, long ones are stretched by `factor`, and a ramp lies between.
-    pub fn apply_llama3(&mut self, object: &RopeObject) -> Result<()> {
+    pub fn apply_llama3(&mut self, object: &RopeObject, _: usize) -> Result<()> {
         let factor = object.own.positive("factor")?;
         let low = object.own.positive("low_freq_factor")?;
         let high = object.own.positive("high_freq_factor")?;
@@ -167,19 +167,23 @@ fn explicit_frequencies(own: Fields, dim: usize) -> Result<Option<Vec<f32>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::rope_object::RopeType;
     use std::path::Path;
 
-    fn rotation(json: &str, dim: usize, allow_yarn: bool) -> Result<Rotation> {
+    /// The rules of a family that knows YaRN and scales the softmax, as DeepSeek does.
+    const YARN: RopeRules = RopeRules { types: &[RopeType::DEFAULT, RopeType::YARN], scales_softmax: true };
+
+    fn rotation(json: &str, dim: usize, rules: &'static RopeRules) -> Result<Rotation> {
         let value: serde_json::Value = serde_json::from_str(json).expect("test JSON");
         let map = value.as_object().expect("an object");
-        Rotation::parse(Fields { path: Path::new("config.json"), map }, dim, allow_yarn)
+        Rotation::parse(Fields { path: Path::new("config.json"), map }, dim, rules)
     }
 
     #[test]
     fn llama3_keeps_fast_pairs_and_slows_slow_ones_by_the_factor() {
         let json = r#"{"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
             "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}}"#;
-        let scaled = rotation(json, 128, false).expect("valid").inverse_frequencies;
+        let scaled = rotation(json, 128, &RopeRules::DENSE).expect("valid").inverse_frequencies;
         let plain = theta_frequencies(500_000.0, 128);
         assert_eq!(scaled[..20], plain[..20]);
         for pair in 40..64 {
@@ -194,7 +198,7 @@ mod tests {
         let json = r#"{"rope_theta": 10000, "max_position_embeddings": 163840, "rope_scaling": {"type": "yarn",
             "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1,
             "mscale": 0.707, "mscale_all_dim": 0.707}}"#;
-        let yarn = rotation(json, 64, true).expect("valid");
+        let yarn = rotation(json, 64, &YARN).expect("valid");
         let plain = theta_frequencies(10_000.0, 64);
         assert_eq!(yarn.inverse_frequencies[..11], plain[..11]);
         assert_eq!(yarn.inverse_frequencies[23], plain[23] / 40.0);
@@ -207,14 +211,14 @@ mod tests {
     #[test]
     fn newer_configurations_keep_theta_among_the_rope_parameters() {
         let json = r#"{"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}}"#;
-        let scaled = rotation(json, 4, false).expect("valid");
+        let scaled = rotation(json, 4, &RopeRules::DENSE).expect("valid");
         assert_eq!(scaled.inverse_frequencies, [0.5, 0.05]);
     }
 
     #[test]
     fn an_unknown_scaling_type_is_named_in_the_error() {
         let json = r#"{"rope_scaling": {"rope_type": "longrope"}}"#;
-        let error = rotation(json, 4, false).expect_err("an error").to_string();
+        let error = rotation(json, 4, &RopeRules::DENSE).expect_err("an error").to_string();
         assert!(error.contains("longrope") && error.contains("llama3") && !error.contains("yarn"), "{error}");
     }
 }

@@ -41,28 +41,25 @@
 mod checkpoint;
 mod config;
 mod converted;
-mod deepseek;
-mod dense;
+mod families;
 mod fields;
 mod file;
 mod frequencies;
 #[cfg(feature = "gguf")]
 mod gguf;
 mod host_tensor;
-mod kept_pairs;
-mod mha2mla;
 mod output;
 mod rope_object;
 mod safetensors;
 mod save_mha2mla;
 mod save_shared_key;
-mod shared_key;
 mod source;
 mod tokenizer;
 mod unread;
 
-pub use checkpoint::{Attention, Block, Checkpoint, ModelParts, open};
-pub use config::{Architecture, DeepSeekDims, ModelConfig};
+pub use checkpoint::{Block, Checkpoint, ModelParts, open};
+pub use config::{DeepSeekDims, ModelConfig};
+pub use families::{Architecture, Attention};
 pub use safetensors::SafetensorsSource;
 pub use save_mha2mla::save_mha2mla;
 pub use save_shared_key::save_shared_key;

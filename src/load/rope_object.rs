@@ -9,6 +9,61 @@ const DEFAULT_THETA: f64 = 10_000.0;
 /// Keys that may stand beside every type of scaling.
 const COMMON_KEYS: &[&str] = &["rope_type", "type", "rope_theta", "partial_rotary_factor"];
 
+/// What the configurations of a family may say about rotation.
+pub(crate) struct RopeRules {
+    /// The types of scaling that they know.
+    pub types: &'static [RopeType],
+    /// Whether `mscale_all_dim` scales the softmax, with every type but `default`: with YaRN and without.
+    pub scales_softmax: bool,
+}
+
+impl RopeRules {
+    /// What all families of MHA and GQA know.
+    pub const DENSE: Self =
+        Self { types: &[RopeType::DEFAULT, RopeType::LINEAR, RopeType::LLAMA3], scales_softmax: false };
+
+    /// The names of the types.
+    pub fn type_names(&self) -> impl Iterator<Item = &'static str> {
+        self.types.iter().map(|known| known.name)
+    }
+}
+
+/// A type of scaling.
+pub(crate) struct RopeType {
+    /// In `rope_type`.
+    name: &'static str,
+    /// The keys that it reads, besides the common ones.
+    keys: &'static [&'static str],
+    /// Scales a plain rotation of so many dimensions.
+    apply: fn(&mut Rotation, &RopeObject, usize) -> Result<()>,
+}
+
+/// The type of an object that names none.
+const DEFAULT_TYPE: &str = "default";
+
+impl RopeType {
+    pub const DEFAULT: Self = Self { name: DEFAULT_TYPE, keys: &[], apply: |_, _, _| Ok(()) };
+    pub const LINEAR: Self = Self { name: "linear", keys: &["factor"], apply: Rotation::apply_linear };
+    pub const LLAMA3: Self = Self {
+        name: "llama3",
+        keys: &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
+        apply: Rotation::apply_llama3,
+    };
+    pub const YARN: Self = Self {
+        name: "yarn",
+        keys: &[
+            "factor",
+            "original_max_position_embeddings",
+            "beta_fast",
+            "beta_slow",
+            "truncate",
+            "mscale",
+            "attention_factor",
+        ],
+        apply: Rotation::apply_yarn,
+    };
+}
+
 /// What an object says, and what the configuration around it adds.
 #[derive(Clone, Copy)]
 pub(crate) struct RopeObject<'a> {
@@ -17,8 +72,8 @@ pub(crate) struct RopeObject<'a> {
     pub own: Fields<'a>,
     /// The configuration's keys.
     pub config: Fields<'a>,
-    /// Whether the model is one of DeepSeek's, which know YaRN and scale the softmax by `mscale_all_dim`.
-    pub deepseek: bool,
+    /// Those of the model's family.
+    pub rules: &'static RopeRules,
 }
 
 /// The base of the frequencies: an object's own `rope_theta` goes before that of the configuration.
@@ -40,8 +95,8 @@ pub(crate) fn refuse_partial_rotation(fields: Fields) -> Result<()> {
 
 impl<'a> RopeObject<'a> {
     /// The object of that name, if the configuration has it.
-    pub fn find(config: Fields<'a>, name: &'static str, deepseek: bool) -> Result<Option<Self>> {
-        Ok(config.optional_object(name)?.map(|own| Self { name, own, config, deepseek }))
+    pub fn find(config: Fields<'a>, name: &'static str, rules: &'static RopeRules) -> Result<Option<Self>> {
+        Ok(config.optional_object(name)?.map(|own| Self { name, own, config, rules }))
     }
 
     /// The rotation of `dim` dimensions that the object means.
@@ -49,38 +104,15 @@ impl<'a> RopeObject<'a> {
         refuse_partial_rotation(self.own)?;
         let mut rotation = Rotation::plain(theta(self.config, Some(self.own))?, dim);
         let kind = self.kind()?;
-        match kind {
-            "default" => self.refuse_other_keys(kind, &[])?,
-            "linear" => {
-                self.refuse_other_keys(kind, &["factor"])?;
-                rotation.apply_linear(self)?;
-            }
-            "llama3" => {
-                let keys = &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"];
-                self.refuse_other_keys(kind, keys)?;
-                rotation.apply_llama3(self)?;
-            }
-            "yarn" if self.deepseek => {
-                let keys = &[
-                    "factor",
-                    "original_max_position_embeddings",
-                    "beta_fast",
-                    "beta_slow",
-                    "truncate",
-                    "mscale",
-                    "attention_factor",
-                ];
-                self.refuse_other_keys(kind, keys)?;
-                rotation.apply_yarn(self, dim)?;
-            }
-            other => {
-                let yarn = if self.deepseek { ", yarn" } else { "" };
-                return Err(Error::Config {
-                    what: format!("{} type `{other}` in {}", self.name, self.own.path.display()),
-                    why: format!("the types known for this architecture are default, linear, llama3{yarn}"),
-                });
-            }
-        }
+        let Some(scaling) = self.rules.types.iter().find(|known| known.name == kind) else {
+            let known: Vec<_> = self.rules.type_names().collect();
+            return Err(Error::Config {
+                what: format!("{} type `{kind}` in {}", self.name, self.own.path.display()),
+                why: format!("the types known for this architecture are {}", known.join(", ")),
+            });
+        };
+        self.refuse_other_keys(kind, scaling.keys)?;
+        (scaling.apply)(&mut rotation, self, dim)?;
         if self.scales_softmax(kind) {
             rotation.apply_softmax_factor(self)?;
         }
@@ -97,13 +129,13 @@ impl<'a> RopeObject<'a> {
                 what: format!("{} in {}", self.name, self.own.path.display()),
                 why: format!("`rope_type` says `{kind}` and `type` says `{old}`; remove the wrong one"),
             }),
-            (kind, old) => Ok(kind.or(old).unwrap_or("default")),
+            (kind, old) => Ok(kind.or(old).unwrap_or(DEFAULT_TYPE)),
         }
     }
 
-    /// DeepSeek's softmax scale takes `mscale_all_dim` into account whatever the type, YaRN or not.
+    /// Whether the softmax scale takes `mscale_all_dim` into account.
     fn scales_softmax(&self, kind: &str) -> bool {
-        self.deepseek && kind != "default"
+        self.rules.scales_softmax && kind != DEFAULT_TYPE
     }
 
     /// A key that no rule reads would change what the model computes elsewhere, and not here.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::checkpoint::{Checkpoint, ModelParts};
 use super::config::ModelConfig;
 use super::converted::{base_config, check_count, check_frequencies, check_lost};
-use super::mha2mla::FREQUENCY_INDEX;
+use super::families::FREQUENCY_INDEX;
 use super::output::{Output, Shard};
 use crate::error::{Error, Result};
 use crate::rope::{Pairing, PartialRope};

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{Checkpoint, ModelParts};
-use super::config::{ModelConfig, OWN_KEYS, SHARED_KEY_CLASS};
+use super::config::{ModelConfig, OWN_KEYS};
 use super::converted::{base_config, check_count, check_frequencies, check_lost};
+use super::families::SHARED_KEY_CLASS;
 use super::output::{Output, Shard};
 use crate::error::{Error, Result};
 use crate::rope::Pairing;
@@ -114,7 +115,7 @@ fn converted_config(
         })
     };
     own.insert("layers".into(), layers.iter().map(layer).collect());
-    own.insert("converted_from".into(), json!(model.architecture.class()));
+    own.insert("converted_from".into(), json!(model.architecture.family().class()));
     match calibrated_positions {
         Some(positions) => own.insert("calibrated_positions".into(), json!(positions)),
         None => own.remove("calibrated_positions"),

@@ -9,9 +9,12 @@ use serde_json::{Map, json};
 use super::GgufSource;
 use super::names::ROPE_DIVISORS;
 use crate::error::{Error, Result};
+use crate::load::families::{Family, GgufName, find_gguf};
 use crate::load::source::{TensorSource, missing, unfit};
 use crate::load::tokenizer::Tokenizer;
 use crate::rope::theta_frequencies;
+
+const ARCHITECTURE: &str = "general.architecture";
 
 /// Typed access to the metadata, with errors that name the key.
 pub(super) struct Metadata<'a> {
@@ -36,10 +39,6 @@ impl<'a> Metadata<'a> {
 
     fn text(&self, key: &str) -> Result<Option<String>> {
         self.typed(key, "a string", text)
-    }
-
-    pub fn required_text(&self, key: &str) -> Result<String> {
-        self.required(key, self.text(key)?)
     }
 
     fn integer(&self, key: &str) -> Result<Option<u64>> {
@@ -72,19 +71,18 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    /// The model's family, by the name that it has in GGUF files.
+    pub fn family(&self) -> Result<(&'static Family, &'static GgufName)> {
+        let architecture = self.required(ARCHITECTURE, self.text(ARCHITECTURE)?)?;
+        find_gguf(&architecture).map_err(|why| Error::Config {
+            what: format!("architecture `{architecture}` in {}", self.path.display()),
+            why,
+        })
+    }
+
     /// The configuration as Hugging Face would write it, so that one parser checks both formats.
     pub fn config(&self, source: &GgufSource) -> Result<Map<String, serde_json::Value>> {
-        let architecture = self.required_text("general.architecture")?;
-        let class = match architecture.as_str() {
-            "llama" => "LlamaForCausalLM",
-            "qwen2" => "Qwen2ForCausalLM",
-            other => {
-                return Err(Error::Config {
-                    what: format!("architecture `{other}` in {}", self.path.display()),
-                    why: "the architectures known in GGUF files are llama and qwen2".into(),
-                });
-            }
-        };
+        let (family, GgufName { architecture, .. }) = self.family()?;
         let key = |name: &str| format!("{architecture}.{name}");
         let size = |name: &str| match self.required(&key(name), self.integer(&key(name))?)? {
             0 => Err(self.error(format!("`{}` must be at least 1, got 0", key(name)))),
@@ -114,13 +112,13 @@ impl<'a> Metadata<'a> {
         let embedding = "model.embed_tokens.weight";
         let vocab = source.shape(embedding).and_then(|shape| shape.first().copied());
         let vocab = vocab.ok_or_else(|| missing(source, embedding, "[vocabulary, hidden]"))?;
-        self.refuse_what_is_not_computed(&architecture)?;
+        self.refuse_what_is_not_computed(architecture)?;
         let theta = self.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
-        let scaling = self.rope_scaling(&architecture)?;
+        let scaling = self.rope_scaling(architecture)?;
         let divided = self.divided_frequencies(source, theta, head_dim, &scaling)?;
         let mut config = Map::new();
         for (name, value) in [
-            ("architectures", json!([class])),
+            ("architectures", json!([family.class()])),
             ("model_type", json!(architecture)),
             ("hidden_act", json!("silu")),
             ("hidden_size", json!(hidden)),

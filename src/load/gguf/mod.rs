@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use self::dequantize::{Reordered, dequantize};
 use self::guard::HeaderGuard;
 use self::metadata::Metadata;
+use super::families::GgufName;
 use super::file::TensorFile;
 use super::source::{TensorSource, unfit};
 use super::tokenizer::Tokenizer;
@@ -64,12 +65,11 @@ pub(crate) fn open(path: &Path) -> Result<Gguf> {
     let metadata = Metadata { path, values: &source.content.metadata };
     let config = metadata.config(&source)?;
     let number = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or_default() as usize;
-    let architecture = metadata.required_text("general.architecture")?;
-    // Only Llama is rotated in interleaved pairs by llama.cpp, so only its rows were reordered for it.
-    if architecture == "llama" {
+    let (_, name) = metadata.family()?;
+    if name.reordered {
         source.permuted = Some(Heads { query: number("num_attention_heads"), kv: number("num_key_value_heads") });
     }
-    source.refuse_unread(&architecture, number("num_hidden_layers"))?;
+    source.refuse_unread(name, number("num_hidden_layers"))?;
     // The vocabulary is in the tokenizer now; the tensors need none of this.
     source.content.metadata = HashMap::new();
     Ok(Gguf { source, config, tokenizer })
@@ -127,10 +127,10 @@ impl GgufSource {
 
     /// Refuses a file with tensors that this crate makes no use of: the model computes something else than what would
     /// be read of it. (llama.cpp does not load such files either.)
-    fn refuse_unread(&self, architecture: &str, layers: usize) -> Result<()> {
+    fn refuse_unread(&self, name: &GgufName, layers: usize) -> Result<()> {
         let is_read = |own: &str| match names::layer(own) {
             Some(layer) => layer < layers && names::hugging_face(own).is_some(),
-            None => names::hugging_face(own).is_some() || (own == names::ROPE_DIVISORS && architecture == "llama"),
+            None => names::hugging_face(own).is_some() || (own == names::ROPE_DIVISORS && name.divisors),
         };
         // The first by name, so that the same file gives the same message.
         let Some((own, info)) =
@@ -138,7 +138,7 @@ impl GgufSource {
         else {
             return Ok(());
         };
-        let expected = format!("none of this name in a `{architecture}` model of {layers} layers");
+        let expected = format!("none of this name in a `{}` model of {layers} layers", name.architecture);
         Err(unfit(self.path(), own, expected, Some(describe(own, info))))
     }
 

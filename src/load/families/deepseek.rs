@@ -1,27 +1,71 @@
 //! The attention of DeepSeek V2, V3 and R1.
 
-use super::config::{DeepSeekDims, ModelConfig};
-use super::source::{TensorSource, linear, matrix};
+use super::{Attention, AttentionSizes, Biases, Family, Frame, Layer, Layout, Name, check_width};
 use crate::error::Result;
-use crate::rope::FrequencyIndex;
+use crate::geometry::Geometry;
+use crate::load::config::DeepSeekDims;
+use crate::load::fields::Fields;
+use crate::load::rope_object::{RopeRules, RopeType};
+use crate::load::source::{linear, matrix};
+use crate::rope::{FrequencyIndex, Pairing};
 use crate::weights::{LatentAttention, Linear, Matrix, QueryDown, RmsNorm};
 
 /// Epsilon of the norms over the latents of queries and of keys and values. DeepSeek's own code and transformers build
 /// both without naming one, so that they have their class's default whatever `rms_norm_eps` says.
 const LATENT_NORM_EPSILON: f32 = 1e-6;
 
-/// Reads one layer below `module`.
-///
+const V2: Name = Name { class: "DeepseekV2ForCausalLM", model_type: "deepseek_v2" };
+const V3: Name = Name { class: "DeepseekV3ForCausalLM", model_type: "deepseek_v3" };
+
+pub(super) const FAMILY: Family = Family {
+    names: &[V2, V3],
+    gguf: None,
+    rope: RopeRules {
+        types: &[RopeType::DEFAULT, RopeType::LINEAR, RopeType::LLAMA3, RopeType::YARN],
+        scales_softmax: true,
+    },
+    biases: Biases::AsConfigured,
+    parse,
+    conversions: &[],
+};
+
+fn parse(name: &Name, config: Fields, Frame { query_heads, .. }: Frame) -> Result<AttentionSizes> {
+    let pairing = pairing(name, config)?;
+    let geometry = Geometry::deepseek(
+        query_heads,
+        config.size("kv_lora_rank")?,
+        config.count("qk_rope_head_dim")?,
+        config.count("qk_nope_head_dim")?,
+        config.size("v_head_dim")?,
+    )?;
+    check_width(config, query_heads, geometry.value_dim)?;
+    let dims = DeepSeekDims { geometry, query_rank: config.optional_size("q_lora_rank")?, pairing };
+    Ok(AttentionSizes {
+        kv_heads: query_heads,
+        head_dim: geometry.rope_dim + geometry.nope_dim,
+        rope_dim: geometry.rope_dim,
+        deepseek: Some(dims),
+        layout: Box::new(dims),
+    })
+}
+
+/// Which dimensions of a rope head make a pair: neighbours, unless DeepSeek-V3 says otherwise. V2 has no say.
+fn pairing(name: &Name, config: Fields) -> Result<Pairing> {
+    let interleaved = *name == V2 || config.switch("rope_interleave", true)?;
+    Ok(if interleaved { Pairing::Interleaved } else { Pairing::Half })
+}
+
+impl Layout for DeepSeekDims {
+    fn attention(&self, layer: &Layer) -> Result<Attention> {
+        latent_attention(self, layer).map(Attention::Latent)
+    }
+}
+
 /// A query head's rows are its unrotated ones, then its rotated ones; a head's rows of `kv_b_proj` are those of
 /// the key, then those of the value; `kv_a_proj_with_mqa` yields the latent, then the shared rotated key.
-pub(crate) fn deepseek_attention(
-    source: &dyn TensorSource,
-    model: &ModelConfig,
-    dims: &DeepSeekDims,
-    module: &str,
-) -> Result<LatentAttention> {
-    let g = dims.geometry;
-    let named = |name: &str| format!("{module}.{name}");
+fn latent_attention(dims: &DeepSeekDims, layer: &Layer) -> Result<LatentAttention> {
+    let (g, source, model) = (dims.geometry, layer.source, layer.model);
+    let named = |name: &str| layer.name(name);
     let norm = |name: &str, len| {
         let gain = source.read(&named(name), &[len])?;
         Ok::<_, crate::Error>(RmsNorm { gain, epsilon: LATENT_NORM_EPSILON })

@@ -1,36 +1,44 @@
 //! The attention of checkpoints that MHA2MLA's own code wrote, in the layouts of both its generations.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::config::ModelConfig;
 use super::kept_pairs::{Mha2mlaConfig, Naming};
-use super::source::{TensorSource, linear, matrix, missing, optional_vector, rows_of};
+use super::{Attention, Conversion, Layer, Layout};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
+use crate::load::source::{linear, matrix, missing, optional_vector, rows_of};
 use crate::rope::{FrequencyIndex, Pairing};
 use crate::weights::{LatentAttention, Linear, Matrix};
 
-/// The tensor in which [`save_mha2mla`](super::save_mha2mla) keeps a layer's kept pairs: `[kv_heads, rope_dim/2]`.
-pub(crate) const FREQUENCY_INDEX: &str = "rope_frequency_index";
+/// The tensor in which [`save_mha2mla`](crate::load::save_mha2mla) keeps a layer's kept pairs: `[kv_heads, rope_dim/2]`.
+pub(in crate::load) const FREQUENCY_INDEX: &str = "rope_frequency_index";
 
-/// One layer that is being read.
-struct Layer<'a> {
-    source: &'a dyn TensorSource,
-    model: &'a ModelConfig,
-    own: &'a Mha2mlaConfig,
-    module: &'a str,
+pub(super) const CONVERSION: Conversion = Conversion {
+    keys: &["mha2mla", "RoPE", "SVD"],
+    parse: |config, model| {
+        let own = Mha2mlaConfig::parse(config, model)?;
+        Ok(own.map(|own| Box::new(own) as Box<dyn Layout>))
+    },
+};
+
+impl Layout for Mha2mlaConfig {
+    fn attention(&self, layer: &Layer) -> Result<Attention> {
+        latent_attention(self, layer).map(Attention::Latent)
+    }
+
+    fn ranks_file(&self, directory: &Path) -> Option<PathBuf> {
+        self.ranks_file(directory)
+    }
 }
 
-/// Reads one layer below `module`; `directory` is where a file of ranks would lie.
-pub(crate) fn mha2mla_attention(
-    source: &dyn TensorSource,
-    model: &ModelConfig,
-    own: &Mha2mlaConfig,
-    directory: &Path,
-    layer: usize,
-    module: &str,
-) -> Result<LatentAttention> {
-    let reader = Layer { source, model, own, module };
+/// One layer that is being read, with what its configuration says.
+struct Reader<'a> {
+    layer: &'a Layer<'a>,
+    own: &'a Mha2mlaConfig,
+}
+
+fn latent_attention(own: &Mha2mlaConfig, layer: &Layer) -> Result<LatentAttention> {
+    let (reader, model) = (Reader { layer, own }, layer.model);
     let (heads, kv_heads, rope_dim) = (model.query_heads, model.kv_heads, own.rope_dim);
     let query = reader.linear("q_proj", heads * model.head_dim, model.hidden)?;
     let key_name = match own.naming {
@@ -42,13 +50,13 @@ pub(crate) fn mha2mla_attention(
         Naming::Main => {
             let frequencies = match reader.stored_frequencies()? {
                 Some(stored) => stored,
-                None => own.kept_pairs(directory, layer, model)?,
+                None => own.kept_pairs(layer.directory, layer.index, model)?,
             };
             let (rope, nope): (Vec<_>, Vec<_>) = (0..heads * model.head_dim).partition(|&row| row < heads * rope_dim);
             (frequencies, query.select_outputs(&rope), query.select_outputs(&nope))
         }
         Naming::Legacy => {
-            let frequencies = own.kept_pairs(directory, layer, model)?;
+            let frequencies = own.kept_pairs(layer.directory, layer.index, model)?;
             let (rope, nope) = rows_by_rotation(&frequencies, heads, model.head_dim);
             (frequencies, query.select_outputs(&rope), query.select_outputs(&nope))
         }
@@ -92,28 +100,28 @@ struct Latent {
     up_value: Linear,
 }
 
-impl Layer<'_> {
+impl Reader<'_> {
     fn name(&self, name: &str) -> String {
-        format!("{}.{name}", self.module)
+        self.layer.name(name)
     }
 
     fn has(&self, name: &str) -> bool {
-        self.source.shape(&self.name(&format!("{name}.weight"))).is_some()
+        self.layer.source.shape(&self.name(&format!("{name}.weight"))).is_some()
     }
 
     fn linear(&self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
-        linear(self.source, &self.name(name), rows, cols)
+        linear(self.layer.source, &self.name(name), rows, cols)
     }
 
     /// The kept pairs, if the checkpoint is one of ours.
     fn stored_frequencies(&self) -> Result<Option<FrequencyIndex>> {
         let name = self.name(FREQUENCY_INDEX);
-        if self.source.shape(&name).is_none() {
+        if self.layer.source.shape(&name).is_none() {
             return Ok(None);
         }
-        let (kv_heads, pairs) = (self.model.kv_heads, self.own.rope_dim / 2);
-        let indices = self.source.read_integers(&name, &[kv_heads, pairs])?;
-        let bound = self.model.head_dim / 2;
+        let (kv_heads, pairs) = (self.layer.model.kv_heads, self.own.rope_dim / 2);
+        let indices = self.layer.source.read_integers(&name, &[kv_heads, pairs])?;
+        let bound = self.layer.model.head_dim / 2;
         let checked = |index: i64| match u32::try_from(index) {
             Ok(index) if (index as usize) < bound => Ok(index),
             _ => Err(Error::Index { what: format!("`{name}`"), got: index, bound: format!("0..{bound}") }),
@@ -133,7 +141,7 @@ impl Layer<'_> {
         }
         if !self.has(down_k) {
             let expected = "a down-projection of the key beside that of the value";
-            return Err(missing(self.source, &self.name(&format!("{down_k}.weight")), expected));
+            return Err(missing(self.layer.source, &self.name(&format!("{down_k}.weight")), expected));
         }
         let key = self.down(down_k)?;
         let value = self.down(down_v)?;
@@ -158,23 +166,23 @@ impl Layer<'_> {
     /// `[rank, hidden]`, the rank as configured or else as found.
     fn down(&self, name: &str) -> Result<Linear> {
         let rank = match self.own.low_rank {
-            Some(per_head) => per_head * self.model.kv_heads,
-            None => rows_of(self.source, &self.name(&format!("{name}.weight")), self.model.hidden)?,
+            Some(per_head) => per_head * self.layer.model.kv_heads,
+            None => rows_of(self.layer.source, &self.name(&format!("{name}.weight")), self.layer.model.hidden)?,
         };
-        self.linear(name, rank, self.model.hidden)
+        self.linear(name, rank, self.layer.model.hidden)
     }
 
     /// A bias of the key up-projection is left out: it adds `q . b` to all scores of a query alike, and softmax
     /// does not see that.
     fn up_key(&self, name: &str, rank: usize) -> Result<Matrix> {
-        let rows = self.model.kv_heads * (self.model.head_dim - self.own.rope_dim);
+        let rows = self.layer.model.kv_heads * (self.layer.model.head_dim - self.own.rope_dim);
         let bias = self.name(&format!("{name}.bias"));
-        optional_vector(self.source, &bias, rows)?;
-        matrix(self.source, &self.name(&format!("{name}.weight")), rows, rank)
+        optional_vector(self.layer.source, &bias, rows)?;
+        matrix(self.layer.source, &self.name(&format!("{name}.weight")), rows, rank)
     }
 
     fn up_value(&self, name: &str, rank: usize) -> Result<Linear> {
-        self.linear(name, self.model.kv_heads * self.model.head_dim, rank)
+        self.linear(name, self.layer.model.kv_heads * self.layer.model.head_dim, rank)
     }
 }
 

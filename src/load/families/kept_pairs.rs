@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::ModelConfig;
-use super::fields::Fields;
-use super::safetensors::SafetensorsSource;
-use super::source::TensorSource;
 use crate::error::{Error, Result};
+use crate::load::config::ModelConfig;
+use crate::load::fields::Fields;
+use crate::load::safetensors::SafetensorsSource;
+use crate::load::source::TensorSource;
 use crate::rope::{FrequencyIndex, PartialRope};
 
 /// What the configuration of a converted checkpoint says.
 #[derive(Clone, Debug)]
-pub(crate) struct Mha2mlaConfig {
+pub(super) struct Mha2mlaConfig {
     pub naming: Naming,
     /// Rotated dimensions per head.
     pub rope_dim: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Mha2mlaConfig {
 
 /// The two generations of MHA2MLA's code name and order tensors differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Naming {
+pub(super) enum Naming {
     /// `kv_proj.*`, query rows sorted into rotated and unrotated ones.
     Main,
     /// `W_*`, query rows as in the original model.
@@ -31,7 +31,7 @@ pub(crate) enum Naming {
 
 /// Where the kept pairs come from.
 #[derive(Clone, Debug)]
-pub(crate) enum Kept {
+pub(super) enum Kept {
     /// The same in every layer.
     Everywhere(FrequencyIndex),
     /// The 2-norm strategy: in a file of ranks or scores, which the configuration names.

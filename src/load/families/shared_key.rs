@@ -3,18 +3,31 @@
 //! Tensors have DeepSeek's names and row orders. What DeepSeek's configuration has no key for stands under
 //! `latent_attention.layers`: for each layer its own latent rank, its rotated width, and the frequency of each pair.
 
-use super::config::{ModelConfig, OWN_KEYS, SHARED_KEY_CLASS};
 use super::deepseek::split_heads;
-use super::fields::Fields;
-use super::source::{TensorSource, linear};
+use super::{Attention, Conversion, Layer, Layout};
 use crate::error::Result;
 use crate::geometry::Geometry;
+use crate::load::config::{ModelConfig, OWN_KEYS};
+use crate::load::fields::Fields;
+use crate::load::source::linear;
 use crate::rope::{FrequencyIndex, Pairing};
 use crate::weights::{LatentAttention, Linear};
 
+/// The class that a converted model with a shared key has in `architectures`: one that no other program knows, so that
+/// none takes its layers for those of the original.
+pub(in crate::load) const SHARED_KEY_CLASS: &str = "LatentAttentionForCausalLM";
+
+pub(super) const CONVERSION: Conversion = Conversion {
+    keys: &[],
+    parse: |config, model| {
+        let own = SharedKeyConfig::parse(config, model)?;
+        Ok(own.map(|own| Box::new(own) as Box<dyn Layout>))
+    },
+};
+
 /// What the configuration says about each layer.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedKeyConfig {
+struct SharedKeyConfig {
     layers: Vec<LayerSizes>,
 }
 
@@ -26,7 +39,7 @@ struct LayerSizes {
 
 impl SharedKeyConfig {
     /// Reads `latent_attention.layers`; `None` if the model is not one of these.
-    pub fn parse(config: Fields, model: &ModelConfig) -> Result<Option<Self>> {
+    fn parse(config: Fields, model: &ModelConfig) -> Result<Option<Self>> {
         let class = config.optional_array("architectures")?.and_then(|names| names.first()).and_then(|v| v.as_str());
         if class != Some(SHARED_KEY_CLASS) {
             return Ok(None);
@@ -65,16 +78,16 @@ impl LayerSizes {
     }
 }
 
-/// Reads one layer below `module`.
-pub(crate) fn shared_key_attention(
-    source: &dyn TensorSource,
-    model: &ModelConfig,
-    own: &SharedKeyConfig,
-    layer: usize,
-    module: &str,
-) -> Result<LatentAttention> {
-    let LayerSizes { geometry: g, frequencies } = own.layers[layer].clone();
-    let named = |name: &str| format!("{module}.{name}");
+impl Layout for SharedKeyConfig {
+    fn attention(&self, layer: &Layer) -> Result<Attention> {
+        latent_attention(&self.layers[layer.index], layer).map(Attention::Latent)
+    }
+}
+
+fn latent_attention(sizes: &LayerSizes, layer: &Layer) -> Result<LatentAttention> {
+    let LayerSizes { geometry: g, frequencies } = sizes.clone();
+    let (source, model) = (layer.source, layer.model);
+    let named = |name: &str| layer.name(name);
     let query = linear(source, &named("q_proj"), g.query_heads * (g.nope_dim + g.rope_dim), model.hidden)?;
     let (query_nope, query_rope) = split_heads(&query, g.query_heads, g.nope_dim);
     let kv = linear(source, &named("kv_a_proj_with_mqa"), g.latent_rank + g.rope_dim, model.hidden)?;

@@ -1,0 +1,283 @@
+//! The model families whose layers can be read: one table of them, one file for each.
+//!
+//! A family says by which names models call themselves, what its configuration says about the sizes of the attention, and
+//! how a layer's tensors become the crate's own terms.
+
+mod deepseek;
+mod dense;
+mod kept_pairs;
+mod llama;
+mod mha2mla;
+mod qwen2;
+mod shared_key;
+
+use std::path::{Path, PathBuf};
+
+pub(super) use self::mha2mla::FREQUENCY_INDEX;
+pub(super) use self::shared_key::SHARED_KEY_CLASS;
+use super::config::{DeepSeekDims, ModelConfig, OWN_KEYS};
+use super::fields::Fields;
+use super::rope_object::RopeRules;
+use super::source::TensorSource;
+use crate::error::{Error, Result};
+use crate::weights::{DenseAttention, LatentAttention};
+
+/// Makes the public enumeration and the table of it from one list, so that neither can lack a family of the other.
+macro_rules! families {
+    ($($(#[$doc:meta])* $architecture:ident => $module:ident,)*) => {
+        /// The model families whose layers can be read.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Architecture {
+            $($(#[$doc])* $architecture,)*
+        }
+
+        impl Architecture {
+            /// All of them, in the order in which errors name them.
+            pub(super) const ALL: &[Self] = &[$(Self::$architecture,)*];
+
+            pub(super) fn family(self) -> &'static Family {
+                match self {
+                    $(Self::$architecture => &$module::FAMILY,)*
+                }
+            }
+        }
+    };
+}
+
+families! {
+    /// Llama and everything that shares its layout (SmolLM among others): MHA or GQA, no biases unless said.
+    Llama => llama,
+    /// Qwen2 and Qwen1.5: as Llama, with biases on queries, keys and values.
+    Qwen2 => qwen2,
+    /// DeepSeek V2, V3 and R1: latent attention with one shared rotated key.
+    DeepSeek => deepseek,
+}
+
+/// The layouts that a converted model may have, in the order in which they are looked for.
+pub(super) const CONVERSIONS: &[Conversion] = &[shared_key::CONVERSION, mha2mla::CONVERSION];
+
+/// What tells the models of a family from others, and how they are read.
+pub(super) struct Family {
+    /// How its models call themselves: one name or more.
+    pub names: &'static [Name],
+    /// Its models in GGUF files, if they can be read from those.
+    #[cfg_attr(not(feature = "gguf"), allow(dead_code))]
+    pub gguf: Option<GgufName>,
+    /// What its configurations may say about scaled rotation.
+    pub rope: RopeRules,
+    /// Where queries, keys and values have biases.
+    pub biases: Biases,
+    /// Reads the sizes of the attention.
+    pub parse: fn(&Name, Fields, Frame) -> Result<AttentionSizes>,
+    /// The layouts that converted models of the family may have; none where attention is latent already.
+    pub conversions: &'static [Conversion],
+}
+
+impl Family {
+    /// The class that converted models name as what they come from.
+    pub fn class(&self) -> &'static str {
+        self.names[0].class
+    }
+}
+
+/// One name of a family's models in `config.json`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    /// In `architectures`.
+    pub class: &'static str,
+    /// In `model_type`, for configurations without `architectures`.
+    pub model_type: &'static str,
+}
+
+/// A family in GGUF files.
+#[cfg_attr(not(feature = "gguf"), allow(dead_code))]
+pub(super) struct GgufName {
+    /// In `general.architecture`.
+    pub architecture: &'static str,
+    /// Whether llama.cpp rotates the family in interleaved pairs, for which its converter reorders the rows of queries
+    /// and keys.
+    pub reordered: bool,
+    /// Whether the file may scale the frequencies by a table of divisors.
+    pub divisors: bool,
+}
+
+/// Whether queries, keys and values have biases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Biases {
+    /// In every model of the family.
+    Always,
+    /// Where `attention_bias` says so.
+    AsConfigured,
+}
+
+impl Biases {
+    pub fn parse(self, config: Fields) -> Result<bool> {
+        match self {
+            Self::Always => Ok(true),
+            Self::AsConfigured => config.flag("attention_bias"),
+        }
+    }
+}
+
+/// Sizes that stand in every configuration, read before those of the attention.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Query heads, H.
+    pub query_heads: usize,
+}
+
+/// What a configuration says about the sizes of the attention.
+pub(super) struct AttentionSizes {
+    /// KV heads, G.
+    pub kv_heads: usize,
+    /// Query/key dimensions per head.
+    pub head_dim: usize,
+    /// How many of them are rotated.
+    pub rope_dim: usize,
+    /// Sizes that only DeepSeek's attention has.
+    pub deepseek: Option<DeepSeekDims>,
+    /// Reads the layers, unless the model was converted.
+    pub layout: Box<dyn Layout>,
+}
+
+/// How the layers of one model lie in its files.
+pub(super) trait Layout: Send + Sync {
+    /// Reads the attention of one layer.
+    fn attention(&self, layer: &Layer) -> Result<Attention>;
+
+    /// A file beside the weights that says more about the layers, if there should be one. `directory` is the model's.
+    fn ranks_file(&self, _directory: &Path) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// One layer that is being read.
+#[derive(Clone, Copy)]
+pub(super) struct Layer<'a> {
+    pub source: &'a dyn TensorSource,
+    pub model: &'a ModelConfig,
+    /// Where the model's files lie.
+    pub directory: &'a Path,
+    pub index: usize,
+    /// What the names of the attention's tensors begin with, without the dot.
+    pub module: &'a str,
+}
+
+impl Layer<'_> {
+    /// The full name of a tensor or module.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}.{name}", self.module)
+    }
+}
+
+/// A way to write the converted models of a family.
+pub(super) struct Conversion {
+    /// Keys of `config.json` that are its own. A model that is converted anew loses them.
+    pub keys: &'static [&'static str],
+    /// Reads those keys; `None` if the model was not converted this way.
+    pub parse: fn(Fields, &ModelConfig) -> Result<Option<Box<dyn Layout>>>,
+}
+
+/// One attention layer, in the form that the checkpoint stores.
+// One value per layer, a handful of megabytes each: the variants' sizes do not matter.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attention {
+    /// MHA or GQA.
+    Dense(DenseAttention),
+    /// Latent attention: DeepSeek's, or converted by MHA2MLA.
+    Latent(LatentAttention),
+}
+
+/// The names of all families with their families.
+fn names() -> impl Iterator<Item = (Architecture, &'static Name)> {
+    Architecture::ALL.iter().flat_map(|family| family.family().names.iter().map(|name| (*family, name)))
+}
+
+/// The family of a model, and by which of its names the model calls itself.
+pub(super) fn find(config: Fields) -> Result<(Architecture, &'static Name)> {
+    let mut class = config.optional_array("architectures")?.and_then(|names| names.first()).and_then(|v| v.as_str());
+    let model_type = config.optional_text("model_type")?;
+    if class == Some(SHARED_KEY_CLASS) {
+        // One of ours, whose other layers are those of the class it was converted from.
+        let own = config.optional_object(OWN_KEYS)?;
+        class = Some(own.map(|own| own.text("converted_from")).transpose()?.unwrap_or("none"));
+    }
+    let known = names().find(|(_, name)| match class {
+        Some(class) => name.class == class,
+        None => Some(name.model_type) == model_type,
+    });
+    known.ok_or_else(|| {
+        let known: Vec<_> = names().map(|(_, name)| name.class).collect();
+        Error::Config {
+            what: format!("architecture `{}` in {}", class.or(model_type).unwrap_or("none"), config.path.display()),
+            why: format!("known architectures are {}", known.join(", ")),
+        }
+    })
+}
+
+/// The family that a GGUF file names, with what it is in GGUF files.
+#[cfg(feature = "gguf")]
+pub(super) fn find_gguf(architecture: &str) -> std::result::Result<(&'static Family, &'static GgufName), String> {
+    let known = || Architecture::ALL.iter().map(|known| known.family()).filter_map(|f| Some((f, f.gguf.as_ref()?)));
+    known().find(|(_, gguf)| gguf.architecture == architecture).ok_or_else(|| {
+        let names: Vec<_> = known().map(|(_, gguf)| gguf.architecture).collect();
+        let (last, others) = names.split_last().unwrap_or((&"none", &[]));
+        format!("the architectures known in GGUF files are {} and {last}", others.join(", "))
+    })
+}
+
+/// Refuses heads that are too wide: index tables are made from these two sizes before any tensor is seen.
+pub(super) fn check_width(config: Fields, heads: usize, head_dim: usize) -> Result<()> {
+    const MAX_WIDTH: usize = 1 << 24;
+    if heads * head_dim <= MAX_WIDTH {
+        return Ok(());
+    }
+    Err(config.error(format!("{heads} heads of {head_dim} dimensions are more than {MAX_WIDTH} dimensions")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a`, `b`
+    fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+        names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn each_family_has_names_of_its_own() {
+        assert!(Architecture::ALL.iter().all(|known| !known.family().names.is_empty()));
+        let all: Vec<_> = names().map(|(_, name)| name).collect();
+        for (i, name) in all.iter().enumerate() {
+            let same = |other: &&Name| other.class == name.class || other.model_type == name.model_type;
+            assert!(!all[i + 1..].iter().any(|other| same(other)), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_the_families_of_the_table() {
+        let page = include_str!("../../../docs/models.md");
+        let section = page.split("## Families").nth(1).and_then(|rest| rest.split("##").next()).expect("a section");
+        let listed: Vec<_> = section.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+        let rows = Architecture::ALL.iter().map(|architecture| {
+            let family = architecture.family();
+            let [classes, model_types, gguf, types] = [
+                list(family.names.iter().map(|name| name.class)),
+                list(family.names.iter().map(|name| name.model_type)),
+                family.gguf.as_ref().map_or("not read".into(), |gguf| list([gguf.architecture])),
+                list(family.rope.type_names()),
+            ];
+            format!("| {architecture:?} | {classes} | {model_types} | {gguf} | {types} |")
+        });
+        assert_eq!(listed, rows.collect::<Vec<_>>());
+
+        let overview = include_str!("../mod.rs").lines().filter(|line| line.starts_with("//! | ")).collect::<String>();
+        for architecture in Architecture::ALL {
+            assert!(overview.contains(&format!("{architecture:?}")), "{architecture:?}");
+        }
+    }
+}
