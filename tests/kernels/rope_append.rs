@@ -211,7 +211,7 @@ fn ranges_are_chosen_as_the_reference_does_where_errors_differ_by_a_rounding() {
 
 #[test]
 fn of_equal_errors_the_longest_range_wins_here_too() {
-    // As in `tests/range.rs`, where it is explained; twos have a code in both ranges.
+    // As in `tests/reference/range.rs`, where it is explained; twos have a code in both ranges.
     let small = |v: f32| bf16::from_f32(v * 2f32.powi(-24));
     let geometry = Geometry::smollm_135m(32).unwrap();
     for (fourth, stored) in [(4.0, [0.0, 16.0, 4.0]), (5.0, [1.0, 16.0, 3.0])] {

@@ -1,10 +1,9 @@
 //! Partial RoPE: which pairs stay, and what rotation means.
 
-mod common;
-
-use common::{random, rng};
 use latent_attention::rope::{FrequencyIndex, Pairing, PartialRope, RopeTables, rotate_head, theta_frequencies};
 use proptest::prelude::*;
+
+use crate::common::{random, rng};
 
 const PAIRINGS: [Pairing; 2] = [Pairing::Half, Pairing::Interleaved];
 

@@ -1,12 +1,11 @@
 //! `up_project`: keys and values of cached tokens.
 
-mod common;
-
-use common::{Batch, assert_close, formats, geometry, page_size, ragged, random, rng};
 use latent_attention::Geometry;
 use latent_attention::cache::CacheFormat;
 use latent_attention::reference::up_project;
 use proptest::prelude::*;
+
+use crate::common::{Batch, assert_close, formats, geometry, page_size, ragged, random, rng};
 
 proptest! {
     #[test]

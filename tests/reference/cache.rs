@@ -1,8 +1,5 @@
 //! The paged cache: its codec to the bit, and who owns which byte.
 
-mod common;
-
-use common::{formats, geometry, page_size, random, rng, storable};
 use half::f16;
 use latent_attention::cache::{
     Affine, CacheFormat, CacheLayout, Group, LatentFormat, PAGE_SIZES, PageTable, PagedCache, RangeSetting, RopeFormat,
@@ -12,6 +9,8 @@ use latent_attention::{Error, Geometry};
 use proptest::prelude::*;
 use rand::RngExt;
 use rand::seq::SliceRandom;
+
+use crate::common::{formats, geometry, page_size, random, rng, storable};
 
 fn quantized(values: &[f32], max_code: u8) -> (Affine, Vec<u8>, usize) {
     let mut codes = vec![0; values.len()];
@@ -279,7 +278,7 @@ fn dense_and_csr_tables_are_the_same_pages() {
     use latent_attention::reference::up_project;
     let geometry = Geometry::deepseek(2, 8, 2, 3, 2).unwrap();
     let mut rng = rng(3);
-    let batch = common::Batch::new(&mut rng, &[20, 0, 9], &[1, 1, 1], 8);
+    let batch = crate::common::Batch::new(&mut rng, &[20, 0, 9], &[1, 1, 1], 8);
     let cache = batch.poisoned_cache(&mut rng, &geometry, CacheFormat::INT4);
     let (up_key, up_value) = (random(&mut rng, 2 * 3 * 8), random(&mut rng, 2 * 2 * 8));
     let (mut indptr, mut indices) = (vec![0], Vec::new());

@@ -1,10 +1,9 @@
 //! `combine`: merging partial attention.
 
-mod common;
-
-use common::{assert_close, random, rng, widen};
 use latent_attention::reference::{Attended, combine};
 use proptest::prelude::*;
+
+use crate::common::{assert_close, random, rng, widen};
 
 const WIDTH: usize = 3;
 

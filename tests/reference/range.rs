@@ -1,8 +1,5 @@
 //! `RangeSetting`: which range of a group's values its codes cover.
 
-mod common;
-
-use common::{random, rng, storable};
 use latent_attention::Geometry;
 use latent_attention::cache::{
     Affine, CacheFormat, CacheLayout, Group, LatentFormat, PagedCache, RangeSetting, RopeFormat, quantize,
@@ -10,6 +7,8 @@ use latent_attention::cache::{
 use proptest::prelude::*;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
+
+use crate::common::{random, rng, storable};
 
 fn quantized(values: &[f32], max_code: u8, range: RangeSetting) -> (Affine, Vec<u8>, usize) {
     let mut codes = vec![0; values.len()];

@@ -1,14 +1,13 @@
 //! `gather`: cached tokens as the cache decodes them.
 
-mod common;
-
 use std::ops::Range;
 
-use common::{Batch, formats, geometry, page_size, ragged, rng};
 use latent_attention::Geometry;
 use latent_attention::cache::CacheFormat;
 use latent_attention::reference::gather;
 use proptest::prelude::*;
+
+use crate::common::{Batch, formats, geometry, page_size, ragged, rng};
 
 proptest! {
     #[test]

@@ -1,8 +1,5 @@
 //! `rope_append`: what lands in the cache, and what does not.
 
-mod common;
-
-use common::{formats, geometry, page_size, random, rng};
 use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
 use latent_attention::reference::{
     RopeAppendInputs, RopeAppendParams, RopeAppendRotation, RopeAppended, rms_norm, rope_append,
@@ -14,6 +11,8 @@ use proptest::prelude::*;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
+
+use crate::common::{formats, geometry, page_size, random, rng};
 
 const FREQUENCIES: usize = 9;
 const POSITIONS: usize = 30;

@@ -1,9 +1,5 @@
 //! The layer: whole steps over a growing cache.
 
-mod common;
-
-use common::layers::{Sequence, weights};
-use common::{assert_close, geometry, page_size, rng, widen};
 use latent_attention::cache::{CacheFormat, Group, RopeFormat};
 use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::{FrequencyIndex, RopeTables};
@@ -11,6 +7,9 @@ use latent_attention::weights::{LatentAttention, Linear, Matrix, QueryDown, RmsN
 use latent_attention::{Geometry, reference};
 use proptest::prelude::*;
 use rand::RngExt;
+
+use crate::common::layers::{Sequence, weights};
+use crate::common::{assert_close, geometry, page_size, rng, widen};
 
 fn layer(rng: &mut rand::rngs::ChaCha8Rng, g: Geometry) -> ReferenceLayer {
     ReferenceLayer::new(weights(rng, g)).unwrap()

@@ -1,8 +1,5 @@
 //! `decode`: attention in the latent space equals attention over up-projected keys and values.
 
-mod common;
-
-use common::{Batch, assert_close, formats, geometry, page_size, ragged, random, rng, widen};
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, PageTable, PagedCache};
 use latent_attention::reference::{
@@ -11,6 +8,8 @@ use latent_attention::reference::{
 use proptest::prelude::*;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
+
+use crate::common::{Batch, assert_close, formats, geometry, page_size, ragged, random, rng, widen};
 
 /// A batch, its cache and random queries.
 struct Case {

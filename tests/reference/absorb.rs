@@ -1,11 +1,10 @@
 //! `absorb_query` and `expand_output`: products with the up-projection of the right KV head.
 
-mod common;
-
-use common::{assert_close, geometry, random, rng, widen};
 use latent_attention::Geometry;
 use latent_attention::reference::{absorb_query, expand_output};
 use proptest::prelude::*;
+
+use crate::common::{assert_close, geometry, random, rng, widen};
 
 proptest! {
     #[test]
