@@ -15,6 +15,10 @@ mod device;
 mod gather;
 mod invariance;
 mod layer;
+#[path = "../properties/on_device.rs"]
+mod on_device;
+#[path = "../properties/mod.rs"]
+mod properties;
 mod rope_append;
 mod schedule;
 mod strided;
@@ -28,6 +32,8 @@ use latent_attention::cache::{PageTable, PagedCache};
 use latent_attention::device::{Device, Simulation};
 use latent_attention::image::Arch;
 use latent_attention::ops::BatchBuffers;
+
+properties::hold!(properties_hold: on_device::OnDevice(device()));
 
 /// The device that the tests run on. Simulated ones are new each time, so that nothing else counts on them.
 pub fn device() -> Device {

@@ -2,46 +2,6 @@
 
 use latent_attention::Geometry;
 use latent_attention::reference::{absorb_query, expand_output};
-use proptest::prelude::*;
-
-use crate::common::{assert_close, geometry, random, rng, widen};
-
-proptest! {
-    #[test]
-    fn absorbing_moves_the_up_projection_across_the_dot_product(geometry in geometry(), seed: u64, tokens in 0usize..4) {
-        let mut rng = rng(seed);
-        let g = geometry;
-        let up_key = random(&mut rng, g.kv_heads * g.nope_dim * g.latent_rank);
-        let q_nope = widen(&random(&mut rng, tokens * g.query_heads * g.nope_dim));
-        let latent = widen(&random(&mut rng, g.latent_rank));
-        let q_latent = absorb_query(&g, &up_key, &q_nope, tokens).unwrap();
-        for row in 0..tokens * g.query_heads {
-            let absorbed: f64 = (0..g.latent_rank).map(|l| q_latent[row * g.latent_rank + l] * latent[l]).sum();
-            let kv_head = g.kv_head_of(row % g.query_heads);
-            let up_projected: f64 = (0..g.nope_dim)
-                .map(|i| {
-                    let weights = &up_key[(kv_head * g.nope_dim + i) * g.latent_rank..][..g.latent_rank];
-                    let key: f64 = weights.iter().zip(&latent).map(|(w, c)| f64::from(*w) * c).sum();
-                    q_nope[row * g.nope_dim + i] * key
-                })
-                .sum();
-            assert_close(&[absorbed], &[up_projected], 1e-12);
-        }
-    }
-
-    #[test]
-    fn expanding_a_mean_is_the_mean_of_expanded_values(geometry in geometry(), seed: u64, weight in 0.0f64..1.0) {
-        let mut rng = rng(seed);
-        let g = geometry;
-        let up_value = random(&mut rng, g.kv_heads * g.value_dim * g.latent_rank);
-        let bias = random(&mut rng, g.kv_heads * g.value_dim);
-        let expand = |latents: &[f64]| expand_output(&g, &up_value, Some(&bias), latents, 1).unwrap();
-        let a = widen(&random(&mut rng, g.query_heads * g.latent_rank));
-        let b = widen(&random(&mut rng, g.query_heads * g.latent_rank));
-        let mix = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| weight * a + (1.0 - weight) * b).collect::<Vec<_>>();
-        assert_close(&expand(&mix(&a, &b)), &mix(&expand(&a), &expand(&b)), 1e-12);
-    }
-}
 
 #[test]
 fn each_query_head_uses_its_kv_head() {

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use crate::common::{formats, geometry, page_size, random, rng, storable};
+use crate::common::{Batch, formats, geometry, page_size, random, rng};
+use crate::storable;
 
 fn quantized(values: &[f32], max_code: u8) -> (Affine, Vec<u8>, usize) {
     let mut codes = vec![0; values.len()];
@@ -278,14 +279,10 @@ fn dense_and_csr_tables_are_the_same_pages() {
     use latent_attention::reference::up_project;
     let geometry = Geometry::deepseek(2, 8, 2, 3, 2).unwrap();
     let mut rng = rng(3);
-    let batch = crate::common::Batch::new(&mut rng, &[20, 0, 9], &[1, 1, 1], 8);
+    let batch = Batch::new(&mut rng, &[20, 0, 9], &[1, 1, 1], 8);
     let cache = batch.poisoned_cache(&mut rng, &geometry, CacheFormat::INT4);
     let (up_key, up_value) = (random(&mut rng, 2 * 3 * 8), random(&mut rng, 2 * 2 * 8));
-    let (mut indptr, mut indices) = (vec![0], Vec::new());
-    for (row, len) in batch.table.chunks(batch.max_pages).zip(&batch.seq_lens) {
-        indices.extend(&row[..(*len as usize).div_ceil(8)]);
-        indptr.push(indices.len() as i32);
-    }
+    let (indptr, indices) = batch.csr();
     let csr = Sequences { pages: PageTable::Csr { indptr: &indptr, indices: &indices }, ..batch.sequences() };
     let run = |sequences: &Sequences| up_project(&geometry, &up_key, &up_value, None, sequences, &cache).unwrap();
     assert_eq!(run(&csr), run(&batch.sequences()));

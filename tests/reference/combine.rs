@@ -1,45 +1,9 @@
 //! `combine`: merging partial attention.
 
 use latent_attention::reference::{Attended, combine};
-use proptest::prelude::*;
 
-use crate::common::{assert_close, random, rng, widen};
-
-const WIDTH: usize = 3;
-
-fn part(seed: u64, rows: usize) -> Attended {
-    let mut rng = rng(seed);
-    let lse = widen(&random(&mut rng, rows)).into_iter().map(|x| if x < -0.6 { f64::NEG_INFINITY } else { 30.0 * x });
-    Attended { o_latent: widen(&random(&mut rng, rows * WIDTH)), lse: lse.collect() }
-}
-
-proptest! {
-    #[test]
-    fn merging_is_associative_and_commutative(seed: u64, rows in 1usize..6) {
-        let [a, b, c] = [0, 1, 2].map(|i| part(seed.wrapping_add(i), rows));
-        let all = combine(&[a.clone(), b.clone(), c.clone()]).unwrap();
-        let stepwise = combine(&[combine(&[a.clone(), b.clone()]).unwrap(), c.clone()]).unwrap();
-        let reversed = combine(&[c, b, a]).unwrap();
-        for other in [stepwise, reversed] {
-            assert_close(&all.lse, &other.lse, 1e-13);
-            assert_close(&all.o_latent, &other.o_latent, 1e-13);
-        }
-    }
-
-    #[test]
-    fn one_part_is_itself_where_it_saw_anything(seed: u64, rows in 1usize..6) {
-        let part = part(seed, rows);
-        let merged = combine(std::slice::from_ref(&part)).unwrap();
-        for row in 0..rows {
-            let (got, want) = (&merged.o_latent[row * WIDTH..][..WIDTH], &part.o_latent[row * WIDTH..][..WIDTH]);
-            match part.lse[row] == f64::NEG_INFINITY {
-                true => assert_close(got, &[0.0; WIDTH], 0.0),
-                false => assert_close(got, want, 0.0),
-            }
-        }
-        prop_assert_eq!(merged.lse, part.lse);
-    }
-}
+use crate::common::assert_close;
+use crate::properties::combine::partial;
 
 #[test]
 fn two_equal_parts_weigh_the_same() {
@@ -75,9 +39,9 @@ fn a_nan_among_the_lse_makes_its_row_nan_and_no_other() {
 #[test]
 fn parts_that_do_not_fit_are_refused() {
     assert_eq!(combine(&[]).unwrap_err().to_string(), "combine: needs at least one part");
-    let error = combine(&[part(1, 2), part(1, 3)]).unwrap_err().to_string();
+    let error = combine(&[partial(1, 2), partial(1, 3)]).unwrap_err().to_string();
     assert_eq!(error, "lse of a part: expected [rows 2] = 2 elements, got 3 elements");
     let odd = Attended { o_latent: vec![0.0; 7], lse: vec![0.0; 2] };
-    let error = combine(&[part(1, 2), odd]).unwrap_err().to_string();
+    let error = combine(&[partial(1, 2), odd]).unwrap_err().to_string();
     assert_eq!(error, "o_latent of a part: expected [rows 2, width 3] = 6 elements, got 7 elements");
 }

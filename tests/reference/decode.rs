@@ -1,7 +1,7 @@
 //! `decode`: attention in the latent space equals attention over up-projected keys and values.
 
 use latent_attention::Geometry;
-use latent_attention::cache::{CacheFormat, PageTable, PagedCache};
+use latent_attention::cache::{CacheFormat, PageTable};
 use latent_attention::reference::{
     DecodeInputs, absorb_query, combine, decode, decode_split, expand_output, up_project,
 };
@@ -10,41 +10,18 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use crate::common::{Batch, assert_close, formats, geometry, page_size, ragged, random, rng, widen};
+use crate::on_host::Reference;
+use crate::properties::decode::Case;
 
-/// A batch, its cache and random queries.
-struct Case {
+fn case(
+    rng: &mut ChaCha8Rng,
     geometry: Geometry,
-    batch: Batch,
-    cache: PagedCache,
-    q_latent: Vec<f64>,
-    q_rope: Vec<f64>,
-}
-
-impl Case {
-    fn new(
-        rng: &mut ChaCha8Rng,
-        geometry: Geometry,
-        format: CacheFormat,
-        page_size: usize,
-        ragged: &(Vec<usize>, Vec<usize>),
-    ) -> Self {
-        let batch = Batch::new(rng, &ragged.0, &ragged.1, page_size);
-        let cache = batch.poisoned_cache(rng, &geometry, format);
-        let rows = batch.query_tokens() * geometry.query_heads;
-        let q_latent = widen(&random(rng, rows * geometry.latent_rank));
-        let q_rope = widen(&random(rng, rows * geometry.rope_dim));
-        Self { geometry, batch, cache, q_latent, q_rope }
-    }
-
-    fn inputs(&self) -> DecodeInputs<'_> {
-        DecodeInputs {
-            geometry: &self.geometry,
-            q_latent: &self.q_latent,
-            q_rope: &self.q_rope,
-            scale: self.geometry.default_scale(),
-            sequences: self.batch.sequences(),
-        }
-    }
+    format: CacheFormat,
+    page_size: usize,
+    (lens, queries): &(Vec<usize>, Vec<usize>),
+) -> Case {
+    let batch = Batch::new(rng, lens, queries, page_size);
+    Case::new(&Reference, rng, geometry, format, batch)
 }
 
 /// Attention written down naively: all scores, then a softmax without any shift.
@@ -62,7 +39,7 @@ proptest! {
     fn absorbed_attention_equals_up_projected_attention(geometry in geometry(), page_size in page_size(), ragged in ragged(), seed: u64, format in 0usize..30) {
         let mut rng = rng(seed);
         let g = geometry;
-        let mut case = Case::new(&mut rng, g, formats()[format], page_size, &ragged);
+        let mut case = case(&mut rng, g, formats()[format], page_size, &ragged);
         let tokens = case.batch.query_tokens();
         let up_key = random(&mut rng, g.kv_heads * g.nope_dim * g.latent_rank);
         let up_value = random(&mut rng, g.kv_heads * g.value_dim * g.latent_rank);
@@ -99,7 +76,7 @@ proptest! {
     #[test]
     fn splitting_anywhere_and_combining_is_the_whole(geometry in geometry(), page_size in page_size(), ragged in ragged(), seed: u64) {
         let mut rng = rng(seed);
-        let case = Case::new(&mut rng, geometry, CacheFormat::INT4, page_size, &ragged);
+        let case = case(&mut rng, geometry, CacheFormat::INT4, page_size, &ragged);
         let mut cuts: Vec<usize> = (0..rng.random_range(0..4)).map(|_| rng.random_range(0..70)).collect();
         cuts.extend([0, usize::MAX]);
         cuts.sort_unstable();
@@ -121,7 +98,7 @@ proptest! {
     #[test]
     fn query_tokens_are_causal_among_themselves(geometry in geometry(), page_size in page_size(), len in 1usize..70, queries in 1usize..5, seed: u64) {
         let mut rng = rng(seed);
-        let case = Case::new(&mut rng, geometry, CacheFormat::INT4, page_size, &(vec![len], vec![queries]));
+        let case = case(&mut rng, geometry, CacheFormat::INT4, page_size, &(vec![len], vec![queries]));
         let together = decode(&case.inputs(), &case.cache).unwrap();
         let (latent_row, rope_row) = (geometry.query_heads * geometry.latent_rank, geometry.query_heads * geometry.rope_dim);
         for j in 0..queries {
@@ -136,40 +113,12 @@ proptest! {
             prop_assert_eq!(&together.lse[j * geometry.query_heads..][..geometry.query_heads], alone.lse);
         }
     }
-
-    #[test]
-    fn poison_in_unused_slots_and_table_entries_never_reaches_a_result(geometry in geometry(), page_size in page_size(), ragged in ragged(), seed: u64, format in 0usize..30) {
-        // Batch fills unused table entries with 2147480000 and unused slots with NaN.
-        let mut rng = rng(seed);
-        let mut case = Case::new(&mut rng, geometry, formats()[format], page_size, &ragged);
-        let poisoned = decode(&case.inputs(), &case.cache).unwrap();
-        prop_assert!(poisoned.o_latent.iter().all(|o| o.is_finite()));
-        prop_assert!(poisoned.lse.iter().all(|lse| lse.is_finite() || *lse == f64::NEG_INFINITY));
-        let used: Vec<usize> = ragged.0.iter().enumerate().flat_map(|(b, &len)| (0..len).map(move |t| (b, t))).map(|(b, t)| case.batch.slot(b, t)).collect();
-        for slot in (0..case.cache.slots()).filter(|slot| !used.contains(slot)) {
-            case.cache.write(slot, &vec![0.0; geometry.latent_rank], &vec![0.0; geometry.rope_width()]).unwrap();
-        }
-        prop_assert_eq!(poisoned, decode(&case.inputs(), &case.cache).unwrap());
-    }
-
-    #[test]
-    fn where_the_pages_lie_does_not_matter(geometry in geometry(), page_size in page_size(), len in 1usize..100, seed: u64) {
-        let results = [1, 2].map(|page_seed| {
-            let batch = Batch::new(&mut rng(page_seed), &[len], &[1], page_size);
-            let mut rng = rng(seed);
-            let cache = batch.poisoned_cache(&mut rng, &geometry, CacheFormat::INT4);
-            let q_latent = widen(&random(&mut rng, geometry.query_heads * geometry.latent_rank));
-            let q_rope = widen(&random(&mut rng, geometry.query_heads * geometry.rope_dim));
-            decode(&DecodeInputs { geometry: &geometry, q_latent: &q_latent, q_rope: &q_rope, scale: 1.0, sequences: batch.sequences() }, &cache).unwrap()
-        });
-        prop_assert_eq!(&results[0], &results[1]);
-    }
 }
 
 #[test]
 fn an_empty_sequence_gives_zeros_and_minus_infinity() {
     let geometry = Geometry::smollm_135m(8).unwrap();
-    let case = Case::new(&mut rng(1), geometry, CacheFormat::INT4, 8, &(vec![0, 1], vec![2, 3]));
+    let case = case(&mut rng(1), geometry, CacheFormat::INT4, 8, &(vec![0, 1], vec![2, 3]));
     let attended = decode(&case.inputs(), &case.cache).unwrap();
     // Tokens 0 and 1 belong to the empty sequence; of three query tokens on one cached token only the last sees it.
     assert!(attended.o_latent[..4 * 9 * 24].iter().all(|o| *o == 0.0));
@@ -182,7 +131,7 @@ fn an_empty_sequence_gives_zeros_and_minus_infinity() {
 #[test]
 fn scores_beyond_the_range_of_exp_are_no_problem() {
     let geometry = Geometry::deepseek(1, 4, 2, 1, 1).unwrap();
-    let mut case = Case::new(&mut rng(2), geometry, CacheFormat::BF16, 8, &(vec![20], vec![1]));
+    let mut case = case(&mut rng(2), geometry, CacheFormat::BF16, 8, &(vec![20], vec![1]));
     case.q_latent.fill(1e4);
     let attended = decode(&case.inputs(), &case.cache).unwrap();
     assert!(attended.lse[0].is_finite() && attended.lse[0].abs() > 1000.0);
@@ -198,7 +147,7 @@ fn refusal<'a>(case: &'a Case, change: impl Fn(&mut DecodeInputs<'a>)) -> String
 #[test]
 fn wrong_arguments_are_named() {
     let (geometry, other) = (Geometry::smollm_135m(8).unwrap(), Geometry::smollm_135m(16).unwrap());
-    let case = Case::new(&mut rng(1), geometry, CacheFormat::INT4, 8, &(vec![20, 9], vec![1, 1]));
+    let case = case(&mut rng(1), geometry, CacheFormat::INT4, 8, &(vec![20, 9], vec![1, 1]));
     assert_eq!(
         refusal(&case, |i| i.q_rope = &[]),
         "q_rope: expected [query tokens 2, query heads 9, rope 8] = 144 elements, got 0 elements"

@@ -5,46 +5,8 @@ use std::ops::Range;
 use latent_attention::Geometry;
 use latent_attention::cache::CacheFormat;
 use latent_attention::reference::gather;
-use proptest::prelude::*;
 
-use crate::common::{Batch, formats, geometry, page_size, ragged, rng};
-
-proptest! {
-    #[test]
-    fn tokens_are_the_latents_and_keys_of_their_slots(
-        geometry in geometry(),
-        page_size in page_size(),
-        (lens, queries) in ragged(),
-        seed: u64,
-        format in prop::sample::select(formats()),
-    ) {
-        let mut rng = rng(seed);
-        let batch = Batch::new(&mut rng, &lens, &queries, page_size);
-        let cache = batch.poisoned_cache(&mut rng, &geometry, format);
-        let row = |b, t| {
-            let slot = batch.slot(b, t);
-            [cache.latent(slot).unwrap(), cache.rope(slot).unwrap()].concat()
-        };
-        let places = lens.iter().enumerate().flat_map(|(b, &len)| (0..len).map(move |t| (b, t)));
-        let all: Vec<f64> = places.flat_map(|(b, t)| row(b, t)).collect();
-        prop_assert_eq!(gather(&batch.sequences(), None, &cache).unwrap(), all.clone());
-
-        // Chunks of each sequence, one after the other, are the whole.
-        let width = geometry.latent_rank + geometry.rope_width();
-        let halves: Vec<[Range<usize>; 2]> = lens.iter().map(|&len| [0..len / 2, len / 2..len]).collect();
-        let [mut first, mut second] = [0, 1].map(|half| {
-            let ranges: Vec<_> = halves.iter().map(|halves| halves[half].clone()).collect();
-            gather(&batch.sequences(), Some(&ranges), &cache).unwrap()
-        });
-        let mut together = Vec::new();
-        for [one, other] in halves {
-            together.extend(first.drain(..one.len() * width));
-            together.extend(second.drain(..other.len() * width));
-        }
-        prop_assert_eq!(together, all);
-        prop_assert!(first.is_empty() && second.is_empty());
-    }
-}
+use crate::common::{Batch, rng};
 
 #[test]
 fn ranges_that_do_not_fit_are_named() {

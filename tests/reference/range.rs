@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-use crate::common::{random, rng, storable};
+use crate::common::{random, rng};
+use crate::storable;
 
 fn quantized(values: &[f32], max_code: u8, range: RangeSetting) -> (Affine, Vec<u8>, usize) {
     let mut codes = vec![0; values.len()];

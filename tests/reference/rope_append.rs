@@ -1,88 +1,19 @@
 //! `rope_append`: what lands in the cache, and what does not.
 
-use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
-use latent_attention::reference::{
-    RopeAppendInputs, RopeAppendParams, RopeAppendRotation, RopeAppended, rms_norm, rope_append,
-};
-use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables, rotate_head};
+use latent_attention::cache::{CacheFormat, PagedCache};
+use latent_attention::reference::{RopeAppendInputs, RopeAppendParams, RopeAppended, rms_norm, rope_append};
+use latent_attention::rope::{FrequencyIndex, RopeTables, rotate_head};
 use latent_attention::weights::RmsNorm;
 use latent_attention::{Geometry, Result};
 use proptest::prelude::*;
 use rand::RngExt;
-use rand::rngs::ChaCha8Rng;
-use rand::seq::SliceRandom;
 
 use crate::common::{formats, geometry, page_size, random, rng};
+use crate::properties::rope_append::{FREQUENCIES, POSITIONS, Step, empty_cache};
 
-const FREQUENCIES: usize = 9;
-const POSITIONS: usize = 30;
-
-/// Everything one step needs, random.
-struct Step {
-    geometry: Geometry,
-    pairing: Pairing,
-    tables: RopeTables,
-    frequencies: FrequencyIndex,
-    norm: Option<RmsNorm>,
-    bias: Option<Vec<f32>>,
-    q_rope: Vec<f32>,
-    k_rope: Vec<f32>,
-    c_kv: Vec<f32>,
-    positions: Vec<i32>,
-    slots: Vec<i64>,
-}
-
-impl Step {
-    /// `tokens` tokens in distinct random slots, about a quarter of them -1.
-    fn new(rng: &mut ChaCha8Rng, geometry: Geometry, tokens: usize, slots: usize) -> Self {
-        let mut free: Vec<i64> = (0..slots as i64).collect();
-        free.shuffle(rng);
-        let pairs = geometry.rope_heads * geometry.rope_dim / 2;
-        let indices = (0..pairs).map(|_| rng.random_range(0..FREQUENCIES as u32)).collect();
-        let (norm, bias): (bool, bool) = (rng.random(), rng.random());
-        Self {
-            geometry,
-            pairing: if rng.random() { Pairing::Half } else { Pairing::Interleaved },
-            tables: RopeTables::from_theta(1e4, 2 * FREQUENCIES, POSITIONS),
-            frequencies: FrequencyIndex::new(geometry.rope_heads, indices).unwrap(),
-            norm: norm.then(|| RmsNorm { gain: random(rng, geometry.latent_rank), epsilon: 1e-6 }),
-            bias: bias.then(|| random(rng, geometry.latent_rank)),
-            q_rope: random(rng, tokens * geometry.query_heads * geometry.rope_dim),
-            k_rope: random(rng, tokens * geometry.rope_width()),
-            c_kv: random(rng, tokens * geometry.latent_rank),
-            positions: (0..tokens).map(|_| rng.random_range(0..POSITIONS as i32)).collect(),
-            slots: (0..tokens).map(|_| if rng.random_range(0..4) == 0 { -1 } else { free.pop().unwrap() }).collect(),
-        }
-    }
-
-    fn params(&self) -> RopeAppendParams<'_> {
-        let rotation =
-            RopeAppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
-        RopeAppendParams {
-            geometry: &self.geometry,
-            rotation: Some(rotation),
-            norm: self.norm.as_ref(),
-            bias: self.bias.as_deref(),
-        }
-    }
-
-    fn inputs(&self) -> RopeAppendInputs<'_> {
-        RopeAppendInputs {
-            q_rope: Some(&self.q_rope),
-            k_rope: &self.k_rope,
-            c_kv: &self.c_kv,
-            positions: Some(&self.positions),
-            slots: &self.slots,
-        }
-    }
-
-    fn run(&self, cache: &mut PagedCache) -> Result<RopeAppended> {
-        rope_append(&self.params(), &self.inputs(), cache)
-    }
-}
-
-fn empty_cache(geometry: &Geometry, format: CacheFormat, page_size: usize) -> PagedCache {
-    PagedCache::new(CacheLayout::new(geometry, format, page_size).unwrap(), 4).unwrap()
+/// Appends what a step brings.
+fn run(step: &Step, cache: &mut PagedCache) -> Result<RopeAppended> {
+    rope_append(&step.params(), &step.inputs(), cache)
 }
 
 proptest! {
@@ -94,7 +25,7 @@ proptest! {
             rng.fill(cache.bytes_mut());
             let step = Step::new(&mut rng, geometry, tokens, cache.slots());
             let mut want = cache.clone();
-            let appended = step.run(&mut cache).unwrap();
+            let appended = run(&step, &mut cache).unwrap();
 
             let mut q_want = step.q_rope.clone();
             for t in 0..tokens {
@@ -127,31 +58,6 @@ proptest! {
     }
 
     #[test]
-    fn tokens_can_come_in_any_order_and_in_any_number_of_steps(geometry in geometry(), page_size in page_size(), seed: u64, tokens in 2usize..8) {
-        let mut rng = rng(seed);
-        let mut at_once = empty_cache(&geometry, CacheFormat::INT4, page_size);
-        let step = Step::new(&mut rng, geometry, tokens, at_once.slots());
-        let mut one_by_one = at_once.clone();
-        let all = step.run(&mut at_once).unwrap();
-        let mut order: Vec<usize> = (0..tokens).collect();
-        order.shuffle(&mut rng);
-        let mut saturated = 0;
-        for t in order {
-            let row = |values: &[f32], len: usize| values[t * len..][..len].to_vec();
-            let single = RopeAppendInputs {
-                q_rope: Some(&row(&step.q_rope, geometry.query_heads * geometry.rope_dim)),
-                k_rope: &row(&step.k_rope, geometry.rope_width()),
-                c_kv: &row(&step.c_kv, geometry.latent_rank),
-                positions: Some(&step.positions[t..=t]),
-                slots: &step.slots[t..=t],
-            };
-            saturated += rope_append(&step.params(), &single, &mut one_by_one).unwrap().saturated;
-        }
-        prop_assert!(at_once == one_by_one);
-        prop_assert_eq!(all.saturated, saturated);
-    }
-
-    #[test]
     fn what_is_left_out_changes_nothing_else(
         geometry in geometry(),
         seed: u64,
@@ -161,7 +67,7 @@ proptest! {
         let mut whole = empty_cache(&geometry, format, 8);
         let (mut keys_alone, mut rotated_before) = (whole.clone(), whole.clone());
         let mut step = Step::new(&mut rng, geometry, 5, whole.slots());
-        step.run(&mut whole).unwrap();
+        run(&step, &mut whole).unwrap();
         let without_queries = RopeAppendInputs { q_rope: None, ..step.inputs() };
         let appended = rope_append(&step.params(), &without_queries, &mut keys_alone).unwrap();
         prop_assert!(appended.q_rope.is_empty());
@@ -205,7 +111,7 @@ fn values_that_are_not_finite_are_counted_over_latent_and_key() {
     step.c_kv[5] = f32::NAN;
     step.c_kv[96] = f32::NAN; // The second token is skipped.
     step.k_rope[1] = f32::INFINITY; // Rotation spreads it over its pair.
-    assert_eq!(step.run(&mut cache).unwrap().saturated, 3);
+    assert_eq!(run(&step, &mut cache).unwrap().saturated, 3);
 }
 
 #[test]
@@ -218,7 +124,7 @@ fn wrong_arguments_are_named_and_leave_the_cache_untouched() {
         let mut step = Step::new(&mut rng(1), geometry, 3, cache.slots());
         step.slots = vec![0, 1, 2];
         change(&mut step);
-        let message = step.run(&mut cache).unwrap_err().to_string();
+        let message = run(&step, &mut cache).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
         assert!(cache == before);
     };
@@ -258,9 +164,8 @@ fn arguments_without_those_that_they_need_are_refused() {
     let mut cache = empty_cache(&geometry, CacheFormat::INT4, 8);
     let step = Step::new(&mut rng(1), geometry, 3, cache.slots());
     let plain = RopeAppendParams { rotation: None, ..step.params() };
-    let mut refused = |params: &RopeAppendParams, inputs: &RopeAppendInputs| {
-        rope_append(params, inputs, &mut cache).unwrap_err().to_string()
-    };
+    let mut refused =
+        |params: &RopeAppendParams, inputs: &RopeAppendInputs| rope_append(params, inputs, &mut cache).unwrap_err().to_string();
     let no_positions = RopeAppendInputs { positions: None, ..step.inputs() };
     let no_queries = RopeAppendInputs { q_rope: None, ..step.inputs() };
     assert_eq!(refused(&step.params(), &no_positions), "rotation: is given without positions");

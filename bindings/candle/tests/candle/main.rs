@@ -5,6 +5,7 @@ mod attend;
 #[path = "../../../../tests/common/backtrace.rs"]
 mod backtrace;
 #[path = "../../../../tests/common/mod.rs"]
+#[allow(dead_code)] // Its batches are used, not its random geometries.
 mod common;
 #[cfg(feature = "cuda")]
 mod cuda;
