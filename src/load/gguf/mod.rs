@@ -53,7 +53,10 @@ pub(crate) fn open(path: &Path) -> Result<Gguf> {
     })?;
     let metadata = Metadata { path, values: &content.metadata };
     let alignment = metadata.alignment()?;
-    for (name, info) in &content.tensor_infos {
+    // By name, so that the same file gives the same message.
+    let mut tensors: Vec<_> = content.tensor_infos.iter().collect();
+    tensors.sort_unstable_by_key(|(name, _)| *name);
+    for (name, info) in tensors {
         check_extent(&file, name, info, content.tensor_data_offset)?;
         check_alignment(path, name, info, alignment)?;
     }
