@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use latent_attention::Geometry;
 use latent_attention::cache::{PagedCache, Sequences};
-use latent_attention::reference::{RopeAppendInputs, RopeAppendParams, Attended, DecodeInputs, Projected};
+use latent_attention::reference::{Attended, DecodeInputs, Projected, RopeAppendInputs, RopeAppendParams};
 
 use crate::common::assert_close;
 
@@ -31,6 +31,9 @@ pub trait Backend {
 
     /// Merges partials, which have to be f32 numbers.
     fn combine(&self, partials: &[Attended]) -> Attended;
+
+    /// Copies pages that are there, none of them to a page of another copy.
+    fn copy_pages(&self, copies: &[[i32; 2]], cache: &mut PagedCache);
 
     fn decode(&self, inputs: &DecodeInputs, cache: &PagedCache) -> Attended;
 

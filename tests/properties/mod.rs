@@ -5,6 +5,7 @@
 pub mod absorb;
 pub mod backend;
 pub mod combine;
+pub mod copy_pages;
 pub mod decode;
 pub mod gather;
 pub mod rope_append;
@@ -27,6 +28,7 @@ macro_rules! hold {
                 combine:
                     merging_is_associative_and_commutative,
                     one_partial_is_itself_where_it_saw_anything;
+                copy_pages: copied_tokens_are_those_of_the_source_and_all_others_stay;
                 decode:
                     poison_in_unused_slots_and_table_entries_never_reaches_a_result,
                     where_the_pages_lie_does_not_matter;

@@ -7,11 +7,12 @@ use latent_attention::Geometry;
 use latent_attention::cache::{PagedCache, Sequences};
 use latent_attention::device::{Buffer, Device, Tensor, TensorMut};
 use latent_attention::ops::{
-    AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, BatchBuffers, Combine, CombineArgs, CombineConfig, Decode, DecodeArgs,
-    DecodeConfig, DeviceCache, DeviceNorm, ExpandOutput, ExpandOutputArgs, Gather, GatherArgs, GatherConfig,
-    RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers, UpProject, UpProjectArgs, UpProjectConfig,
+    AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, BatchBuffers, Combine, CombineArgs, CombineConfig, CopyPages,
+    CopyPagesArgs, CopyPagesConfig, Decode, DecodeArgs, DecodeConfig, DeviceCache, DeviceNorm, ExpandOutput,
+    ExpandOutputArgs, Gather, GatherArgs, GatherConfig, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers,
+    UpProject, UpProjectArgs, UpProjectConfig,
 };
-use latent_attention::reference::{RopeAppendInputs, RopeAppendParams, Attended, DecodeInputs, Projected};
+use latent_attention::reference::{Attended, DecodeInputs, Projected, RopeAppendInputs, RopeAppendParams};
 
 use crate::common::prefix_sums;
 use crate::properties::backend::Backend;
@@ -125,6 +126,18 @@ impl Backend for OnDevice {
         let combine = Combine::new(&self.0, CombineConfig::new(rank, splits)).unwrap();
         combine.run(&self.0.stream().unwrap(), args).unwrap();
         Attended { o_latent: widened(o_latent.to_vec().unwrap()), lse: widened(lse.to_vec().unwrap()) }
+    }
+
+    fn copy_pages(&self, copies: &[[i32; 2]], cache: &mut PagedCache) {
+        let operation = CopyPages::new(&self.0, CopyPagesConfig::new(*cache.layout())).unwrap();
+        let mut on_device = DeviceCache::upload(&self.0, cache).unwrap();
+        let copies = self.0.upload(copies.as_flattened()).unwrap();
+        let mut counters = self.0.zeros(1).unwrap();
+        let args =
+            CopyPagesArgs { cache: on_device.view_mut(), copies: copies.view(), counters: Some(counters.view_mut()) };
+        operation.run(&self.0.stream().unwrap(), args).unwrap();
+        *cache = on_device.download().unwrap();
+        assert_eq!(counters.to_vec().unwrap(), [0_u64]);
     }
 
     fn decode(&self, inputs: &DecodeInputs, cache: &PagedCache) -> Attended {

@@ -56,7 +56,8 @@ impl Step {
     }
 
     pub fn params(&self) -> RopeAppendParams<'_> {
-        let rotation = RopeAppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
+        let rotation =
+            RopeAppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
         RopeAppendParams {
             geometry: &self.geometry,
             rotation: Some(rotation),

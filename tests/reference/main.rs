@@ -6,6 +6,7 @@ mod cache;
 mod combine;
 #[path = "../common/mod.rs"]
 mod common;
+mod copy_pages;
 mod decode;
 mod gather;
 mod geometry;

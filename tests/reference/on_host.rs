@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use latent_attention::Geometry;
 use latent_attention::cache::{PagedCache, Sequences};
-use latent_attention::reference::{self, RopeAppendInputs, RopeAppendParams, Attended, DecodeInputs, Projected};
+use latent_attention::reference::{self, Attended, DecodeInputs, Projected, RopeAppendInputs, RopeAppendParams};
 
 use crate::properties::backend::Backend;
 
@@ -39,6 +39,10 @@ impl Backend for Reference {
 
     fn combine(&self, partials: &[Attended]) -> Attended {
         reference::combine(partials).unwrap()
+    }
+
+    fn copy_pages(&self, copies: &[[i32; 2]], cache: &mut PagedCache) {
+        reference::copy_pages(copies, cache).unwrap();
     }
 
     fn decode(&self, inputs: &DecodeInputs, cache: &PagedCache) -> Attended {

@@ -164,8 +164,9 @@ fn arguments_without_those_that_they_need_are_refused() {
     let mut cache = empty_cache(&geometry, CacheFormat::INT4, 8);
     let step = Step::new(&mut rng(1), geometry, 3, cache.slots());
     let plain = RopeAppendParams { rotation: None, ..step.params() };
-    let mut refused =
-        |params: &RopeAppendParams, inputs: &RopeAppendInputs| rope_append(params, inputs, &mut cache).unwrap_err().to_string();
+    let mut refused = |params: &RopeAppendParams, inputs: &RopeAppendInputs| {
+        rope_append(params, inputs, &mut cache).unwrap_err().to_string()
+    };
     let no_positions = RopeAppendInputs { positions: None, ..step.inputs() };
     let no_queries = RopeAppendInputs { q_rope: None, ..step.inputs() };
     assert_eq!(refused(&step.params(), &no_positions), "rotation: is given without positions");

@@ -50,6 +50,8 @@ pub enum Kind {
     AbsorbQueryInvariant,
     /// `expand_output` likewise.
     ExpandOutputInvariant,
+    /// `copy_pages`, one of them to a page that is not there.
+    CopyPages,
 }
 
 impl Kind {

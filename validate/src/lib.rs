@@ -28,6 +28,7 @@ mod batch;
 mod case;
 mod combine;
 mod compare;
+mod copy_pages;
 mod decode;
 mod draw;
 mod dump;

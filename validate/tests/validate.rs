@@ -176,6 +176,8 @@ fn a_damaged_output_fails_and_is_named() {
         (Kind::Gather, "gathered", &bf16),
         (Kind::AbsorbQueryInvariant, "q_latent", &bf16),
         (Kind::ExpandOutputInvariant, "out", &bf16),
+        (Kind::CopyPages, "cache", &vec![0x55]),
+        (Kind::CopyPages, "counters", &vec![0; 8]),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("dump");

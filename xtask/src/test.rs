@@ -10,7 +10,7 @@ use crate::header::HEADER;
 use crate::process::{self, FEATURES, output, run, run_inspected};
 #[cfg(unix)]
 use crate::stand_ins;
-use crate::{capi, resources, setup, tools};
+use crate::{architecture, capi, resources, setup, tools};
 
 /// Feature sets that must build on their own; the tests build all of them together.
 const FEATURE_SETS: [&str; 5] = ["", "simulator", "convert", "load", "gguf"];
@@ -23,6 +23,8 @@ pub fn everything() -> Result<()> {
     tools::spelling()?;
     step("dependencies");
     tools::dependencies()?;
+    step("architecture");
+    architecture::check()?;
     step("bindings");
     BINDINGS.check()?;
     HEADER.check()?;

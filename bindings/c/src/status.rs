@@ -66,7 +66,13 @@ impl Failure {
             Error::Geometry { .. } => LaStatus::Geometry,
             Error::Shape { .. } => LaStatus::Shape,
             Error::Index { .. } => LaStatus::Index,
-            Error::Config { .. } => LaStatus::Config,
+            // Callers in C tell these apart by their messages: the numbers of `LaStatus` stay as they are.
+            Error::Config { .. }
+            | Error::Unsupported { .. }
+            | Error::Capacity { .. }
+            | Error::OtherDevice { .. }
+            | Error::NotFinite { .. }
+            | Error::OutOfMemory { .. } => LaStatus::Config,
             Error::Alignment { .. } => LaStatus::Alignment,
             Error::WorkspaceTooSmall { .. } => LaStatus::WorkspaceTooSmall,
             Error::NoDriver { .. } => LaStatus::NoDriver,
