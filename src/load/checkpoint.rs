@@ -87,9 +87,9 @@ impl ModelParts for Checkpoint {
 ///
 /// # Errors
 /// [`Error::Io`] if something cannot be read; [`Error::File`] if a file is cut short or malformed, or lacks a key of
-/// its configuration; [`Error::Config`] if the model needs what this crate does not compute (unknown architectures
-/// and RoPE scalings among others, with those that are known), or its configuration gives it two different rotations;
-/// [`Error::Geometry`] if its sizes contradict each other; [`Error::Tensor`] if a GGUF tensor lies outside of its
+/// its configuration; [`Error::Unsupported`] if the model needs what this crate does not compute (unknown
+/// architectures and RoPE scalings among others, with those that are known); [`Error::Config`] if its configuration gives
+/// it two different rotations; [`Error::Geometry`] if its sizes contradict each other; [`Error::Tensor`] if a GGUF tensor lies outside of its
 /// file or is one that nothing reads.
 pub fn open(path: &Path) -> Result<Checkpoint> {
     let metadata = std::fs::metadata(path).map_err(|cause| Error::Io { path: path.to_owned(), cause })?;
@@ -138,7 +138,10 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
 
 #[cfg(not(feature = "gguf"))]
 fn open_gguf(path: &Path) -> Result<Checkpoint> {
-    Err(Error::Config { what: path.display().to_string(), why: "GGUF files need the crate's feature `gguf`".into() })
+    Err(Error::Unsupported {
+        what: path.display().to_string(),
+        why: "GGUF files need the crate's feature `gguf`".into(),
+    })
 }
 
 /// A model's configuration, and how its layers lie in its files: as its family has them, or as a conversion wrote them.
@@ -197,12 +200,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`] (here for
-    /// the tensors beside the attention), [`Error::Config`] if the layer's MLP is a mixture of experts.
+    /// the tensors beside the attention), [`Error::Unsupported`] if the layer's MLP is a mixture of experts.
     pub fn block(&self, layer: usize) -> Result<Block> {
         let module = self.layer_module(layer)?;
         let (hidden, intermediate) = (self.config.hidden, self.config.intermediate);
         if self.source.shape(&format!("{module}.mlp.gate.weight")).is_some() {
-            return Err(Error::Config {
+            return Err(Error::Unsupported {
                 what: format!("MLP of layer {layer} in {}", self.source.path().display()),
                 why: "is a mixture of experts, of which only the attention can be read".into(),
             });

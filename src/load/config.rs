@@ -119,7 +119,7 @@ impl ModelConfig {
 /// Switches that change what a layer computes in a way this crate does not.
 fn refuse_what_is_not_computed(config: Fields) -> Result<()> {
     let refuse = |what: String, why: &str| {
-        Err(Error::Config { what: format!("{what} in {}", config.path.display()), why: why.into() })
+        Err(Error::Unsupported { what: format!("{what} in {}", config.path.display()), why: why.into() })
     };
     if let Some(other) = config.optional_text("hidden_act")?.filter(|act| *act != "silu") {
         return refuse(format!("hidden_act `{other}`"), "only silu is known");

@@ -10,7 +10,7 @@ use crate::weights::LatentAttention;
 
 /// The error for something that a layout cannot hold.
 pub(super) fn no_place(layout: &str, what: &str, why: &str) -> Error {
-    Error::Config { what: format!("{what} in {layout}"), why: why.into() }
+    Error::Unsupported { what: format!("{what} in {layout}"), why: why.into() }
 }
 
 /// Refuses layers that are not a conversion of the model's.

@@ -86,7 +86,7 @@ pub(crate) fn theta(config: Fields, object: Option<Fields>) -> Result<f64> {
 pub(crate) fn refuse_partial_rotation(fields: Fields) -> Result<()> {
     match fields.optional_number("partial_rotary_factor")?.filter(|part| *part != 1.0) {
         None => Ok(()),
-        Some(part) => Err(Error::Config {
+        Some(part) => Err(Error::Unsupported {
             what: format!("partial_rotary_factor {part} in {}", fields.path.display()),
             why: "only models that rotate whole heads can be read".into(),
         }),
@@ -106,7 +106,7 @@ impl<'a> RopeObject<'a> {
         let kind = self.kind()?;
         let Some(scaling) = self.rules.types.iter().find(|known| known.name == kind) else {
             let known: Vec<_> = self.rules.type_names().collect();
-            return Err(Error::Config {
+            return Err(Error::Unsupported {
                 what: format!("{} type `{kind}` in {}", self.name, self.own.path.display()),
                 why: format!("the types known for this architecture are {}", known.join(", ")),
             });
@@ -149,7 +149,10 @@ impl<'a> RopeObject<'a> {
         } else {
             format!("type `{kind}` knows {}", [COMMON_KEYS, &known].concat().join(", "))
         };
-        Err(Error::Config { what: format!("unknown key `{}.{key}` in {}", self.name, self.own.path.display()), why })
+        Err(Error::Unsupported {
+            what: format!("unknown key `{}.{key}` in {}", self.name, self.own.path.display()),
+            why,
+        })
     }
 
     /// Tokens of the context before it was stretched. As in transformers, a value at the top of the configuration

@@ -26,8 +26,8 @@ use crate::weights::{LatentAttention, Linear, Matrix};
 /// crash leaves nothing that [`open`](super::open) would take for a model.
 ///
 /// # Errors
-/// [`Error::Config`] if `dir` already holds a model, or a layer has a part that the layout has no place for (a norm
-/// on the latent, interleaved pairs, another softmax scale, ...); [`Error::Shape`] or [`Error::Geometry`] if the
+/// [`Error::Config`] if `dir` already holds a model; [`Error::Unsupported`] if a layer has a part that the layout has no
+/// place for (a norm on the latent, interleaved pairs, another softmax scale, ...); [`Error::Shape`] or [`Error::Geometry`] if the
 /// layers do not fit the original's sizes; [`Error::Io`] and [`Error::File`] if writing fails; and what reading the
 /// original may return.
 pub fn save_mha2mla(

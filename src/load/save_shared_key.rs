@@ -39,8 +39,8 @@ use crate::weights::{LatentAttention, Linear, Matrix};
 /// leaves nothing that [`open`](super::open) would take for a model.
 ///
 /// # Errors
-/// [`Error::Config`] if `dir` already holds a model, or a layer has a part that the layout has no place for (several rotated
-/// keys, a norm on the latent, ...); [`Error::Shape`], [`Error::Index`] or [`Error::Geometry`] if the layers do not fit the
+/// [`Error::Config`] if `dir` already holds a model; [`Error::Unsupported`] if a layer has a part that the layout has no
+/// place for (several rotated keys, a norm on the latent, ...); [`Error::Shape`], [`Error::Index`] or [`Error::Geometry`] if the layers do not fit the
 /// original's sizes; [`Error::Io`] and [`Error::File`] if writing fails; and what reading the parts may return.
 pub fn save_shared_key(
     dir: &Path,

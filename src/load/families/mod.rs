@@ -212,7 +212,7 @@ pub(super) fn find(config: Fields) -> Result<(Architecture, &'static Name)> {
     });
     known.ok_or_else(|| {
         let known: Vec<_> = names().map(|(_, name)| name.class).collect();
-        Error::Config {
+        Error::Unsupported {
             what: format!("architecture `{}` in {}", class.or(model_type).unwrap_or("none"), config.path.display()),
             why: format!("known architectures are {}", known.join(", ")),
         }

@@ -74,7 +74,7 @@ impl<'a> Metadata<'a> {
     /// The model's family, by the name that it has in GGUF files.
     pub fn family(&self) -> Result<(&'static Family, &'static GgufName)> {
         let architecture = self.required(ARCHITECTURE, self.text(ARCHITECTURE)?)?;
-        find_gguf(&architecture).map_err(|why| Error::Config {
+        find_gguf(&architecture).map_err(|why| Error::Unsupported {
             what: format!("architecture `{architecture}` in {}", self.path.display()),
             why,
         })
@@ -89,7 +89,7 @@ impl<'a> Metadata<'a> {
             size => Ok(size),
         };
         if self.integer(&key("expert_count"))?.unwrap_or(0) > 0 {
-            return Err(Error::Config {
+            return Err(Error::Unsupported {
                 what: format!("`{}` in {}", key("expert_count"), self.path.display()),
                 why: "a mixture of experts cannot be read".into(),
             });
@@ -103,7 +103,7 @@ impl<'a> Metadata<'a> {
         };
         for name in ["attention.value_length", "rope.dimension_count"] {
             if let Some(other) = self.integer(&key(name))?.filter(|&n| n != head_dim) {
-                return Err(Error::Config {
+                return Err(Error::Unsupported {
                     what: format!("`{}` = {other} in {}", key(name), self.path.display()),
                     why: format!("must be the head dimension, {head_dim}"),
                 });
@@ -148,7 +148,7 @@ impl<'a> Metadata<'a> {
     /// Switches by which llama.cpp would compute something else than this crate.
     fn refuse_what_is_not_computed(&self, architecture: &str) -> Result<()> {
         let refuse = |key: &str, value: String, why: &str| {
-            Err(Error::Config { what: format!("`{key}` = {value} in {}", self.path.display()), why: why.into() })
+            Err(Error::Unsupported { what: format!("`{key}` = {value} in {}", self.path.display()), why: why.into() })
         };
         let key = format!("{architecture}.rope.scaling.attn_factor");
         if let Some(factor) = self.number(&key)?.filter(|factor| *factor != 1.0) {
