@@ -32,10 +32,8 @@ pub fn architectures(list: &str) -> Result<(Vec<Arch>, Option<String>), String> 
         let serving = Arch::running_on((number / 10, number % 10));
         let best = serving.first().copied().unwrap_or(Arch::Compute80);
         if best.capability() != (number / 10, number % 10) {
-            let [what, how] = match best.is_virtual() {
-                true => ["PTX", ", which the driver compiles"],
-                false => ["machine code", ""],
-            };
+            let [what, how] =
+                if best.is_virtual() { ["PTX", ", which the driver compiles"] } else { ["machine code", ""] };
             notes.push(format!("{entry} is served by the {what} of {}{how}", best.name()));
         }
         wanted.push(best);

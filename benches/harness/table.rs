@@ -47,10 +47,11 @@ pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
     let rule: String = columns
         .iter()
         .enumerate()
-        .map(|(i, (_, width))| match i < TEXTS {
-            true => format!("|{}", "-".repeat(width + 2)),
-            false => format!("|{}:", "-".repeat(width + 1)),
-        })
+        .map(
+            |(i, (_, width))| {
+                if i < TEXTS { format!("|{}", "-".repeat(width + 2)) } else { format!("|{}:", "-".repeat(width + 1)) }
+            },
+        )
         .collect();
     format!("{what}\n\n{}\n{rule}|", line(&columns, &titles))
 }
@@ -71,10 +72,8 @@ pub fn row(row: &Row, ceilings: &[Ceilings]) -> String {
             cells.push(format!("{:.3}", row.flops as f64 / 1e9));
             cells.push(format!("{:.2}", timed.tb_per_s));
             cells.push(format!("{:.1}", timed.tflop_per_s));
-            let bound = match ceilings.first().is_some_and(|c| c.is_bound_by_bytes(&row.work())) {
-                true => "bytes",
-                false => "flops",
-            };
+            let bound =
+                if ceilings.first().is_some_and(|c| c.is_bound_by_bytes(&row.work())) { "bytes" } else { "flops" };
             cells.push(format!("{:.1} % ({bound})", 100.0 * timed.fraction));
             Kind::Timed
         }
@@ -111,9 +110,8 @@ fn columns(kind: Kind, ceilings: &[Ceilings]) -> Vec<(String, usize)> {
 }
 
 fn line(columns: &[(String, usize)], cells: &[String]) -> String {
-    let cell = |(i, ((_, width), cell)): (usize, (&(String, usize), &String))| match i < TEXTS {
-        true => format!("| {cell:<width$} "),
-        false => format!("| {cell:>width$} "),
+    let cell = |(i, ((_, width), cell)): (usize, (&(String, usize), &String))| {
+        if i < TEXTS { format!("| {cell:<width$} ") } else { format!("| {cell:>width$} ") }
     };
     columns.iter().zip(cells).enumerate().map(cell).chain(["|".to_owned()]).collect()
 }

@@ -138,9 +138,10 @@ impl Bench<'_> {
             steps => {
                 let begin = self.model.tokenizer.bos();
                 // All of the text that was given, unless the model had to write some.
-                let text = match self.text.calibration.len() >= tokens {
-                    true => self.text.calibration.clone(),
-                    false => without_beginnings(&text, begin),
+                let text = if self.text.calibration.len() >= tokens {
+                    self.text.calibration.clone()
+                } else {
+                    without_beginnings(&text, begin)
                 };
                 let evaluation = &self.text.evaluation[usize::from(begin.is_some())..];
                 let window = self.text.evaluation.len();

@@ -102,9 +102,10 @@ impl AdamW {
                 correction: (1.0 / corrections[1]) as f32,
                 epsilon: o.epsilon as f32,
             };
-            let moved = match by_hand(variable) {
-                true => in_place(variable, &gradient, moments, &averages, &update),
-                false => by_candle(variable, &gradient, moments, &averages, &update),
+            let moved = if by_hand(variable) {
+                in_place(variable, &gradient, moments, &averages, &update)
+            } else {
+                by_candle(variable, &gradient, moments, &averages, &update)
             };
             moved.with_context(|| format!("updating {name}"))?;
         }

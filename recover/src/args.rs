@@ -133,9 +133,12 @@ impl Place {
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(index) => Device::new_cuda(index).with_context(|| match cuda_is_available() {
-                true => format!("cannot use GPU {index}"),
-                false => "--device cuda needs a build with the feature `cuda`".to_owned(),
+            Self::Cuda(index) => Device::new_cuda(index).with_context(|| {
+                if cuda_is_available() {
+                    format!("cannot use GPU {index}")
+                } else {
+                    "--device cuda needs a build with the feature `cuda`".to_owned()
+                }
             }),
         }
     }

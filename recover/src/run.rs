@@ -70,9 +70,10 @@ pub fn run(arguments: &Arguments, stop: &AtomicBool) -> Result<Ended> {
 /// Writes the student in the layout that its attention fits.
 fn save(directory: &Path, checkpoint: &Checkpoint, student: &Student, calibrated: Option<usize>) -> Result<()> {
     let layers = student.to_layers()?;
-    match layers.iter().all(|layer| layer.geometry.rope_heads == 1) {
-        true => save_shared_key(directory, checkpoint, student.frame(), &layers, calibrated)?,
-        false => save_mha2mla(directory, checkpoint, student.frame(), &layers)?,
+    if layers.iter().all(|layer| layer.geometry.rope_heads == 1) {
+        save_shared_key(directory, checkpoint, student.frame(), &layers, calibrated)?
+    } else {
+        save_mha2mla(directory, checkpoint, student.frame(), &layers)?
     }
     Ok(())
 }

@@ -128,14 +128,13 @@ pub fn step(
 
     let (share, mut hidden) = (1.0 / layers.max(1) as f64, 0.0);
     for (layer, Kept { input, output }) in kept.into_iter().enumerate().rev() {
-        let (input, output) = match recompute {
-            false => (input, output),
-            true => {
-                drop(output);
-                let input = variable(&input)?;
-                let output = student.block(layer, &input, batch.sequence, cache)?;
-                (input, output)
-            }
+        let (input, output) = if recompute {
+            drop(output);
+            let input = variable(&input)?;
+            let output = student.block(layer, &input, batch.sequence, cache)?;
+            (input, output)
+        } else {
+            (input, output)
         };
         let error = (hidden_error(&output, &targets[layer], batch.sequence)? * share)?;
         hidden += number(&error)?;

@@ -209,12 +209,11 @@ impl<'a> Run<'a> {
         std::fs::create_dir_all(&output.folder)
             .with_context(|| format!("cannot create {}", output.folder.display()))?;
         let path = output.checkpoint();
-        let log = match resume {
-            true => {
-                state.step = checkpoint::restore(&path, &state, &variables, &mut optimiser)?;
-                Log::resume(&output.log(), state.step)?
-            }
-            false => Log::create(&output.log())?,
+        let log = if resume {
+            state.step = checkpoint::restore(&path, &state, &variables, &mut optimiser)?;
+            Log::resume(&output.log(), state.step)?
+        } else {
+            Log::create(&output.log())?
         };
         Ok(Self { original, student, variables, optimiser, windows, held_out, state, output, log })
     }
@@ -277,9 +276,10 @@ impl<'a> Run<'a> {
             loss.divergence,
             loss.hidden,
             o.rate,
-            match self.output.checkpoint().exists() {
-                true => format!("; the last good state is in {}", self.output.checkpoint().display()),
-                false => String::new(),
+            if self.output.checkpoint().exists() {
+                format!("; the last good state is in {}", self.output.checkpoint().display())
+            } else {
+                String::new()
             }
         );
         let rate = o.rate * schedule(number, o.steps, o.warmup, o.floor);

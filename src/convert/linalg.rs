@@ -50,9 +50,10 @@ pub(super) fn round_vector(what: &'static str, vector: &[f64]) -> Result<Vec<f32
 }
 
 fn check_rounded(what: &'static str, rounded: &[f32], rows: usize, cols: usize) -> Result<()> {
-    match rounded.iter().all(|x| x.is_finite()) {
-        true => Ok(()),
-        false => Err(Error::Numeric { what, rows, cols, why: "an element is outside of f32's range".into() }),
+    if rounded.iter().all(|x| x.is_finite()) {
+        Ok(())
+    } else {
+        Err(Error::Numeric { what, rows, cols, why: "an element is outside of f32's range".into() })
     }
 }
 

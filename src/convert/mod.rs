@@ -106,13 +106,15 @@ fn make_latent(
     options: &ConvertOptions,
     calibration: Option<&Calibration>,
 ) -> Result<Latent> {
-    let mean = match options.basis.centre {
-        true => Some(need(calibration, "Basis::centre", "use Basis::rotated or Basis::plain")?.mean()),
-        false => None,
+    let mean = if options.basis.centre {
+        Some(need(calibration, "Basis::centre", "use Basis::rotated or Basis::plain")?.mean())
+    } else {
+        None
     };
-    let whitener = match options.whiten {
-        true => Some(Whitener::new(need(calibration, "ConvertOptions::whiten", "convert without whitening")?)?),
-        false => None,
+    let whitener = if options.whiten {
+        Some(Whitener::new(need(calibration, "ConvertOptions::whiten", "convert without whitening")?)?)
+    } else {
+        None
     };
     let key = linalg::widen(&layer.key.weight.select_rows(&rows.key_nope));
     let value = linalg::widen(&layer.value.weight);

@@ -168,10 +168,8 @@ impl Cuda {
     /// Runs what does not go together with a capture when no other thread is in one. In a capture of this thread it
     /// runs at once, for the driver to refuse.
     fn between_captures<T>(&self, run: impl FnOnce() -> T) -> T {
-        let _held = match IS_CAPTURING.get() {
-            true => None,
-            false => Some(self.captures.read().unwrap_or_else(PoisonError::into_inner)),
-        };
+        let _held =
+            if IS_CAPTURING.get() { None } else { Some(self.captures.read().unwrap_or_else(PoisonError::into_inner)) };
         run()
     }
 

@@ -279,12 +279,13 @@ fn bounds(range: impl RangeBounds<usize>, len: usize) -> Result<(usize, usize)> 
         Bound::Excluded(&end) => end,
         Bound::Unbounded => len,
     };
-    match start <= end && end <= len {
-        true => Ok((start, end - start)),
-        false => Err(Error::Index {
+    if start <= end && end <= len {
+        Ok((start, end - start))
+    } else {
+        Err(Error::Index {
             what: format!("range {start}..{end}: its end"),
             got: i64::try_from(end).unwrap_or(i64::MAX),
             bound: format!("{start}..={len} elements"),
-        }),
+        })
     }
 }

@@ -142,9 +142,10 @@ impl Simulated {
                 module
             }
         };
-        match module.kernels().contains(&name) {
-            true => Ok(module),
-            false => Err(failed(name, format!("is not in csrc/{file}.cu, which has {:?}", module.kernels()))),
+        if module.kernels().contains(&name) {
+            Ok(module)
+        } else {
+            Err(failed(name, format!("is not in csrc/{file}.cu, which has {:?}", module.kernels())))
         }
     }
 

@@ -84,12 +84,13 @@ impl<'a> Batch<'a> {
 
     /// Returns [`Error::Config`] if the cache is too small for the batch's page ids.
     pub(super) fn check_cache(&self, cache: &CacheView) -> Result<()> {
-        match cache.pages() >= self.page_count {
-            true => Ok(()),
-            false => Err(Error::Config {
+        if cache.pages() >= self.page_count {
+            Ok(())
+        } else {
+            Err(Error::Config {
                 what: "cache".into(),
                 why: format!("has {} pages, the batch is for caches of {} or more", cache.pages(), self.page_count),
-            }),
+            })
         }
     }
 

@@ -52,9 +52,10 @@ pub(super) fn view<T: Element>(
 
 /// Returns [`Error::Alignment`] unless the view begins on a multiple of `bytes`.
 pub(super) fn alignment<T: Element>(what: &'static str, view: &View<T>, bytes: u64) -> Result<()> {
-    match view.address().is_multiple_of(bytes) {
-        true => Ok(()),
-        false => Err(Error::Alignment { what, expected: format!("a multiple of {bytes} bytes"), got: view.address() }),
+    if view.address().is_multiple_of(bytes) {
+        Ok(())
+    } else {
+        Err(Error::Alignment { what, expected: format!("a multiple of {bytes} bytes"), got: view.address() })
     }
 }
 

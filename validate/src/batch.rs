@@ -66,13 +66,14 @@ impl RaggedBatch {
             max_pages,
         };
         batch.sequences().check(page_size, pages)?;
-        match batch.longest() > pages.saturating_mul(page_size) {
-            false => Ok(batch),
-            true => Err(Error::Index {
+        if batch.longest() > pages.saturating_mul(page_size) {
+            Err(Error::Index {
                 what: "longest of seq_lens".into(),
                 got: batch.longest() as i64,
                 bound: format!("0..={} slots of the cache", pages.saturating_mul(page_size)),
-            }),
+            })
+        } else {
+            Ok(batch)
         }
     }
 

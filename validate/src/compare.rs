@@ -66,10 +66,13 @@ impl Output {
 
     /// Passes if all bits are equal, of numbers that f64 holds exactly.
     pub fn exact(self) -> Comparison {
-        let differs = |got: f64, want: f64| match got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan() {
-            true => 0.0,
-            // Zeros of both signs differ too.
-            false => error(got, want).max(f64::MIN_POSITIVE),
+        let differs = |got: f64, want: f64| {
+            if got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan() {
+                0.0
+            } else {
+                // Zeros of both signs differ too.
+                error(got, want).max(f64::MIN_POSITIVE)
+            }
         };
         let mut comparison = self.measure(Rule::Exact, differs, |_, _| f64::INFINITY);
         if let Some(worst) = &mut comparison.worst {

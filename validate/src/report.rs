@@ -54,9 +54,8 @@ impl fmt::Display for Report {
             .map(|i| rows.iter().map(|row| row[i].len()).chain([HEADER[i].len()]).max().unwrap_or(0))
             .collect();
         let line = |cells: [&str; 11]| {
-            let padded = cells.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| match NUMBERS.contains(&i) {
-                true => format!("{cell:>width$}"),
-                false => format!("{cell:<width$}"),
+            let padded = cells.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| {
+                if NUMBERS.contains(&i) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
             });
             padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
@@ -74,9 +73,10 @@ impl fmt::Display for Report {
             writeln!(f, "\nNot in the dump, so not checked: {}", names.join(", "))?;
         }
         let failed = self.comparisons.iter().filter(|comparison| !comparison.passed).count();
-        match self.passed() {
-            true => write!(f, "\nPASSED: {} outputs", self.comparisons.len()),
-            false => write!(f, "\nFAILED: {failed} of {} outputs", self.comparisons.len()),
+        if self.passed() {
+            write!(f, "\nPASSED: {} outputs", self.comparisons.len())
+        } else {
+            write!(f, "\nFAILED: {failed} of {} outputs", self.comparisons.len())
         }
     }
 }

@@ -102,9 +102,10 @@ impl Tensors {
     pub fn get<T: Number>(&self, name: &str, shape: &[usize]) -> Result<Vec<T>> {
         let expected = || format!("{shape:?} {}", T::DTYPE);
         let tensor = self.find(name, expected)?;
-        match tensor.shape == shape && tensor.dtype == T::DTYPE {
-            true => Ok(T::of_bytes(&tensor.bytes)),
-            false => Err(self.unfit(name, expected(), format!("{:?} {}", tensor.shape, tensor.dtype))),
+        if tensor.shape == shape && tensor.dtype == T::DTYPE {
+            Ok(T::of_bytes(&tensor.bytes))
+        } else {
+            Err(self.unfit(name, expected(), format!("{:?} {}", tensor.shape, tensor.dtype)))
         }
     }
 

@@ -103,9 +103,10 @@ pub fn tools() -> Result<Option<PathBuf>> {
 /// The folder of libclang's library, installed like the compiler; `None` on systems that have none to download, where
 /// bindgen looks for an installed one.
 pub fn libclang() -> Result<Option<PathBuf>> {
-    match HAS_WHEELS {
-        true => Ok(Some(install("libclang", "libclang (25 MB to download)")?.0.join("clang/native"))),
-        false => Ok(None),
+    if HAS_WHEELS {
+        Ok(Some(install("libclang", "libclang (25 MB to download)")?.0.join("clang/native")))
+    } else {
+        Ok(None)
     }
 }
 
@@ -155,9 +156,10 @@ pub fn target() -> Result<PathBuf> {
 
 /// Deletes a folder if there is one.
 fn remove(folder: &Path) -> Result<()> {
-    match folder.exists() {
-        true => fs::remove_dir_all(folder).with_context(|| format!("cannot delete {}", folder.display())),
-        false => Ok(()),
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot delete {}", folder.display()))
+    } else {
+        Ok(())
     }
 }
 

@@ -44,9 +44,10 @@ fn build(folder: &Path, name: &str, said: &str, with_kernels: bool) -> Result<()
     let check = ["check", "--quiet", "--package", "latent-attention", "--lib", "--no-default-features", "--target-dir"];
     let mut command = process::cargo(check);
     command.arg(&target).env("PATH", std::env::join_paths(paths)?);
-    match with_kernels {
-        true => command.env("LATENT_ATTENTION_STRICT", "1").env("CUDA_COMPUTE_CAP", "80"),
-        false => command.env("DOCS_RS", "1"),
+    if with_kernels {
+        command.env("LATENT_ATTENTION_STRICT", "1").env("CUDA_COMPUTE_CAP", "80")
+    } else {
+        command.env("DOCS_RS", "1")
     };
     for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
         command.env_remove(variable); // They come before PATH.

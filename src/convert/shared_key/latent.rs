@@ -195,9 +195,10 @@ impl Needs<'_> {
         let mut squares = Mat::<f64>::zeros(hidden, hidden);
         for head in 0..original.query_heads {
             let group = original.kv_head_of(head);
-            let root = match even {
-                false => symmetric_power(self.moments.queries[head].as_ref(), 0.5, 0.0)?,
-                true => even_root(&self.moments.queries[head]),
+            let root = if even {
+                even_root(&self.moments.queries[head])
+            } else {
+                symmetric_power(self.moments.queries[head].as_ref(), 0.5, 0.0)?
             };
             let key = product(
                 self.own[head].get(self.rope_dim.., ..).transpose(),

@@ -117,9 +117,10 @@ impl Sampling {
                 return Err(Error::Config { what: format!("Sampling::{what}"), why: "must be at least 1".into() });
             }
         }
-        match self.ridge.is_finite() && self.ridge > 0.0 {
-            true => Ok(()),
-            false => Err(Error::Config { what: "Sampling::ridge".into(), why: "must be positive".into() }),
+        if self.ridge.is_finite() && self.ridge > 0.0 {
+            Ok(())
+        } else {
+            Err(Error::Config { what: "Sampling::ridge".into(), why: "must be positive".into() })
         }
     }
 }

@@ -290,9 +290,10 @@ impl Memory {
         let mut values = Vec::new();
         for (i, &value) in all.iter().enumerate() {
             let (head, dim) = (i % strides[0] / strides[1].max(1), i % strides[0] % strides[1].max(1));
-            match head < sizes[1] && dim < sizes[2] {
-                true => values.push(value),
-                false => assert_eq!(value.to_bits(), POISON.to_bits(), "element {i} was overwritten"),
+            if head < sizes[1] && dim < sizes[2] {
+                values.push(value)
+            } else {
+                assert_eq!(value.to_bits(), POISON.to_bits(), "element {i} was overwritten")
             }
         }
         values
@@ -301,10 +302,7 @@ impl Memory {
 
 #[track_caller]
 pub fn check(step: &Step, memory: Memory, ran: &Ran) {
-    let before = match memory.in_place {
-        true => step.q_rope.clone(),
-        false => vec![POISON; step.q_rope.len()],
-    };
+    let before = if memory.in_place { step.q_rope.clone() } else { vec![POISON; step.q_rope.len()] };
     let (q_rope, cache, counters) = step.reference(before);
     for (i, (got, want)) in ran.q_rope.iter().zip(&q_rope).enumerate() {
         let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();

@@ -176,9 +176,10 @@ fn to_integer<A: Float>(operands: &Operands, to: Type, flags: Flags) -> Decoded 
                 }),
                 _ => {
                     // Ends that are no doubles are those of 64 bits, where the cast takes care of them.
-                    let (least, most) = match signed {
-                        true => (-(2f64.powi(bits as i32 - 1)), 2f64.powi(bits as i32 - 1) - 1.0),
-                        false => (0.0, 2f64.powi(bits as i32) - 1.0),
+                    let (least, most) = if signed {
+                        (-(2f64.powi(bits as i32 - 1)), 2f64.powi(bits as i32 - 1) - 1.0)
+                    } else {
+                        (0.0, 2f64.powi(bits as i32) - 1.0)
                     };
                     map1(operands, CONVERT, move |a: A| {
                         let x: f64 = $round(if flush { a.flush() } else { a }.wide());
