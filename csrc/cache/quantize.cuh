@@ -7,11 +7,11 @@
 //     store_run:
 //         for each half: values past the end of the row = 0; count what the row cannot hold
 //         if bf16: round and store; done
-//         for each half: bounds = smallest and largest finite value            } in registers, then over the
-//         reduce bounds over the lanes (and halves) that share a group          } lanes by shuffles: no barrier
-//         if Mse: of four ranges per group, keep the one with the smallest squared error     (`tighten`)
-//         for each half: scale and min of the group -> codes; the group's first lane stores (scale, min), every lane
-//                        its own codes
+//         for each half: bounds = the lane's smallest and largest finite value
+//         combine the bounds of the lanes (and halves) that share a group, by shuffles: no barriers
+//         if Mse: of four ranges for each group, keep the one with the smallest squared error
+//         for each half: compute scale and min of the group, then the lane's codes; store the codes, and in the first
+//                        lane of the group its (scale, min)
 #pragma once
 
 #include <math_constants.h>
