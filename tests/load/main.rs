@@ -14,6 +14,7 @@ mod gguf;
 mod gguf_header;
 mod hugging_face;
 mod mha2mla;
+mod mistral;
 mod rope;
 mod save;
 mod save_shared_key;

@@ -10,7 +10,7 @@ use super::fixture::*;
 use super::save::{check_parts, linear};
 
 /// A layer as a conversion of the fixture's model to one shared key could yield it.
-fn converted(layer: usize, rank: usize, frequencies: &[u32], bias: bool) -> LatentAttention {
+pub fn converted(layer: usize, rank: usize, frequencies: &[u32], bias: bool) -> LatentAttention {
     let rope = 2 * frequencies.len();
     let geometry = Geometry::deepseek(HEADS, rank, rope, HEAD_DIM, HEAD_DIM).expect("a geometry");
     let linear = |part: &str, rows, cols, bias| linear(&format!("{part} {layer}"), rows, cols, bias);
@@ -34,7 +34,7 @@ fn converted(layer: usize, rank: usize, frequencies: &[u32], bias: bool) -> Late
 }
 
 /// Saves, opens again, and compares everything.
-fn check_round_trip(original: &Checkpoint, parts: &dyn ModelParts, layers: &[LatentAttention]) -> Value {
+pub fn check_round_trip(original: &Checkpoint, parts: &dyn ModelParts, layers: &[LatentAttention]) -> Value {
     let dir = tempfile::tempdir().expect("a directory");
     save_shared_key(dir.path(), original, parts, layers, None).expect("saved");
     let read = open(dir.path()).expect("a valid model");

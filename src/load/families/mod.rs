@@ -1,13 +1,14 @@
 //! The model families whose layers can be read: one table of them, one file for each.
 //!
 //! A family says by which names models call themselves, what its configuration says about the sizes of the attention, and
-//! how a layer's tensors become the crate's own terms.
+//! how a layer's tensors become the crate's own terms. `docs/adding-a-model.md` adds one, step by step.
 
 mod deepseek;
 mod dense;
 mod kept_pairs;
 mod llama;
 mod mha2mla;
+mod mistral;
 mod qwen2;
 mod shared_key;
 
@@ -52,6 +53,8 @@ families! {
     Qwen2 => qwen2,
     /// DeepSeek V2, V3 and R1: latent attention with one shared rotated key.
     DeepSeek => deepseek,
+    /// Mistral from v0.2 on, without a sliding window: as Llama, without biases.
+    Mistral => mistral,
 }
 
 /// The layouts that a converted model may have, in the order in which they are looked for.
@@ -109,6 +112,8 @@ pub(super) enum Biases {
     Always,
     /// Where `attention_bias` says so.
     AsConfigured,
+    /// In no model of the family, whatever `attention_bias` says.
+    Never,
 }
 
 impl Biases {
@@ -116,6 +121,7 @@ impl Biases {
         match self {
             Self::Always => Ok(true),
             Self::AsConfigured => config.flag("attention_bias"),
+            Self::Never => Ok(false),
         }
     }
 }

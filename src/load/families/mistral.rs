@@ -1,0 +1,53 @@
+//! Mistral's dense models: Llama's layout, without biases. A window over which attention slides is refused.
+
+use super::{AttentionSizes, Biases, CONVERSIONS, Family, Frame, Name, dense};
+use crate::error::{Error, Result};
+use crate::load::fields::Fields;
+use crate::load::rope_object::RopeRules;
+
+pub(super) const FAMILY: Family = Family {
+    names: &[Name { class: "MistralForCausalLM", model_type: "mistral" }],
+    // llama.cpp's converter calls these models `llama`.
+    gguf: None,
+    rope: RopeRules::DENSE,
+    biases: Biases::Never,
+    parse,
+    conversions: CONVERSIONS,
+};
+
+/// `sliding_window` of a configuration that does not have the key, as in transformers.
+const DEFAULT_WINDOW: usize = 4096;
+
+/// `num_key_value_heads` of a configuration that does not have the key, as in transformers.
+const DEFAULT_KV_HEADS: usize = 8;
+
+fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
+    refuse_window(config)?;
+    // Null means as many as query heads, as it does for Llama; only a missing key does not.
+    let kv_heads = match config.optional_size("num_key_value_heads")? {
+        Some(kv_heads) => kv_heads,
+        None if config.map.contains_key("num_key_value_heads") => frame.query_heads,
+        None => DEFAULT_KV_HEADS,
+    };
+    dense::sizes(config, frame, kv_heads)
+}
+
+/// Refuses a window that is shorter than the longest context. Each token sees itself and the `window - 1` tokens before
+/// it, so that a window of `max_position_embeddings` tokens hides none; null is no window.
+fn refuse_window(config: Fields) -> Result<()> {
+    let window = if config.map.contains_key("sliding_window") {
+        config.optional_size("sliding_window")?
+    } else {
+        Some(DEFAULT_WINDOW)
+    };
+    let positions = config.size("max_position_embeddings")?;
+    match window.filter(|&window| window < positions) {
+        None => Ok(()),
+        Some(window) => Err(Error::Config {
+            what: format!("sliding_window {window} in {}", config.path.display()),
+            why: format!(
+                "attention over a sliding window is not supported, and `max_position_embeddings` {positions} is longer"
+            ),
+        }),
+    }
+}
