@@ -65,7 +65,7 @@ fn a_window_shorter_than_the_context_is_refused_and_no_key_is_one_of_4096() {
     ] {
         let (_dir, checkpoint) = reopen(&refused, &llama());
         let error = checkpoint.expect_err("a window");
-        assert!(matches!(error, Error::Config { .. }), "{error:?}");
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
         let error = error.to_string();
         assert!(error.contains(&format!("sliding_window {window} in ")) && error.contains("not supported"), "{error}");
     }

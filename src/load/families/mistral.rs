@@ -43,7 +43,7 @@ fn refuse_window(config: Fields) -> Result<()> {
     let positions = config.size("max_position_embeddings")?;
     match window.filter(|&window| window < positions) {
         None => Ok(()),
-        Some(window) => Err(Error::Config {
+        Some(window) => Err(Error::Unsupported {
             what: format!("sliding_window {window} in {}", config.path.display()),
             why: format!(
                 "attention over a sliding window is not supported, and `max_position_embeddings` {positions} is longer"
