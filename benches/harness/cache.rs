@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use half::{bf16, f16};
 use latent_attention::cache::CacheLayout;
-use latent_attention::device::{Buffer, Ceiling, Device, Stream, ViewMut};
+use latent_attention::device::{Buffer, Ceiling, Device, Stream};
 use latent_attention::ops::{CacheView, CacheViewMut};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::config::ModelConfig;
-use super::families::{Attention, Layer, Layout};
+use super::families::{AnyLayout, Attention, Layer};
 use super::fields::Fields;
 use super::safetensors::SafetensorsSource;
 use super::source::{TensorSource, linear, matrix};
@@ -26,7 +26,7 @@ pub struct Checkpoint {
     names: Vec<String>,
     directory: PathBuf,
     config: ModelConfig,
-    layout: Box<dyn Layout>,
+    layout: AnyLayout,
     json: Map<String, Value>,
     tokenizer: Option<Tokenizer>,
 }
@@ -145,7 +145,7 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
 }
 
 /// A model's configuration, and how its layers lie in its files: as its family has them, or as a conversion wrote them.
-fn parse(path: &Path, json: &Map<String, Value>) -> Result<(ModelConfig, Box<dyn Layout>)> {
+fn parse(path: &Path, json: &Map<String, Value>) -> Result<(ModelConfig, AnyLayout)> {
     let fields = Fields { path, map: json };
     let (config, layout) = ModelConfig::parse(fields)?;
     for conversion in config.architecture.family().conversions {

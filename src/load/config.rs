@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::families::{self, Architecture, Frame, Layout, check_width};
+use super::families::{self, AnyLayout, Architecture, Frame, check_width};
 use super::fields::Fields;
 use super::frequencies::Rotation;
 use crate::error::{Error, Result};
@@ -78,7 +78,7 @@ pub struct ModelConfig {
 impl ModelConfig {
     /// Reads Hugging Face's keys, and how the layers lie in the files of a model that was not converted. Everything that
     /// later code multiplies or allocates by is bounded here.
-    pub(super) fn parse(config: Fields) -> Result<(Self, Box<dyn Layout>)> {
+    pub(super) fn parse(config: Fields) -> Result<(Self, AnyLayout)> {
         let (architecture, name) = families::find(config)?;
         let family = architecture.family();
         refuse_what_is_not_computed(config)?;

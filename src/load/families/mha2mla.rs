@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::kept_pairs::{Mha2mlaConfig, Naming};
-use super::{Attention, Conversion, Layer, Layout};
+use super::{AnyLayout, Attention, Conversion, Layer, Layout};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::load::source::{linear, matrix, missing, optional_vector, rows_of};
@@ -17,7 +17,7 @@ pub(super) const CONVERSION: Conversion = Conversion {
     keys: &["mha2mla", "RoPE", "SVD"],
     parse: |config, model| {
         let own = Mha2mlaConfig::parse(config, model)?;
-        Ok(own.map(|own| Box::new(own) as Box<dyn Layout>))
+        Ok(own.map(|own| Box::new(own) as AnyLayout))
     },
 };
 

@@ -146,7 +146,7 @@ pub(super) struct AttentionSizes {
     /// Sizes that only DeepSeek's attention has.
     pub deepseek: Option<DeepSeekDims>,
     /// Reads the layers, unless the model was converted.
-    pub layout: Box<dyn Layout>,
+    pub layout: AnyLayout,
 }
 
 /// How the layers of one model lie in its files.
@@ -179,12 +179,15 @@ impl Layer<'_> {
     }
 }
 
+/// How the layers of one model are read, whatever its family.
+pub(super) type AnyLayout = Box<dyn Layout>;
+
 /// A way to write the converted models of a family.
 pub(super) struct Conversion {
     /// Keys of `config.json` that are its own. A model that is converted anew loses them.
     pub keys: &'static [&'static str],
     /// Reads those keys; `None` if the model was not converted this way.
-    pub parse: fn(Fields, &ModelConfig) -> Result<Option<Box<dyn Layout>>>,
+    pub parse: fn(Fields, &ModelConfig) -> Result<Option<AnyLayout>>,
 }
 
 /// One attention layer, in the form that the checkpoint stores.
@@ -260,7 +263,7 @@ mod tests {
         let all: Vec<_> = names().map(|(_, name)| name).collect();
         for (i, name) in all.iter().enumerate() {
             let same = |other: &&Name| other.class == name.class || other.model_type == name.model_type;
-            assert!(!all[i + 1..].iter().any(|other| same(other)), "{name:?}");
+            assert!(!all[i + 1..].iter().any(same), "{name:?}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! `latent_attention.layers`: for each layer its own latent rank, its rotated width, and the frequency of each pair.
 
 use super::deepseek::split_heads;
-use super::{Attention, Conversion, Layer, Layout};
+use super::{AnyLayout, Attention, Conversion, Layer, Layout};
 use crate::error::Result;
 use crate::geometry::Geometry;
 use crate::load::config::{ModelConfig, OWN_KEYS};
@@ -21,7 +21,7 @@ pub(super) const CONVERSION: Conversion = Conversion {
     keys: &[],
     parse: |config, model| {
         let own = SharedKeyConfig::parse(config, model)?;
-        Ok(own.map(|own| Box::new(own) as Box<dyn Layout>))
+        Ok(own.map(|own| Box::new(own) as AnyLayout))
     },
 };
 
