@@ -82,8 +82,8 @@ pub struct LayerWorkspace {
 }
 
 /// One latent-attention layer over a paged cache, on a device. The query, key and output projections stay with the
-/// engine, whose matrix products they are; everything between them is here, in four launches: rope_append, absorb, attend,
-/// expand, and a fifth that merges where the batch's work was split.
+/// engine, whose matrix products they are; everything between them is here, in four launches: `rope_append`, absorb,
+/// attend, expand, and a fifth that merges where the batch's work was split.
 /// [`ReferenceLayer`](crate::reference::ReferenceLayer) says what it computes.
 #[derive(Debug)]
 pub struct LatentAttentionLayer {

@@ -2,9 +2,9 @@
 //!
 //! An engine's MLA layer is four calls between its own matrix products: store the new tokens, absorb the query, attend,
 //! expand. [`Mla`] has them, made once for all layers of the same shape. It runs CPU tensors through the f64
-//! [`reference`](mod@latent_attention::reference), and CUDA tensors (feature `cuda`) through the kernels, on candle's own
-//! stream. [`Mla::simulated`] runs CPU tensors through the kernels too, on the simulator: what tests of the CUDA path
-//! need where there is no GPU.
+//! [`reference`](mod@latent_attention::reference), and CUDA tensors (feature `cuda`) through the kernels, on candle's
+//! own stream. [`Mla::simulated`] runs CPU tensors through the kernels too, on the simulator: what tests of the CUDA
+//! path need where there is no GPU.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -75,8 +75,9 @@ struct Guide;
 
 /// Latent attention over candle's tensors, for all layers of one shape on one device.
 ///
-/// Shapes: T query tokens, B sequences; the other letters are those of [`Geometry`](latent_attention::Geometry). Slices of wider
-/// tensors will do where the last dimension is dense; only the cache must be contiguous. Every error names the tensor.
+/// Shapes: T query tokens, B sequences; the other letters are those of [`Geometry`](latent_attention::Geometry). Slices of
+/// wider tensors will do where the last dimension is dense; only the cache must be contiguous. Every error names the
+/// tensor.
 #[derive(Debug)]
 pub struct Mla {
     config: DecodeConfig,
@@ -187,8 +188,8 @@ impl Mla {
     /// how many query tokens each sequence has, its last ones, causal among themselves; `None`: one each. Caches have
     /// (at least) `pages` pages.
     ///
-    /// The numbers are read on the host, which waits for a GPU if they are on one; the [`ops`](latent_attention::ops) below, which
-    /// CUDA graphs can capture, leave them on the device and unchecked.
+    /// The numbers are read on the host, which waits for a GPU if they are on one; the [`ops`](latent_attention::ops)
+    /// below, which CUDA graphs can capture, leave them on the device and unchecked.
     ///
     /// # Errors
     /// If a tensor does not fit, or a length or page id is out of range.

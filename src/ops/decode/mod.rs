@@ -216,7 +216,7 @@ impl Decode {
     }
 
     /// The plan that [`plan`](Self::plan) left in a workspace, borrowed anew: for owners of a batch and a workspace, who
-    /// cannot keep a plan, which borrows both, beside them. Launches nothing.
+    /// cannot keep beside them a plan that borrows both. Launches nothing.
     ///
     /// # Errors
     /// [`Error::WorkspaceTooSmall`], [`Error::Alignment`] or [`Error::Config`] names the argument that does not fit.
