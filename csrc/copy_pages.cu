@@ -7,6 +7,7 @@
 // Tile: a block has COPY_PAGES_BYTES neighbouring bytes of a page, a thread COPY_PAGES_UNITS units of 16 bytes, all of
 //     which it loads before it stores the first, so that their latencies overlap. No barrier, no shared memory.
 // Bytes: every byte of a copied page is read once and written once; without arithmetic it is memory-bound.
+#include "cache/layout.cuh"
 #include "params.h"
 
 namespace {
@@ -28,9 +29,8 @@ extern "C" __global__ void __launch_bounds__(COPY_PAGES_THREADS)
         return;
     }
     const unsigned units = params.cache.page_bytes / 16;
-    const uint4 *pages = reinterpret_cast<const uint4 *>(params.cache.pages);
-    const uint4 *from = pages + size_t(source) * units;
-    uint4 *to = const_cast<uint4 *>(pages) + size_t(destination) * units;
+    const uint4 *from = reinterpret_cast<const uint4 *>(page_address(params.cache, source));
+    uint4 *to = reinterpret_cast<uint4 *>(page_address(params.cache, destination));
     const unsigned first = blockIdx.y * (COPY_PAGES_BYTES / 16) + threadIdx.x;
     uint4 loaded[COPY_PAGES_UNITS];
 #pragma unroll
