@@ -9,7 +9,7 @@ use super::harness::shape::{Format, Kind, Operation, Shape, Work};
 
 pub const SCHEDULE: Operation = Operation { name: "schedule", kind: Kind::Tokens, formats: &[Format::Int4], work, run };
 
-/// The batch's lengths and starts. (How many pieces come of it is the device's affair.)
+/// The batch's lengths and starts. (How many splits come of it is the device's affair.)
 fn work(shape: &Shape) -> Result<Work> {
     Ok(Work { bytes: (size_of::<i32>() * (2 * shape.batch + 1)) as u64, flops: 0 })
 }

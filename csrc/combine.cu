@@ -1,20 +1,31 @@
-// `combine`: merges attention over parts of a sequence, `src/reference/combine.rs` on the device.
+// `combine`: merges attention over splits of a sequence, `src/reference/combine.rs` on the device.
 //
 //     lse      = ln sum_p exp(lse_p)
 //     o_latent = sum_p exp(lse_p - lse) o_latent_p
 //
+//     a block for each row:
+//         for partials p, p + blockDim.x, .. of thread p:  weights[p] = lse_p;  their maximum
+//         maximum over the block (barriers)
+//         for the same partials:                           weights[p] = exp(lse_p - maximum);  their sum
+//         sum over the block (barriers, which also show every thread all weights)
+//         thread 0 writes lse
+//         for latents t, t + blockDim.x, .. of thread t (four at a time in the vectorised path):
+//             o_latent = sum_p weights[p] o_latent_p / sum, in ascending order of p
+//
 // Tile: a block merges one row, all of its latents.
 // Accumulators: thread t owns latents 4 t .. 4 t + 3, and those 4 * blockDim.x further on (one at a time where 16-byte
-//     accesses are not possible), in f32, over all parts in ascending order. No result depends on other rows.
-// Shared memory: scratch of both reductions, 2 * 128 bytes; dynamic, one f32 per part: its weight, relative to the
-//     largest. Thread p writes those of parts p, p + blockDim.x, ...; every thread reads all of them.
-// Per row, with s of the S parts not empty and latents of L numbers: reads 4 S + 4 s L bytes, each of them once; writes
-//     2 L + 4 bytes; 2 s L + L FLOPs. Half a FLOP per byte: memory decides.
+//     accesses are not possible), in f32, over all partials in ascending order. No result depends on other rows.
+// Shared memory: scratch of both reductions, 2 * 128 bytes; dynamic, one f32 per partial: its weight, relative to the
+//     largest. Thread p writes those of partials p, p + blockDim.x, ...; every thread reads all of them.
+// Per row, with s of the S partials not empty and latents of L numbers: reads 4 S + 4 s L bytes, each of them once;
+//     writes 2 L + 4 bytes; 2 s L + L FLOPs.
+// What bounds it: half a FLOP per byte, so it is memory-bound.
 //
-// A row's parts are all parts, or, of decode's split results, those of its query token; a row without parts is another
-// kernel's, and left alone. A part whose lse is infinite saw nothing: minus infinity is the logarithm of its empty sum,
-// plus infinity is what FlashAttention 2 writes for it. Its weight is 0, and what has weight 0 is not read, whatever
-// bytes lie there. A part whose lse is NaN makes its row NaN, lse and latents: whatever went wrong must be seen.
+// A row's partials are all partials, or, of decode's split results, those of its query token; a row without partials is
+// another kernel's, and left alone. A partial whose lse is infinite saw nothing: minus infinity is the logarithm of its
+// empty sum, plus infinity is what FlashAttention 2 writes for it. Its weight is 0, and what has weight 0 is not read,
+// whatever bytes lie there. A partial whose lse is NaN makes its row NaN, lse and latents: whatever went wrong must be
+// seen.
 
 #include <math_constants.h>
 
@@ -39,13 +50,13 @@ __device__ uint2 scaled_bf16(float4 x, float factor) {
     return {bf16x2_from_f32(x.x * factor, x.y * factor), bf16x2_from_f32(x.z * factor, x.w * factor)};
 }
 
-// Parts whose loads may overlap.
+// Partials whose loads may overlap.
 constexpr unsigned BATCH = 4;
 
-// One row of the output, `Values` (and the `Rounded` of them) at a time. `parts` is the row in the first part,
-// `part_stride` the distance to the next part's; both count `Values`, as does `width`.
+// One row of the output, `Values` (and the `Rounded` of them) at a time. `partials` is the row in the first partial,
+// `stride` the distance to the next partial's; both count `Values`, as does `width`.
 template <typename Values, typename Rounded>
-__device__ void merge_row(const Values *parts, size_t part_stride, unsigned splits, unsigned width,
+__device__ void merge_row(const Values *partials, size_t stride, unsigned splits, unsigned width,
                           const float *weights, float normaliser, Rounded *out) {
     for (unsigned column = threadIdx.x; column < width; column += blockDim.x) {
         Values sum{};
@@ -57,7 +68,7 @@ __device__ void merge_row(const Values *parts, size_t part_stride, unsigned spli
             for (unsigned i = 0; i < BATCH; ++i) {
                 const unsigned p = first + i;
                 weight[i] = p < splits ? weights[p] : 0.0f;
-                value[i] = weight[i] > 0.0f ? __ldg(parts + p * part_stride + column) : Values{};
+                value[i] = weight[i] > 0.0f ? __ldg(partials + p * stride + column) : Values{};
             }
 #pragma unroll
             for (unsigned i = 0; i < BATCH; ++i) {
@@ -79,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS)
     const unsigned row = blockIdx.x;
     const size_t width = params.latent_rank;
 
-    // The row's first part and its number of parts; parts stand `stride` rows apart.
+    // The row's first partial and its number of partials, which stand `stride` rows apart.
     size_t first = row, stride = params.rows;
     unsigned splits = params.splits;
     if (params.split_starts != 0) {
@@ -93,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS)
         }
     }
 
-    // Each part's lse waits in the place of its weight; the thread that put it there is the one that reads it back.
+    // Each partial's lse waits in the place of its weight; the thread that put it there is the one that reads it back.
     const float *lse_partial = reinterpret_cast<const float *>(params.lse_partial) + first;
     float largest = -CUDART_INF_F;
     for (unsigned p = threadIdx.x; p < splits; p += blockDim.x) {
@@ -103,14 +114,14 @@ extern "C" __global__ void __launch_bounds__(COMBINE_MAX_THREADS)
     }
     largest = reduce_block(largest, -CUDART_INF_F, Maximum(), scratch_max);
 
-    // `largest` is never NaN, since fmaxf() prefers numbers, so a NaN comes through expf() into the sum. Where no part
-    // saw anything, exponents would be inf - inf; the sum is 0 then, and its logarithm minus infinity.
+    // `largest` is never NaN, since fmaxf() prefers numbers, so a NaN comes through expf() into the sum. Where no
+    // partial saw anything, exponents would be inf - inf; the sum is 0 then, and its logarithm minus infinity.
     float sum = 0.0f;
     for (unsigned p = threadIdx.x; p < splits; p += blockDim.x) {
         weights[p] = weights[p] == -CUDART_INF_F ? 0.0f : expf(weights[p] - largest);
         sum += weights[p];
     }
-    // Its barrier also shows every thread all weights.
+    // The barrier in it also shows every thread all weights.
     sum = reduce_block(sum, 0.0f, Sum(), scratch_sum);
     if (threadIdx.x == 0) {
         reinterpret_cast<float *>(params.lse)[row] = largest + logf(sum);

@@ -3,136 +3,132 @@
 //
 //     S^T [tokens x heads]  = C [tokens x latents] Q^T,  O^T [latents x heads] += C^T P^T
 //
-// Tile: a block has one item of `schedule` (one query token, a range of its tokens) and 8, 16 or 32 heads; it takes 8
-//     to 64 tokens at a time, in three phases with a barrier after each: copies of the next tile start, and partial
-//     scores; softmax; output.
-// Scores: a warp has 16 tokens and every score_parts-th step of 64 latents; partial sums meet in shared memory.
-// Softmax: a warp has TILES heads, a lane four or eight tokens of one of them.
-// Accumulators: a warp has slices w, w + 8, .. of 64 latents, for all heads: 16 * SLICES * TILES registers per thread.
-//     What a group's mins add to the output (output.cuh) is few numbers, in shared memory.
-// Shared memory, by `ops/decode/tiling.rs`: the query (2 bytes per latent and head, and the heads' steps of the rotated
-//     key), 1 or 2 stages of tokens as they are in the cache, a tile's scales and mins in f16, 18 KiB of scores for 32
-//     heads, weights; about 4 KiB of SmallArrays.
-// Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head. With
-//     int4 (L / 2 bytes) that is 8 FLOPs per byte and head: memory decides up to about 20 heads on an A100, then tensor
-//     cores do. Beside them a value costs 11/8 instructions to unpack (in groups 12/8) and 2 conflict-free reads of its
-//     code. All instructions that a token costs are held by tests/kernels/decode_budgets.rs.
+//     a block for each split of `schedule` (one query token, a range of its tokens) and each 8, 16 or 32 heads:
+//         start the copies of the first tile
+//         store the query of the block's heads in shared memory                                     (queries.cuh)
+//         for each tile of 8 to 64 tokens:
+//             wait for the tile's copies;  barrier;  start the copies of the next one               (load.cuh)
+//             int4: scales and mins of the tile in f16                                              (scales.cuh)
+//             a warp's m-tile and k-slice of S^T = C Q^T, stored in shared memory                   (scores.cuh, rope.cuh)
+//             barrier
+//             sums over k-slices; largest score so far; weights P = exp2(S - largest), 16-bit       (softmax.cuh)
+//             barrier
+//             a warp's slices of O^T = O^T * rescale + C^T P^T                                      (output.cuh)
+//         barrier;  divisor and lse of each head;  barrier
+//         write O^T * rescale, bf16 or partials in f32                                              (write.cuh)
+//
+// With one stage instead of two, a tile's copies start when its turn comes, with a barrier more behind them.
+//
+// Who owns what:
+//     Scores: a warp has 16 tokens, an m-tile, and every k_slices-th k-step of 64 latents; the k-slices' sums meet in
+//         shared memory.
+//     Softmax: a warp has N_TILES heads, a lane four or eight tokens of one of them.
+//     Accumulators: a warp has slices w, w + 8, .. of 64 latents, for all heads: 16 * SLICES * N_TILES registers per
+//         thread. What a group's mins add to the output (output.cuh) is few numbers, in shared memory.
+// Shared memory, divided by `src/ops/decode/sm80.rs`: the query (2 bytes per latent and head, and the k-steps of the
+//     rotated key that the heads have), 1 or 2 stages of tokens as they are in the cache, a tile's scales and mins in
+//     f16, 18 KiB of scores for 32 heads, weights; about 3 KiB of BlockState.
+// Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head. Beside
+//     them a value costs 11/8 instructions to unpack (in groups 12/8) and 2 conflict-free reads of its code. All
+//     instructions that a token costs are held by tests/kernels/decode_budgets.rs.
+// What bounds it: with int4 (L / 2 bytes) there are 8 FLOPs per byte and head, so that it is memory-bound up to about 20
+//     heads on an A100, and compute-bound, by the tensor cores, from there on.
 // Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-28 of its largest;
 //     weights have 11 bits (bf16 latents: 16) and are normalised as rounded; times a scale they are rounded to 11 bits
 //     again. Everything else is exact, so that the lse is right to f32 rounding.
-#include "decode/block.cuh"
-#include "decode/load.cuh"
-#include "decode/output.cuh"
-#include "decode/queries.cuh"
-#include "decode/rope.cuh"
-#include "decode/scales.cuh"
-#include "decode/scores.cuh"
-#include "decode/softmax.cuh"
-#include "decode/write.cuh"
+#include "decode/results.cuh"
+#include "decode/sm80/block.cuh"
+#include "decode/sm80/load.cuh"
+#include "decode/sm80/output.cuh"
+#include "decode/sm80/queries.cuh"
+#include "decode/sm80/rope.cuh"
+#include "decode/sm80/scales.cuh"
+#include "decode/sm80/scores.cuh"
+#include "decode/sm80/shared.cuh"
+#include "decode/sm80/softmax.cuh"
+#include "decode/sm80/write.cuh"
 
 namespace {
-
-// A warp's part of its m-tile's scores, [part][head][position].
-template <typename S>
-__device__ void store_scores(const DecodeParams &params, unsigned char *buffer, const float (&scores)[S::TILES][4]) {
-    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4, stride = anew(params.shared.score_stride);
-    const Share share(params);
-    unsigned char *to = buffer + (share.part * S::HEADS + 2 * t) * stride + 4 * (16 * share.m_tile + g);
-#pragma unroll
-    for (int n = 0; n < S::TILES; ++n) {
-        float *first = reinterpret_cast<float *>(to), *second = reinterpret_cast<float *>(to + stride);
-        first[0] = scores[n][0];
-        first[8] = scores[n][2];
-        second[0] = scores[n][1];
-        second[8] = scores[n][3];
-        to += 8 * stride;
-    }
-}
 
 template <typename S>
 __device__ void decode(const DecodeParams &params) {
     extern __shared__ __align__(128) unsigned char shared[];
-    __shared__ SmallArrays<S> small;
-    if (blockIdx.x >= *reinterpret_cast<const uint32_t *>(params.item_count)) {
+    __shared__ BlockState<S> block;
+    if (blockIdx.x >= *reinterpret_cast<const uint32_t *>(params.split_count)) {
         return;
     }
-    const DecodeItem &item = small.item;
-    if (threadIdx.x < sizeof(DecodeItem) / 4) {
-        const uint32_t *items = reinterpret_cast<const uint32_t *>(params.items);
-        items += sizeof(DecodeItem) / 4 * blockIdx.x;
-        reinterpret_cast<uint32_t *>(&small.item)[threadIdx.x] = __ldg(items + threadIdx.x);
+    const DecodeSplit &split = block.split;
+    if (threadIdx.x < sizeof(DecodeSplit) / 4) {
+        const uint32_t *splits = reinterpret_cast<const uint32_t *>(params.splits);
+        splits += sizeof(DecodeSplit) / 4 * blockIdx.x;
+        reinterpret_cast<uint32_t *>(&block.split)[threadIdx.x] = __ldg(splits + threadIdx.x);
     }
     __syncthreads();
     const unsigned first_head = blockIdx.y * S::HEADS;
-    if (item.first >= item.end) {
-        write_nothing(params, item, first_head, S::HEADS);
+    if (split.first >= split.end) {
+        write_nothing<DECODE_THREADS>(params, split, first_head, S::HEADS);
         return;
     }
 
-    const DecodeShared &map = params.shared;
-    const unsigned tile = params.tile_tokens;
-    const bool overlapped = map.stage_count > 1;
-    // Tiles of an item take turns in two places. Where one is, is found anew in each phase: registers are the output's.
-    const auto turn_of = [&](unsigned first) { return (first & tile) != 0 ? 1u : 0u; };
-    const auto stage_of = [&](unsigned first) {
-        return shared + map.stages + (overlapped && (anew(first) & tile) != 0 ? map.stage_bytes : 0);
-    };
-    // Tiles begin where pages may; what is before the item is skipped.
-    const unsigned begin = item.first & ~7u;
+    const SharedMemory<S> memory(shared, params);
+    const unsigned tile = memory.tile_tokens;
+    // Tiles of a split alternate between two rows of pages, as between stages.
+    const auto pages_of = [&](unsigned first) -> uint64_t(&)[WARPS] { return block.pages[(first & tile) != 0 ? 1u : 0u]; };
+    // Tiles begin where pages may; what is before the split is skipped.
+    const unsigned begin = split.first & ~7u;
     if (threadIdx.x < WARPS) {
-        small.pages[turn_of(begin)][threadIdx.x] = find_page(params, item, begin);
-        small.pages[turn_of(begin + tile)][threadIdx.x] = find_page(params, item, begin + tile);
+        pages_of(begin)[threadIdx.x] = find_page(params, split, begin);
+        pages_of(begin + tile)[threadIdx.x] = find_page(params, split, begin + tile);
     }
     __syncthreads();
-    if (overlapped) {
-        copy_tile<S>(params, small.pages[turn_of(begin)], begin, item.end, stage_of(begin));
+    if (memory.overlapped) {
+        copy_tile<S>(params, pages_of(begin), begin, split.end, memory.stage_of(begin));
     }
-    load_queries<S>(params, item.query, first_head, shared, small);
-    Softmax<S>::begin(params, shared, small);
+    load_queries<S>(params, split.query, first_head, memory, block);
+    Softmax<S>::begin(params, memory, block);
 
     Output<S> output = {};
     // By a shuffle, which tells the compiler that all lanes agree: then it need not be in a register of each.
-    for (unsigned first = __shfl_sync(ALL_LANES, begin, 0); first < item.end; first += tile) {
+    for (unsigned first = __shfl_sync(ALL_LANES, begin, 0); first < split.end; first += tile) {
         cp_async_wait_all();
         // This tile is there, and nobody needs the one before.
         __syncthreads();
-        if (overlapped) {
-            if (first + tile < item.end) {
-                copy_tile<S>(params, small.pages[turn_of(first + tile)], first + tile, item.end,
-                             stage_of(first + tile));
+        if (memory.overlapped) {
+            if (first + tile < split.end) {
+                copy_tile<S>(params, pages_of(first + tile), first + tile, split.end, memory.stage_of(first + tile));
             }
         } else {
-            copy_tile<S>(params, small.pages[turn_of(first)], first, item.end, stage_of(first));
+            copy_tile<S>(params, pages_of(first), first, split.end, memory.stage_of(first));
             cp_async_wait_all();
             __syncthreads();
         }
         if constexpr (S::CODED) {
-            prepare_scales<S>(params, stage_of(first), min(tile, item.end - first), shared, small);
+            prepare_scales<S>(params, memory.stage_of(first), min(tile, split.end - first), memory, block);
         }
-        float scores[S::TILES][4] = {};
-        score_latents<S>(params, stage_of(first), shared, small, scores);
-        score_rope<S>(params, stage_of(first), shared, small, scores);
-        store_scores<S>(params, shared + map.scores, scores);
+        FragmentC scores[S::N_TILES] = {};
+        score_latents<S>(params, memory.stage_of(first), memory, block, scores);
+        score_rope<S>(params, memory.stage_of(first), memory, block, scores);
+        store_scores<S>(params, memory, scores);
         __syncthreads();
-        const uint64_t page = find_page(params, item, first + 2 * tile);
-        const unsigned skipped = max(item.first, first) - first;
-        Softmax<S>::add_tile(params, skipped, min(tile, item.end - first), shared, small);
+        const uint64_t page = find_page(params, split, first + 2 * tile);
+        const unsigned skipped = max(split.first, first) - first;
+        Softmax<S>::add_tile(params, skipped, min(tile, split.end - first), memory, block);
         if (thread_index() < WARPS) {
             // In place of this tile's, whose copies all have been started.
-            small.pages[turn_of(first)][thread_index()] = page;
+            pages_of(first)[thread_index()] = page;
         }
         __syncthreads();
-        accumulate<S>(params, stage_of(first), shared, small, output);
+        accumulate<S>(params, memory.stage_of(first), memory, block, output);
     }
 
     // The last tile's rescaling is done.
     __syncthreads();
-    const float lse = Softmax<S>::finish(small);
+    const float lse = Softmax<S>::finish(block);
     if (Softmax<S>::leads()) {
-        write_lse(params, item, first_head + Softmax<S>::head(), lse);
+        write_lse(params, split, first_head + Softmax<S>::head(), lse);
     }
     __syncthreads();
-    write_output<S>(params, item, first_head, shared, small, output);
+    write_output<S>(params, split, first_head, memory, block, output);
 }
 
 }  // namespace

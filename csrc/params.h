@@ -69,19 +69,21 @@ LATENT_ATTENTION_SIZE(struct BatchParams, 40);
 /* Most threads in a block of `combine`. */
 #define COMBINE_MAX_THREADS 512
 
-/* Most parts that `combine` merges: their weights fill 32 KiB of shared memory, which every device grants unasked. */
+/* Most partials of a row that `combine` merges: their weights fill 32 KiB of shared memory, which every device grants
+ * unasked. */
 #define COMBINE_MAX_SPLITS 8192
 
 /* `combine` runs on `rows` blocks of 32, 64, ... COMBINE_MAX_THREADS threads (latent_rank / 4 of them have work in the
- * vectorised path), with 4 * splits bytes of dynamic shared memory. Without split_starts, every row has `splits` parts
- * and the partial tensors are [splits, rows, ..]. With it, they are [slots, heads, ..], and head h of query token q has
- * the parts split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a row without any is left alone. */
+ * vectorised path), with 4 * splits bytes of dynamic shared memory. Without split_starts, every row has `splits`
+ * partials and the tensors of partials are [splits, rows, ..]. With it, they are [partials, heads, ..], and head h of
+ * query token q has the partials split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a row without any
+ * is left alone. */
 struct CombineParams {
-    uint64_t o_partial;    /* f32 [.., latent_rank]: each part's weighted mean of the latents */
-    uint64_t lse_partial;  /* f32 [..]: natural logarithm of each part's sum of exp(score); infinite: saw nothing */
+    uint64_t o_partial;    /* f32 [.., latent_rank]: each partial's weighted mean of the latents */
+    uint64_t lse_partial;  /* f32 [..]: natural logarithm of each partial's sum of exp(score); infinite: saw nothing */
     uint64_t o_latent;     /* out, bf16 [rows, latent_rank] */
     uint64_t lse;          /* out, f32 [rows] */
-    uint64_t split_starts; /* i32 [query tokens + 1], ascending; 0: every row has all parts */
+    uint64_t split_starts; /* i32 [query tokens + 1], ascending; 0: every row has all partials */
     uint32_t rows;         /* query tokens * heads */
     uint32_t splits;       /* 1..=COMBINE_MAX_SPLITS */
     uint32_t latent_rank;  /* numbers in a latent, at least 1 */
@@ -89,35 +91,35 @@ struct CombineParams {
 };
 LATENT_ATTENTION_SIZE(struct CombineParams, 56);
 
-/* A piece of decode's work: the tokens first .. end - 1 of a sequence, for one query token. */
-struct DecodeItem {
-    uint32_t query; /* query token of the batch */
-    uint32_t row;   /* where the sequence's page ids begin in the page table */
-    uint32_t first; /* token of the sequence */
-    uint32_t end;   /* one past the last token; equal to `first`: the query sees nothing */
-    int32_t slot;   /* row of the partial results; -1: these are all tokens, write the results themselves */
+/* A split: the tokens first .. end - 1 of a sequence, for one query token. It is what one block of `decode` takes. */
+struct DecodeSplit {
+    uint32_t query;  /* query token of the batch */
+    uint32_t row;    /* where the sequence's page ids begin in the page table */
+    uint32_t first;  /* token of the sequence */
+    uint32_t end;    /* one past the last token; equal to `first`: the query sees nothing */
+    int32_t partial; /* row of the partial results; -1: the split has all tokens, and writes the results themselves */
     uint32_t reserved[3];
 };
-LATENT_ATTENTION_SIZE(struct DecodeItem, 32);
+LATENT_ATTENTION_SIZE(struct DecodeSplit, 32);
 
 /* Threads of `schedule`'s one block. */
 #define SCHEDULE_THREADS 512
 
-/* `schedule` cuts every query token's visible tokens into pieces of equal length, in ascending order: multiples of
- * fixed_tokens, or, if that is 0, of the smallest multiple of tile_tokens of which there are at most target_items (if
- * there is none, nothing is cut). Query tokens past the end of the batch get an item that sees nothing. */
+/* `schedule` cuts every query token's visible tokens into splits of equal length, in ascending order: multiples of
+ * fixed_tokens, or, if that is 0, of the smallest multiple of tile_tokens of which there are at most target_splits (if
+ * there is none, nothing is cut). Query tokens past the end of the batch get a split that sees nothing. */
 struct ScheduleParams {
     struct BatchParams batch;
-    uint64_t items;        /* out, DecodeItem [..]; room for query_tokens * ceil(max_tokens / fixed_tokens), or for
-                              max(query_tokens, target_items) */
-    uint64_t item_count;   /* out, u32: how many there are */
-    uint64_t split_starts; /* out, i32 [query_tokens + 1]: slots of query token q's pieces; none if it is in one piece */
-    uint32_t query_tokens; /* rows of the outputs, at least query_starts[sequences] */
-    uint32_t max_tokens;   /* longer sequences are cut off here */
-    uint32_t page_size;    /* tokens */
-    uint32_t tile_tokens;  /* tokens */
-    uint32_t target_items; /* at least 1 */
-    uint32_t fixed_tokens; /* tokens, or 0 */
+    uint64_t splits;       /* out, DecodeSplit [..]; room for query_tokens * ceil(max_tokens / fixed_tokens), or for
+                              max(query_tokens, target_splits) */
+    uint64_t split_count;  /* out, u32: how many there are */
+    uint64_t split_starts; /* out, i32 [query_tokens + 1]: partials of query token q's splits; none if it has one split */
+    uint32_t query_tokens;  /* rows of the outputs, at least query_starts[sequences] */
+    uint32_t max_tokens;    /* longer sequences are cut off here */
+    uint32_t page_size;     /* tokens */
+    uint32_t tile_tokens;   /* tokens */
+    uint32_t target_splits; /* at least 1 */
+    uint32_t fixed_tokens;  /* tokens, or 0 */
 };
 LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
 
@@ -145,38 +147,38 @@ struct DecodeShared {
     uint32_t q_sums;          /* f16 [ceil(latent_groups / 16)][heads of a block][16][2]; int4 in groups only */
     uint32_t scales;          /* f16 [2][latent_groups] rows of a tile's scales and mins; int4 only */
     uint32_t mins;            /* f32 [8-head tiles of a block * ceil(latent_groups / 16)][128]; int4 only */
-    uint32_t scores;          /* f32 [score_parts][heads of a block] rows of scores */
+    uint32_t scores;          /* f32 [k_slices][heads of a block] rows of partial scores */
     uint32_t score_stride;    /* 16 more than a multiple of 64 */
     uint32_t weights;         /* 16-bit [planes][heads of a block] rows of weights */
     uint32_t weight_stride;   /* of rows of weights, scales and mins: an odd multiple of 32 */
 };
 LATENT_ATTENTION_SIZE(struct DecodeShared, 80);
 
-/* `decode` runs on blocks of DECODE_THREADS threads, as many as there is room for items along x, and along y one for each
- * tile of heads. Blocks without an item end at once. */
+/* `decode` runs on blocks of DECODE_THREADS threads, as many as there is room for splits along x, and along y one for each
+ * tile of heads. Blocks without a split end at once. */
 struct DecodeParams {
     struct GeometryParams geometry;
     struct CacheParams cache;
     uint64_t page_table;  /* i32, as in BatchParams */
-    uint64_t items;       /* DecodeItem [..] */
-    uint64_t item_count;  /* u32 */
+    uint64_t splits;      /* DecodeSplit [..] */
+    uint64_t split_count; /* u32 */
     uint64_t q_latent;    /* bf16 [query tokens, query_heads, latent_rank] */
     uint64_t q_rope;      /* bf16 [query tokens, query_heads, rope_dim] */
     uint64_t o_latent;    /* out, bf16 [query tokens, query_heads, latent_rank], dense */
     uint64_t lse;         /* out, f32 [query tokens, query_heads], dense */
-    uint64_t o_partial;   /* out, f32 [slots, query_heads, latent_rank] */
-    uint64_t lse_partial; /* out, f32 [slots, query_heads] */
+    uint64_t o_partial;   /* out, f32 [partials, query_heads, latent_rank] */
+    uint64_t lse_partial; /* out, f32 [partials, query_heads] */
     uint32_t q_latent_token_stride; /* elements from one query token to the next */
     uint32_t q_latent_head_stride;  /* elements from one head to the next */
     uint32_t q_rope_token_stride;
     uint32_t q_rope_head_stride;
-    float scale;             /* factor on every score */
-    uint32_t tile_tokens;    /* 8, 16, 32 or 64 */
-    uint32_t m_tiles;        /* 16-token tiles of tensor-core products: 1, 2 or 4 */
-    uint32_t score_parts;    /* 8 / m_tiles: warps that share an m-tile's scores */
-    uint32_t latent_steps;   /* 64-value steps of a latent */
-    uint32_t rope_steps;     /* 32-value steps of a rotated key */
-    uint32_t rope_span;      /* most 32-value steps of the rotated key that 8 neighbouring heads have a part in */
+    float scale;           /* factor on every score */
+    uint32_t tile_tokens;  /* 8, 16, 32 or 64 */
+    uint32_t m_tiles;      /* of 16 tokens, in a tile: 1, 2 or 4 */
+    uint32_t k_slices;     /* 8 / m_tiles: warps that share an m-tile's scores, each with a slice of the contraction */
+    uint32_t latent_steps; /* k-steps of 64 latents */
+    uint32_t rope_steps;   /* k-steps of 32 values of a rotated key */
+    uint32_t rope_span;    /* most k-steps of the rotated key that the rope heads of 8 neighbouring heads lie in */
     struct DecodeShared shared;
 };
 LATENT_ATTENTION_SIZE(struct DecodeParams, 296);

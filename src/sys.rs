@@ -143,37 +143,37 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct DecodeItem {
+pub struct DecodeSplit {
     pub query: u32,
     pub row: u32,
     pub first: u32,
     pub end: u32,
-    pub slot: i32,
+    pub partial: i32,
     pub reserved: [u32; 3usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DecodeItem"][::core::mem::size_of::<DecodeItem>() - 32usize];
-    ["Alignment of DecodeItem"][::core::mem::align_of::<DecodeItem>() - 4usize];
-    ["Offset of field: DecodeItem::query"][::core::mem::offset_of!(DecodeItem, query) - 0usize];
-    ["Offset of field: DecodeItem::row"][::core::mem::offset_of!(DecodeItem, row) - 4usize];
-    ["Offset of field: DecodeItem::first"][::core::mem::offset_of!(DecodeItem, first) - 8usize];
-    ["Offset of field: DecodeItem::end"][::core::mem::offset_of!(DecodeItem, end) - 12usize];
-    ["Offset of field: DecodeItem::slot"][::core::mem::offset_of!(DecodeItem, slot) - 16usize];
-    ["Offset of field: DecodeItem::reserved"][::core::mem::offset_of!(DecodeItem, reserved) - 20usize];
+    ["Size of DecodeSplit"][::core::mem::size_of::<DecodeSplit>() - 32usize];
+    ["Alignment of DecodeSplit"][::core::mem::align_of::<DecodeSplit>() - 4usize];
+    ["Offset of field: DecodeSplit::query"][::core::mem::offset_of!(DecodeSplit, query) - 0usize];
+    ["Offset of field: DecodeSplit::row"][::core::mem::offset_of!(DecodeSplit, row) - 4usize];
+    ["Offset of field: DecodeSplit::first"][::core::mem::offset_of!(DecodeSplit, first) - 8usize];
+    ["Offset of field: DecodeSplit::end"][::core::mem::offset_of!(DecodeSplit, end) - 12usize];
+    ["Offset of field: DecodeSplit::partial"][::core::mem::offset_of!(DecodeSplit, partial) - 16usize];
+    ["Offset of field: DecodeSplit::reserved"][::core::mem::offset_of!(DecodeSplit, reserved) - 20usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct ScheduleParams {
     pub batch: BatchParams,
-    pub items: u64,
-    pub item_count: u64,
+    pub splits: u64,
+    pub split_count: u64,
     pub split_starts: u64,
     pub query_tokens: u32,
     pub max_tokens: u32,
     pub page_size: u32,
     pub tile_tokens: u32,
-    pub target_items: u32,
+    pub target_splits: u32,
     pub fixed_tokens: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -181,14 +181,15 @@ const _: () = {
     ["Size of ScheduleParams"][::core::mem::size_of::<ScheduleParams>() - 88usize];
     ["Alignment of ScheduleParams"][::core::mem::align_of::<ScheduleParams>() - 8usize];
     ["Offset of field: ScheduleParams::batch"][::core::mem::offset_of!(ScheduleParams, batch) - 0usize];
-    ["Offset of field: ScheduleParams::items"][::core::mem::offset_of!(ScheduleParams, items) - 40usize];
-    ["Offset of field: ScheduleParams::item_count"][::core::mem::offset_of!(ScheduleParams, item_count) - 48usize];
+    ["Offset of field: ScheduleParams::splits"][::core::mem::offset_of!(ScheduleParams, splits) - 40usize];
+    ["Offset of field: ScheduleParams::split_count"][::core::mem::offset_of!(ScheduleParams, split_count) - 48usize];
     ["Offset of field: ScheduleParams::split_starts"][::core::mem::offset_of!(ScheduleParams, split_starts) - 56usize];
     ["Offset of field: ScheduleParams::query_tokens"][::core::mem::offset_of!(ScheduleParams, query_tokens) - 64usize];
     ["Offset of field: ScheduleParams::max_tokens"][::core::mem::offset_of!(ScheduleParams, max_tokens) - 68usize];
     ["Offset of field: ScheduleParams::page_size"][::core::mem::offset_of!(ScheduleParams, page_size) - 72usize];
     ["Offset of field: ScheduleParams::tile_tokens"][::core::mem::offset_of!(ScheduleParams, tile_tokens) - 76usize];
-    ["Offset of field: ScheduleParams::target_items"][::core::mem::offset_of!(ScheduleParams, target_items) - 80usize];
+    ["Offset of field: ScheduleParams::target_splits"]
+        [::core::mem::offset_of!(ScheduleParams, target_splits) - 80usize];
     ["Offset of field: ScheduleParams::fixed_tokens"][::core::mem::offset_of!(ScheduleParams, fixed_tokens) - 84usize];
 };
 #[repr(C)]
@@ -246,8 +247,8 @@ pub struct DecodeParams {
     pub geometry: GeometryParams,
     pub cache: CacheParams,
     pub page_table: u64,
-    pub items: u64,
-    pub item_count: u64,
+    pub splits: u64,
+    pub split_count: u64,
     pub q_latent: u64,
     pub q_rope: u64,
     pub o_latent: u64,
@@ -261,7 +262,7 @@ pub struct DecodeParams {
     pub scale: f32,
     pub tile_tokens: u32,
     pub m_tiles: u32,
-    pub score_parts: u32,
+    pub k_slices: u32,
     pub latent_steps: u32,
     pub rope_steps: u32,
     pub rope_span: u32,
@@ -274,8 +275,8 @@ const _: () = {
     ["Offset of field: DecodeParams::geometry"][::core::mem::offset_of!(DecodeParams, geometry) - 0usize];
     ["Offset of field: DecodeParams::cache"][::core::mem::offset_of!(DecodeParams, cache) - 32usize];
     ["Offset of field: DecodeParams::page_table"][::core::mem::offset_of!(DecodeParams, page_table) - 96usize];
-    ["Offset of field: DecodeParams::items"][::core::mem::offset_of!(DecodeParams, items) - 104usize];
-    ["Offset of field: DecodeParams::item_count"][::core::mem::offset_of!(DecodeParams, item_count) - 112usize];
+    ["Offset of field: DecodeParams::splits"][::core::mem::offset_of!(DecodeParams, splits) - 104usize];
+    ["Offset of field: DecodeParams::split_count"][::core::mem::offset_of!(DecodeParams, split_count) - 112usize];
     ["Offset of field: DecodeParams::q_latent"][::core::mem::offset_of!(DecodeParams, q_latent) - 120usize];
     ["Offset of field: DecodeParams::q_rope"][::core::mem::offset_of!(DecodeParams, q_rope) - 128usize];
     ["Offset of field: DecodeParams::o_latent"][::core::mem::offset_of!(DecodeParams, o_latent) - 136usize];
@@ -293,7 +294,7 @@ const _: () = {
     ["Offset of field: DecodeParams::scale"][::core::mem::offset_of!(DecodeParams, scale) - 184usize];
     ["Offset of field: DecodeParams::tile_tokens"][::core::mem::offset_of!(DecodeParams, tile_tokens) - 188usize];
     ["Offset of field: DecodeParams::m_tiles"][::core::mem::offset_of!(DecodeParams, m_tiles) - 192usize];
-    ["Offset of field: DecodeParams::score_parts"][::core::mem::offset_of!(DecodeParams, score_parts) - 196usize];
+    ["Offset of field: DecodeParams::k_slices"][::core::mem::offset_of!(DecodeParams, k_slices) - 196usize];
     ["Offset of field: DecodeParams::latent_steps"][::core::mem::offset_of!(DecodeParams, latent_steps) - 200usize];
     ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 204usize];
     ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 208usize];

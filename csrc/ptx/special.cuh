@@ -8,13 +8,14 @@ __device__ inline float exp2_approximate(float x) {
     return y;
 }
 
-// x, of which the compiler does not know that it is what it was before, as of thread_index().
-__device__ inline unsigned anew(unsigned x) {
+// x, as a value that the compiler must not trace: it does not know that this is what x was before. What is computed from
+// it is computed where it is used, instead of being kept in a register from one use to the next.
+__device__ inline unsigned opaque(unsigned x) {
     asm volatile("" : "+r"(x));
     return x;
 }
 
-// threadIdx.x, read anew: what is computed from it is not kept in registers from one use to the next.
+// threadIdx.x, as an opaque value.
 __device__ inline unsigned thread_index() {
     unsigned x;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));

@@ -1,4 +1,4 @@
-//! `combine`: merges attention over parts of a sequence.
+//! `combine`: merges attention over splits of a sequence.
 
 use half::bf16;
 
@@ -13,12 +13,12 @@ use crate::sys;
 pub struct CombineConfig {
     /// Numbers in a latent, L.
     pub latent_rank: usize,
-    /// Most parts that are merged, at most 8192.
+    /// Most partials that are merged, at most 8192.
     pub max_splits: usize,
 }
 
 impl CombineConfig {
-    /// Merges up to `max_splits` parts of latents of `latent_rank` numbers.
+    /// Merges up to `max_splits` partials of latents of `latent_rank` numbers.
     #[must_use]
     pub fn new(latent_rank: usize, max_splits: usize) -> Self {
         Self { latent_rank, max_splits }
@@ -26,7 +26,7 @@ impl CombineConfig {
 }
 
 /// Merges attention over disjoint sets of tokens (splits of one cache, a shared prefix, other ranks), as
-/// [`reference::combine`](crate::reference::combine) says, also of parts that saw nothing (an lse of minus or plus
+/// [`reference::combine`](crate::reference::combine) says, also of partials that saw nothing (an lse of minus or plus
 /// infinity) and of an lse that is NaN, which makes its row NaN: sums in f32, rounded to bf16 once.
 ///
 /// ```
@@ -38,7 +38,7 @@ impl CombineConfig {
 /// let device = Device::simulated();
 /// # if latent_attention::image::images().is_empty() { return Ok(()) } // built without nvcc
 /// let combine = Combine::new(&device, CombineConfig::new(2, 2))?;
-/// // Two parts of one row; both saw as much, so the result is their mean.
+/// // Two partials of one row; both saw as much, so the result is their mean.
 /// let o_partial = device.upload(&[1.0f32, 2.0, 3.0, 4.0])?;
 /// let lse_partial = device.upload(&[0.0f32, 0.0])?;
 /// let (mut o_latent, mut lse) = (device.zeros::<bf16>(2)?, device.zeros::<f32>(1)?);
@@ -68,16 +68,16 @@ pub struct Combine {
 pub struct CombineArgs<'a> {
     /// Query tokens times heads.
     pub rows: usize,
-    /// Parts to merge.
+    /// Partials to merge.
     pub splits: usize,
-    /// `[splits, rows, L]`: each part's weighted mean; not read where its lse is infinite.
+    /// `[splits, rows, L]`: each partial's weighted mean; not read where its lse is infinite.
     pub o_partial: View<'a, f32>,
-    /// `[splits, rows]`: natural logarithm of each part's sum of `exp(score)`; infinite if it saw nothing. NaN makes the
-    /// row NaN.
+    /// `[splits, rows]`: natural logarithm of each partial's sum of `exp(score)`; infinite if it saw nothing. NaN makes
+    /// the row NaN.
     pub lse_partial: View<'a, f32>,
-    /// Out: `[rows, L]`; zeros where no part saw anything.
+    /// Out: `[rows, L]`; zeros where no partial saw anything.
     pub o_latent: ViewMut<'a, bf16>,
-    /// Out: `[rows]`; minus infinity where no part saw anything.
+    /// Out: `[rows]`; minus infinity where no partial saw anything.
     pub lse: ViewMut<'a, f32>,
 }
 
@@ -85,12 +85,12 @@ impl Combine {
     /// Loads the kernel.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for more parts than the kernel merges; as [`Device::kernel`].
+    /// [`Error::Unsupported`] for more partials than the kernel merges; as [`Device::kernel`].
     pub fn new(device: &Device, config: CombineConfig) -> Result<Self> {
         let most = sys::COMBINE_MAX_SPLITS as usize;
         if config.max_splits == 0 || config.max_splits > most {
             return Err(Error::Unsupported {
-                what: format!("combine of {} parts", config.max_splits),
+                what: format!("combine of {} partials", config.max_splits),
                 why: format!("must be 1..={most}"),
             });
         }
@@ -98,7 +98,7 @@ impl Combine {
         Ok(Self { kernel, config })
     }
 
-    /// Merges the parts.
+    /// Merges the partials.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Capacity`] names the argument that does not fit; as
@@ -107,7 +107,7 @@ impl Combine {
         let (device, rank) = (self.kernel.device(), self.config.latent_rank);
         if args.splits == 0 || args.splits > self.config.max_splits {
             return Err(Error::Capacity {
-                what: format!("combine of {} parts", args.splits),
+                what: format!("combine of {} partials", args.splits),
                 why: format!("this operation was made for 1..={}", self.config.max_splits),
             });
         }
@@ -142,7 +142,7 @@ impl Combine {
         if params.rows == 0 {
             return Ok(());
         }
-        // One thread for four latents; at most COMBINE_MAX_THREADS, which take turns.
+        // One thread for four latents; at most COMBINE_MAX_THREADS, which then have several of them each.
         let threads = params.latent_rank.div_ceil(4).next_multiple_of(32).min(sys::COMBINE_MAX_THREADS);
         let config = LaunchConfig::new([params.rows, 1, 1], [threads, 1, 1])
             .with_shared(params.splits as usize * size_of::<f32>());

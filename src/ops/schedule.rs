@@ -1,4 +1,4 @@
-//! `schedule`: cuts a batch's attention into pieces, on the device.
+//! `schedule`: cuts a batch's attention into splits, on the device.
 
 use super::Batch;
 use super::check;
@@ -10,13 +10,13 @@ use crate::sys;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SplitPolicy {
-    /// Pieces of the same length for all queries, as short as can be while all of them run at once. The sums of a query
+    /// Splits of the same length for all queries, as short as can be while all of them run at once. The sums of a query
     /// are taken in another order when the batch is another one, which changes last bits.
     Balanced,
-    /// Pieces that begin at multiples of so many tokens. A query's result is the same to the bit whatever else is in
+    /// Splits that begin at multiples of so many tokens. A query's result is the same to the bit whatever else is in
     /// the batch.
     Fixed {
-        /// Tokens per piece, at least 1.
+        /// Tokens per split, at least 1.
         tokens: usize,
     },
 }
@@ -33,15 +33,15 @@ pub struct ScheduleConfig {
     pub max_tokens: usize,
     /// Tokens in a page of the cache.
     pub page_size: usize,
-    /// Tokens that the attention kernel takes at a time: balanced pieces are multiples of it.
+    /// Tokens that the attention kernel takes at a time: balanced splits are multiples of it.
     pub tile_tokens: usize,
-    /// Pieces that run at once.
-    pub target_items: usize,
+    /// Splits that run at once.
+    pub target_splits: usize,
 }
 
 impl ScheduleConfig {
     /// A schedule for caches of `page_size` tokens per page, and an attention kernel that takes `tile_tokens` at a time
-    /// on `target_items` blocks at once.
+    /// on `target_splits` blocks at once.
     #[must_use]
     pub fn new(
         policy: SplitPolicy,
@@ -49,37 +49,37 @@ impl ScheduleConfig {
         max_tokens: usize,
         page_size: usize,
         tile_tokens: usize,
-        target_items: usize,
+        target_splits: usize,
     ) -> Self {
-        Self { policy, max_query_tokens, max_tokens, page_size, tile_tokens, target_items }
+        Self { policy, max_query_tokens, max_tokens, page_size, tile_tokens, target_splits }
     }
 
-    /// Most pieces of one query.
+    /// Most splits of one query token.
     #[must_use]
     pub fn max_splits(&self) -> usize {
         match self.policy {
-            SplitPolicy::Balanced => self.target_items,
+            SplitPolicy::Balanced => self.target_splits,
             SplitPolicy::Fixed { tokens } => self.max_tokens.div_ceil(tokens.max(1)).max(1),
         }
     }
 
-    /// Most items of a batch of `query_tokens`.
+    /// Most splits of a batch of `query_tokens`.
     #[must_use]
-    pub fn max_items(&self, query_tokens: usize) -> usize {
+    pub fn max_batch_splits(&self, query_tokens: usize) -> usize {
         match self.policy {
-            SplitPolicy::Balanced => query_tokens.max(self.target_items),
+            SplitPolicy::Balanced => query_tokens.max(self.target_splits),
             SplitPolicy::Fixed { .. } => query_tokens.saturating_mul(self.max_splits()),
         }
     }
 
     /// Most partial results of a batch.
     #[must_use]
-    pub fn max_slots(&self) -> usize {
+    pub fn max_partials(&self) -> usize {
         match self.policy {
             // If more queries come than run at once, nothing is split.
-            SplitPolicy::Balanced => self.target_items,
+            SplitPolicy::Balanced => self.target_splits,
             SplitPolicy::Fixed { .. } if self.max_splits() == 1 => 0,
-            SplitPolicy::Fixed { .. } => self.max_items(self.max_query_tokens),
+            SplitPolicy::Fixed { .. } => self.max_batch_splits(self.max_query_tokens),
         }
     }
 
@@ -93,7 +93,7 @@ impl ScheduleConfig {
             ("most query tokens", self.max_query_tokens),
             ("most tokens", self.max_tokens),
             ("tokens per tile", self.tile_tokens),
-            ("items at once", self.target_items),
+            ("splits at once", self.target_splits),
         ] {
             if n == 0 || i32::try_from(n).is_err() {
                 return bad(format!("schedule: {what} {n}"), "must be 1..2^31".into());
@@ -106,11 +106,11 @@ impl ScheduleConfig {
             );
         }
         if let SplitPolicy::Fixed { tokens: 0 } = self.policy {
-            return bad("schedule: pieces of 0 tokens".into(), "must be at least 1".into());
+            return bad("schedule: splits of 0 tokens".into(), "must be at least 1".into());
         }
-        if i32::try_from(self.max_items(self.max_query_tokens)).is_err() {
+        if i32::try_from(self.max_batch_splits(self.max_query_tokens)).is_err() {
             return bad(
-                format!("schedule: {} pieces for each of {} query tokens", self.max_splits(), self.max_query_tokens),
+                format!("schedule: {} splits for each of {} query tokens", self.max_splits(), self.max_query_tokens),
                 "must be less than 2^31 in all".into(),
             );
         }
@@ -131,14 +131,14 @@ pub struct Schedule {
 pub struct ScheduleArgs<'a> {
     /// The batch.
     pub batch: &'a Batch<'a>,
-    /// T: rows of the outputs. Those past the end of the batch get an item that sees nothing.
+    /// T: rows of the outputs. Those past the end of the batch get a split that sees nothing.
     pub query_tokens: usize,
-    /// Out: u32 `[max_items(T), 8]`, as [`DecodeItem`](sys::DecodeItem).
-    pub items: ViewMut<'a, u32>,
+    /// Out: u32 `[max_batch_splits(T), 8]`, as [`DecodeSplit`](sys::DecodeSplit).
+    pub splits: ViewMut<'a, u32>,
     /// Out: `[1]`.
-    pub item_count: ViewMut<'a, u32>,
-    /// Out: `[T + 1]`: the partial results of query token `q` are `split_starts[q]..split_starts[q + 1]`; none if it is
-    /// in one piece.
+    pub split_count: ViewMut<'a, u32>,
+    /// Out: `[T + 1]`: the partial results of query token `q` are `split_starts[q]..split_starts[q + 1]`; none if it has
+    /// one split.
     pub split_starts: ViewMut<'a, i32>,
 }
 
@@ -165,26 +165,26 @@ impl Schedule {
     pub fn run(&self, stream: &Stream, args: ScheduleArgs) -> Result<()> {
         let (device, config) = (self.kernel.device(), &self.config);
         check_query_tokens(args.query_tokens, config.max_query_tokens)?;
-        let items = config.max_items(args.query_tokens);
-        check::view("items", device, &args.items.view(), &[("items", items), ("words", ITEM_WORDS)])?;
-        check::view("item count", device, &args.item_count.view(), &[("numbers", 1)])?;
+        let splits = config.max_batch_splits(args.query_tokens);
+        check::view("splits", device, &args.splits.view(), &[("splits", splits), ("words", SPLIT_WORDS)])?;
+        check::view("split count", device, &args.split_count.view(), &[("numbers", 1)])?;
         check::view("split starts", device, &args.split_starts.view(), &[("query tokens + 1", args.query_tokens + 1)])?;
-        check::alignment("items", &args.items.view(), size_of::<sys::DecodeItem>() as u64)?;
+        check::alignment("splits", &args.splits.view(), size_of::<sys::DecodeSplit>() as u64)?;
         let fixed = match config.policy {
             SplitPolicy::Balanced => 0,
             SplitPolicy::Fixed { tokens } => tokens.min(config.max_tokens),
         };
         let params = sys::ScheduleParams {
             batch: args.batch.params(device)?,
-            items: args.items.view().address(),
-            item_count: args.item_count.view().address(),
+            splits: args.splits.view().address(),
+            split_count: args.split_count.view().address(),
             split_starts: args.split_starts.view().address(),
             query_tokens: check::count("query tokens", args.query_tokens)?,
             max_tokens: check::count("most tokens", config.max_tokens)?,
             page_size: check::count("page size", config.page_size)?,
             tile_tokens: check::count("tokens per tile", config.tile_tokens)?,
-            target_items: check::count("items at once", config.target_items)?,
-            fixed_tokens: check::count("tokens per piece", fixed)?,
+            target_splits: check::count("splits at once", config.target_splits)?,
+            fixed_tokens: check::count("tokens per split", fixed)?,
         };
         // SAFETY: the views are as large as the parameters say and on the kernel's device, the batch keeps its promises.
         unsafe { self.launch(stream, &params) }
@@ -204,15 +204,15 @@ impl Schedule {
     }
 }
 
-/// 32-bit words of an item.
-pub(super) const ITEM_WORDS: usize = size_of::<sys::DecodeItem>() / 4;
+/// 32-bit words of a split.
+pub(super) const SPLIT_WORDS: usize = size_of::<sys::DecodeSplit>() / 4;
 
 pub(super) fn check_query_tokens(got: usize, most: usize) -> Result<()> {
-    match got <= most {
-        true => Ok(()),
-        false => Err(Error::Config {
-            what: format!("{got} query tokens"),
-            why: format!("this operation was made for at most {most}"),
-        }),
+    if got <= most {
+        return Ok(());
     }
+    Err(Error::Config {
+        what: format!("{got} query tokens"),
+        why: format!("this operation was made for at most {most}"),
+    })
 }

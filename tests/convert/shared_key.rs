@@ -196,7 +196,7 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(broken.contains("sequence 2: element 5 is NaN"), "{broken}");
     let mut weights = layer.clone();
     weights.key.weight = Matrix::from_fn(16, 24, |_, _| f32::INFINITY);
-    assert!(matches!(shared_key(&weights, &inputs, 8, 8), Err(Error::Config { .. })));
+    assert!(matches!(shared_key(&weights, &inputs, 8, 8), Err(Error::NotFinite { .. })));
     let few = Survey::new(&layer, &[1.0], &inputs, &Sampling::default());
     assert!(matches!(few.map(|_| ()), Err(Error::Shape { .. })));
     for option in [0, 1, 2] {

@@ -12,12 +12,12 @@ use rand::RngExt;
 use crate::common::{random, rng, widen};
 use crate::{PTX, device, simulate, wide};
 
-/// What a part without tokens may hold: a NaN.
+/// What a partial without tokens may hold: a NaN.
 const POISON: u32 = 0x7FC0_DEAD;
 
-/// Parts to merge, `[splits, rows, latents]` and `[splits, rows]`.
+/// Partials to merge, `[splits, rows, latents]` and `[splits, rows]`.
 #[derive(Debug)]
-struct Parts {
+struct Partials {
     rows: usize,
     splits: usize,
     rank: usize,
@@ -25,7 +25,7 @@ struct Parts {
     lse: Vec<f32>,
 }
 
-impl Parts {
+impl Partials {
     /// Random ones, of which about every `1 / empty`-th row saw nothing, which it says in either way, and is poisoned.
     fn random(seed: u64, [splits, rows, rank]: [usize; 3], empty: f64) -> Self {
         let mut rng = rng(seed);
@@ -41,9 +41,9 @@ impl Parts {
     }
 
     fn reference(&self) -> Attended {
-        let parts = self.o.chunks_exact(self.rows * self.rank).zip(self.lse.chunks_exact(self.rows));
-        let parts: Vec<_> = parts.map(|(o, lse)| Attended { o_latent: widen(o), lse: widen(lse) }).collect();
-        combine(&parts).unwrap()
+        let partials = self.o.chunks_exact(self.rows * self.rank).zip(self.lse.chunks_exact(self.rows));
+        let partials: Vec<_> = partials.map(|(o, lse)| Attended { o_latent: widen(o), lse: widen(lse) }).collect();
+        combine(&partials).unwrap()
     }
 }
 
@@ -59,15 +59,15 @@ fn shifted<T: Element>(device: &Device, values: &[T], shift: usize) -> Buffer<T>
     device.upload(&[vec![T::default(); shift], values.to_vec()].concat()).unwrap()
 }
 
-/// Merges the parts. The tensors begin `shift` elements behind an aligned address.
-fn run(device: &Device, parts: &Parts, shift: usize) -> Ran {
-    let combine = Combine::new(device, CombineConfig::new(parts.rank, parts.splits)).unwrap();
-    let (o, lse) = (shifted(device, &parts.o, shift), shifted(device, &parts.lse, shift));
-    let mut out_o = shifted(device, &vec![bf16::NAN; parts.rows * parts.rank], shift);
-    let mut out_lse = device.upload(&vec![f32::NAN; parts.rows]).unwrap();
+/// Merges the partials. The tensors begin `shift` elements behind an aligned address.
+fn run(device: &Device, partials: &Partials, shift: usize) -> Ran {
+    let combine = Combine::new(device, CombineConfig::new(partials.rank, partials.splits)).unwrap();
+    let (o, lse) = (shifted(device, &partials.o, shift), shifted(device, &partials.lse, shift));
+    let mut out_o = shifted(device, &vec![bf16::NAN; partials.rows * partials.rank], shift);
+    let mut out_lse = device.upload(&vec![f32::NAN; partials.rows]).unwrap();
     let args = CombineArgs {
-        rows: parts.rows,
-        splits: parts.splits,
+        rows: partials.rows,
+        splits: partials.splits,
         o_partial: o.view().slice(shift..).unwrap(),
         lse_partial: lse.view().slice(shift..).unwrap(),
         o_latent: out_o.view_mut().slice(shift..).unwrap(),
@@ -78,8 +78,8 @@ fn run(device: &Device, parts: &Parts, shift: usize) -> Ran {
 }
 
 #[track_caller]
-fn check(parts: &Parts, ran: &Ran) {
-    let want = parts.reference();
+fn check(partials: &Partials, ran: &Ran) {
+    let want = partials.reference();
     for (row, (&got, &want)) in ran.lse.iter().zip(&want.lse).enumerate() {
         let same = got == want || got.is_nan() && want.is_nan();
         let close = same || (got - want).abs() <= 1e-6 * want.abs().max(1.0);
@@ -88,7 +88,7 @@ fn check(parts: &Parts, ran: &Ran) {
     for (i, (&got, &want)) in ran.o_latent.iter().zip(&want.o_latent).enumerate() {
         // Half a step of bf16's 8 significant bits is at most 2^-8 of the number; the sums were f32, of numbers up to 1.
         let close = got.is_nan() && want.is_nan() || (got - want).abs() <= want.abs() / 256.0 + 4e-6;
-        assert!(close, "o_latent of row {}, latent {}: got {got}, want {want}", i / parts.rank, i % parts.rank);
+        assert!(close, "o_latent of row {}, latent {}: got {got}, want {want}", i / partials.rank, i % partials.rank);
     }
 }
 
@@ -104,23 +104,23 @@ proptest! {
         empty in prop_oneof![Just(0.0), Just(0.5), Just(0.97)],
         arch in 0usize..2,
     ) {
-        let parts = Parts::random(seed, [splits, rows, rank], empty);
-        check(&parts, &run(&simulate(Simulation::default().with_arch(PTX[arch])), &parts, 0));
+        let partials = Partials::random(seed, [splits, rows, rank], empty);
+        check(&partials, &run(&simulate(Simulation::default().with_arch(PTX[arch])), &partials, 0));
     }
 
     #[test]
     fn needs_no_alignment(seed: u64, splits in 1usize..=9, rank in 1usize..=40, shift in 1usize..=3) {
-        let parts = Parts::random(seed, [splits, 3, rank], 0.3);
-        check(&parts, &run(&device(), &parts, shift));
+        let partials = Partials::random(seed, [splits, 3, rank], 0.3);
+        check(&partials, &run(&device(), &partials, shift));
     }
 }
 
 #[test]
 fn a_row_that_saw_nothing_is_zeros_and_minus_infinity() {
     for rank in [7, 8] {
-        let parts = Parts::random(1, [3, 2, rank], 1.0);
-        let ran = run(&device(), &parts, 0);
-        check(&parts, &ran);
+        let partials = Partials::random(1, [3, 2, rank], 1.0);
+        let ran = run(&device(), &partials, 0);
+        check(&partials, &ran);
         assert_eq!((ran.o_latent, ran.lse), (vec![0.0; 2 * rank], vec![f64::NEG_INFINITY; 2]));
     }
 }
@@ -131,20 +131,20 @@ fn every_mixture_of_nothing_and_nan_is_as_the_reference_has_it() {
     // Every three of them, a row each; vectorised and not.
     for rank in [5, 8] {
         let rows = kinds.len().pow(3);
-        let mut parts = Parts::random(7, [3, rows, rank], 0.0);
-        for (i, lse) in parts.lse.iter_mut().enumerate() {
-            let (part, row) = (i / rows, i % rows);
-            *lse = kinds[row / kinds.len().pow(part as u32) % kinds.len()];
+        let mut partials = Partials::random(7, [3, rows, rank], 0.0);
+        for (i, lse) in partials.lse.iter_mut().enumerate() {
+            let (partial, row) = (i / rows, i % rows);
+            *lse = kinds[row / kinds.len().pow(partial as u32) % kinds.len()];
         }
-        for (lse, o) in parts.lse.iter().zip(parts.o.chunks_exact_mut(rank)) {
+        for (lse, o) in partials.lse.iter().zip(partials.o.chunks_exact_mut(rank)) {
             if !lse.is_finite() {
                 o.fill(f32::from_bits(POISON));
             }
         }
-        let ran = run(&device(), &parts, 0);
-        check(&parts, &ran);
+        let ran = run(&device(), &partials, 0);
+        check(&partials, &ran);
         for row in 0..rows {
-            let any = |is: fn(&f32) -> bool| parts.lse.iter().skip(row).step_by(rows).any(is);
+            let any = |is: fn(&f32) -> bool| partials.lse.iter().skip(row).step_by(rows).any(is);
             let lse = ran.lse[row];
             assert_eq!(lse.is_nan(), any(|lse| lse.is_nan()), "row {row}: {lse}");
             assert_eq!(lse.is_finite(), !lse.is_nan() && any(|lse| lse.is_finite()), "row {row}: {lse}");
@@ -156,20 +156,20 @@ fn every_mixture_of_nothing_and_nan_is_as_the_reference_has_it() {
 
 #[test]
 fn one_part_is_rounded_and_nothing_else() {
-    let parts = Parts::random(2, [1, 4, 96], 0.0);
-    let ran = run(&device(), &parts, 0);
-    let rounded: Vec<f64> = parts.o.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
-    assert_eq!((ran.o_latent, ran.lse), (rounded, widen(&parts.lse)));
+    let partials = Partials::random(2, [1, 4, 96], 0.0);
+    let ran = run(&device(), &partials, 0);
+    let rounded: Vec<f64> = partials.o.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
+    assert_eq!((ran.o_latent, ran.lse), (rounded, widen(&partials.lse)));
 }
 
 #[test]
 fn rows_do_not_depend_on_their_neighbours() {
-    let all = Parts::random(3, [5, 6, 64], 0.2);
+    let all = Partials::random(3, [5, 6, 64], 0.2);
     let together = run(&device(), &all, 0);
     for row in 0..all.rows {
         let each = all.o.chunks_exact(all.rank).skip(row).step_by(all.rows).flatten().copied();
         let lse = all.lse.iter().skip(row).step_by(all.rows).copied();
-        let alone = Parts { rows: 1, o: each.collect(), lse: lse.collect(), ..all };
+        let alone = Partials { rows: 1, o: each.collect(), lse: lse.collect(), ..all };
         let alone = run(&device(), &alone, 0);
         assert_eq!(alone.o_latent, together.o_latent[row * all.rank..][..all.rank]);
         assert_eq!(alone.lse, together.lse[row..=row]);
@@ -178,25 +178,25 @@ fn rows_do_not_depend_on_their_neighbours() {
 
 #[test]
 fn the_weights_of_as_many_parts_as_are_allowed_fit() {
-    let parts = Parts::random(4, [8192, 1, 1], 0.1);
-    check(&parts, &run(&device(), &parts, 0));
+    let partials = Partials::random(4, [8192, 1, 1], 0.1);
+    check(&partials, &run(&device(), &partials, 0));
 }
 
 #[test]
 fn repeated_runs_agree_to_the_bit() {
-    let (device, parts) = (device(), Parts::random(6, [40, 3, 96], 0.2));
-    let first = run(&device, &parts, 0);
-    assert!((0..3).all(|_| run(&device, &parts, 0) == first));
+    let (device, partials) = (device(), Partials::random(6, [40, 3, 96], 0.2));
+    let first = run(&device, &partials, 0);
+    assert!((0..3).all(|_| run(&device, &partials, 0) == first));
 }
 
 #[test]
 fn every_byte_that_counts_is_read_once() {
-    // 33 parts of 4 rows, vectorised and not; in the middle row of each part, nothing was seen.
+    // 33 partials of 4 rows, vectorised and not; in the middle row of each, nothing was seen.
     for (rank, shift, sectors) in [(512, 0, true), (512, 1, false), (509, 0, false), (24, 0, false)] {
-        let mut parts = Parts::random(5, [33, 4, rank], 0.0);
-        parts.lse.iter_mut().skip(1).step_by(4).for_each(|lse| *lse = f32::NEG_INFINITY);
+        let mut partials = Partials::random(5, [33, 4, rank], 0.0);
+        partials.lse.iter_mut().skip(1).step_by(4).for_each(|lse| *lse = f32::NEG_INFINITY);
         let device = device();
-        run(&device, &parts, shift);
+        run(&device, &partials, shift);
         let Some(counted) = device.take_counts().remove("combine") else { return };
         let traffic = |path| counted.meter.traffic.get(&path).copied().unwrap_or_default();
         let latents = 33 * 3 * rank as u64;
@@ -217,7 +217,7 @@ fn wrong_arguments_are_named() {
     let device = device();
     for max_splits in [0, COMBINE_MAX_SPLITS as usize + 1] {
         let message = Combine::new(&device, CombineConfig::new(8, max_splits)).unwrap_err().to_string();
-        assert_eq!(message, format!("combine of {max_splits} parts: must be 1..=8192"));
+        assert_eq!(message, format!("combine of {max_splits} partials: must be 1..=8192"));
     }
     let combine = Combine::new(&device, CombineConfig::new(8, 4)).unwrap();
     // Sizes of splits, o_partial, lse_partial, o_latent and lse; three rows.
@@ -236,8 +236,8 @@ fn wrong_arguments_are_named() {
         let message = combine.run(&device.stream().unwrap(), args).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{message}");
     };
-    check([0, 0, 0, 24, 3], false, "combine of 0 parts: this operation was made for 1..=4");
-    check([5, 120, 15, 24, 3], false, "combine of 5 parts: this operation was made for 1..=4");
+    check([0, 0, 0, 24, 3], false, "combine of 0 partials: this operation was made for 1..=4");
+    check([5, 120, 15, 24, 3], false, "combine of 5 partials: this operation was made for 1..=4");
     check([2, 47, 6, 24, 3], false, "o_partial: expected [splits 2, rows 3, latent 8] = 48 elements, got 47");
     check([2, 48, 5, 24, 3], false, "lse_partial: expected [splits 2, rows 3] = 6 elements, got 5");
     check([2, 48, 6, 23, 3], false, "o_latent: expected [rows 3, latent 8] = 24 elements, got 23");

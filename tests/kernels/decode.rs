@@ -212,7 +212,7 @@ proptest! {
         format in proptest::sample::select(formats()),
         page_size in common::page_size(),
         (lens, queries) in ragged(),
-        piece in prop_oneof![Just(None), (1usize..=70).prop_map(Some)],
+        split in prop_oneof![Just(None), (1usize..=70).prop_map(Some)],
         spare in 0usize..=2,
         gaps in (prop_oneof![Just(0usize), Just(8), Just(3)], 0usize..=2),
         arch in 0usize..2,
@@ -220,7 +220,7 @@ proptest! {
         let rng = &mut rng(seed);
         let batch = Batch::new(rng, &lens, &queries, page_size);
         let mut step = Step::random(rng, geometry, format, batch);
-        step.policy = piece.map_or(SplitPolicy::Balanced, |tokens| SplitPolicy::Fixed { tokens });
+        step.policy = split.map_or(SplitPolicy::Balanced, |tokens| SplitPolicy::Fixed { tokens });
         step.rows += spare;
         step.gaps = gaps.into();
         step.check(&simulate(Simulation::default().with_arch(PTX[arch])));
@@ -297,7 +297,7 @@ fn any_scale_of_the_latent() {
 }
 
 #[test]
-fn fixed_pieces_do_not_see_the_rest_of_the_batch() {
+fn fixed_splits_do_not_see_the_rest_of_the_batch() {
     for format in [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16] {
         let rng = &mut rng(600);
         let batch = Batch::new(rng, &[100, 7, 64, 0, 130], &[1, 2, 1, 1, 3], 16);
@@ -353,8 +353,8 @@ fn csr_tables_are_the_same_batch() {
     assert_eq!(step.run_on(&device, &buffers.batch()).0, dense);
 }
 
-/// One sequence in one piece.
-pub fn one_piece(geometry: Geometry, format: CacheFormat, tokens: usize) -> Step {
+/// One sequence in one split.
+pub fn one_split(geometry: Geometry, format: CacheFormat, tokens: usize) -> Step {
     let rng = &mut rng(900);
     let batch = Batch::new(rng, &[tokens], &[1], 64);
     let mut step = Step::random(rng, geometry, format, batch);
@@ -374,7 +374,7 @@ fn every_cached_byte_is_read_once_per_tile_of_heads() {
         // Twice as many tokens, to tell what each costs from what a block costs.
         let meters = [128, 256].map(|tokens| {
             let device = device();
-            one_piece(geometry, format, tokens).run(&device);
+            one_split(geometry, format, tokens).run(&device);
             device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_")).map(|(_, c)| c.meter)
         });
         let [Some(short), Some(long)] = meters else { return };
@@ -420,13 +420,13 @@ fn wrong_arguments_are_named() {
         Decode::new(&device, DecodeConfig::new(geometry, layout(&geometry), scale, 3, 100)).unwrap();
     }
     let message = refused(config.with_policy(SplitPolicy::Fixed { tokens: 0 }));
-    assert_eq!(message, "schedule: pieces of 0 tokens: must be at least 1");
+    assert_eq!(message, "schedule: splits of 0 tokens: must be at least 1");
     let message = refused(DecodeConfig::new(geometry, layout(&geometry), 1.0, 0, 100));
     assert_eq!(message, "schedule: most query tokens 0: must be 1..2^31");
     let message = refused(
         DecodeConfig::new(geometry, layout(&geometry), 1.0, 3, 1 << 20).with_policy(SplitPolicy::Fixed { tokens: 1 }),
     );
-    assert_eq!(message, "combine of 1048576 parts: must be 1..=8192");
+    assert_eq!(message, "combine of 1048576 partials: must be 1..=8192");
     let small = simulate(Simulation::default().with_shared_bytes(8 * 1024));
     if !small.is_cuda() {
         let message = Decode::new(&small, config).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use latent_attention::cache::{CacheFormat, CacheLayout, Group};
 use latent_attention::image::{self, Arch};
 use ptx_sim::meter::{Class, Meter, Path, Traffic};
 
-use crate::decode::{geometry, one_piece};
+use crate::decode::{geometry, one_split};
 use crate::device;
 
 /// Runs of a step on one device, which `Step::run` does.
@@ -16,12 +16,12 @@ fn traffic(meter: &Meter, path: Path) -> Traffic {
     meter.traffic.get(&path).copied().unwrap_or_default()
 }
 
-/// Meters of sequences of 512 and 1024 tokens in one piece; the difference is what 512 tokens cost, without what a
+/// Meters of sequences of 512 and 1024 tokens in one split; the difference is what 512 tokens cost, without what a
 /// block costs. None on a GPU.
 fn meters(geometry: Geometry, format: CacheFormat) -> Option<[Meter; 2]> {
     let [short, long] = [512, 1024].map(|tokens| {
         let device = device();
-        one_piece(geometry, format, tokens).run(&device);
+        one_split(geometry, format, tokens).run(&device);
         device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_")).map(|(_, c)| c.meter)
     });
     Some([short?, long?])

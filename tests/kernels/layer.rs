@@ -197,7 +197,7 @@ fn named_models_take_a_step() {
 
 #[test]
 fn a_step_is_few_launches() {
-    // Sequences of up to 64 tokens are one piece of 64; the pieces of longer ones have to be combined.
+    // Sequences of up to 64 tokens are one split of 64; the splits of longer ones have to be combined.
     for (tokens, expected) in [(64, 5), (65, 6)] {
         let g = Geometry::smollm_135m(16).unwrap();
         let (weights, sequence) = (bf16_weights(3, g), bf16_sequence(4, g, tokens, 16));

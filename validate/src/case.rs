@@ -30,13 +30,13 @@ pub enum Kind {
     ExpandOutputFew,
     /// `expand_output` of many.
     ExpandOutputMany,
-    /// `schedule` into balanced pieces.
+    /// `schedule` into balanced splits.
     ScheduleBalanced,
-    /// `schedule` into pieces of fixed length.
+    /// `schedule` into splits of fixed length.
     ScheduleFixed,
     /// `decode`, its work balanced over the device.
     DecodeBalanced,
-    /// `decode` in pieces of fixed length.
+    /// `decode` in splits of fixed length.
     DecodeFixed,
     /// `combine` of parts of which some saw nothing.
     Combine,

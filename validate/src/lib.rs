@@ -75,7 +75,7 @@ pub struct Validation {
     pub seq_lens: Vec<usize>,
     /// Query tokens of each sequence; repeated if there are more sequences.
     pub query_tokens: Vec<usize>,
-    /// Tokens per piece where a split is fixed.
+    /// Tokens per split where that is fixed.
     pub fixed_tokens: usize,
     /// All inputs follow from it.
     pub seed: u64,
@@ -114,7 +114,7 @@ impl Validation {
             return bad("batch", "must have less than 2^31 tokens");
         }
         if self.fixed_tokens == 0 {
-            return bad("pieces of 0 tokens", "must be at least 1");
+            return bad("splits of 0 tokens", "must be at least 1");
         }
         Ok(())
     }

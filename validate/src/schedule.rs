@@ -2,7 +2,7 @@
 
 use latent_attention::device::Device;
 use latent_attention::ops::{Schedule, ScheduleArgs, ScheduleConfig};
-use latent_attention::reference::{balanced_piece, schedule};
+use latent_attention::reference::{balanced_split_tokens, schedule};
 use latent_attention::{Result, sys};
 
 use crate::Validation;
@@ -17,10 +17,10 @@ pub(crate) const SCHEDULE_BALANCED: Operation =
 pub(crate) const SCHEDULE_FIXED: Operation =
     Operation { kind: Kind::ScheduleFixed, name: "schedule-fixed", ..SCHEDULE_BALANCED };
 
-/// 32-bit words of an item.
-const WORDS: usize = size_of::<sys::DecodeItem>() / 4;
+/// 32-bit words of a split.
+const WORDS: usize = size_of::<sys::DecodeSplit>() / 4;
 
-/// Of those, the ones that mean something: query token, row of the page table, first token, end, slot.
+/// Of those, the ones that mean something: query token, row of the page table, first token, end, partial.
 const USED_WORDS: usize = 5;
 
 fn inputs(case: &mut Case, validation: &Validation, draw: &mut Draw) -> Result<()> {
@@ -44,20 +44,20 @@ fn run(case: &mut Case, device: &Device) -> Result<()> {
     let (t, config) = (batch.query_tokens(), config(case, &batch));
     let operation = Schedule::new(device, config)?;
     let buffers = batch.upload(device, &case.settings.layout()?, i32::MAX as usize)?;
-    let mut items = device.zeros(config.max_items(t) * WORDS)?;
-    let (mut item_count, mut split_starts) = (device.zeros(1)?, device.zeros(t + 1)?);
+    let mut splits = device.zeros(config.max_batch_splits(t) * WORDS)?;
+    let (mut split_count, mut split_starts) = (device.zeros(1)?, device.zeros(t + 1)?);
     operation.run(
         &device.stream()?,
         ScheduleArgs {
             batch: &buffers.batch(),
             query_tokens: t,
-            items: items.view_mut(),
-            item_count: item_count.view_mut(),
+            splits: splits.view_mut(),
+            split_count: split_count.view_mut(),
             split_starts: split_starts.view_mut(),
         },
     )?;
-    case.keep("items", &[config.max_items(t), WORDS], &items)?;
-    case.keep("item_count", &[1], &item_count)?;
+    case.keep("items", &[config.max_batch_splits(t), WORDS], &splits)?;
+    case.keep("item_count", &[1], &split_count)?;
     case.keep("split_starts", &[t + 1], &split_starts)
 }
 
@@ -68,33 +68,33 @@ fn check(case: &Case) -> Result<Vec<Comparison>> {
         (case.output::<u32>("item_count", &[1])?, case.output::<i32>("split_starts", &[t + 1])?);
     let config = config(case, &batch);
     config.check()?;
-    let items: Vec<u32> = case.tensors.get("items", &[config.max_items(t), WORDS])?;
+    let items: Vec<u32> = case.tensors.get("items", &[config.max_batch_splits(t), WORDS])?;
 
     let places = batch.query_places();
     let seen: Vec<usize> = places.iter().map(|place| place.map_or(0, |place| place.token + 1)).collect();
-    let piece = case
+    let split_tokens = case
         .settings
         .fixed_tokens
-        .unwrap_or_else(|| balanced_piece(&seen, config.tile_tokens, config.target_items, config.max_tokens));
-    let pieces = schedule(&seen, piece);
-    let mut want = Vec::with_capacity(pieces.len() * USED_WORDS);
-    for (piece, item) in pieces.iter().zip(items.chunks_exact(WORDS)) {
-        // The row of a piece without tokens is not read, whatever it is.
-        let row = places[piece.query].map_or(f64::from(item[1]), |place| (place.sequence * batch.max_pages()) as f64);
-        let slot = piece.slot.map_or(-1.0, |slot| slot as f64);
-        want.extend([piece.query as f64, row, piece.tokens.start as f64, piece.tokens.end as f64, slot]);
+        .unwrap_or_else(|| balanced_split_tokens(&seen, config.tile_tokens, config.target_splits, config.max_tokens));
+    let splits = schedule(&seen, split_tokens);
+    let mut want = Vec::with_capacity(splits.len() * USED_WORDS);
+    for (split, item) in splits.iter().zip(items.chunks_exact(WORDS)) {
+        // The row of a split without tokens is not read, whatever it is.
+        let row = places[split.query].map_or(f64::from(item[1]), |place| (place.sequence * batch.max_pages()) as f64);
+        let partial = split.partial.map_or(-1.0, |partial| partial as f64);
+        want.extend([split.query as f64, row, split.tokens.start as f64, split.tokens.end as f64, partial]);
     }
     let rows = want.len() / USED_WORDS;
     let words = items.chunks_exact(WORDS).take(rows).flat_map(|item| {
-        let [query, row, first, end, slot] = [item[0], item[1], item[2], item[3], item[4]];
-        [query, row, first, end].map(f64::from).into_iter().chain([f64::from(slot.cast_signed())])
+        let [query, row, first, end, partial] = [item[0], item[1], item[2], item[3], item[4]];
+        [query, row, first, end].map(f64::from).into_iter().chain([f64::from(partial.cast_signed())])
     });
     let items =
         Output { case: case.kind().name(), name: "items", shape: vec![rows, USED_WORDS], got: words.collect(), want };
     let mut starts = vec![0.0; t + 1];
-    for piece in pieces.iter().filter(|piece| piece.slot.is_some()) {
-        starts[piece.query + 1] += 1.0;
+    for split in splits.iter().filter(|split| split.partial.is_some()) {
+        starts[split.query + 1] += 1.0;
     }
     (0..t).for_each(|query| starts[query + 1] += starts[query]);
-    Ok(vec![items.exact(), item_count.against(vec![pieces.len() as f64]).exact(), split_starts.against(starts).exact()])
+    Ok(vec![items.exact(), item_count.against(vec![splits.len() as f64]).exact(), split_starts.against(starts).exact()])
 }

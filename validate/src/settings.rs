@@ -77,7 +77,7 @@ pub(crate) struct Settings {
     pub pairing: String,
     /// Factor on every score.
     pub scale: f32,
-    /// Tokens per piece where they are fixed, else pieces are balanced.
+    /// Tokens per split where that is fixed, else splits are balanced.
     pub fixed_tokens: Option<usize>,
     /// Added to the mean square of the latent, where there is a norm.
     pub norm_epsilon: f32,

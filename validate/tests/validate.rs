@@ -395,7 +395,7 @@ fn batches_and_names_that_make_no_sense_are_refused() {
     assert_eq!(refused(&|v| v.query_tokens = vec![0]), "batch: needs a sequence with a query token");
     assert_eq!(refused(&|v| v.query_tokens.clear()), "batch: needs a sequence with a query token");
     assert_eq!(refused(&|v| v.seq_lens = vec![usize::MAX, 2]), "batch: must have less than 2^31 tokens");
-    assert_eq!(refused(&|v| v.fixed_tokens = 0), "pieces of 0 tokens: must be at least 1");
+    assert_eq!(refused(&|v| v.fixed_tokens = 0), "splits of 0 tokens: must be at least 1");
     assert_eq!(refused(&|v| v.page_size = 7), "page size 7: must be one of [8, 16, 32, 64] tokens");
     assert!(refused(&|v| v.geometry.kv_heads = 3).starts_with("geometry: kv_heads"));
     let message = by_name("latent format", &LATENT_FORMATS, "int5").unwrap_err().to_string();

@@ -1,12 +1,12 @@
 //! `decode`: attention over the cached latents themselves.
 
-mod tiling;
+mod sm80;
 
 use half::bf16;
 
-use self::tiling::Tiling;
+use self::sm80::Tiling;
 use super::cache::geometry_params;
-use super::schedule::{ITEM_WORDS, check_query_tokens};
+use super::schedule::{SPLIT_WORDS, check_query_tokens};
 use super::{Batch, CacheView, Combine, CombineConfig, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
 use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, View, ViewMut};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result, check_finite};
 use crate::geometry::Geometry;
 use crate::sys;
 
-/// Parts of the workspace begin on multiples of this many bytes.
+/// Regions of the workspace begin on multiples of this many bytes.
 const ALIGNMENT: usize = 256;
 
 /// What stays the same from run to run.
@@ -110,8 +110,8 @@ pub struct DecodeArgs<'a> {
 /// Where things lie in the workspace, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Workspace {
-    items: usize,
-    item_count: usize,
+    splits: usize,
+    split_count: usize,
     split_starts: usize,
     o_partial: usize,
     lse_partial: usize,
@@ -130,7 +130,7 @@ impl Decode {
         let limits = device.limits();
         let tiling = Tiling::choose(&geometry, &config.layout, &limits)?;
         let blocks = limits.multiprocessors * tiling.blocks_per_multiprocessor;
-        let target_items = (blocks / geometry.query_heads.div_ceil(tiling.heads)).max(1);
+        let target_splits = (blocks / geometry.query_heads.div_ceil(tiling.heads)).max(1);
         let schedule = Schedule::new(
             device,
             ScheduleConfig::new(
@@ -139,7 +139,7 @@ impl Decode {
                 config.max_tokens,
                 config.layout.page_size(),
                 tiling.tile_tokens,
-                target_items,
+                target_splits,
             ),
         )?;
         let combine = match schedule.config().max_splits() {
@@ -165,23 +165,23 @@ impl Decode {
     fn workspace(&self, query_tokens: usize) -> Workspace {
         let (schedule, heads) = (self.schedule.config(), self.config.geometry.query_heads);
         let mut bytes = 0usize;
-        let mut part = |sizes: &[usize]| {
+        let mut region = |sizes: &[usize]| {
             let start = bytes;
             let size = sizes.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
             bytes = start.saturating_add(size.saturating_add(ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
             start
         };
         Workspace {
-            items: part(&[schedule.max_items(query_tokens), ITEM_WORDS, size_of::<u32>()]),
-            item_count: part(&[size_of::<u32>()]),
-            split_starts: part(&[query_tokens + 1, size_of::<i32>()]),
-            o_partial: part(&[schedule.max_slots(), heads, self.config.geometry.latent_rank, size_of::<f32>()]),
-            lse_partial: part(&[schedule.max_slots(), heads, size_of::<f32>()]),
+            splits: region(&[schedule.max_batch_splits(query_tokens), SPLIT_WORDS, size_of::<u32>()]),
+            split_count: region(&[size_of::<u32>()]),
+            split_starts: region(&[query_tokens + 1, size_of::<i32>()]),
+            o_partial: region(&[schedule.max_partials(), heads, self.config.geometry.latent_rank, size_of::<f32>()]),
+            lse_partial: region(&[schedule.max_partials(), heads, size_of::<f32>()]),
             bytes,
         }
     }
 
-    /// Divides a batch of `query_tokens` rows, of which the batch may fill a part. The plan holds for every run on the
+    /// Divides a batch of `query_tokens` rows, of which the batch may fill the first ones. The plan holds for every run on the
     /// same batch, until its lengths change.
     ///
     /// # Errors
@@ -199,19 +199,19 @@ impl Decode {
         device.check_same("workspace", workspace.view().device())?;
         let plan = self.borrow_plan(batch, query_tokens, workspace)?;
         let map = self.workspace(query_tokens);
-        let items = self.schedule.config().max_items(query_tokens) * ITEM_WORDS;
+        let splits = self.schedule.config().max_batch_splits(query_tokens) * SPLIT_WORDS;
         let start = plan.workspace.view().address();
         let mut owners = [(); 3];
         let [a, b, c] = &mut owners;
-        // SAFETY: parts of the workspace that do not overlap and are aligned for their types; `plan` holds it meanwhile.
-        let (items, item_count, split_starts) = unsafe {
+        // SAFETY: regions of the workspace that do not overlap and are aligned for their types; `plan` holds it meanwhile.
+        let (splits, split_count, split_starts) = unsafe {
             (
-                ViewMut::borrow(device, start + map.items as u64, items, a),
-                ViewMut::borrow(device, start + map.item_count as u64, 1, b),
+                ViewMut::borrow(device, start + map.splits as u64, splits, a),
+                ViewMut::borrow(device, start + map.split_count as u64, 1, b),
                 ViewMut::borrow(device, start + map.split_starts as u64, query_tokens + 1, c),
             )
         };
-        self.schedule.run(stream, ScheduleArgs { batch, query_tokens, items, item_count, split_starts })?;
+        self.schedule.run(stream, ScheduleArgs { batch, query_tokens, splits, split_count, split_starts })?;
         Ok(plan)
     }
 
@@ -266,8 +266,8 @@ impl Decode {
             cache,
             shared: self.tiling.shared,
             page_table: plan.batch.params(device)?.page_table,
-            items: address(map.items),
-            item_count: address(map.item_count),
+            splits: address(map.splits),
+            split_count: address(map.split_count),
             q_latent: args.q_latent.view().address(),
             q_rope: args.q_rope.view().address(),
             o_latent: args.o_latent.view().address(),
@@ -280,16 +280,16 @@ impl Decode {
             q_rope_head_stride: q_rope[1],
             scale: self.config.scale,
             tile_tokens: check::count("tokens per tile", self.tiling.tile_tokens)?,
-            m_tiles: check::count("tiles of products", self.tiling.m_tiles)?,
-            score_parts: check::count("parts of scores", 8 / self.tiling.m_tiles)?,
+            m_tiles: check::count("m-tiles", self.tiling.m_tiles)?,
+            k_slices: check::count("k-slices of scores", 8 / self.tiling.m_tiles)?,
             latent_steps: check::count("latent steps", self.tiling.latent_steps)?,
             rope_steps: check::count("rope steps", self.tiling.rope_steps)?,
             rope_span: check::count("rope span", self.tiling.rope_span)?,
         };
-        let items = check::count("items", self.schedule.config().max_items(tokens))?;
-        // SAFETY: views and plan are as large as the parameters say and on the kernel's device; the plan's items are of a
+        let splits = check::count("splits", self.schedule.config().max_batch_splits(tokens))?;
+        // SAFETY: views and plan are as large as the parameters say and on the kernel's device; the plan's splits are of a
         // batch that keeps its promises.
-        unsafe { self.launch(stream, items, &params)? };
+        unsafe { self.launch(stream, splits, &params)? };
         let Some(combine) = &self.combine else { return Ok(()) };
         let params = sys::CombineParams {
             o_partial: params.o_partial,
@@ -302,7 +302,7 @@ impl Decode {
             latent_rank: check::count("latent rank", g.latent_rank)?,
             heads: check::count("query heads", g.query_heads)?,
         };
-        // SAFETY: as above; `decode` wrote the parts.
+        // SAFETY: as above; `decode` wrote the partials.
         unsafe { combine.launch(stream, &params) }
     }
 
@@ -319,20 +319,20 @@ impl Decode {
         cache.params(self.kernel.device(), &self.config.layout)
     }
 
-    /// Launches the attention kernel with this parameter block, for up to `items` items.
+    /// Launches the attention kernel with this parameter block, for up to `splits` splits.
     ///
     /// # Errors
     /// As [`Kernel::launch`].
     ///
     /// # Safety
     /// Every address must point to device memory as `csrc/params.h` says; geometry, layout of the cache, tile and shared
-    /// memory must be this operation's, and the items' tokens lie in the page table.
-    pub unsafe fn launch(&self, stream: &Stream, items: u32, params: &sys::DecodeParams) -> Result<()> {
-        if items == 0 {
+    /// memory must be this operation's, and the splits' tokens lie in the page table.
+    pub unsafe fn launch(&self, stream: &Stream, splits: u32, params: &sys::DecodeParams) -> Result<()> {
+        if splits == 0 {
             return Ok(());
         }
         let head_tiles = self.config.geometry.query_heads.div_ceil(self.tiling.heads);
-        let grid = [items, check::count("tiles of heads", head_tiles)?, 1];
+        let grid = [splits, check::count("tiles of heads", head_tiles)?, 1];
         let config = LaunchConfig::new(grid, [sys::DECODE_THREADS, 1, 1]).with_shared(self.tiling.shared_bytes);
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
@@ -346,7 +346,7 @@ impl Plan<'_> {
         self.query_tokens
     }
 
-    /// The workspace, of which the plan uses a part.
+    /// The workspace, which the plan need not fill.
     #[must_use]
     pub fn workspace(&self) -> View<'_, u8> {
         self.workspace.view()

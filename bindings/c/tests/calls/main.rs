@@ -207,7 +207,7 @@ fn a_failed_call_leaves_out_alone() {
     // SAFETY: as the header asks.
     let status = unsafe { la_combine_create(device().0, &config, &mut operation) };
     assert_eq!((status, operation), (LaStatus::Config, std::ptr::dangling_mut()));
-    assert_eq!(message(), "combine of 0 parts: must be 1..=8192");
+    assert_eq!(message(), "combine of 0 partials: must be 1..=8192");
 }
 
 #[test]

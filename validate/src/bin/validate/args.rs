@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Query tokens of each sequence; repeated if there are more sequences [default: one to three]
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     pub query_tokens: Option<Vec<usize>>,
-    /// Tokens per piece, where work is split into pieces of fixed length
+    /// Tokens per split, where work is divided into splits of fixed length
     #[arg(long, value_name = "TOKENS", default_value_t = 48)]
     pub fixed_tokens: usize,
     /// All inputs follow from it

@@ -1,45 +1,23 @@
 // The query of a block's heads, in shared memory as B operands.
 //
-// Scores with f16 factors need the query in f16, whose range is small: each head's query is multiplied by the power of
-// two that brings its largest number to 2^14 .. 2^15, and the head's factor on scores is divided by it. Only numbers
-// below 2^-28 of the largest can lose bits.
-//
-// Order: wherever A operands are read 8 values (or words of 8 codes) per lane, k runs in another order than memory, and
-// the query is stored in the order of k. In a step of 64 codes lane t has the values 16 t .. 16 t + 15, in 2 words; in
-// a step of 32 values of a rotated key 8 t .. 8 t + 7. The four pairs of 8 values go to four matrices of `ldmatrix`.
+// Order: wherever A fragments are read 8 values (or words of 8 codes) per lane, k runs in another order than memory, and
+// the query is stored in the order of k. In a k-step of 64 codes lane t has the values 16 t .. 16 t + 15, in 2 words; in
+// a k-step of 32 values of a rotated key 8 t .. 8 t + 7. The four pairs of 8 values go to four matrices of `ldmatrix`.
 #pragma once
 
-#include "../cache/int4.cuh"
-#include "../common/chunk.cuh"
-#include "block.cuh"
-#include "load.cuh"
+#include "../../cache/int4.cuh"
+#include "../../common/chunk.cuh"
+#include "../query.cuh"
+#include "shared.cuh"
 
-// The larger of two pairs of bf16 magnitudes, as integers.
-__device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) {
-    return __vmaxu2(a & 0x7FFF7FFF, b & 0x7FFF7FFF);
-}
-
-// The power of two for a head whose largest magnitude is the bf16 `largest`, and its inverse.
-__device__ inline float2 power_for(uint32_t largest) {
-    constexpr unsigned BIAS = 127, TARGET = 14;
-    const unsigned power = min(2 * BIAS + TARGET - (largest >> 7), 2 * BIAS - 1);
-    return {__uint_as_float(power << 23), __uint_as_float((2 * BIAS - power) << 23)};
-}
-
-template <typename S>
-__device__ uint32_t query_pair(uint32_t pair, float factor) {
-    const float low = f32_from_bf16_low(pair) * factor, high = f32_from_bf16_high(pair) * factor;
-    return S::LATENTS == Latents::Bf16 ? bf16x2_from_f32(low, high) : f16x2_from_f32(low, high);
-}
-
-// The part of a head's query that meets rope steps `first` .. `first + rope_span - 1`: zeros but in the columns of its
-// own rope head. `sums` gets the sum of each step.
-__device__ inline void store_rope_query(const DecodeParams &params, unsigned char *row, float *sums,
+// A head's query for k-steps `first` .. `first + rope_span - 1` of the rotated key: zeros but in the columns of its own
+// rope head. `sums` gets the sum of each k-step.
+__device__ inline void store_rope_query(const DecodeParams &params, uint32_t *row, float *sums,
                                         const uint16_t *query, unsigned first, unsigned rope_head, bool present,
                                         float factor) {
     const unsigned lane = threadIdx.x % WARP, dims = params.geometry.rope_dim;
     const unsigned own = rope_head * dims - first * ROPE_STEP;
-    // 16 lanes to a step: pair 4 j + t of a step is its values 8 t + 2 j.
+    // 16 lanes to a k-step: pair 4 j + t of it has its values 8 t + 2 j and 8 t + 2 j + 1.
     const unsigned j = lane >> 2 & 3, t = lane & 3;
     const float in_place = params.cache.rope_kind == ROW_INT4 && j % 2 == 1 ? ODD_PAIR : 1.0f;
     for (unsigned pair = lane; pair - lane < params.rope_span * ROPE_STEP / 2; pair += WARP) {
@@ -53,9 +31,8 @@ __device__ inline void store_rope_query(const DecodeParams &params, unsigned cha
             sum += __shfl_xor_sync(ALL_LANES, sum, distance);
         }
         if (step < params.rope_span) {
-            reinterpret_cast<uint32_t *>(row)[pair] = params.cache.rope_kind == ROW_BF16
-                                                          ? bf16x2_from_f32(low, high)
-                                                          : f16x2_from_f32(low * in_place, high * in_place);
+            row[pair] = params.cache.rope_kind == ROW_BF16 ? bf16x2_from_f32(low, high)
+                                                           : f16x2_from_f32(low * in_place, high * in_place);
             if (lane % 16 == 0) {
                 sums[step] = sum;
             }
@@ -63,15 +40,15 @@ __device__ inline void store_rope_query(const DecodeParams &params, unsigned cha
     }
 }
 
-// Where chunk `c` of a step's 8 begins, in words. Whole: it is word c % 2 of lane c / 2. Groups: of lane c % 4, in the
-// step's first or second 32 latents.
+// Where chunk `c` of a k-step's 8 begins, in words. Whole: it is word c % 2 of lane c / 2. Groups: of lane c % 4, in the
+// k-step's first or second 32 latents.
 template <typename S>
 __device__ unsigned place_of(unsigned c) {
     return S::LATENTS == Latents::Whole ? c % 2 * 16 + c / 2 : c / 4 * 16 + c % 4;
 }
 
-// Groups: the sums of head n's query over each group, as B operands of score_mins: [block of 16 groups][head][t], there
-// the groups t, t + 4, t + 8 and t + 12, in two f16 parts. Of `chunk` and its neighbours in other lanes, `sum` each.
+// Groups: the sum of head n's query over a group, for score_mins, from `sum` of `chunk` and those of its neighbours in
+// other lanes.
 template <typename S>
 __device__ void store_group_sum(const DecodeParams &params, unsigned char *q_sums, unsigned n, unsigned chunk,
                                 float sum) {
@@ -84,7 +61,7 @@ __device__ void store_group_sum(const DecodeParams &params, unsigned char *q_sum
         const uint32_t high = f16x2_from_f32(sum, 0.0f);
         const uint32_t low = f16x2_from_f32(sum - f32x2_from_f16x2(high).x, 0.0f);
         uint16_t *to = reinterpret_cast<uint16_t *>(q_sums) +
-                       8 * (group / MIN_BLOCK * S::HEADS * 4 + n * 4 + group % 4) + group % MIN_BLOCK / 4;
+                       8 * (group / GROUP_BLOCK * S::HEADS * 4 + n * 4 + group % 4) + group % GROUP_BLOCK / 4;
         to[0] = high;
         to[4] = low;
     }
@@ -92,7 +69,7 @@ __device__ void store_group_sum(const DecodeParams &params, unsigned char *q_sum
 
 template <typename S>
 __device__ void load_queries(const DecodeParams &params, unsigned query_token, unsigned first_head,
-                             unsigned char *shared, SmallArrays<S> &small) {
+                             const SharedMemory<S> &memory, BlockState<S> &block) {
     const GeometryParams &sizes = params.geometry;
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const unsigned chunks = params.latent_steps * STEP / 8;
@@ -126,15 +103,15 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
             factor = power_for(__reduce_max_sync(ALL_LANES, max(largest & 0xFFFF, largest >> 16)));
         }
         if (lane == 0) {
-            small.logit_factor[n] = params.scale * CUDART_L2E_F * factor.y;
+            block.logit_factor[n] = params.scale * CUDART_L2E_F * factor.y;
         }
 
-        unsigned char *row = shared + params.shared.q_latent + n * params.shared.q_latent_stride;
-        unsigned char *q_sums = shared + params.shared.q_sums;
+        uint32_t *row = memory.q_latent(n);
+        unsigned char *q_sums = memory.q_sums();
         if constexpr (S::LATENTS == Latents::Groups) {
             // Of groups that fill up the last block.
-            const unsigned blocks = (params.cache.latent_groups + MIN_BLOCK - 1) / MIN_BLOCK;
-            for (unsigned i = lane; i < 4 * blocks; i += WARP) {
+            const unsigned group_blocks = (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK;
+            for (unsigned i = lane; i < 4 * group_blocks; i += WARP) {
                 reinterpret_cast<uint4 *>(q_sums)[i / 4 * S::HEADS * 4 + n * 4 + i % 4] = {};
             }
             __syncwarp();
@@ -148,7 +125,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const bool in_place = S::CODED && j % 2 == 1;
-                stored[j] = query_pair<S>(x.pair[j], in_place ? factor.x * ODD_PAIR : factor.x);
+                stored[j] = query_pair<S::LATENTS>(x.pair[j], in_place ? factor.x * ODD_PAIR : factor.x);
                 sum += (f32_from_bf16_low(x.pair[j]) + f32_from_bf16_high(x.pair[j])) * factor.x;
             }
             if constexpr (S::LATENTS == Latents::Groups) {
@@ -159,7 +136,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
                 if (first + WARP >= chunks || (first + WARP) % (RUN / 8) == 0) {
                     sum = reduce_warp(sum, Sum());
                     if (lane == 0) {
-                        small.q_sums[first / (RUN / 8)][n] = sum;
+                        block.q_sums[first / (RUN / 8)][n] = sum;
                     }
                     sum = 0.0f;
                 }
@@ -168,7 +145,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
                 continue;
             }
             if constexpr (S::CODED) {
-                uint32_t *step = reinterpret_cast<uint32_t *>(row) + chunk / 8 * 32 + place_of<S>(chunk % 8);
+                uint32_t *step = row + chunk / 8 * 32 + place_of<S>(chunk % 8);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
                     step[4 * j] = stored[j];
@@ -186,10 +163,9 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
             end = ((last_head / heads_per_rope + 1) * sizes.rope_dim + ROPE_STEP - 1) / ROPE_STEP;
         }
         if (n % 8 == 0 && lane == 0) {
-            small.rope_steps[n / 8] = {first, end - first};
+            block.rope_steps[n / 8] = {first, end - first};
         }
-        float *sums = reinterpret_cast<float *>(shared + params.shared.q_rope_sums) + n * (params.rope_span | 1);
-        store_rope_query(params, shared + params.shared.q_rope + n * params.shared.q_rope_stride, sums, rope, first,
-                         head / heads_per_rope, present, factor.x);
+        store_rope_query(params, memory.q_rope(n), memory.q_rope_sums(n), rope, first, head / heads_per_rope, present,
+                         factor.x);
     }
 }

@@ -6,30 +6,20 @@
 // what is far below that loses bits, but is as small beside what it is added to. Where a scale is 0 all codes are.
 #pragma once
 
-#include "../cache/int4.cuh"
-#include "../cache/layout.cuh"
-#include "../ptx/convert.cuh"
-#include "block.cuh"
-
-// Row `group` of the scales, and of the mins.
-__device__ inline const unsigned char *scales_of(const DecodeParams &params, const unsigned char *shared,
-                                                 unsigned group) {
-    return shared + params.shared.scales + group * params.shared.weight_stride;
-}
-__device__ inline const unsigned char *mins_of(const DecodeParams &params, const unsigned char *shared,
-                                               unsigned group) {
-    return scales_of(params, shared, params.cache.latent_groups + group);
-}
+#include "../../cache/int4.cuh"
+#include "../../cache/layout.cuh"
+#include "../../ptx/convert.cuh"
+#include "shared.cuh"
 
 // The rows and units of a tile with `count` tokens. A warp takes a group at a time, its lanes a token each, or four
 // groups, so that it reads four neighbouring pairs of 8 tokens from all banks.
 template <typename S>
-__device__ void prepare_scales(const DecodeParams &params, const unsigned char *stage, unsigned count,
-                               unsigned char *shared, SmallArrays<S> &small) {
+__device__ void prepare_scales(const DecodeParams &params, const Stage &stage, unsigned count,
+                               const SharedMemory<S> &memory, BlockState<S> &block) {
     constexpr unsigned GROUP_LANES = S::LATENTS == Latents::Groups ? 4 : 1, TOKEN_LANES = WARP / GROUP_LANES;
     constexpr unsigned ROUNDS = DECODE_MAX_TILE / TOKEN_LANES;
     const unsigned thread = thread_index(), lane = thread % WARP, groups = params.cache.latent_groups;
-    const unsigned char *pairs = stage + params.shared.affine;
+    const Rows pairs = stage.affine();
     for (unsigned first = thread / WARP * GROUP_LANES; first < groups; first += WARPS * GROUP_LANES) {
         const unsigned group = first + lane % GROUP_LANES;
         const bool exists = group < groups;
@@ -39,7 +29,7 @@ __device__ void prepare_scales(const DecodeParams &params, const unsigned char *
             const unsigned token = lane / GROUP_LANES + TOKEN_LANES * i;
             affine[i] = 0;
             if (token < count && exists) {
-                affine[i] = at<uint32_t>(pairs, token * params.shared.affine_stride + 4 * group);
+                affine[i] = at<uint32_t>(pairs.first, token * pairs.stride + 4 * group);
             }
             // Scales are not negative: their bits have their order.
             largest = max(largest, affine[i] & 0xFFFF);
@@ -48,25 +38,25 @@ __device__ void prepare_scales(const DecodeParams &params, const unsigned char *
         for (unsigned distance = GROUP_LANES; distance < WARP; distance *= 2) {
             largest = max(largest, __shfl_xor_sync(ALL_LANES, largest, distance));
         }
-        const float before = exists ? small.units[group] : 1.0f;
+        const float before = exists ? block.units[group] : 1.0f;
         const float unit = fmaxf(before, __uint_as_float(__float_as_uint(affine_scale(largest)) & 0x7F800000));
         const float inverse = 1.0f / unit;
-        unsigned char *row = const_cast<unsigned char *>(scales_of(params, shared, group));
-        const unsigned mins = groups * params.shared.weight_stride;
+        unsigned char *scales = memory.scales(group);
+        const unsigned to_mins = groups * params.shared.weight_stride;
 #pragma unroll
         for (unsigned i = 0; i < ROUNDS; ++i) {
             const unsigned token = lane / GROUP_LANES + TOKEN_LANES * i;
             if (token < 16 * params.m_tiles && exists) {
-                unsigned char *place = row + 2 * token_at(token);
+                unsigned char *place = scales + 2 * token_at(token);
                 *reinterpret_cast<uint16_t *>(place) = f16x2_from_f32(affine_scale(affine[i]) * inverse, 0.0f);
-                *reinterpret_cast<uint16_t *>(place + mins) = affine[i] >> 16;
+                *reinterpret_cast<uint16_t *>(place + to_mins) = affine[i] >> 16;
             }
         }
         // All lanes have read the unit before: the values that they exchanged do not depend on it.
         __syncwarp();
         if (lane < GROUP_LANES && exists) {
-            small.units[group] = unit;
-            small.renormalise[group] = before * inverse;
+            block.units[group] = unit;
+            block.renormalise[group] = before * inverse;
         }
     }
 }

@@ -1,5 +1,5 @@
-// The softmax over a block's tokens, tile by tile. Warp w has heads w * S::TILES .., each an equal share of the lanes;
-// a lane takes positions (token_at) in fours, and keeps its own part of the head's sums to the end.
+// The softmax over a block's tokens, tile by tile. Warp w has heads w * S::N_TILES .., each an equal number of lanes; a
+// lane takes positions (token_at) in fours, and keeps what they add to the head's sums to the end.
 //
 // Weights are rounded to 16 bits before they are multiplied. What they are divided by in the end is the sum of the
 // rounded ones, so that the result is a weighted mean, only with weights that are off by up to 2^-12 (f16), or 2^-18
@@ -7,32 +7,33 @@
 // keeps all its bits down to a P of 2^-28.
 #pragma once
 
-#include "../ptx/special.cuh"
-#include "block.cuh"
-#include "output.cuh"
+#include "../../cache/int4.cuh"
+#include "../../ptx/convert.cuh"
+#include "../../ptx/special.cuh"
+#include "shared.cuh"
 
 constexpr float WEIGHT_OF_ONE = 16384.0f;
 
 template <typename S>
 class Softmax {
     // Lanes of a head, and how often they take four positions each.
-    static constexpr int LANES = WARP / S::TILES;
+    static constexpr int LANES = WARP / S::N_TILES;
     static constexpr int PASSES = DECODE_MAX_TILE <= 4 * LANES ? 1 : DECODE_MAX_TILE / (4 * LANES);
 
 public:
-    __device__ static void begin(const DecodeParams &params, unsigned char *shared, SmallArrays<S> &small) {
-        small.states[threadIdx.x] = {};
+    __device__ static void begin(const DecodeParams &params, const SharedMemory<S> &memory, BlockState<S> &block) {
+        block.states[threadIdx.x] = {};
         if (threadIdx.x < S::HEADS) {
-            small.largest[threadIdx.x] = -CUDART_INF_F;
+            block.largest[threadIdx.x] = -CUDART_INF_F;
         }
         if constexpr (S::CODED) {
             if (threadIdx.x < S::GROUPS) {
                 // f16's smallest number is below every scale.
-                small.units[threadIdx.x] = 1.0f / SUBNORMAL;
+                block.units[threadIdx.x] = 1.0f / SUBNORMAL;
             }
-            const unsigned blocks = (params.cache.latent_groups + MIN_BLOCK - 1) / MIN_BLOCK;
-            if (threadIdx.x < blocks * S::TILES * WARP) {
-                mins_of_unit<S>(params, shared, 0, 0, threadIdx.x) = {};
+            const unsigned group_blocks = (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK;
+            if (threadIdx.x < group_blocks * S::N_TILES * WARP) {
+                memory.output_mins(0, 0, threadIdx.x) = {};
             }
         }
     }
@@ -40,7 +41,7 @@ public:
     // The lane's head. Of four heads a half-warp has two that are 2 apart, whose weights are in different banks.
     __device__ static unsigned head() {
         const unsigned thread = thread_index(), x = thread % WARP / LANES;
-        return thread / WARP * S::TILES + (S::TILES == 4 ? x % 2 * 2 + x / 2 : x);
+        return thread / WARP * S::N_TILES + (S::N_TILES == 4 ? x % 2 * 2 + x / 2 : x);
     }
 
     // Whether the lane is the first of its head.
@@ -48,14 +49,14 @@ public:
 
     // Scores of a tile to weights, of its tokens from `skipped` to before `count`.
     __device__ static void add_tile(const DecodeParams &params, unsigned skipped, unsigned count,
-                                    unsigned char *shared, SmallArrays<S> &small) {
+                                    const SharedMemory<S> &memory, BlockState<S> &block) {
         const unsigned head = Softmax::head(), first = thread_index() % LANES, quads = 4 * params.m_tiles;
-        const float factor = small.logit_factor[head];
-        const unsigned part_stride = S::HEADS * params.shared.score_stride;
-        const unsigned char *from = shared + params.shared.scores + head * params.shared.score_stride + 16 * first;
+        const float factor = block.logit_factor[head];
+        const unsigned slice_stride = S::HEADS * params.shared.score_stride;
+        const unsigned char *from = memory.scores(0, head) + 16 * first;
         float p[PASSES][4];
-        SoftmaxState state = small.states[thread_index()];
-        const float before = small.largest[head];
+        SoftmaxState state = block.states[thread_index()];
+        const float before = block.largest[head];
         float maximum = before;
 #pragma unroll
         for (int j = 0; j < PASSES; ++j) {
@@ -65,8 +66,8 @@ public:
                 float4 x = at<float4>(from, 16 * LANES * j);
                 const unsigned char *other = from + 16 * LANES * j;
 #pragma unroll 1
-                for (unsigned part = params.score_parts; part > 1; --part) {
-                    other += part_stride;
+                for (unsigned k_slice = params.k_slices; k_slice > 1; --k_slice) {
+                    other += slice_stride;
                     const float4 y = at<float4>(other, 0);
                     x = {x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w};
                 }
@@ -89,8 +90,8 @@ public:
         // All lanes have read the largest exponent before: the maximum depends on it. This tells racecheck so.
         __syncwarp();
         if (leads()) {
-            small.largest[head] = maximum;
-            small.rescale[head] = shrink;
+            block.largest[head] = maximum;
+            block.rescale[head] = shrink;
         }
         state.sum *= shrink;
         state.rounded *= shrink;
@@ -102,25 +103,25 @@ public:
                 state.sum += p[j][x];
             }
         }
-        unsigned char *to = shared + params.shared.weights + head * params.shared.weight_stride + 8 * first;
+        unsigned char *to = memory.weights(head) + 8 * first;
 #pragma unroll
         for (int j = 0; j < PASSES; ++j) {
             if (first + LANES * j < quads) {
                 state.rounded += store_weights(to + 8 * LANES * j, S::HEADS * params.shared.weight_stride, p[j]);
             }
         }
-        small.states[thread_index()] = state;
+        block.states[thread_index()] = state;
     }
 
     // Leaves what the output is still to be multiplied with; returns the lse of the lane's head.
-    __device__ static float finish(SmallArrays<S> &small) {
+    __device__ static float finish(BlockState<S> &block) {
         const unsigned head = Softmax::head();
-        const SoftmaxState state = small.states[thread_index()];
+        const SoftmaxState state = block.states[thread_index()];
         const float divisor = over_lanes(state.rounded);
         if (leads()) {
-            small.rescale[head] = 1.0f / divisor;
+            block.rescale[head] = 1.0f / divisor;
         }
-        return (small.largest[head] + log2f(over_lanes(state.sum))) * CUDART_LN2_F;
+        return (block.largest[head] + log2f(over_lanes(state.sum))) * CUDART_LN2_F;
     }
 
 private:
@@ -132,7 +133,7 @@ private:
         return x;
     }
 
-    // Weights of four positions; returns the sum of the rounded ones. `plane` is how far the second halves are.
+    // Weights of four positions; returns the sum of the rounded ones. `plane` is how many bytes the second plane is away.
     __device__ static float store_weights(unsigned char *place, unsigned plane, const float (&p)[4]) {
         if constexpr (S::CODED) {
             const uint2 weight = {f16x2_from_f32(p[0] * WEIGHT_OF_ONE, p[1] * WEIGHT_OF_ONE),

@@ -1,0 +1,30 @@
+// A head's query as it is read, and its scaling.
+//
+// Scores with f16 factors need the query in f16, whose range is small: each head's query is multiplied by the power of
+// two that brings its largest number to 2^14 .. 2^15, and the head's factor on scores is divided by it. Only numbers
+// below 2^-28 of the largest can lose bits.
+#pragma once
+
+#include <stdint.h>
+
+#include "../ptx/convert.cuh"
+#include "latents.cuh"
+
+// The larger of two pairs of bf16 magnitudes, as integers.
+__device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) {
+    return __vmaxu2(a & 0x7FFF7FFF, b & 0x7FFF7FFF);
+}
+
+// The power of two for a head whose largest magnitude is the bf16 `largest`, and its inverse.
+__device__ inline float2 power_for(uint32_t largest) {
+    constexpr unsigned BIAS = 127, TARGET = 14;
+    const unsigned power = min(2 * BIAS + TARGET - (largest >> 7), 2 * BIAS - 1);
+    return {__uint_as_float(power << 23), __uint_as_float((2 * BIAS - power) << 23)};
+}
+
+// A pair of bf16 of the query times `factor`, in the format that latents are multiplied in.
+template <Latents LATENTS>
+__device__ uint32_t query_pair(uint32_t pair, float factor) {
+    const float low = f32_from_bf16_low(pair) * factor, high = f32_from_bf16_high(pair) * factor;
+    return LATENTS == Latents::Bf16 ? bf16x2_from_f32(low, high) : f16x2_from_f32(low, high);
+}

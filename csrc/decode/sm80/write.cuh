@@ -1,0 +1,65 @@
+// The output: accumulators, rescaled, with what the mins give.
+#pragma once
+
+#include "../../cache/int4.cuh"
+#include "../results.cuh"
+#include "fragments.cuh"
+#include "shared.cuh"
+
+template <typename S>
+__device__ void write_output(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
+                             const SharedMemory<S> &memory, const BlockState<S> &block, const Output<S> &output) {
+    const unsigned warp = threadIdx.x / WARP, t = threadIdx.x % 4, rank = params.geometry.latent_rank;
+    const bool vectors = rank % 8 == 0 && (split.partial < 0 ? params.o_latent : params.o_partial) % 16 == 0;
+#pragma unroll
+    for (int i = 0; i < S::SLICES; ++i) {
+        const unsigned slice = warp + WARPS * i;
+#pragma unroll
+        for (int n = 0; n < S::N_TILES; ++n) {
+#pragma unroll
+            for (int column = 0; column < 2; ++column) {
+                const unsigned own = 8 * n + 2 * t + column, head = first_head + own;
+                if (head >= params.geometry.query_heads || STEP * slice >= rank) {
+                    continue;
+                }
+                float x[8];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    float factor = block.rescale[own], offset = 0.0f;
+                    if constexpr (S::CODED) {
+                        const unsigned group = group_of<S>(params, slice, j), in_block = group % GROUP_BLOCK;
+                        const float4 &mins = memory.output_mins(group / GROUP_BLOCK, n, in_block % 8 * 4 + t);
+                        offset = factor * (in_block < 8 ? (column == 0 ? mins.x : mins.y)
+                                                        : (column == 0 ? mins.z : mins.w));
+                        factor *= block.units[group] * SUBNORMAL * (j % 2 == 1 ? ODD_PAIR : 1.0f);
+                    }
+                    x[2 * j] = fmaf(output[i][j][n][column], factor, offset);
+                    x[2 * j + 1] = fmaf(output[i][j][n][column + 2], factor, offset);
+                }
+                const size_t row = output_row(params, split, head) * rank;
+                if (S::LATENTS == Latents::Whole && vectors) {
+                    // A lane's 8 latents are neighbours.
+                    const unsigned latent = latent_of<S>(slice, 0, 0);
+                    if (latent < rank && split.partial < 0) {
+                        *reinterpret_cast<uint4 *>(reinterpret_cast<uint16_t *>(params.o_latent) + row + latent) = {
+                            bf16x2_from_f32(x[0], x[1]), bf16x2_from_f32(x[2], x[3]), bf16x2_from_f32(x[4], x[5]),
+                            bf16x2_from_f32(x[6], x[7])};
+                    } else if (latent < rank) {
+                        float *numbers = reinterpret_cast<float *>(params.o_partial) + row + latent;
+                        float4 *to = reinterpret_cast<float4 *>(numbers);
+                        to[0] = {x[0], x[1], x[2], x[3]};
+                        to[1] = {x[4], x[5], x[6], x[7]};
+                    }
+                } else {
+#pragma unroll
+                    for (int y = 0; y < 8; ++y) {
+                        const unsigned latent = latent_of<S>(slice, y / 2, y % 2);
+                        if (latent < rank) {
+                            write_value(params, split, row + latent, x[y]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
