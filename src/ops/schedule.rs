@@ -161,7 +161,8 @@ impl Schedule {
     /// Divides a batch.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Capacity`] names the argument that does not fit; as
+    /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: ScheduleArgs) -> Result<()> {
         let (device, config) = (self.kernel.device(), &self.config);
         check_query_tokens(args.query_tokens, config.max_query_tokens)?;
@@ -211,7 +212,7 @@ pub(super) fn check_query_tokens(got: usize, most: usize) -> Result<()> {
     if got <= most {
         return Ok(());
     }
-    Err(Error::Config {
+    Err(Error::Capacity {
         what: format!("{got} query tokens"),
         why: format!("this operation was made for at most {most}"),
     })

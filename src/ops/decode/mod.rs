@@ -51,7 +51,7 @@ impl DecodeConfig {
     /// Checks that the parts fit together, on any device. Returns the geometry.
     ///
     /// # Errors
-    /// As [`Geometry::validate`]; [`Error::Shape`] if the layout is another geometry's; [`Error::Config`] if the scale is
+    /// As [`Geometry::validate`]; [`Error::Shape`] if the layout is another geometry's; [`Error::NotFinite`] if the scale is
     /// not finite.
     pub fn check(&self) -> Result<Geometry> {
         let geometry = self.geometry.validate()?;
@@ -123,8 +123,9 @@ impl Decode {
     /// 2048 they are served on every device (99 KiB of shared memory per block), in each format.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the layout is another geometry's; [`Error::Config`] if the scale is not finite, if there is no
-    /// kernel for the latent's size, or if the device has too little shared memory for it; as [`Device::kernel`].
+    /// [`Error::Shape`] if the layout is another geometry's; [`Error::NotFinite`] for such a scale; [`Error::Unsupported`]
+    /// if there is no kernel for the latent's size, or the device has too little shared memory for it; as
+    /// [`Device::kernel`].
     pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
         let geometry = config.check()?;
         let limits = device.limits();
@@ -185,8 +186,8 @@ impl Decode {
     /// same batch, until its lengths change.
     ///
     /// # Errors
-    /// [`Error::WorkspaceTooSmall`], [`Error::Alignment`] or [`Error::Config`] names the argument that does not fit; as
-    /// [`Kernel::launch`].
+    /// [`Error::WorkspaceTooSmall`], [`Error::Alignment`], [`Error::OtherDevice`] or [`Error::Capacity`] names the argument
+    /// that does not fit; as [`Kernel::launch`].
     pub fn plan<'a>(
         &self,
         stream: &Stream,
@@ -197,20 +198,15 @@ impl Decode {
         let device = self.kernel.device();
         check_query_tokens(query_tokens, self.config.max_query_tokens)?;
         device.check_same("workspace", workspace.view().device())?;
-        let plan = self.borrow_plan(batch, query_tokens, workspace)?;
+        let mut plan = self.borrow_plan(batch, query_tokens, workspace)?;
         let map = self.workspace(query_tokens);
-        let splits = self.schedule.config().max_batch_splits(query_tokens) * SPLIT_WORDS;
-        let start = plan.workspace.view().address();
-        let mut owners = [(); 3];
-        let [a, b, c] = &mut owners;
-        // SAFETY: regions of the workspace that do not overlap and are aligned for their types; `plan` holds it meanwhile.
-        let (splits, split_count, split_starts) = unsafe {
-            (
-                ViewMut::borrow(device, start + map.splits as u64, splits, a),
-                ViewMut::borrow(device, start + map.split_count as u64, 1, b),
-                ViewMut::borrow(device, start + map.split_starts as u64, query_tokens + 1, c),
-            )
-        };
+        // In the order of the regions.
+        let (splits, rest) = plan.workspace.reborrow().split_at(map.split_count)?;
+        let (split_count, split_starts) = rest.split_at(map.split_starts - map.split_count)?;
+        let words = self.schedule.config().max_batch_splits(query_tokens) * SPLIT_WORDS;
+        let splits = splits.slice(map.splits..)?.slice(..words * size_of::<u32>())?.cast()?;
+        let split_count = split_count.slice(..size_of::<u32>())?.cast()?;
+        let split_starts = split_starts.slice(..(query_tokens + 1) * size_of::<i32>())?.cast()?;
         self.schedule.run(stream, ScheduleArgs { batch, query_tokens, splits, split_count, split_starts })?;
         Ok(plan)
     }
@@ -219,7 +215,8 @@ impl Decode {
     /// cannot keep beside them a plan that borrows both. Launches nothing.
     ///
     /// # Errors
-    /// [`Error::WorkspaceTooSmall`], [`Error::Alignment`] or [`Error::Config`] names the argument that does not fit.
+    /// [`Error::WorkspaceTooSmall`], [`Error::Alignment`], [`Error::OtherDevice`] or [`Error::Capacity`] names the argument
+    /// that does not fit.
     ///
     /// # Safety
     /// This operation, or another of the same configuration and device, must have made a plan in this workspace, for as
@@ -249,7 +246,8 @@ impl Decode {
     /// Attends, by a plan that this operation or one of the same configuration made.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Config`] names the argument that does not fit; as [`Kernel::launch`].
+    /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Config`] names the argument that does not fit; as
+    /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, plan: &mut Plan, args: DecodeArgs) -> Result<()> {
         let (device, g, tokens) = (self.kernel.device(), &self.config.geometry, plan.query_tokens);
         let cache = self.check_plan(plan, &args.cache)?;

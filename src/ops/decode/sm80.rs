@@ -133,7 +133,7 @@ impl Tiling {
             }
         }
         let most = 5 * WARPS * STEP;
-        Err(Error::Config {
+        Err(Error::Unsupported {
             what: format!("decode of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
             why: match slices > 5 {
                 true => format!("at most {most} are supported"),
