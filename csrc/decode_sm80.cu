@@ -133,31 +133,19 @@ __device__ void decode(const DecodeParams &params) {
 
 }  // namespace
 
-// Where the accumulators leave room for it, two or three blocks share a multiprocessor, so that one computes scores while
-// another waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest ones.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-#define BLOCKS_1X4 1
+#define BLOCKS(before_blackwell, from_blackwell) from_blackwell
 #else
-#define BLOCKS_1X4 2
+#define BLOCKS(before_blackwell, from_blackwell) before_blackwell
 #endif
 
-#define DECODE_KERNEL(name, latents, slices, tiles, blocks)                      \
-    extern "C" __global__ void __launch_bounds__(DECODE_THREADS, blocks)         \
-        name(const __grid_constant__ DecodeParams params) {                      \
-        decode<Shape<Latents::latents, slices, tiles>>(params);                  \
+#define DECODE_KERNEL(name, latents, slices, n_tiles, before_blackwell, from_blackwell)                             \
+    static_assert(sizeof(BlockState<Shape<Latents::latents, slices, n_tiles>>) <=                                   \
+                      (slices > 2 ? DECODE_SM80_LARGE_STATIC_BYTES : DECODE_SM80_STATIC_BYTES),                     \
+                  "the host plans with less static shared memory than " #name " has");                              \
+    extern "C" __global__ void __launch_bounds__(DECODE_THREADS, BLOCKS(before_blackwell, from_blackwell))          \
+        name(const __grid_constant__ DecodeParams params) {                                                         \
+        decode<Shape<Latents::latents, slices, n_tiles>>(params);                                                   \
     }
 
-DECODE_KERNEL(decode_whole_1x2, Whole, 1, 2, 3)
-DECODE_KERNEL(decode_whole_1x4, Whole, 1, 4, BLOCKS_1X4)
-DECODE_KERNEL(decode_whole_2x2, Whole, 2, 2, 2)
-DECODE_KERNEL(decode_whole_2x4, Whole, 2, 4, 1)
-DECODE_KERNEL(decode_whole_5x2, Whole, 5, 2, 1)
-DECODE_KERNEL(decode_whole_5x1, Whole, 5, 1, 1)
-DECODE_KERNEL(decode_groups_1x2, Groups, 1, 2, 3)
-DECODE_KERNEL(decode_groups_1x4, Groups, 1, 4, BLOCKS_1X4)
-DECODE_KERNEL(decode_groups_2x2, Groups, 2, 2, 2)
-DECODE_KERNEL(decode_groups_5x1, Groups, 5, 1, 1)
-DECODE_KERNEL(decode_bf16_1x2, Bf16, 1, 2, 3)
-DECODE_KERNEL(decode_bf16_1x4, Bf16, 1, 4, BLOCKS_1X4)
-DECODE_KERNEL(decode_bf16_2x2, Bf16, 2, 2, 2)
-DECODE_KERNEL(decode_bf16_5x1, Bf16, 5, 1, 1)
+DECODE_SM80_KERNELS(DECODE_KERNEL)

@@ -126,6 +126,40 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
 /* Threads in a block of `decode`. */
 #define DECODE_THREADS 256
 
+/* Latents per k-step of the scores, and of a slice of the output. */
+#define DECODE_STEP 64
+
+/* Values per k-step of the rotated key. */
+#define DECODE_ROPE_STEP 32
+
+/* Groups of latents whose mins one tensor-core product takes. */
+#define DECODE_GROUP_BLOCK 16
+
+/* The kernels of decode_sm80.cu: name, how latents lie in the cache, slices of DECODE_STEP latents that a warp
+ * accumulates, n-tiles of 8 heads, and the blocks that a multiprocessor holds at once: those that the compiler leaves
+ * registers for, in code for GPUs before Blackwell and from Blackwell on.
+ * Where the accumulators leave room for it, two or three blocks share a multiprocessor, so that one computes scores while
+ * another waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest ones. */
+#define DECODE_SM80_KERNELS(KERNEL)               \
+    KERNEL(decode_whole_1x4, Whole, 1, 4, 2, 1)   \
+    KERNEL(decode_whole_1x2, Whole, 1, 2, 3, 3)   \
+    KERNEL(decode_whole_2x4, Whole, 2, 4, 1, 1)   \
+    KERNEL(decode_whole_2x2, Whole, 2, 2, 2, 2)   \
+    KERNEL(decode_whole_5x2, Whole, 5, 2, 1, 1)   \
+    KERNEL(decode_whole_5x1, Whole, 5, 1, 1, 1)   \
+    KERNEL(decode_groups_1x4, Groups, 1, 4, 2, 1) \
+    KERNEL(decode_groups_1x2, Groups, 1, 2, 3, 3) \
+    KERNEL(decode_groups_2x2, Groups, 2, 2, 2, 2) \
+    KERNEL(decode_groups_5x1, Groups, 5, 1, 1, 1) \
+    KERNEL(decode_bf16_1x4, Bf16, 1, 4, 2, 1)     \
+    KERNEL(decode_bf16_1x2, Bf16, 1, 2, 3, 3)     \
+    KERNEL(decode_bf16_2x2, Bf16, 2, 2, 2, 2)     \
+    KERNEL(decode_bf16_5x1, Bf16, 5, 1, 1, 1)
+
+/* Most bytes of static shared memory of these kernels, and of those for more than two slices. */
+#define DECODE_SM80_STATIC_BYTES 2944
+#define DECODE_SM80_LARGE_STATIC_BYTES 3072
+
 /* Most tokens in a tile of `decode`. */
 #define DECODE_MAX_TILE 64
 

@@ -9,6 +9,11 @@ pub const COMBINE_MAX_THREADS: u32 = 512;
 pub const COMBINE_MAX_SPLITS: u32 = 8192;
 pub const SCHEDULE_THREADS: u32 = 512;
 pub const DECODE_THREADS: u32 = 256;
+pub const DECODE_STEP: u32 = 64;
+pub const DECODE_ROPE_STEP: u32 = 32;
+pub const DECODE_GROUP_BLOCK: u32 = 16;
+pub const DECODE_SM80_STATIC_BYTES: u32 = 2944;
+pub const DECODE_SM80_LARGE_STATIC_BYTES: u32 = 3072;
 pub const DECODE_MAX_TILE: u32 = 64;
 pub const PAIRING_HALF: u32 = 0;
 pub const PAIRING_INTERLEAVED: u32 = 1;
@@ -553,3 +558,19 @@ const _: () = {
     ["Offset of field: CopyPagesParams::count"][::core::mem::offset_of!(CopyPagesParams, count) - 80usize];
     ["Offset of field: CopyPagesParams::reserved"][::core::mem::offset_of!(CopyPagesParams, reserved) - 84usize];
 };
+pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32); 14] = [
+    ("decode_whole_1x4", "Whole", 1, 4, 2, 1),
+    ("decode_whole_1x2", "Whole", 1, 2, 3, 3),
+    ("decode_whole_2x4", "Whole", 2, 4, 1, 1),
+    ("decode_whole_2x2", "Whole", 2, 2, 2, 2),
+    ("decode_whole_5x2", "Whole", 5, 2, 1, 1),
+    ("decode_whole_5x1", "Whole", 5, 1, 1, 1),
+    ("decode_groups_1x4", "Groups", 1, 4, 2, 1),
+    ("decode_groups_1x2", "Groups", 1, 2, 3, 3),
+    ("decode_groups_2x2", "Groups", 2, 2, 2, 2),
+    ("decode_groups_5x1", "Groups", 5, 1, 1, 1),
+    ("decode_bf16_1x4", "Bf16", 1, 4, 2, 1),
+    ("decode_bf16_1x2", "Bf16", 1, 2, 3, 3),
+    ("decode_bf16_2x2", "Bf16", 2, 2, 2, 2),
+    ("decode_bf16_5x1", "Bf16", 5, 1, 1, 1),
+];

@@ -13,16 +13,16 @@
 constexpr unsigned WARPS = DECODE_THREADS / WARP;
 
 // Latents per k-step of the scores, and of a slice of the output.
-constexpr unsigned STEP = 64;
+constexpr unsigned STEP = DECODE_STEP;
 
 // `WARPS` slices of `STEP` latents are a run: as many as share a scale in `Latents::Whole`.
 constexpr unsigned RUN = WARPS * STEP;
 
 // Values per k-step of the rotated key.
-constexpr unsigned ROPE_STEP = 32;
+constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
 
 // Groups of latents whose mins one tensor-core product takes: a block of groups.
-constexpr unsigned GROUP_BLOCK = 16;
+constexpr unsigned GROUP_BLOCK = DECODE_GROUP_BLOCK;
 
 // A query's numbers are up to 2^15 (../query.cuh), and sums of 128 of them times this fit an f16.
 constexpr float Q_SUM_UNIT = 1.0f / 128.0f;
