@@ -1,4 +1,4 @@
-//! `combine`: merges attention over parts of the tokens.
+//! `combine`: merges attention over splits of the tokens.
 
 use anyhow::Result;
 use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
@@ -12,7 +12,7 @@ const SPLITS: usize = 16;
 
 pub const COMBINE: Operation = Operation { name: "combine", kind: Kind::Tokens, formats: &[Format::Bf16], work, run };
 
-/// f32 parts to bf16 results; a product and a sum for each number of each part.
+/// f32 partials to bf16 results; a product and a sum for each number of each partial.
 fn work(shape: &Shape) -> Result<Work> {
     let g = shape.geometry();
     let rows = shape.batch * g.query_heads;

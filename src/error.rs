@@ -62,7 +62,7 @@ pub enum Error {
         why: String,
     },
     /// More than an operation was made for, such as query tokens of a batch: one that is made for more takes it.
-    #[error("{what}: {why}")]
+    #[error("{}: {}", Line(what), Line(why))]
     Capacity {
         /// What is too much, with its size.
         what: String,
@@ -70,7 +70,7 @@ pub enum Error {
         why: String,
     },
     /// Memory, a stream or a plan of one device is handed to something on another.
-    #[error("{what}: {why}")]
+    #[error("{}: {}", Line(what), Line(why))]
     OtherDevice {
         /// The argument.
         what: String,
@@ -86,7 +86,7 @@ pub enum Error {
         why: String,
     },
     /// The host has not enough memory. (A GPU's driver, and the simulator, say so in an [`Error::Driver`].)
-    #[error("{what}: {why}")]
+    #[error("{}: {}", Line(what), Line(why))]
     OutOfMemory {
         /// What was to be held.
         what: String,

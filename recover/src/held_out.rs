@@ -13,7 +13,7 @@ use crate::student::Student;
 pub struct Measured {
     /// Of the student, over every token but the first of a window.
     pub perplexity: f64,
-    /// The same of the original.
+    /// Of the original, over the same tokens.
     pub original_perplexity: f64,
     /// The mean divergence of the student's predictions from the original's, in nats per token.
     pub divergence: f64,

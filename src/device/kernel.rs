@@ -100,8 +100,8 @@ impl Kernel {
     /// Launches it. The simulator runs it to its end; a GPU runs it when the stream gets there.
     ///
     /// # Errors
-    /// [`Error::OtherDevice`] or [`Error::Capacity`] if stream or shared memory do not fit; [`Error::Driver`] for what the driver refuses;
-    /// [`Error::Kernel`] for what the simulator found.
+    /// [`Error::OtherDevice`] or [`Error::Capacity`] if stream or shared memory do not fit; [`Error::Driver`] for what the
+    /// driver refuses; [`Error::Kernel`] for what the simulator found.
     ///
     /// # Safety
     /// `params` must be the kernel's parameter block as `csrc/params.h` declares it, every address in it must point

@@ -83,7 +83,7 @@ impl ScheduleConfig {
         }
     }
 
-    /// Checks that a schedule can be made: the sizes, and how many items there may be.
+    /// Checks that a schedule can be made: the sizes, and how many splits there may be.
     ///
     /// # Errors
     /// [`Error::Config`] names the number that is out of range.

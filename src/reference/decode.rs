@@ -22,7 +22,7 @@ pub struct DecodeInputs<'a> {
     pub sequences: Sequences<'a>,
 }
 
-/// Attention output in the latent space, with what is needed to merge it with other parts.
+/// Attention output in the latent space, with what is needed to merge it with other partials.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attended {
     /// `[T, H, L]`: the softmax-weighted mean of the latents; zeros where a query sees no token.

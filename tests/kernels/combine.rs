@@ -155,7 +155,7 @@ fn every_mixture_of_nothing_and_nan_is_as_the_reference_has_it() {
 }
 
 #[test]
-fn one_part_is_rounded_and_nothing_else() {
+fn one_partial_is_rounded_and_nothing_else() {
     let partials = Partials::random(2, [1, 4, 96], 0.0);
     let ran = run(&device(), &partials, 0);
     let rounded: Vec<f64> = partials.o.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();

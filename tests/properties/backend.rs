@@ -22,7 +22,7 @@ pub trait Backend {
     /// What its roundings may cost a number that is a sum of terms of such magnitudes together, beyond the reference's f64.
     fn error(&self, magnitudes: f64) -> f64;
 
-    /// The same of log-sum-exps, which are f32 in every backend but the reference.
+    /// What they may cost log-sum-exps, which are f32 in every backend but the reference.
     fn lse_error(&self, lse: f64) -> f64;
 
     fn absorb_query(&self, geometry: &Geometry, up_key: &[f32], q_nope: &[f64], tokens: usize) -> Vec<f64>;
@@ -61,7 +61,9 @@ pub fn numbers(backend: &dyn Backend, values: Vec<f32>) -> Vec<f32> {
 #[track_caller]
 pub fn assert_within(got: &[f64], want: &[f64], tolerance: f64, errors: impl IntoIterator<Item = f64>) {
     assert_eq!(got.len(), want.len());
-    for ((got, want), error) in got.iter().zip(want).zip(errors) {
+    let mut errors = errors.into_iter();
+    for (got, want) in got.iter().zip(want) {
+        let error = errors.next().expect("an error for each number");
         assert_close(&[*got], &[*want], tolerance + error / want.abs().max(1.0));
     }
 }

@@ -22,7 +22,7 @@ proptest! {
     }
 
     #[test]
-    fn balanced_split_tokenss_are_as_short_as_the_target_allows(
+    fn balanced_splits_are_as_short_as_the_target_allows(
         seen in prop::collection::vec(0usize..2000, 1..12),
         tile in 1usize..70,
         target in 1usize..40,

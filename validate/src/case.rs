@@ -38,7 +38,7 @@ pub enum Kind {
     DecodeBalanced,
     /// `decode` in splits of fixed length.
     DecodeFixed,
-    /// `combine` of parts of which some saw nothing.
+    /// `combine` of partials of which some saw nothing.
     Combine,
     /// `up_project` of every cached token.
     UpProject,

@@ -64,11 +64,12 @@ fn run(case: &mut Case, device: &Device) -> Result<()> {
 fn check(case: &Case) -> Result<Vec<Comparison>> {
     let batch = batch(case)?;
     let t = batch.query_tokens();
-    let (item_count, split_starts) =
+    // In files, splits are called items.
+    let (split_count, split_starts) =
         (case.output::<u32>("item_count", &[1])?, case.output::<i32>("split_starts", &[t + 1])?);
     let config = config(case, &batch);
     config.check()?;
-    let items: Vec<u32> = case.tensors.get("items", &[config.max_batch_splits(t), WORDS])?;
+    let found: Vec<u32> = case.tensors.get("items", &[config.max_batch_splits(t), WORDS])?;
 
     let places = batch.query_places();
     let seen: Vec<usize> = places.iter().map(|place| place.map_or(0, |place| place.token + 1)).collect();
@@ -78,23 +79,27 @@ fn check(case: &Case) -> Result<Vec<Comparison>> {
         .unwrap_or_else(|| balanced_split_tokens(&seen, config.tile_tokens, config.target_splits, config.max_tokens));
     let splits = schedule(&seen, split_tokens);
     let mut want = Vec::with_capacity(splits.len() * USED_WORDS);
-    for (split, item) in splits.iter().zip(items.chunks_exact(WORDS)) {
+    for (split, words) in splits.iter().zip(found.chunks_exact(WORDS)) {
         // The row of a split without tokens is not read, whatever it is.
-        let row = places[split.query].map_or(f64::from(item[1]), |place| (place.sequence * batch.max_pages()) as f64);
+        let row = places[split.query].map_or(f64::from(words[1]), |place| (place.sequence * batch.max_pages()) as f64);
         let partial = split.partial.map_or(-1.0, |partial| partial as f64);
         want.extend([split.query as f64, row, split.tokens.start as f64, split.tokens.end as f64, partial]);
     }
     let rows = want.len() / USED_WORDS;
-    let words = items.chunks_exact(WORDS).take(rows).flat_map(|item| {
-        let [query, row, first, end, partial] = [item[0], item[1], item[2], item[3], item[4]];
+    let got = found.chunks_exact(WORDS).take(rows).flat_map(|words| {
+        let [query, row, first, end, partial] = [words[0], words[1], words[2], words[3], words[4]];
         [query, row, first, end].map(f64::from).into_iter().chain([f64::from(partial.cast_signed())])
     });
-    let items =
-        Output { case: case.kind().name(), name: "items", shape: vec![rows, USED_WORDS], got: words.collect(), want };
+    let found =
+        Output { case: case.kind().name(), name: "items", shape: vec![rows, USED_WORDS], got: got.collect(), want };
     let mut starts = vec![0.0; t + 1];
     for split in splits.iter().filter(|split| split.partial.is_some()) {
         starts[split.query + 1] += 1.0;
     }
     (0..t).for_each(|query| starts[query + 1] += starts[query]);
-    Ok(vec![items.exact(), item_count.against(vec![splits.len() as f64]).exact(), split_starts.against(starts).exact()])
+    Ok(vec![
+        found.exact(),
+        split_count.against(vec![splits.len() as f64]).exact(),
+        split_starts.against(starts).exact(),
+    ])
 }

@@ -64,7 +64,7 @@ impl Rule {
             }
             Self::Lse => "1e-5 * max(1, |want|): f32 sums (tests/kernels/decode.rs)",
             Self::Merged => {
-                "|want|/256 + 4e-6 of the largest part: rounding to bf16, f32 sums (tests/kernels/combine.rs)"
+                "|want|/256 + 4e-6 of the largest partial: rounding to bf16, f32 sums (tests/kernels/combine.rs)"
             }
             Self::MergedLse => "1e-6 * max(1, |want|): f32 sums (tests/kernels/combine.rs)",
             Self::Projected => {
@@ -102,7 +102,7 @@ pub(crate) fn lse(want: f64) -> f64 {
     1e-5 * want.abs().max(1.0)
 }
 
-/// For a mean of parts whose largest number is `largest`.
+/// For a mean of partials whose largest number is `largest`.
 pub(crate) fn merged(want: f64, largest: f64) -> f64 {
     want.abs() * BF16 + 4e-6 * largest
 }

@@ -11,6 +11,13 @@ use serde_json::Value;
 /// out too.
 pub const FEATURES: &str = "--features=latent-attention/convert,latent-attention/gguf,ptx-sim/cli";
 
+/// The lints of the whole workspace, with every feature. Its build scripts are those of the tests.
+pub fn lints<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut command = cargo(["clippy", "--workspace", "--all-targets", FEATURES]);
+    command.env("LATENT_ATTENTION_STRICT", "1").args(arguments).args(["--", "-D", "warnings"]);
+    command
+}
+
 /// The cargo that runs this task, at the workspace's root.
 pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -31,12 +31,12 @@ pub fn everything() -> Result<()> {
     step("minimum Rust version of the dependencies");
     minimum_rust_version()?;
     step("lints");
-    run(&mut cargo(["clippy", "--workspace", "--all-targets", FEATURES, "--", "-D", "warnings"]))?;
+    run(&mut process::lints([]))?;
     for features in FEATURE_SETS {
-        let arguments = ["clippy", "--package", "latent-attention", "--no-default-features", "--features", features];
-        let mut command = process::cargo(arguments);
-        // Each set has a build of its own, but kernels do not depend on features: these go without, as docs.rs does.
-        run(command.args(["--", "-D", "warnings"]).env("DOCS_RS", "1"))?;
+        lints_alone("latent-attention", &["--no-default-features", "--features", features])?;
+    }
+    for package in ["latent-attention-c", "latent-attention-candle", "validate"] {
+        lints_alone(package, &[])?;
     }
     #[cfg(unix)]
     {
@@ -58,9 +58,16 @@ pub fn everything() -> Result<()> {
     tests()
 }
 
+/// The lints of one package with no other features than these, which those of its neighbours could make up for.
+fn lints_alone(package: &str, features: &[&str]) -> Result<()> {
+    let mut command = process::cargo(["clippy", "--package", package]);
+    // Each set has a build of its own, but kernels do not depend on features: these go without, as docs.rs does.
+    run(command.args(features).args(["--", "-D", "warnings"]).env("DOCS_RS", "1"))
+}
+
 /// A test that was renamed would silently not be sanitized.
 fn sanitized() -> Result<()> {
-    let list = ["test", "--quiet", "--package", "latent-attention", FEATURES, "--test", "kernels", "--", "--list"];
+    let list = ["test", "--quiet", "--workspace", FEATURES, "--test", "kernels", "--", "--list"];
     let tests = output(&mut cargo(list))?;
     let exists = |name: &str| tests.lines().any(|line| line.strip_suffix(": test") == Some(name));
     let sanitized = include_str!("../../validate/src/bin/gpu-check/sanitized.txt");
@@ -80,12 +87,12 @@ fn step(name: &str) {
     println!("\n== {name}");
 }
 
-/// Packs what is published and builds what was packed.
+/// Packs what is published and builds what was packed, but for the operations over candle's tensors: candle would be
+/// compiled a second time.
 fn package() -> Result<()> {
-    let mut command = cargo(["package", "--allow-dirty"]);
-    for package in ["latent-attention", "latent-attention-candle", "ptx-sim"] {
-        command.args(["--package", package]);
-    }
+    let all = ["latent-attention", "latent-attention-candle", "ptx-sim"].map(|name| ["--package", name]);
+    run(cargo(["package", "--allow-dirty", "--quiet", "--no-verify"]).args(all.as_flattened()))?;
+    let mut command = cargo(["package", "--allow-dirty", "--package", "latent-attention", "--package", "ptx-sim"]);
     // Cargo takes what it built of the package for builds of the workspace, and then sees no edits of the latter. The
     // folder of its own that avoids this has no compiler.
     command.arg("--target-dir").arg(setup::target()?.join("package-check"));

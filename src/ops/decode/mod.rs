@@ -211,7 +211,7 @@ impl Decode {
         Ok(plan)
     }
 
-    /// The plan that [`plan`](Self::plan) left in a workspace, borrowed anew: for owners of a batch and a workspace, who
+    /// The plan that [`plan`](Self::plan) left in a workspace, borrowed again: for owners of a batch and a workspace, who
     /// cannot keep beside them a plan that borrows both. Launches nothing.
     ///
     /// # Errors

@@ -135,14 +135,10 @@ impl Tiling {
         let most = 5 * WARPS * STEP;
         Err(Error::Unsupported {
             what: format!("decode of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
-            why: match slices > 5 {
-                true => format!("at most {most} are supported"),
-                false => {
-                    format!(
-                        "needs {wanted} bytes of shared memory per block, and the device has {}",
-                        limits.shared_bytes
-                    )
-                }
+            why: if slices > 5 {
+                format!("at most {most} are supported")
+            } else {
+                format!("needs {wanted} bytes of shared memory per block, and the device has {}", limits.shared_bytes)
             },
         })
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use syn::{Attribute, File, Item, Macro, UseTree};
@@ -37,20 +37,26 @@ impl Crate {
             let file = syn::parse_file(&text).with_context(|| format!("cannot parse {path}"))?;
             parsed.insert(module_of(&path), (path, file));
         }
+        // A program beside a library names it as another crate would.
+        if let (Some(_), Some(program)) = (parsed.get(&Module::new()), parsed.remove(&split("main"))) {
+            parsed.insert(split("main"), program);
+        }
         let in_tests: BTreeSet<Module> =
             parsed.iter().flat_map(|(module, (_, file))| test_modules(module, file)).collect();
         parsed.retain(|module, _| !in_tests.iter().any(|test| module.starts_with(test)));
         let mut source = Self { files: parsed, passed_on: BTreeMap::new() };
         if let Some((_, root)) = source.files.get(&Module::new()) {
-            let mut names = Names { module: Module::new(), children: source.children(&[]), found: BTreeSet::new() };
+            let mut names = Names::new(Module::new(), source.children(&[]));
             for item in &root.items {
                 // Private ones too: what the root names, every module below it may name as the root's.
                 if let Item::Use(item) = item {
                     names.visit_item_use(item);
                 }
             }
+            ensure!(!names.has_globs, "the root passes on everything of a module: which names it has cannot be read");
             let named = names.found.into_iter().filter(|path| path.len() > 1);
             source.passed_on = named.filter_map(|path| Some((path.last()?.clone(), path))).collect();
+            source.passed_on.extend(names.renamed);
         }
         Ok(source)
     }
@@ -74,8 +80,9 @@ impl Crate {
         let mut arrows = Arrows::new();
         for (module, (path, file)) in &self.files {
             let Some(from) = around(module) else { continue };
-            let mut names = Names { module: module.clone(), children: self.children(module), found: BTreeSet::new() };
+            let mut names = Names::new(module.clone(), self.children(module));
             names.visit_file(file);
+            names.found.extend(names.renamed.into_values());
             for named in names.found {
                 let passed_on = named.first().and_then(|first| self.passed_on.get(first));
                 if let Some(to) = around(passed_on.unwrap_or(&named))
@@ -113,7 +120,7 @@ fn collect(folder: &Path, root: &Path, files: &mut BTreeMap<String, String>) -> 
 fn module_of(path: &str) -> Module {
     let path = path.strip_suffix(".rs").unwrap_or(path);
     let mut module: Module = path.split('/').map(String::from).collect();
-    if module.last().is_some_and(|last| last == "mod") || ["lib", "main"].contains(&path) {
+    if module.last().is_some_and(|last| last == "mod") || path == "lib" {
         module.pop();
     }
     module
@@ -156,23 +163,37 @@ struct Names {
     /// Modules that it names without a prefix.
     children: BTreeSet<String>,
     found: BTreeSet<Module>,
+    /// What it gives another name.
+    renamed: BTreeMap<String, Module>,
+    /// Whether it takes in all names of a module of its crate.
+    has_globs: bool,
 }
 
 impl Names {
-    fn add(&mut self, path: &[String]) {
-        let Some(first) = path.first() else { return };
-        let above = path.iter().take_while(|word| *word == "super").count();
-        let found = match first.as_str() {
-            "crate" => path[1..].to_vec(),
-            "self" => [&self.module, &path[1..]].concat(),
-            "super" => {
-                let kept = self.module.len().saturating_sub(above);
-                [&self.module[..kept], &path[above..]].concat()
+    fn new(module: Module, children: BTreeSet<String>) -> Self {
+        Self { module, children, found: BTreeSet::new(), renamed: BTreeMap::new(), has_globs: false }
+    }
+
+    /// The path from the crate's root on; `None` of another crate's, and of a name that a `use` has brought in.
+    fn resolve(&self, path: &[String]) -> Option<Module> {
+        let first = path.first()?;
+        if !["crate", "self", "super"].contains(&first.as_str()) && !self.children.contains(first) {
+            return None;
+        }
+        let mut resolved = self.module.clone();
+        for word in path {
+            match word.as_str() {
+                "crate" => resolved.clear(),
+                "self" => {}
+                "super" => drop(resolved.pop()),
+                name => resolved.push(name.into()),
             }
-            child if self.children.contains(child) => [&self.module, path].concat(),
-            _ => return, // Another crate, or a name that a `use` has brought in.
-        };
-        self.found.insert(found);
+        }
+        Some(resolved)
+    }
+
+    fn add(&mut self, path: &[String]) {
+        self.found.extend(self.resolve(path));
     }
 
     fn add_tree(&mut self, prefix: &mut Vec<String>, tree: &UseTree) {
@@ -188,9 +209,12 @@ impl Names {
             }
             UseTree::Rename(name) => {
                 prefix.push(name.ident.to_string());
+                self.renamed.extend(self.resolve(prefix).map(|path| (name.rename.to_string(), path)));
+            }
+            UseTree::Glob(_) => {
+                self.has_globs |= self.resolve(prefix).is_some();
                 self.add(prefix);
             }
-            UseTree::Glob(_) => self.add(prefix),
             UseTree::Group(group) => group.items.iter().for_each(|tree| self.add_tree(prefix, tree)),
         }
         prefix.truncate(depth);
@@ -258,6 +282,12 @@ impl<'ast> Visit<'ast> for Names {
         let words: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.add(&words);
         visit::visit_path(self, path);
+    }
+
+    fn visit_attribute(&mut self, attribute: &'ast Attribute) {
+        if let syn::Meta::List(list) = &attribute.meta {
+            self.add_tokens(list.tokens.clone());
+        }
     }
 
     fn visit_macro(&mut self, call: &'ast Macro) {

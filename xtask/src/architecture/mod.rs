@@ -13,6 +13,9 @@
 //! A module may name modules of lower floors in its code, and none of its own floor or of a higher one. A module that
 //! is not drawn belongs to the nearest one around it that is; every module right below the crate's root has to be
 //! drawn. The block `floors workspace` draws the workspace's crates in the same way.
+//!
+//! Arrows are read from imports, paths, attributes and the arguments of macros. Those are missed that only a compiler sees:
+//! of names that a glob import brings in, of groups of imports inside a macro's arguments, and of what a macro makes.
 
 mod imports;
 
@@ -47,9 +50,11 @@ pub fn check() -> Result<()> {
     let pictures = pictures(&text);
     let mut faults = Vec::new();
     for picture in &pictures {
+        let twice = picture.floors.iter().map(Vec::len).sum::<usize>() - picture.names().len();
+        ensure!(twice == 0, "{} draws {twice} modules of `{}` twice", document.display(), picture.name);
         match &picture.folder {
             Some(folder) => {
-                let source = Crate::read(&crate::root().join(folder))?;
+                let source = Crate::read(&crate::root().join(folder)).context(picture.name.clone())?;
                 let drawn = picture.names();
                 let missing = source.top_modules().into_iter().filter(|module| !drawn.contains(module.as_str()));
                 faults.extend(missing.map(|module| format!("{}: module `{module}` is not drawn", picture.name)));
@@ -156,6 +161,8 @@ mod tests {
             "fn f() { println!(\"{}\", crate::roof::COUNT) }",
             "mod deep { fn f() { super::super::roof::f() } }",
             "impl crate::roof::Tiled for Wine {}",
+            "use crate::roof as attic;",
+            "#[derive(crate::roof::Tiled)] struct Barrel;",
         ] {
             let found = faults("roof\ncellar", &[ROOT, ("cellar.rs", code), ("roof.rs", "")]);
             assert_eq!(found.len(), 1, "{code}: {found:?}");
@@ -171,6 +178,20 @@ mod tests {
             let found = faults("cellar\nroof", &files);
             assert_eq!(found, ["house: `roof` names `cellar`, which is above it: roof.rs"]);
         }
+    }
+
+    #[test]
+    fn the_root_is_the_library_and_its_names_may_be_others() {
+        let root = "mod cellar; mod roof; pub use cellar::Wine as Drink;";
+        let code = ["use crate::Drink;", "fn f() -> self::super::Drink { todo!() }"];
+        for code in code {
+            let files =
+                [("lib.rs", root), ("main.rs", "mod roof;"), ("roof.rs", code), ("cellar.rs", "pub struct Wine;")];
+            assert_eq!(faults("cellar\nroof", &files), ["house: `roof` names `cellar`, which is above it: roof.rs"]);
+        }
+        let hidden = [("lib.rs", "mod cellar; pub use cellar::*;"), ("cellar.rs", "")];
+        let files = hidden.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
+        assert!(Crate::parse(files).is_err());
     }
 
     #[test]
