@@ -197,6 +197,35 @@ impl Cuda {
         Ok(Function(function))
     }
 
+    /// How many blocks of a kernel a multiprocessor holds, given its registers, shared memory and threads.
+    pub(super) fn blocks_per_multiprocessor(
+        &self,
+        function: Function,
+        threads: u32,
+        shared_bytes: usize,
+    ) -> Result<usize> {
+        self.bind()?;
+        let mut blocks = 0;
+        let threads = i32::try_from(threads).unwrap_or(i32::MAX);
+        // SAFETY: the function belongs to a loaded module, and the driver writes one number.
+        let code = unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&raw mut blocks, function.0, threads, shared_bytes)
+        };
+        code.result().map_err(failed("cuOccupancyMaxActiveBlocksPerMultiprocessor"))?;
+        Ok(usize::try_from(blocks).unwrap_or(0))
+    }
+
+    pub(super) fn image_arch(&self, file: &'static str) -> Result<Arch> {
+        self.image(file).map(|image| image.arch)
+    }
+
+    /// The image of a file that this GPU runs best.
+    fn image(&self, file: &'static str) -> Result<&'static Image> {
+        let (major, minor) = self.capability;
+        choose(file, self.capability)
+            .ok_or_else(|| image::missing(file, format!("{} (compute capability {major}.{minor})", self.name)))
+    }
+
     fn module(&self, file: &'static str) -> Result<Module> {
         self.bind()?;
         self.between_captures(|| {
@@ -204,9 +233,7 @@ impl Cuda {
             if let Some(&module) = modules.get(file) {
                 return Ok(module);
             }
-            let (major, minor) = self.capability;
-            let image = choose(file, self.capability)
-                .ok_or_else(|| image::missing(file, format!("{} (compute capability {major}.{minor})", self.name)))?;
+            let image = self.image(file)?;
             // PTX must end with a zero, and machine code should begin on an aligned address.
             let mut words = vec![0u64; image.bytes.len() / 8 + 1];
             bytemuck::cast_slice_mut(&mut words)[..image.bytes.len()].copy_from_slice(image.bytes);

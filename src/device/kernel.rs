@@ -97,6 +97,27 @@ impl Kernel {
         &self.device
     }
 
+    /// How many blocks of `threads` threads, each with the dynamic shared memory that it was loaded with, a multiprocessor
+    /// holds at a time: as the driver says of the image that it loaded, or on the simulator, which has as many registers
+    /// as kernels want, as shared memory allows.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub(crate) fn blocks_per_multiprocessor(&self, threads: u32) -> Result<usize> {
+        match (&self.loaded, self.device.backend()) {
+            (Loaded::Cuda(function), Backend::Cuda(cuda)) => {
+                cuda.blocks_per_multiprocessor(*function, threads, self.shared_bytes)
+            }
+            #[cfg(feature = "simulator")]
+            (Loaded::Simulated(module), Backend::Simulated(simulated)) => {
+                let fixed = module.shared_bytes(self.name).unwrap_or(0);
+                Ok(simulated.blocks_per_multiprocessor(fixed.saturating_add(self.shared_bytes)))
+            }
+            #[cfg(feature = "simulator")]
+            _ => unreachable!("a kernel is on the device that loaded it"),
+        }
+    }
+
     /// Launches it. The simulator runs it to its end; a GPU runs it when the stream gets there.
     ///
     /// # Errors

@@ -42,6 +42,7 @@ pub use stream::Stream;
 pub use tensor::{Shape, Tensor, TensorMut};
 
 use crate::error::{Error, Result};
+use crate::image::Arch;
 
 /// A device. Cheap to clone; clones are the same device.
 #[derive(Clone)]
@@ -177,6 +178,18 @@ impl Device {
     /// less shared memory, [`Error::Driver`] or [`Error::Kernel`] if it does not load.
     pub fn kernel(&self, file: &'static str, name: &'static str, shared_bytes: usize) -> Result<Kernel> {
         Kernel::load(self, file, name, shared_bytes)
+    }
+
+    /// The architecture that the image of `csrc/FILE.cu` which the device runs was compiled for.
+    ///
+    /// # Errors
+    /// [`Error::NoKernelImage`] if this build has none that the device runs.
+    pub(crate) fn image_arch(&self, file: &'static str) -> Result<Arch> {
+        match &*self.0 {
+            Backend::Cuda(cuda) => cuda.image_arch(file),
+            #[cfg(feature = "simulator")]
+            Backend::Simulated(simulated) => simulated.image_arch(file),
+        }
     }
 
     /// A new stream.

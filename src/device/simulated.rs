@@ -82,6 +82,9 @@ pub struct Counted {
     pub meter: Meter,
 }
 
+/// Shared memory of a multiprocessor that each block takes beside its own, as on GPUs.
+const RESERVED_BYTES: usize = 1024;
+
 pub(super) struct Simulated {
     simulation: Simulation,
     machine: RwLock<Machine>,
@@ -105,9 +108,23 @@ impl Simulated {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             shared_bytes: self.simulation.shared_bytes,
-            shared_bytes_per_multiprocessor: self.simulation.shared_bytes.saturating_add(1024),
+            shared_bytes_per_multiprocessor: self.simulation.shared_bytes.saturating_add(RESERVED_BYTES),
             multiprocessors: self.simulation.multiprocessors,
         }
+    }
+
+    /// How many blocks with so much shared memory a multiprocessor holds.
+    pub(super) fn blocks_per_multiprocessor(&self, shared_bytes: usize) -> usize {
+        self.limits().shared_bytes_per_multiprocessor / shared_bytes.saturating_add(RESERVED_BYTES)
+    }
+
+    pub(super) fn image_arch(&self, file: &'static str) -> Result<Arch> {
+        let arch = self.simulation.arch;
+        image::ptx(file, arch).map(|_| arch).ok_or_else(|| self.missing(file))
+    }
+
+    fn missing(&self, file: &'static str) -> Error {
+        image::missing(file, format!("the simulator ({})", self.simulation.arch.name()))
     }
 
     pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
@@ -135,8 +152,7 @@ impl Simulated {
         let module = match modules.get(file) {
             Some(module) => module.clone(),
             None => {
-                let ptx = image::ptx(file, self.simulation.arch)
-                    .ok_or_else(|| image::missing(file, format!("the simulator ({})", self.simulation.arch.name())))?;
+                let ptx = image::ptx(file, self.simulation.arch).ok_or_else(|| self.missing(file))?;
                 let module = self.machine_mut().load(ptx).map_err(|error| failed(file, error.to_string()))?;
                 modules.insert(file, module.clone());
                 module

@@ -1,10 +1,11 @@
 //! `decode`: attention over the cached latents themselves.
 
+mod candidate;
 mod sm80;
 
 use half::bf16;
 
-use self::sm80::Tiling;
+use self::candidate::Candidate;
 use super::cache::geometry_params;
 use super::schedule::{SPLIT_WORDS, check_query_tokens};
 use super::{Batch, CacheView, Combine, CombineConfig, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
@@ -76,7 +77,7 @@ impl DecodeConfig {
 #[derive(Clone, Debug)]
 pub struct Decode {
     config: DecodeConfig,
-    tiling: Tiling,
+    candidate: Candidate,
     kernel: Kernel,
     schedule: Schedule,
     /// Not needed if nothing can be split.
@@ -128,10 +129,9 @@ impl Decode {
     /// [`Device::kernel`].
     pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
         let geometry = config.check()?;
-        let limits = device.limits();
-        let tiling = Tiling::choose(&geometry, &config.layout, &limits)?;
-        let blocks = limits.multiprocessors * tiling.blocks_per_multiprocessor;
-        let target_splits = (blocks / geometry.query_heads.div_ceil(tiling.heads)).max(1);
+        let (candidate, kernel) = candidate::choose(device, &geometry, &config.layout)?;
+        let blocks = device.limits().multiprocessors * candidate.blocks_per_multiprocessor;
+        let target_splits = (blocks / geometry.query_heads.div_ceil(candidate.heads)).max(1);
         let schedule = Schedule::new(
             device,
             ScheduleConfig::new(
@@ -139,7 +139,7 @@ impl Decode {
                 config.max_query_tokens,
                 config.max_tokens,
                 config.layout.page_size(),
-                tiling.tile_tokens,
+                candidate.tile_tokens,
                 target_splits,
             ),
         )?;
@@ -147,8 +147,7 @@ impl Decode {
             1 => None,
             splits => Some(Combine::new(device, CombineConfig::new(geometry.latent_rank, splits))?),
         };
-        let kernel = device.kernel("decode_sm80", tiling.kernel, tiling.shared_bytes)?;
-        Ok(Self { config, tiling, kernel, schedule, combine })
+        Ok(Self { config, candidate, kernel, schedule, combine })
     }
 
     /// What it was made for.
@@ -262,7 +261,7 @@ impl Decode {
         let params = sys::DecodeParams {
             geometry: geometry_params(g)?,
             cache,
-            shared: self.tiling.shared,
+            shared: self.candidate.shared,
             page_table: plan.batch.params(device)?.page_table,
             splits: address(map.splits),
             split_count: address(map.split_count),
@@ -277,12 +276,12 @@ impl Decode {
             q_rope_token_stride: q_rope[0],
             q_rope_head_stride: q_rope[1],
             scale: self.config.scale,
-            tile_tokens: check::count("tokens per tile", self.tiling.tile_tokens)?,
-            m_tiles: check::count("m-tiles", self.tiling.m_tiles)?,
-            k_slices: check::count("k-slices of scores", 8 / self.tiling.m_tiles)?,
-            latent_steps: check::count("latent steps", self.tiling.latent_steps)?,
-            rope_steps: check::count("rope steps", self.tiling.rope_steps)?,
-            rope_span: check::count("rope span", self.tiling.rope_span)?,
+            tile_tokens: check::count("tokens per tile", self.candidate.tile_tokens)?,
+            m_tiles: check::count("m-tiles", self.candidate.m_tiles)?,
+            k_slices: check::count("k-slices of scores", 8 / self.candidate.m_tiles)?,
+            latent_steps: check::count("latent steps", self.candidate.latent_steps)?,
+            rope_steps: check::count("rope steps", self.candidate.rope_steps)?,
+            rope_span: check::count("rope span", self.candidate.rope_span)?,
         };
         let splits = check::count("splits", self.schedule.config().max_batch_splits(tokens))?;
         // SAFETY: views and plan are as large as the parameters say and on the kernel's device; the plan's splits are of a
@@ -329,9 +328,9 @@ impl Decode {
         if splits == 0 {
             return Ok(());
         }
-        let head_tiles = self.config.geometry.query_heads.div_ceil(self.tiling.heads);
+        let head_tiles = self.config.geometry.query_heads.div_ceil(self.candidate.heads);
         let grid = [splits, check::count("tiles of heads", head_tiles)?, 1];
-        let config = LaunchConfig::new(grid, [sys::DECODE_THREADS, 1, 1]).with_shared(self.tiling.shared_bytes);
+        let config = LaunchConfig::new(grid, [sys::DECODE_THREADS, 1, 1]).with_shared(self.candidate.shared_bytes);
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }

@@ -1,37 +1,64 @@
-//! Which kernel of `csrc/decode_sm80.cu` serves a layer, and how it divides shared memory. Pure arithmetic.
+//! The kernels of `csrc/decode_sm80.cu`, for every device from Ampere on: which of them can serve a layer, with which
+//! tiles, how they divide shared memory, and what that costs. Pure arithmetic.
 
+use super::candidate::Candidate;
 use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
 use crate::device::Limits;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
+use crate::image::Arch;
 use crate::ops::check::count;
 use crate::sys;
 
-/// Latents per step of the kernels.
-const STEP: usize = 64;
+/// The kernels' file.
+pub(super) const FILE: &str = "decode_sm80";
 
-/// Slices of `STEP` latents that the 8 warps of a block have at a time.
-const WARPS: usize = 8;
+/// Latents per k-step of the kernels.
+const STEP: usize = sys::DECODE_STEP as usize;
 
-/// Values per step of a rotated key.
-const ROPE_STEP: usize = 32;
+/// Slices of `STEP` latents that the warps of a block have at a time.
+const WARPS: usize = sys::DECODE_THREADS as usize / 32;
+
+/// Values per k-step of a rotated key.
+const ROPE_STEP: usize = sys::DECODE_ROPE_STEP as usize;
 
 /// Groups of latents whose mins one tensor-core product takes.
-const MIN_BLOCK: usize = 16;
-
-/// Most bytes of the kernels' static shared memory, and of those for more than two slices.
-const STATIC_BYTES: usize = 2944;
-const LARGE_STATIC_BYTES: usize = 3072;
+const GROUP_BLOCK: usize = sys::DECODE_GROUP_BLOCK as usize;
 
 /// Shared memory that the driver keeps for itself in each block.
 const RESERVED_BYTES: usize = 1024;
 
-/// How latents are stored, as the kernels distinguish it: the enum `Latents` of `csrc/decode/block.cuh`.
+/// Most slices of a warp in any kernel.
+const MOST_SLICES: usize = 5;
+
+/// n-tiles in a block for the most heads.
+const MOST_N_TILES: usize = 4;
+
+/// How latents are stored, as the kernels distinguish it: the enum `Latents` of `csrc/decode/latents.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Latents {
     Whole,
     Groups,
     Bf16,
+}
+
+impl Latents {
+    fn of(layout: &CacheLayout) -> Self {
+        match layout.format().latent {
+            LatentFormat::Int4 { group: Group::Whole } => Self::Whole,
+            LatentFormat::Int4 { .. } => Self::Groups,
+            LatentFormat::Bf16 => Self::Bf16,
+        }
+    }
+
+    /// As the list of kernels has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "Whole",
+            Self::Groups => "Groups",
+            Self::Bf16 => "Bf16",
+        }
+    }
 }
 
 /// A kernel and what it was compiled for.
@@ -42,211 +69,223 @@ struct Variant {
     /// Slices of 64 latents per warp.
     slices: usize,
     /// n-tiles of 8 heads.
-    tiles: usize,
+    n_tiles: usize,
     /// Blocks on a multiprocessor that registers allow.
     blocks: usize,
 }
 
-/// All of them, for each kind of latents the smaller ones first, and of those the ones for many heads.
-const VARIANTS: [Variant; 14] = {
-    const fn variant(name: &'static str, latents: Latents, slices: usize, tiles: usize, blocks: usize) -> Variant {
-        Variant { name, latents, slices, tiles, blocks }
+impl Variant {
+    /// The kernels for a kind of latents, in code for an architecture.
+    fn all(latents: Latents, arch: Arch) -> impl Iterator<Item = Self> {
+        let kernels = sys::DECODE_SM80_KERNELS.into_iter().filter(move |kernel| kernel.1 == latents.name());
+        kernels.map(move |(name, _, slices, n_tiles, before_blackwell, from_blackwell)| {
+            let blocks = if arch.capability() >= (10, 0) { from_blackwell } else { before_blackwell };
+            let [slices, n_tiles, blocks] = [slices, n_tiles, blocks].map(|n| n as usize);
+            Self { name, latents, slices, n_tiles, blocks }
+        })
+    }
+
+    /// Whether it has the accumulators for so many slices, and not twice as many heads as the layer.
+    fn suits(&self, slices: usize, query_heads: usize) -> bool {
+        let most = if query_heads <= 16 { 2 } else { 4 };
+        self.slices >= slices && self.n_tiles <= most
+    }
+
+    /// Most bytes of static shared memory.
+    fn static_bytes(&self) -> usize {
+        let bytes = if self.slices > 2 { sys::DECODE_SM80_LARGE_STATIC_BYTES } else { sys::DECODE_SM80_STATIC_BYTES };
+        bytes as usize
+    }
+}
+
+/// How blocks share a multiprocessor and take tokens.
+struct Pipeline {
+    /// Blocks on a multiprocessor.
+    blocks: usize,
+    tile_tokens: usize,
+    /// Tiles in shared memory: with one stage nothing is copied while a tile is computed.
+    stages: usize,
+    /// Predicted time of a token, in hundredths of the best pipeline's.
+    time: u32,
+}
+
+/// All that are used, best first.
+///
+/// Two blocks on a multiprocessor are worth a smaller tile (one computes while the other waits), but neither one of fewer
+/// than 32 tokens nor a single stage; a third block is worth none: tiles of 32 tokens for its sake cost 16 heads a third
+/// of their speed (docs/measurements.md). Tiles of 8 tokens leave half of each tensor-core product unused, and are the
+/// last resort of devices with too little shared memory: nothing else costs as much.
+const PIPELINES: [Pipeline; 13] = {
+    const fn pipeline(blocks: usize, tile_tokens: usize, stages: usize, time: u32) -> Pipeline {
+        Pipeline { blocks, tile_tokens, stages, time }
     }
     [
-        variant("decode_whole_1x4", Latents::Whole, 1, 4, 2),
-        variant("decode_whole_1x2", Latents::Whole, 1, 2, 3),
-        variant("decode_whole_2x4", Latents::Whole, 2, 4, 1),
-        variant("decode_whole_2x2", Latents::Whole, 2, 2, 2),
-        variant("decode_whole_5x2", Latents::Whole, 5, 2, 1),
-        variant("decode_whole_5x1", Latents::Whole, 5, 1, 1),
-        variant("decode_groups_1x4", Latents::Groups, 1, 4, 2),
-        variant("decode_groups_1x2", Latents::Groups, 1, 2, 3),
-        variant("decode_groups_2x2", Latents::Groups, 2, 2, 2),
-        variant("decode_groups_5x1", Latents::Groups, 5, 1, 1),
-        variant("decode_bf16_1x4", Latents::Bf16, 1, 4, 2),
-        variant("decode_bf16_1x2", Latents::Bf16, 1, 2, 3),
-        variant("decode_bf16_2x2", Latents::Bf16, 2, 2, 2),
-        variant("decode_bf16_5x1", Latents::Bf16, 5, 1, 1),
+        pipeline(3, 64, 2, 100),
+        pipeline(2, 64, 2, 105),
+        pipeline(2, 32, 2, 110),
+        pipeline(1, 64, 2, 115),
+        pipeline(1, 32, 2, 120),
+        pipeline(1, 32, 1, 130),
+        pipeline(1, 16, 2, 140),
+        pipeline(1, 16, 1, 150),
+        pipeline(3, 8, 2, 1000),
+        pipeline(2, 8, 2, 1050),
+        pipeline(2, 8, 1, 1100),
+        pipeline(1, 8, 2, 1150),
+        pipeline(1, 8, 1, 1200),
     ]
 };
 
-/// Tokens per tile and stages of the pipeline, best first. Tiles of 8 tokens leave half of each tensor-core product
-/// unused, and with one stage nothing is loaded while a tile is computed: for devices with too little memory.
-const TILES: [(usize, usize); 7] = [(64, 2), (32, 2), (32, 1), (16, 2), (16, 1), (8, 2), (8, 1)];
-
-/// The choice for a layer on a device.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tiling {
-    pub kernel: &'static str,
-    /// Heads of a block.
-    pub heads: usize,
-    pub tile_tokens: usize,
-    /// Tiles of tensor-core products: of 16 tokens.
-    pub m_tiles: usize,
-    /// Steps of the latent and of the rotated key.
-    pub latent_steps: usize,
-    pub rope_steps: usize,
-    /// Steps of the rotated key that the query of 8 heads spans.
-    pub rope_span: usize,
-    pub shared: sys::DecodeShared,
-    /// Dynamic shared memory of a block.
-    pub shared_bytes: usize,
-    /// Blocks that a multiprocessor holds.
-    pub blocks_per_multiprocessor: usize,
-}
-
-impl Tiling {
-    /// The best that fits: blocks for many heads before blocks for fewer (each reads the cache anew), then two blocks on a
-    /// multiprocessor before large tiles (one computes while the other waits), tiles of 8 tokens last. Tiles of 32 tokens
-    /// for the sake of a third block cost 16 heads a third of their speed (docs/measurements.md).
-    pub fn choose(geometry: &Geometry, layout: &CacheLayout, limits: &Limits) -> Result<Self> {
-        let latents = match layout.format().latent {
-            LatentFormat::Int4 { group: Group::Whole } => Latents::Whole,
-            LatentFormat::Int4 { .. } => Latents::Groups,
-            LatentFormat::Bf16 => Latents::Bf16,
-        };
-        let slices = geometry.latent_rank.div_ceil(WARPS * STEP);
-        let suits = |variant: &&Variant| {
-            let least = if geometry.query_heads <= 16 { 2 } else { 4 };
-            variant.latents == latents && variant.slices >= slices && variant.tiles <= least
-        };
-        let mut wanted = usize::MAX;
-        let candidates = || VARIANTS.iter().filter(suits);
-        for tiles in [&TILES[..5], &TILES[5..]] {
-            for variant in candidates() {
-                // Two blocks on a multiprocessor are worth a smaller tile, but neither one of fewer than 32 tokens nor
-                // waiting; a third is worth none.
-                let choices = [(3, &tiles[..1]), (2, &tiles[..2]), (1, tiles)];
-                for (blocks, tiles) in choices.into_iter().filter(|(blocks, _)| *blocks <= variant.blocks) {
-                    for &(tile_tokens, stages) in tiles {
-                        let tiling = Self::with(variant, geometry, layout, tile_tokens, stages)?;
-                        let fixed = if variant.slices > 2 { LARGE_STATIC_BYTES } else { STATIC_BYTES };
-                        let used = tiling.shared_bytes + fixed;
-                        wanted = wanted.min(used);
-                        let fits_together =
-                            blocks == 1 || blocks * (used + RESERVED_BYTES) <= limits.shared_bytes_per_multiprocessor;
-                        if used <= limits.shared_bytes && fits_together {
-                            return Ok(Self { blocks_per_multiprocessor: blocks, ..tiling });
-                        }
-                    }
-                }
+/// What can serve a layer on a device, in code for `arch`. Several candidates of one kernel differ in tiles and in the
+/// blocks that share a multiprocessor.
+///
+/// # Errors
+/// [`Error::Unsupported`] if there is none: for latents too large for every kernel, or for the device's shared memory.
+pub(super) fn candidates(
+    geometry: &Geometry,
+    layout: &CacheLayout,
+    limits: &Limits,
+    arch: Arch,
+) -> Result<Vec<Candidate>> {
+    let slices = geometry.latent_rank.div_ceil(WARPS * STEP);
+    let (mut fitting, mut wanted) = (Vec::new(), usize::MAX);
+    let variants = Variant::all(Latents::of(layout), arch);
+    for variant in variants.filter(|variant| variant.suits(slices, geometry.query_heads)) {
+        for pipeline in PIPELINES.iter().filter(|pipeline| pipeline.blocks <= variant.blocks) {
+            let mut candidate = lay_out(&variant, geometry, layout, pipeline)?;
+            candidate.cost = cost(&variant, slices, pipeline);
+            let used = candidate.shared_bytes + variant.static_bytes();
+            wanted = wanted.min(used);
+            let together = pipeline.blocks * (used + RESERVED_BYTES);
+            let fit_together = pipeline.blocks == 1 || together <= limits.shared_bytes_per_multiprocessor;
+            if used <= limits.shared_bytes && fit_together {
+                fitting.push(candidate);
             }
         }
-        let most = 5 * WARPS * STEP;
-        Err(Error::Unsupported {
-            what: format!("decode of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
-            why: if slices > 5 {
-                format!("at most {most} are supported")
-            } else {
-                format!("needs {wanted} bytes of shared memory per block, and the device has {}", limits.shared_bytes)
-            },
-        })
     }
-
-    /// Lays out shared memory, whether it fits or not.
-    fn with(
-        variant: &Variant,
-        geometry: &Geometry,
-        layout: &CacheLayout,
-        tile_tokens: usize,
-        stages: usize,
-    ) -> Result<Self> {
-        let heads = 8 * variant.tiles;
-        let steps = geometry.latent_rank.div_ceil(STEP);
-        let rope_steps = geometry.rope_width().div_ceil(ROPE_STEP);
-        let rope_span = rope_span(geometry);
-        let m_tiles = (tile_tokens / 16).max(1);
-        // Rows that `ldmatrix` reads 8 at a time, 16 bytes each, fill the banks: an odd multiple of that.
-        let shifted_16 = |bytes: usize| 16 * (bytes.div_ceil(16) | 1);
-        let latent_stride = match variant.latents {
-            // Four rows of a step's 32 bytes fill the banks: 32 more than a multiple of 128.
-            Latents::Whole | Latents::Groups => (32 * steps + 95) / 128 * 128 + 32,
-            Latents::Bf16 => shifted_16(128 * steps),
-        };
-        // As many rows as a warp reads at once of a step.
-        let rope_step_bytes = match layout.format().rope {
-            RopeFormat::Bf16 => 64,
-            RopeFormat::Int8 => 32,
-            RopeFormat::Int4 { .. } => 16,
-        };
-        let rope_stride = rope_step_bytes * (rope_steps | 1);
-        let affine_stride = match variant.latents {
-            // A warp reads a pair of each of 8 tokens, or of Groups four neighbouring ones.
-            Latents::Whole | Latents::Bf16 => 4 * ((layout.affine_tile().row_bytes / 4) | 1),
-            Latents::Groups => shifted_16(layout.affine_tile().row_bytes),
-        };
-        let q_latent_stride = shifted_16(128 * steps);
-        let q_rope_stride = shifted_16(64 * rope_span);
-        let groups = layout.latent_groups();
-        let min_blocks = groups.div_ceil(MIN_BLOCK);
-        let (planes, sum_blocks) = match variant.latents {
-            Latents::Whole => (1, 0),
-            Latents::Groups => (1, min_blocks),
-            Latents::Bf16 => (2, 0),
-        };
-        // Writing touches 8 tokens of 4 pairs of heads, reading 32 tokens of a head.
-        let score_stride = 4 * (16 * m_tiles + 4);
-        // Reading touches 4 rows of 32 bytes.
-        let weight_stride = 32 * (m_tiles | 1);
-
-        let mut end = 0;
-        let mut part = |bytes: usize| -> Result<u32> {
-            let start = end;
-            end = (end + bytes).next_multiple_of(128);
-            count("shared memory", start)
-        };
-        let q_latent = part(heads * q_latent_stride)?;
-        let q_rope = part(if rope_span > 0 { heads * q_rope_stride } else { 0 })?;
-        let q_rope_sums = part(heads * (rope_span | 1) * 4)?;
-        let rope = (tile_tokens * latent_stride).next_multiple_of(16);
-        let affine = (rope + if rope_steps > 0 { tile_tokens * rope_stride } else { 0 }).next_multiple_of(16);
-        let stage_bytes = (affine + tile_tokens * affine_stride).next_multiple_of(128);
-        let first_stage = part(stages * stage_bytes)?;
-        let q_sums = part(sum_blocks * heads * 4 * MIN_BLOCK)?;
-        let scales = part(2 * groups * weight_stride)?;
-        let mins = part(min_blocks * variant.tiles * 4 * 8 * MIN_BLOCK)?;
-        let scores = part(WARPS / m_tiles * heads * score_stride)?;
-        let weights = part(planes * heads * weight_stride)?;
-        let bytes = |n| count("shared memory", n);
-        let shared = sys::DecodeShared {
-            q_latent,
-            q_latent_stride: bytes(q_latent_stride)?,
-            q_rope,
-            q_rope_stride: bytes(q_rope_stride)?,
-            q_rope_sums,
-            stages: first_stage,
-            stage_bytes: bytes(stage_bytes)?,
-            stage_count: bytes(stages)?,
-            latent_stride: bytes(latent_stride)?,
-            rope: bytes(rope)?,
-            rope_stride: bytes(rope_stride)?,
-            affine: bytes(affine)?,
-            affine_stride: bytes(affine_stride)?,
-            q_sums,
-            scales,
-            mins,
-            scores,
-            score_stride: bytes(score_stride)?,
-            weights,
-            weight_stride: bytes(weight_stride)?,
-        };
-        let kernel = variant.name;
-        Ok(Self {
-            kernel,
-            heads,
-            tile_tokens,
-            m_tiles,
-            latent_steps: steps,
-            rope_steps,
-            rope_span,
-            shared,
-            shared_bytes: end,
-            blocks_per_multiprocessor: 1,
-        })
+    if !fitting.is_empty() {
+        return Ok(fitting);
     }
+    let most = MOST_SLICES * WARPS * STEP;
+    Err(Error::Unsupported {
+        what: format!("decode of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
+        why: if slices > MOST_SLICES {
+            format!("at most {most} are supported")
+        } else {
+            format!("needs {wanted} bytes of shared memory per block, and the device has {}", limits.shared_bytes)
+        },
+    })
 }
 
-/// Most steps of the rotated key that 8 heads of an n-tile have a part in.
+/// Predicted time per cached token and head, in hundredths of that of the best: blocks of 32 heads, three of them on a
+/// multiprocessor.
+///
+/// A block reads and unpacks each token once for all its heads, so that the time per head is as the inverse of their
+/// number, whether the layer has as many or not: twice as many heads are worth more than any tile. Accumulators that the
+/// layer leaves empty cost a little.
+fn cost(variant: &Variant, slices: usize, pipeline: &Pipeline) -> u32 {
+    pipeline.time * (MOST_N_TILES / variant.n_tiles) as u32 + (variant.slices - slices) as u32
+}
+
+/// Lays out shared memory, whether it fits or not.
+fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipeline: &Pipeline) -> Result<Candidate> {
+    let &Pipeline { blocks, tile_tokens, stages, .. } = pipeline;
+    let heads = 8 * variant.n_tiles;
+    let steps = geometry.latent_rank.div_ceil(STEP);
+    let rope_steps = geometry.rope_width().div_ceil(ROPE_STEP);
+    let rope_span = rope_span(geometry);
+    let m_tiles = (tile_tokens / 16).max(1);
+    // Rows that `ldmatrix` reads 8 at a time, 16 bytes each, fill the banks: an odd multiple of that.
+    let shifted_16 = |bytes: usize| 16 * (bytes.div_ceil(16) | 1);
+    let latent_stride = match variant.latents {
+        // Four rows of a k-step's 32 bytes fill the banks: 32 more than a multiple of 128.
+        Latents::Whole | Latents::Groups => (32 * steps + 95) / 128 * 128 + 32,
+        Latents::Bf16 => shifted_16(128 * steps),
+    };
+    // As many rows as a warp reads at once of a k-step.
+    let rope_step_bytes = match layout.format().rope {
+        RopeFormat::Bf16 => 64,
+        RopeFormat::Int8 => 32,
+        RopeFormat::Int4 { .. } => 16,
+    };
+    let rope_stride = rope_step_bytes * (rope_steps | 1);
+    let affine_stride = match variant.latents {
+        // A warp reads a pair of each of 8 tokens, or of Groups four neighbouring ones.
+        Latents::Whole | Latents::Bf16 => 4 * ((layout.affine_tile().row_bytes / 4) | 1),
+        Latents::Groups => shifted_16(layout.affine_tile().row_bytes),
+    };
+    let q_latent_stride = shifted_16(128 * steps);
+    let q_rope_stride = shifted_16(64 * rope_span);
+    let groups = layout.latent_groups();
+    let group_blocks = groups.div_ceil(GROUP_BLOCK);
+    let (planes, sum_blocks) = match variant.latents {
+        Latents::Whole => (1, 0),
+        Latents::Groups => (1, group_blocks),
+        Latents::Bf16 => (2, 0),
+    };
+    // Writing touches 8 tokens of 4 pairs of heads, reading 32 tokens of a head.
+    let score_stride = 4 * (16 * m_tiles + 4);
+    // Reading touches 4 rows of 32 bytes.
+    let weight_stride = 32 * (m_tiles | 1);
+
+    let mut end = 0;
+    let mut region = |bytes: usize| -> Result<u32> {
+        let start = end;
+        end = (end + bytes).next_multiple_of(128);
+        count("shared memory", start)
+    };
+    let q_latent = region(heads * q_latent_stride)?;
+    let q_rope = region(if rope_span > 0 { heads * q_rope_stride } else { 0 })?;
+    let q_rope_sums = region(heads * (rope_span | 1) * 4)?;
+    let rope = (tile_tokens * latent_stride).next_multiple_of(16);
+    let affine = (rope + if rope_steps > 0 { tile_tokens * rope_stride } else { 0 }).next_multiple_of(16);
+    let stage_bytes = (affine + tile_tokens * affine_stride).next_multiple_of(128);
+    let first_stage = region(stages * stage_bytes)?;
+    let q_sums = region(sum_blocks * heads * 4 * GROUP_BLOCK)?;
+    let scales = region(2 * groups * weight_stride)?;
+    let mins = region(group_blocks * variant.n_tiles * 4 * 8 * GROUP_BLOCK)?;
+    let scores = region(WARPS / m_tiles * heads * score_stride)?;
+    let weights = region(planes * heads * weight_stride)?;
+    let bytes = |n| count("shared memory", n);
+    let shared = sys::DecodeShared {
+        q_latent,
+        q_latent_stride: bytes(q_latent_stride)?,
+        q_rope,
+        q_rope_stride: bytes(q_rope_stride)?,
+        q_rope_sums,
+        stages: first_stage,
+        stage_bytes: bytes(stage_bytes)?,
+        stage_count: bytes(stages)?,
+        latent_stride: bytes(latent_stride)?,
+        rope: bytes(rope)?,
+        rope_stride: bytes(rope_stride)?,
+        affine: bytes(affine)?,
+        affine_stride: bytes(affine_stride)?,
+        q_sums,
+        scales,
+        mins,
+        scores,
+        score_stride: bytes(score_stride)?,
+        weights,
+        weight_stride: bytes(weight_stride)?,
+    };
+    Ok(Candidate {
+        file: FILE,
+        kernel: variant.name,
+        heads,
+        tile_tokens,
+        m_tiles,
+        latent_steps: steps,
+        rope_steps,
+        rope_span,
+        shared,
+        shared_bytes: end,
+        blocks_per_multiprocessor: blocks,
+        cost: 0,
+    })
+}
+
+/// Most k-steps of the rotated key that the rope heads of an n-tile lie in.
 fn rope_span(geometry: &Geometry) -> usize {
     let heads_per_rope = geometry.query_heads / geometry.rope_heads;
     let span = |first: usize| {
@@ -260,5 +299,7 @@ fn rope_span(geometry: &Geometry) -> usize {
     }
 }
 
+#[cfg(test)]
+mod occupancy;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,73 @@
+//! Which kernel serves a layer on a device: every architecture's kernels offer candidates, and the one that is predicted
+//! to cost least is taken.
+
+use super::sm80;
+use crate::cache::CacheLayout;
+use crate::device::{Device, Kernel, Limits};
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::image::Arch;
+use crate::sys;
+
+/// A kernel with its tiles, for a layer on a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    /// The kernel's file in `csrc`, without its ending.
+    pub file: &'static str,
+    pub kernel: &'static str,
+    /// Heads of a block.
+    pub heads: usize,
+    pub tile_tokens: usize,
+    /// m-tiles of 16 tokens in a tile.
+    pub m_tiles: usize,
+    /// k-steps of the latent and of the rotated key.
+    pub latent_steps: usize,
+    pub rope_steps: usize,
+    /// k-steps of the rotated key that the query of 8 heads spans.
+    pub rope_span: usize,
+    pub shared: sys::DecodeShared,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: usize,
+    /// Blocks that a multiprocessor holds.
+    pub blocks_per_multiprocessor: usize,
+    /// Predicted time per cached token and head, relative to that of other candidates on the same device.
+    pub cost: u32,
+}
+
+/// The kernels of one file.
+struct Family {
+    file: &'static str,
+    /// What of it can serve a layer, in code for an architecture; an error if nothing can.
+    candidates: fn(&Geometry, &CacheLayout, &Limits, Arch) -> Result<Vec<Candidate>>,
+}
+
+/// All of them; the last one runs on every device, and its error says why nothing serves a layer.
+const FAMILIES: [Family; 1] = [Family { file: sm80::FILE, candidates: sm80::candidates }];
+
+/// The candidate that costs least, of those whose blocks share a multiprocessor as they were planned to, and its kernel.
+///
+/// # Errors
+/// [`Error::Unsupported`] if no kernel serves the layer on the device; as [`Device::kernel`].
+pub(super) fn choose(device: &Device, geometry: &Geometry, layout: &CacheLayout) -> Result<(Candidate, Kernel)> {
+    let limits = device.limits();
+    let (mut offered, mut refused) = (Vec::new(), None);
+    for family in &FAMILIES {
+        let found = device.image_arch(family.file);
+        match found.and_then(|arch| (family.candidates)(geometry, layout, &limits, arch)) {
+            Ok(candidates) => offered.extend(candidates),
+            Err(error) => refused = Some(error),
+        }
+    }
+    // Of equal ones the first, so that the choice is the same everywhere.
+    offered.sort_by_key(|candidate| candidate.cost);
+    for candidate in offered {
+        let kernel = device.kernel(candidate.file, candidate.kernel, candidate.shared_bytes)?;
+        if kernel.blocks_per_multiprocessor(sys::DECODE_THREADS)? >= candidate.blocks_per_multiprocessor {
+            return Ok((candidate, kernel));
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::Unsupported {
+        what: format!("decode of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
+        why: format!("{device:?} holds fewer blocks of every kernel than its registers and shared memory allow"),
+    }))
+}
