@@ -5,17 +5,17 @@
 //
 //     a block for each split of `schedule` (one query token, a range of its tokens) and each 8, 16 or 32 heads:
 //         start the copies of the first tile
-//         store the query of the block's heads in shared memory                                     (queries.cuh)
+//         store the query of the block's heads in shared memory                               (queries.cuh)
 //         for each tile of 8 to 64 tokens:
-//             wait for the tile's copies;  barrier;  start the copies of the next one               (load.cuh)
-//             int4: scales and mins of the tile in f16                                              (scales.cuh)
-//             a warp's m-tile and k-slice of S^T = C Q^T, stored in shared memory                   (scores.cuh, rope.cuh)
+//             wait for the tile's copies;  barrier;  start the copies of the next one         (load.cuh)
+//             int4: scales and mins of the tile in f16                                        (scales.cuh)
+//             a warp's m-tile and k-slice of S^T = C Q^T, stored in shared memory             (scores.cuh, rope.cuh)
 //             barrier
-//             sums over k-slices; largest score so far; weights P = exp2(S - largest), 16-bit       (softmax.cuh)
+//             sums over k-slices; largest score so far; weights P = exp2(S - largest), 16-bit (softmax.cuh)
 //             barrier
-//             a warp's slices of O^T = O^T * rescale + C^T P^T                                      (output.cuh)
+//             a warp's slices of O^T = O^T * rescale + C^T P^T                                (output.cuh)
 //         barrier;  divisor and lse of each head;  barrier
-//         write O^T * rescale, bf16 or partials in f32                                              (write.cuh)
+//         write O^T * rescale, bf16 or partials in f32                                        (write.cuh)
 //
 // With one stage instead of two, a tile's copies start when its turn comes, with a barrier more behind them.
 //
@@ -73,7 +73,9 @@ __device__ void decode(const DecodeParams &params) {
     const SharedMemory<S> memory(shared, params);
     const unsigned tile = memory.tile_tokens;
     // Tiles of a split alternate between two rows of pages, as between stages.
-    const auto pages_of = [&](unsigned first) -> uint64_t(&)[WARPS] { return block.pages[(first & tile) != 0 ? 1u : 0u]; };
+    const auto pages_of = [&](unsigned first) -> uint64_t(&)[WARPS] {
+        return block.pages[(first & tile) != 0 ? 1u : 0u];
+    };
     // Tiles begin where pages may; what is before the split is skipped.
     const unsigned begin = split.first & ~7u;
     if (threadIdx.x < WARPS) {

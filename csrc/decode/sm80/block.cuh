@@ -24,7 +24,7 @@ constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
 // Groups of latents whose mins one tensor-core product takes: a block of groups.
 constexpr unsigned GROUP_BLOCK = DECODE_GROUP_BLOCK;
 
-// A query's numbers are up to 2^15 (../query.cuh), and sums of 128 of them times this fit an f16.
+// A query's numbers are up to 2^15 (../scaled_query.cuh), and sums of 128 of them times this fit an f16.
 constexpr float Q_SUM_UNIT = 1.0f / 128.0f;
 
 template <Latents LATENTS_, int SLICES_, int N_TILES_>
@@ -55,7 +55,7 @@ struct SoftmaxState {
 // memory behind it begins on a multiple of 128 bytes.
 template <typename S>
 struct __align__(128) BlockState {
-    // Addresses of the pages of each warp's tokens (load.cuh), of the tile at hand and the next; 0 past the split's end.
+    // Addresses of the pages of each warp's tokens (load.cuh), of the tile at hand and the next; 0 past the split.
     uint64_t pages[2][WARPS];
     // The block's work: here rather than in registers.
     DecodeSplit split;

@@ -126,8 +126,9 @@ __device__ void accumulate_rows(FragmentC (&output)[S::N_TILES], uint32_t row,
 }
 
 template <typename S>
-__device__ void accumulate_bf16(const DecodeParams &params, const Stage &stage, unsigned slice, const unsigned char *weight,
-                                unsigned stride, FragmentC (&output)[4][S::N_TILES]) {
+__device__ void accumulate_bf16(const DecodeParams &params, const Stage &stage, unsigned slice,
+                                const unsigned char *weight, unsigned stride,
+                                FragmentC (&output)[4][S::N_TILES]) {
     // Row x of a matrix is k = x: position 2 x if x is even, else 2 x - 1; matrices 2 and 3 are k + 8, two positions
     // further.
     const unsigned lane = thread_index() % WARP, position = lane % 8 / 2 * 4 + lane % 2 + lane / 16 * 2;

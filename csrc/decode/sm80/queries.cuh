@@ -7,7 +7,7 @@
 
 #include "../../cache/int4.cuh"
 #include "../../common/chunk.cuh"
-#include "../query.cuh"
+#include "../scaled_query.cuh"
 #include "shared.cuh"
 
 // A head's query for k-steps `first` .. `first + rope_span - 1` of the rotated key: zeros but in the columns of its own

@@ -227,7 +227,8 @@ __device__ void score_latents(const DecodeParams &params, const Stage &stage, co
 template <typename S>
 __device__ void store_scores(const DecodeParams &params, const SharedMemory<S> &memory,
                              const FragmentC (&scores)[S::N_TILES]) {
-    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4, stride = opaque(params.shared.score_stride);
+    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4;
+    const unsigned stride = opaque(params.shared.score_stride);
     const ScoreTile tile(params);
     unsigned char *to = memory.scores(tile.k_slice, 2 * t, stride) + 4 * (16 * tile.m_tile + g);
 #pragma unroll

@@ -72,8 +72,8 @@ public:
     __device__ SharedMemory(unsigned char *begin, const DecodeParams &params)
         : begin_(begin), params_(params), tile_tokens(params.tile_tokens), overlapped(params.shared.stage_count > 1) {}
 
-    // The stage of the tile from token `first` on: tiles alternate between two, if there are. It is computed from an opaque
-    // value, so that it is not kept from phase to phase: registers are the output's.
+    // The stage of the tile from token `first` on: tiles alternate between two, if there are. It is computed from an
+    // opaque value, so that it is not kept from phase to phase: registers are the output's.
     __device__ Stage stage_of(unsigned first) const {
         return {begin_ + map().stages + (overlapped && (opaque(first) & tile_tokens) != 0 ? map().stage_bytes : 0),
                 map()};
