@@ -40,10 +40,12 @@ fn generate() -> Result<String> {
     process::format(&source)
 }
 
+/// A list's name, and the arguments in each row.
+type List = (String, Vec<Vec<String>>);
+
 /// The macros of one argument that is called `KERNEL`: lists of kernels, which C++ expands to the kernels themselves.
-/// Name, and the arguments in each row.
 #[derive(Clone, Debug, Default)]
-struct Lists(Arc<Mutex<Vec<(String, Vec<Vec<String>>)>>>);
+struct Lists(Arc<Mutex<Vec<List>>>);
 
 impl ParseCallbacks for Lists {
     fn func_macro(&self, signature: &str, tokens: &[&[u8]]) {
