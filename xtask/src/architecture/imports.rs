@@ -37,9 +37,9 @@ impl Crate {
             let file = syn::parse_file(&text).with_context(|| format!("cannot parse {path}"))?;
             parsed.insert(module_of(&path), (path, file));
         }
-        // A program beside a library names it as another crate would.
-        if let (Some(_), Some(program)) = (parsed.get(&Module::new()), parsed.remove(&split("main"))) {
-            parsed.insert(split("main"), program);
+        // A program beside a library names it as another crate would; one without is the root itself.
+        if let Some(program) = parsed.remove(&split("main")) {
+            parsed.entry(Module::new()).or_insert(program);
         }
         let in_tests: BTreeSet<Module> =
             parsed.iter().flat_map(|(module, (_, file))| test_modules(module, file)).collect();
