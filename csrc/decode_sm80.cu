@@ -22,18 +22,18 @@
 // Who owns what:
 //     Scores: a warp has 16 tokens, an m-tile, and every k_slices-th k-step of 64 latents; the k-slices' sums meet in
 //         shared memory.
-//     Softmax: a warp has N_TILES heads, a lane four or eight tokens of one of them.
+//     Softmax: a warp has N_TILES heads, a lane four or eight tokens of one of them, or none.
 //     Accumulators: a warp has slices w, w + 8, .. of 64 latents, for all heads: 16 * SLICES * N_TILES registers per
 //         thread. What a group's mins add to the output (output.cuh) is few numbers, in shared memory.
 // Shared memory, divided by `src/ops/decode/sm80.rs`: the query (2 bytes per latent and head, and the k-steps of the
 //     rotated key that the heads have), 1 or 2 stages of tokens as they are in the cache, a tile's scales and mins in
-//     f16, 18 KiB of scores for 32 heads, weights; about 3 KiB of BlockState.
+//     f16, 17 to 20 KiB of scores for 32 heads, weights; about 3 KiB of BlockState.
 // Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head. Beside
 //     them a value costs 11/8 instructions to unpack (in groups 12/8) and 2 conflict-free reads of its code. All
 //     instructions that a token costs are held by tests/kernels/decode_budgets.rs.
 // What bounds it: with int4 (L / 2 bytes) there are 8 FLOPs per byte and head, so that it is memory-bound up to about 20
 //     heads on an A100, and compute-bound, by the tensor cores, from there on.
-// Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-28 of its largest;
+// Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-27 of its largest;
 //     weights have 11 bits (bf16 latents: 16) and are normalised as rounded; times a scale they are rounded to 11 bits
 //     again. Everything else is exact, so that the lse is right to f32 rounding.
 #include "decode/results.cuh"

@@ -97,7 +97,7 @@ struct DecodeSplit {
     uint32_t row;    /* where the sequence's page ids begin in the page table */
     uint32_t first;  /* token of the sequence */
     uint32_t end;    /* one past the last token; equal to `first`: the query sees nothing */
-    int32_t partial; /* row of the partial results; -1: the split has all tokens, and writes the results themselves */
+    int32_t partial; /* row of the partials; -1: the split has all tokens, and writes the results themselves */
     uint32_t reserved[3];
 };
 LATENT_ATTENTION_SIZE(struct DecodeSplit, 32);
@@ -181,7 +181,7 @@ struct DecodeShared {
     uint32_t q_sums;          /* f16 [ceil(latent_groups / 16)][heads of a block][16][2]; int4 in groups only */
     uint32_t scales;          /* f16 [2][latent_groups] rows of a tile's scales and mins; int4 only */
     uint32_t mins;            /* f32 [8-head tiles of a block * ceil(latent_groups / 16)][128]; int4 only */
-    uint32_t scores;          /* f32 [k_slices][heads of a block] rows of partial scores */
+    uint32_t scores;          /* f32 [k_slices][heads of a block] rows of what each k-slice adds to the scores */
     uint32_t score_stride;    /* 16 more than a multiple of 64 */
     uint32_t weights;         /* 16-bit [planes][heads of a block] rows of weights */
     uint32_t weight_stride;   /* of rows of weights, scales and mins: an odd multiple of 32 */

@@ -15,7 +15,7 @@
 //     thread 0 writes the end of split_starts and the number of splits
 //
 // One block. Thread t owns query tokens t, t + SCHEDULE_THREADS, .. in every pass; it finds a query token's sequence by
-// bisection and reads 4 numbers of it. The search for c takes up to log2(longest / tile) passes, writing takes one.
+// bisection and reads 2 numbers of it, 4 with a CSR table. The search for c takes log2(max_tokens / tile) passes, writing takes one.
 // Barriers: two in a block's sum, two in its prefix sums, and two around the writing of splits.
 // Shared memory: scratch of sums and prefix sums, and 16 bytes for each query token of a pass.
 // What bounds it: latency, of dependent reads and barriers; its bytes are few.

@@ -82,7 +82,7 @@ pub struct LayerWorkspace {
 }
 
 /// One latent-attention layer over a paged cache, on a device. The query, key and output projections stay with the
-/// engine, whose matrix products they are; everything between them is here, in four launches: `rope_append`, absorb,
+/// engine, whose matrix products they are; everything between them is here, in four launches: absorb, `rope_append`,
 /// attend, expand, and a fifth that merges where the batch's work was split.
 /// [`ReferenceLayer`](crate::reference::ReferenceLayer) says what it computes.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //
 // Scores with f16 factors need the query in f16, whose range is small: each head's query is multiplied by the power of
 // two that brings its largest number to 2^14 .. 2^15, and the head's factor on scores is divided by it. Only numbers
-// below 2^-28 of the largest can lose bits.
+// below 2^-27 of the largest can lose bits (of odd pairs, which meet codes and are stored as 2^-4 of themselves).
 #pragma once
 
 #include <stdint.h>

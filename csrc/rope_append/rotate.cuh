@@ -2,8 +2,7 @@
 // becomes a' = a c - b s and b' = b c + a s, each operation rounded, none contracted.
 //
 // There are three ways:
-//     rotate_chunks   aligned heads whose size is a power of two from 8 to 256. A lane rotates a chunk of 8
-//     neighbouring
+//     rotate_chunks   aligned heads whose size is a power of two from 8 to 256. A lane rotates a chunk of 8 neighbouring
 //                     dimensions at a time. No head lies in two halves of a run, and a chunk's partners (the other
 //                     dimensions of its pairs) are in the same lane or, all of them, in one other: a shuffle.
 //     rotate_pairs    any heads, from memory to memory: a lane rotates one pair at a time.

@@ -51,8 +51,16 @@ impl CopyPages {
     /// Loads the kernel.
     ///
     /// # Errors
-    /// As [`Device::kernel`].
+    /// [`Error::Unsupported`] for pages of more than a gibibyte; as [`Device::kernel`].
     pub fn new(device: &Device, config: CopyPagesConfig) -> Result<Self> {
+        // What the y axis of a grid can hold.
+        let most = 65535 * sys::COPY_PAGES_BYTES as usize;
+        if config.layout.page_bytes() > most {
+            return Err(Error::Unsupported {
+                what: format!("copies of pages of {} bytes", config.layout.page_bytes()),
+                why: format!("must be at most {most}"),
+            });
+        }
         Ok(Self { kernel: device.kernel("copy_pages", "copy_pages", 0)?, config })
     }
 
@@ -90,7 +98,7 @@ impl CopyPages {
         unsafe { self.launch(stream, &params) }
     }
 
-    /// Launches the kernel with this parameter block; without copies or pages, nothing.
+    /// Launches the kernel with this parameter block; without copies, nothing.
     ///
     /// # Errors
     /// As [`Kernel::launch`].

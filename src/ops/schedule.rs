@@ -72,7 +72,7 @@ impl ScheduleConfig {
         }
     }
 
-    /// Most partial results of a batch.
+    /// Most partials of a batch.
     #[must_use]
     pub fn max_partials(&self) -> usize {
         match self.policy {
@@ -137,7 +137,7 @@ pub struct ScheduleArgs<'a> {
     pub splits: ViewMut<'a, u32>,
     /// Out: `[1]`.
     pub split_count: ViewMut<'a, u32>,
-    /// Out: `[T + 1]`: the partial results of query token `q` are `split_starts[q]..split_starts[q + 1]`; none if it has
+    /// Out: `[T + 1]`: the partials of query token `q` are `split_starts[q]..split_starts[q + 1]`; none if it has
     /// one split.
     pub split_starts: ViewMut<'a, i32>,
 }

@@ -137,6 +137,19 @@ fn arguments_that_do_not_fit_are_named() {
     assert_eq!(message, "counters: expected [refused 1] = 1 elements, got 2 elements");
     let elsewhere = Device::simulated().upload(&[1, 2]).unwrap();
     assert!(refused(elsewhere.view(), None).starts_with("copies: is on device `ptx-sim`"));
+    // A cache of another layout, and one on another device.
+    let other = CacheLayout::new(&Geometry::named("llama2-7b-d16").unwrap(), CacheFormat::BF16, 64).unwrap();
+    let on_elsewhere = Device::simulated();
+    for (device, layout, expected) in [
+        (&device, other, "cache: the operation was made for"),
+        (&on_elsewhere, *cache.layout(), "cache: is on device `ptx-sim`"),
+    ] {
+        let mut wrong = DeviceCache::new(device, layout, 3).unwrap();
+        let copies = ids.view().slice(..2).unwrap();
+        let args = CopyPagesArgs { cache: wrong.view_mut(), copies, counters: None };
+        let message = operation.run(&stream, args).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    }
     let params = CopyPagesParams::default();
     // SAFETY: without copies there is nothing to launch.
     unsafe { operation.launch(&stream, &params) }.unwrap();

@@ -5,11 +5,12 @@
 #include "../../ptx/cp_async.cuh"
 #include "shared.cuh"
 
-// The tokens that a warp copies of a tile. They are as many as divide 8, from a multiple of that on: of one page.
+// The tokens that a warp copies of a tile: 1, 2, 4 or 8, beginning with a multiple of their number, so that all of them
+// are of one page.
 __device__ inline unsigned warp_tokens(const DecodeParams &params) { return params.tile_tokens / WARPS; }
 
-// The address of the page of the tokens that warp `thread` copies of the tile from `first` on, 0 if that is past the
-// end: nothing of the page table is read there.
+// Thread w finds the address of the page of the tokens that warp w copies of the tile from `first` on, 0 if they are past
+// the end: nothing of the page table is read there.
 __device__ inline uint64_t find_page(const DecodeParams &params, const DecodeSplit &split, unsigned first) {
     const unsigned token = first + thread_index() * warp_tokens(params);
     if (thread_index() >= WARPS || token >= split.end) {

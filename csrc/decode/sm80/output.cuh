@@ -26,8 +26,8 @@ __device__ void rescale_tile(FragmentC (&output)[N_TILES], const float2 (&factor
     }
 }
 
-// The tokens of 16 positions, four to a lane, as A fragments for m-tiles 2 h and 2 h + 1: pairs I and I + 1 of each
-// half-word that `low` (values of even number) and `high` (odd) select from two tokens' words.
+// The tokens of 16 positions, four to a lane, as A fragments of two neighbouring m-tiles: pairs I and I + 1 (int4.cuh)
+// of each half-word that `low` (values of even number) and `high` (odd) select from two tokens' words.
 template <int I>
 __device__ void code_tiles(FragmentA (&a)[2], const uint32_t (&words)[4], uint32_t low, uint32_t high) {
     const uint32_t even0 = __byte_perm(words[0], words[1], low), odd0 = __byte_perm(words[0], words[1], high);
@@ -41,7 +41,7 @@ __device__ void code_tiles(FragmentA (&a)[2], const uint32_t (&words)[4], uint32
     }
 }
 
-// Adds the products of m-tiles 2 h and 2 h + 1 with weights times scales.
+// Adds the products of two neighbouring m-tiles with weights times scales.
 template <int N_TILES>
 __device__ void multiply_weights(FragmentC (&first)[N_TILES], FragmentC (&second)[N_TILES], const FragmentA (&a)[2],
                                  const FragmentB (&b)[N_TILES]) {

@@ -56,7 +56,7 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, uint
     const RowTokens token(params, lane, m_tile);
     const unsigned char *low = stage.latent(token.low) + 8 * t + STEP / 2 * k_slice;
     const unsigned char *high = stage.latent(token.high) + 8 * t + STEP / 2 * k_slice;
-    // With at most one run, no other sums are alive meanwhile.
+    // A layer of at most one run gets a constant, and the compiler drops the loop.
     const unsigned runs = S::RUNS == 1 ? 1 : (steps + WARPS - 1) / WARPS;
     unsigned step = k_slice;
 #pragma unroll 1
@@ -83,7 +83,7 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, uint
             scores[n][2] = fmaf(scale_high, sums[n][2], scores[n][2]);
             scores[n][3] = fmaf(scale_high, sums[n][3], scores[n][3]);
         }
-        // The rank-1 term is added by one k-slice.
+        // What the mins add, min_t sum(q), is the same in every k-slice: one of them adds it.
         if (tile.k_slice == 0) {
             const float min_low = affine_min(pair_low), min_high = affine_min(pair_high);
             const float *q_sums = &block.q_sums[run][2 * t];

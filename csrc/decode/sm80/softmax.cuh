@@ -28,7 +28,7 @@ public:
         }
         if constexpr (S::CODED) {
             if (threadIdx.x < S::GROUPS) {
-                // f16's smallest number is below every scale.
+                // f16's smallest number: no scale but 0 is below it.
                 block.units[threadIdx.x] = 1.0f / SUBNORMAL;
             }
             const unsigned group_blocks = (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK;

@@ -30,7 +30,7 @@ pub(super) struct Candidate {
     pub shared_bytes: usize,
     /// Blocks that a multiprocessor holds.
     pub blocks_per_multiprocessor: usize,
-    /// Predicted time per cached token and head, relative to that of other candidates on the same device.
+    /// Predicted time per cached token and head, in hundredths of that of sm80's best pipeline on the same device.
     pub cost: u32,
 }
 
@@ -50,24 +50,27 @@ const FAMILIES: [Family; 1] = [Family { file: sm80::FILE, candidates: sm80::cand
 /// [`Error::Unsupported`] if no kernel serves the layer on the device; as [`Device::kernel`].
 pub(super) fn choose(device: &Device, geometry: &Geometry, layout: &CacheLayout) -> Result<(Candidate, Kernel)> {
     let limits = device.limits();
-    let (mut offered, mut refused) = (Vec::new(), None);
+    let (mut offered, mut refused) = (Vec::new(), Vec::new());
     for family in &FAMILIES {
         let found = device.image_arch(family.file);
         match found.and_then(|arch| (family.candidates)(geometry, layout, &limits, arch)) {
             Ok(candidates) => offered.extend(candidates),
-            Err(error) => refused = Some(error),
+            Err(error) => refused.push(error),
         }
     }
     // Of equal ones the first, so that the choice is the same everywhere.
     offered.sort_by_key(|candidate| candidate.cost);
-    for candidate in offered {
+    for candidate in &offered {
         let kernel = device.kernel(candidate.file, candidate.kernel, candidate.shared_bytes)?;
         if kernel.blocks_per_multiprocessor(sys::DECODE_THREADS)? >= candidate.blocks_per_multiprocessor {
-            return Ok((candidate, kernel));
+            return Ok((*candidate, kernel));
         }
     }
-    Err(refused.unwrap_or_else(|| Error::Unsupported {
-        what: format!("decode of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
-        why: format!("{device:?} holds fewer blocks of every kernel than its registers and shared memory allow"),
-    }))
+    match refused.pop() {
+        Some(error) if offered.is_empty() => Err(error),
+        _ => Err(Error::Unsupported {
+            what: format!("decode of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
+            why: format!("{device:?} holds fewer blocks of every kernel than its registers and shared memory allow"),
+        }),
+    }
 }

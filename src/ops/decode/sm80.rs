@@ -85,7 +85,7 @@ impl Variant {
         })
     }
 
-    /// Whether it has the accumulators for so many slices, and not twice as many heads as the layer.
+    /// Whether it has the accumulators for so many slices, and no more than 16 heads for layers of up to 16.
     fn suits(&self, slices: usize, query_heads: usize) -> bool {
         let most = if query_heads <= 16 { 2 } else { 4 };
         self.slices >= slices && self.n_tiles <= most
@@ -103,7 +103,7 @@ struct Pipeline {
     /// Blocks on a multiprocessor.
     blocks: usize,
     tile_tokens: usize,
-    /// Tiles in shared memory: with one stage nothing is copied while a tile is computed.
+    /// Tiles in shared memory: with one, copies wait until a tile is computed.
     stages: usize,
     /// Predicted time of a token, in hundredths of the best pipeline's.
     time: u32,
@@ -112,8 +112,8 @@ struct Pipeline {
 /// All that are used, best first.
 ///
 /// Two blocks on a multiprocessor are worth a smaller tile (one computes while the other waits), but neither one of fewer
-/// than 32 tokens nor a single stage; a third block is worth none: tiles of 32 tokens for its sake cost 16 heads a third
-/// of their speed (docs/measurements.md). Tiles of 8 tokens leave half of each tensor-core product unused, and are the
+/// than 32 tokens nor a single stage; a third block is worth no smaller tile: tiles of 32 tokens for its sake cost 16 heads a
+/// third of their speed (docs/measurements.md). Tiles of 8 tokens leave half of each tensor-core product unused, and are the
 /// last resort of devices with too little shared memory: nothing else costs as much.
 const PIPELINES: [Pipeline; 13] = {
     const fn pipeline(blocks: usize, tile_tokens: usize, stages: usize, time: u32) -> Pipeline {
