@@ -83,6 +83,21 @@ impl Geometry {
             .validate()
     }
 
+    /// These sizes, whether or not they fit together: [`validate`](Self::validate) says, as do the layouts and operations
+    /// that are made of them. For sizes that another program or a file names one by one.
+    #[must_use]
+    pub fn unchecked(
+        query_heads: usize,
+        kv_heads: usize,
+        latent_rank: usize,
+        rope_heads: usize,
+        rope_dim: usize,
+        nope_dim: usize,
+        value_dim: usize,
+    ) -> Self {
+        Self { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim }
+    }
+
     /// The same layer with another latent rank.
     ///
     /// # Errors

@@ -111,7 +111,7 @@ impl Kernel {
             #[cfg(feature = "simulator")]
             (Loaded::Simulated(module), Backend::Simulated(simulated)) => {
                 let fixed = module.shared_bytes(self.name).unwrap_or(0);
-                Ok(simulated.blocks_per_multiprocessor(fixed.saturating_add(self.shared_bytes)))
+                Ok(simulated.limits().blocks_with(fixed.saturating_add(self.shared_bytes)))
             }
             #[cfg(feature = "simulator")]
             _ => unreachable!("a kernel is on the device that loaded it"),

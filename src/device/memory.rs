@@ -185,13 +185,12 @@ impl<'a, T: Element> View<'a, T> {
     /// of them.
     pub fn cast<U: Element>(self) -> Result<View<'a, U>> {
         let (bytes, size) = (self.len * size_of::<T>(), size_of::<U>());
+        let expected = || format!("a multiple of {size} bytes, for elements of {}", U::NAME);
         if !self.address.is_multiple_of(size as u64) {
-            let expected = format!("a multiple of {size} bytes, for elements of {}", U::NAME);
-            return Err(Error::Alignment { what: "view", expected, got: self.address });
+            return Err(Error::Alignment { what: "view", expected: expected(), got: self.address });
         }
         if !bytes.is_multiple_of(size) {
-            let expected = format!("a multiple of {size} bytes, for elements of {}", U::NAME);
-            return Err(Error::Shape { what: "view", expected, got: format!("{bytes} bytes") });
+            return Err(Error::Shape { what: "view", expected: expected(), got: format!("{bytes} bytes") });
         }
         Ok(View { device: self.device, address: self.address, len: bytes / size, owner: PhantomData })
     }

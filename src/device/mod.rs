@@ -67,6 +67,16 @@ pub struct Limits {
     pub multiprocessors: usize,
 }
 
+impl Limits {
+    /// Shared memory of a multiprocessor, in bytes, that each block takes beside its own: the driver keeps it for itself.
+    pub(crate) const RESERVED_SHARED_BYTES: usize = 1024;
+
+    /// How many blocks a multiprocessor has shared memory for, if each has so many bytes of its own.
+    pub(crate) fn blocks_with(&self, shared_bytes: usize) -> usize {
+        self.shared_bytes_per_multiprocessor / shared_bytes.saturating_add(Self::RESERVED_SHARED_BYTES)
+    }
+}
+
 impl Device {
     /// The `ordinal`-th NVIDIA GPU that the driver shows (`CUDA_VISIBLE_DEVICES` chooses), with its primary context,
     /// which other CUDA code in the process shares.

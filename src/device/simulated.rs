@@ -82,9 +82,6 @@ pub struct Counted {
     pub meter: Meter,
 }
 
-/// Shared memory of a multiprocessor that each block takes beside its own, as on GPUs.
-const RESERVED_BYTES: usize = 1024;
-
 pub(super) struct Simulated {
     simulation: Simulation,
     machine: RwLock<Machine>,
@@ -108,14 +105,9 @@ impl Simulated {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             shared_bytes: self.simulation.shared_bytes,
-            shared_bytes_per_multiprocessor: self.simulation.shared_bytes.saturating_add(RESERVED_BYTES),
+            shared_bytes_per_multiprocessor: self.simulation.shared_bytes.saturating_add(Limits::RESERVED_SHARED_BYTES),
             multiprocessors: self.simulation.multiprocessors,
         }
-    }
-
-    /// How many blocks with so much shared memory a multiprocessor holds.
-    pub(super) fn blocks_per_multiprocessor(&self, shared_bytes: usize) -> usize {
-        self.limits().shared_bytes_per_multiprocessor / shared_bytes.saturating_add(RESERVED_BYTES)
     }
 
     pub(super) fn image_arch(&self, file: &'static str) -> Result<Arch> {

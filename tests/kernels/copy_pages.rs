@@ -8,10 +8,10 @@ use latent_attention::reference;
 use latent_attention::sys::{COPY_PAGES_BYTES, COPY_PAGES_THREADS, CopyPagesParams};
 use proptest::prelude::*;
 use ptx_sim::meter::Path;
-use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use crate::common::{formats, geometry, page_size, rng};
+use crate::properties::copy_pages::random_copies;
 use crate::{PTX, device, simulate};
 
 /// A cache of random bytes.
@@ -30,14 +30,6 @@ fn run(device: &Device, cache: &PagedCache, copies: &[[i32; 2]]) -> (PagedCache,
     let args = CopyPagesArgs { cache: on_device.view_mut(), copies: ids.view(), counters: Some(counters.view_mut()) };
     operation.run(&device.stream().unwrap(), args).unwrap();
     (on_device.download().unwrap(), counters.to_vec().unwrap()[0])
-}
-
-/// Copies to distinct pages from others, some of which are asked for more than once.
-fn random_copies(rng: &mut impl Rng, pages: usize) -> Vec<[i32; 2]> {
-    let mut ids: Vec<i32> = (0..pages as i32).collect();
-    ids.shuffle(rng);
-    let (sources, destinations) = ids.split_at(rng.random_range(1..=pages));
-    destinations.iter().map(|&to| [sources[rng.random_range(0..sources.len())], to]).collect()
 }
 
 proptest! {

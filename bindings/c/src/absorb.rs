@@ -4,7 +4,7 @@ use latent_attention::ops::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOu
 
 use crate::data::{LaArray, LaGeometry, LaTensor};
 use crate::device::{LaDevice, LaStream};
-use crate::status::{LaStatus, Outcome, create, destroy, read, report};
+use crate::status::{LaStatus, create, destroy, read, report};
 
 /// Moves the key up-projection from every cached token to the query: `q_latent[t, h] = up_key[g]^T q_nope[t, h]`.
 pub struct LaAbsorbQuery(AbsorbQuery);
@@ -24,9 +24,9 @@ pub struct LaAbsorbConfig {
 }
 
 impl LaAbsorbConfig {
-    fn read(&self) -> Outcome<AbsorbConfig> {
-        let config = AbsorbConfig::new(self.geometry.read()?);
-        Ok(if self.batch_invariant == 0 { config } else { config.batch_invariant() })
+    fn read(&self) -> AbsorbConfig {
+        let config = AbsorbConfig::new(self.geometry.read());
+        if self.batch_invariant == 0 { config } else { config.batch_invariant() }
     }
 }
 
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn la_absorb_query_create(
     // SAFETY: as the header says.
     unsafe {
         create(out, || {
-            let config = read("config", config)?.read()?;
+            let config = read("config", config)?.read();
             Ok(LaAbsorbQuery(AbsorbQuery::new(&read("device", device)?.device, config)?))
         })
     }
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn la_expand_output_create(
     // SAFETY: as the header says.
     unsafe {
         create(out, || {
-            let config = read("config", config)?.read()?;
+            let config = read("config", config)?.read();
             Ok(LaExpandOutput(ExpandOutput::new(&read("device", device)?.device, config)?))
         })
     }

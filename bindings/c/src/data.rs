@@ -192,17 +192,9 @@ impl From<Geometry> for LaGeometry {
 
 impl LaGeometry {
     /// The sizes as the crate has them, unchecked: layouts and operations check those that they are made of.
-    pub(crate) fn read(&self) -> Outcome<Geometry> {
-        // Only the crate's constructors make a geometry, as it may come to have more sizes. Each of these is replaced.
-        let mut geometry = Geometry::deepseek(1, 1, 0, 1, 1)?;
-        geometry.query_heads = self.query_heads;
-        geometry.kv_heads = self.kv_heads;
-        geometry.latent_rank = self.latent_rank;
-        geometry.rope_heads = self.rope_heads;
-        geometry.rope_dim = self.rope_dim;
-        geometry.nope_dim = self.nope_dim;
-        geometry.value_dim = self.value_dim;
-        Ok(geometry)
+    pub(crate) fn read(&self) -> Geometry {
+        let &Self { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim } = self;
+        Geometry::unchecked(query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim)
     }
 }
 
@@ -236,7 +228,7 @@ impl LaCacheFormat {
             }
         };
         let format = CacheFormat::new(latent, rope).with_range(range);
-        Ok(CacheLayout::new(&geometry.read()?, format, self.page_size)?)
+        Ok(CacheLayout::new(&geometry.read(), format, self.page_size)?)
     }
 }
 

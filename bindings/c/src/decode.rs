@@ -65,7 +65,7 @@ pub unsafe extern "C" fn la_decode_create(
             };
             let LaDecodeConfig { geometry, scale, max_query_tokens, max_tokens, .. } = *config;
             let layout = config.format.layout(&geometry)?;
-            let config = DecodeConfig::new(geometry.read()?, layout, scale, max_query_tokens, max_tokens);
+            let config = DecodeConfig::new(geometry.read(), layout, scale, max_query_tokens, max_tokens);
             Ok(LaDecode(Decode::new(device, config.with_policy(policy))?))
         })
     }

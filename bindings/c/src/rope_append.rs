@@ -95,7 +95,7 @@ pub unsafe extern "C" fn la_rope_append_create(
                     return Err(Error::Config { what: format!("pairing {unknown}"), why }.into());
                 }
             };
-            let config = RopeAppendConfig::new(config.geometry.read()?, layout, pairing);
+            let config = RopeAppendConfig::new(config.geometry.read(), layout, pairing);
             Ok(LaRopeAppend { operation: RopeAppend::new(device, config)?, layout })
         })
     }

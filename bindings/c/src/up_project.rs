@@ -56,7 +56,7 @@ pub unsafe extern "C" fn la_up_project_create(
         create(out, || {
             let config = read("config", config)?;
             let layout = config.format.layout(&config.geometry)?;
-            let config = UpProjectConfig::new(config.geometry.read()?, layout);
+            let config = UpProjectConfig::new(config.geometry.read(), layout);
             Ok(LaUpProject { operation: UpProject::new(&read("device", device)?.device, config)?, layout })
         })
     }

@@ -25,9 +25,6 @@ const ROPE_STEP: usize = sys::DECODE_ROPE_STEP as usize;
 /// Groups of latents whose mins one tensor-core product takes.
 const GROUP_BLOCK: usize = sys::DECODE_GROUP_BLOCK as usize;
 
-/// Shared memory that the driver keeps for itself in each block.
-const RESERVED_BYTES: usize = 1024;
-
 /// Most slices of a warp in any kernel.
 const MOST_SLICES: usize = 5;
 
@@ -156,8 +153,7 @@ pub(super) fn candidates(
             candidate.cost = cost(&variant, slices, pipeline);
             let used = candidate.shared_bytes + variant.static_bytes();
             wanted = wanted.min(used);
-            let together = pipeline.blocks * (used + RESERVED_BYTES);
-            let fit_together = pipeline.blocks == 1 || together <= limits.shared_bytes_per_multiprocessor;
+            let fit_together = pipeline.blocks == 1 || pipeline.blocks <= limits.blocks_with(used);
             if used <= limits.shared_bytes && fit_together {
                 fitting.push(candidate);
             }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FILE, Latents, RESERVED_BYTES, Variant, candidates};
+use super::{FILE, Latents, Variant, candidates};
 use crate::cache::{CacheFormat, CacheLayout, Group, RopeFormat};
 use crate::device::Limits;
 use crate::geometry::Geometry;
@@ -97,7 +97,7 @@ fn shared_memory_allows_the_planned_blocks() {
                     for candidate in candidates(&geometry, &layout, &limits, image.arch).unwrap_or_default() {
                         let block = candidate.shared_bytes + usages[candidate.kernel].static_bytes;
                         assert!(block <= limits.shared_bytes, "{candidate:?}");
-                        let together = candidate.blocks_per_multiprocessor * (block + RESERVED_BYTES);
+                        let together = candidate.blocks_per_multiprocessor * (block + Limits::RESERVED_SHARED_BYTES);
                         assert!(together <= limits.shared_bytes_per_multiprocessor, "{candidate:?}");
                     }
                 }
@@ -147,7 +147,7 @@ fn usages(elf: &[u8]) -> BTreeMap<String, Usage> {
             let name = text_at(strings + u32_at(symbols + 24 * symbol));
             let shared = sections.get(format!(".nv.shared.{name}").as_str()).map_or(0, |&section| place(section).1);
             // From Hopper on what the driver keeps for itself is counted with it.
-            let reserved = sections.get(".nv.shared.reserved.0").map_or(0, |_| RESERVED_BYTES);
+            let reserved = sections.get(".nv.shared.reserved.0").map_or(0, |_| Limits::RESERVED_SHARED_BYTES);
             usages.insert(name.to_owned(), Usage { registers, static_bytes: shared - reserved.min(shared) });
         }
         at += 4 + if elf[at] == 4 { u16_at(at + 2) } else { 0 };
