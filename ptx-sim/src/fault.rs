@@ -55,16 +55,14 @@ pub enum Fault {
         size: usize,
     },
     /// Two threads touch the same shared memory without a barrier between, and one of them writes.
-    #[error(
-        "{action} at shared address {address:#x} races with thread {other}'s {other_action} (PTX line {other_line})"
-    )]
+    #[error("{action} at shared address {address:#x} races with {other}'s {other_action} (PTX line {other_line})")]
     Race {
         /// `read` or `write`.
         action: &'static str,
         /// The address.
         address: u64,
-        /// Linear index of the other thread.
-        other: u32,
+        /// Who else.
+        other: Other,
         /// `read` or `write`.
         other_action: &'static str,
         /// Where the other access stands.
@@ -84,6 +82,34 @@ pub enum Fault {
         /// Where the copy was issued.
         copy_line: u32,
     },
+    /// Bytes written while something asynchronous, a bulk copy or `wgmma`, reads them.
+    #[error("{action} at shared address {address:#x} while what PTX line {line} has issued reads it")]
+    ReadInFlight {
+        /// `write`.
+        action: &'static str,
+        /// The address.
+        address: u64,
+        /// Where the reader was issued.
+        line: u32,
+    },
+    /// Something asynchronous touches what ordinary stores have written, and no `fence.proxy.async` lies between.
+    #[error(
+        "asynchronous {action} at shared address {address:#x}, which {other} has written (PTX line {other_line}) without \
+         a `fence.proxy.async` since"
+    )]
+    NoProxyFence {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The address.
+        address: u64,
+        /// Who has written.
+        other: Other,
+        /// Where the write stands.
+        other_line: u32,
+    },
+    /// An `mbarrier` object misused: an address where there is none, a count that it cannot hold.
+    #[error("mbarrier: {0}")]
+    Mbarrier(String),
     /// A barrier that only a part of a warp or block reaches.
     #[error("divergent barrier: {0}")]
     DivergentBarrier(String),
@@ -96,6 +122,32 @@ pub enum Fault {
     /// `trap`, a failed `assert`, or a wrong use of an instruction that the ISA leaves undefined.
     #[error("{0}")]
     Trap(String),
+}
+
+/// Who accessed memory, as a thread of the same cluster sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Other {
+    /// A thread of the same block, by its linear index.
+    Thread(u32),
+    /// A thread of another block of the cluster.
+    Remote {
+        /// The block's rank in the cluster.
+        rank: u32,
+        /// The thread's linear index in its block.
+        thread: u32,
+    },
+    /// An asynchronous copy that has completed.
+    Copy,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread(thread) => write!(f, "thread {thread}"),
+            Self::Remote { rank, thread } => write!(f, "thread {thread} of the cluster's block {rank}"),
+            Self::Copy => f.write_str("an asynchronous copy"),
+        }
+    }
 }
 
 /// A state space as messages name it.

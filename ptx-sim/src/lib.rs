@@ -9,6 +9,7 @@
 
 mod assemble;
 pub mod ast;
+mod clocks;
 mod decode;
 mod exec;
 pub mod fault;

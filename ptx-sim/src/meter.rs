@@ -132,11 +132,27 @@ pub enum Path {
     GlobalAtomic,
     /// Atomics on shared memory.
     SharedAtomic,
+    /// Loads from the shared memory of other blocks of the cluster.
+    RemoteRead,
+    /// Stores to the shared memory of other blocks of the cluster, asynchronous ones included.
+    RemoteWrite,
+    /// Atomics on the shared memory of other blocks of the cluster, asynchronous ones included.
+    RemoteAtomic,
+    /// Global memory read by bulk and tensor copies.
+    BulkGlobalRead,
+    /// Global memory written by bulk and tensor copies and reductions.
+    BulkGlobalWrite,
+    /// Shared memory read by bulk and tensor copies.
+    BulkSharedRead,
+    /// Shared memory written by bulk and tensor copies, of every block that one is multicast to.
+    BulkSharedWrite,
+    /// Shared memory read by `wgmma` through descriptors.
+    DescriptorRead,
 }
 
 impl Path {
     /// Every path, in the order of reports.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 21] = [
         Self::GlobalRead,
         Self::GlobalWrite,
         Self::SharedRead,
@@ -150,6 +166,14 @@ impl Path {
         Self::CopyGlobalWrite,
         Self::GlobalAtomic,
         Self::SharedAtomic,
+        Self::RemoteRead,
+        Self::RemoteWrite,
+        Self::RemoteAtomic,
+        Self::BulkGlobalRead,
+        Self::BulkGlobalWrite,
+        Self::BulkSharedRead,
+        Self::BulkSharedWrite,
+        Self::DescriptorRead,
     ];
 
     /// The name in reports.
@@ -169,6 +193,38 @@ impl Path {
             Self::CopyGlobalWrite => "copy: global write",
             Self::GlobalAtomic => "global atomic",
             Self::SharedAtomic => "shared atomic",
+            Self::RemoteRead => "remote read",
+            Self::RemoteWrite => "remote write",
+            Self::RemoteAtomic => "remote atomic",
+            Self::BulkGlobalRead => "bulk: global read",
+            Self::BulkGlobalWrite => "bulk: global write",
+            Self::BulkSharedRead => "bulk: shared read",
+            Self::BulkSharedWrite => "bulk: shared write",
+            Self::DescriptorRead => "descriptor read",
+        }
+    }
+}
+
+/// Events that neither their class nor their traffic tells apart, once per warp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Event {
+    /// Waits for a phase of an `mbarrier`: `test_wait` and `try_wait`, however often they looked.
+    MbarrierWait,
+    /// Fences between ordinary and asynchronous accesses, `fence.proxy.async`.
+    ProxyFence,
+}
+
+impl Event {
+    /// Every event, in the order of reports.
+    pub const ALL: [Self; 2] = [Self::MbarrierWait, Self::ProxyFence];
+
+    /// The name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MbarrierWait => "mbarrier wait",
+            Self::ProxyFence => "proxy fence",
         }
     }
 }
@@ -181,6 +237,8 @@ pub struct Meter {
     pub traffic: BTreeMap<Path, Traffic>,
     /// Tensor-core instructions by shape and types, for example `m16n8k16.f32.bf16.bf16.f32`, once per warp.
     pub mma: BTreeMap<String, u64>,
+    /// Events that happened.
+    pub events: BTreeMap<Event, u64>,
 }
 
 /// Counts while a launch runs: each count has a fixed place.
@@ -189,6 +247,7 @@ pub(crate) struct Tally {
     instructions: [Instructions; Class::ALL.len()],
     traffic: [Traffic; Path::ALL.len()],
     mma: BTreeMap<String, u64>,
+    events: [u64; Event::ALL.len()],
 }
 
 impl Tally {
@@ -202,6 +261,10 @@ impl Tally {
         &mut self.traffic[path as usize]
     }
 
+    pub fn event(&mut self, event: Event) {
+        self.events[event as usize] += 1;
+    }
+
     pub fn mma(&mut self, shape: &str) {
         match self.mma.get_mut(shape) {
             Some(count) => *count += 1,
@@ -211,7 +274,8 @@ impl Tally {
 
     pub fn meter(self) -> Meter {
         let traffic = Path::ALL.into_iter().zip(self.traffic).filter(|(_, traffic)| traffic.accesses > 0);
-        Meter { instructions: self.instructions, traffic: traffic.collect(), mma: self.mma }
+        let events = Event::ALL.into_iter().zip(self.events).filter(|(_, count)| *count > 0);
+        Meter { instructions: self.instructions, traffic: traffic.collect(), mma: self.mma, events: events.collect() }
     }
 }
 
@@ -248,6 +312,9 @@ impl Meter {
         for (shape, count) in &other.mma {
             *self.mma.entry(shape.clone()).or_default() += count;
         }
+        for (event, count) in &other.events {
+            *self.events.entry(*event).or_default() += count;
+        }
     }
 
     /// One JSON object, keys sorted.
@@ -269,12 +336,14 @@ impl Meter {
             )
         });
         let mma = self.mma.iter().map(|(shape, count)| format!("\"{shape}\":{count}"));
+        let events = self.events.iter().map(|(event, count)| format!("\"{}\":{count}", event.name()));
         let join = |parts: &mut dyn Iterator<Item = String>| parts.collect::<Vec<_>>().join(",");
         format!(
-            "{{\"instructions\":{{{}}},\"traffic\":{{{}}},\"mma\":{{{}}}}}",
+            "{{\"instructions\":{{{}}},\"traffic\":{{{}}},\"mma\":{{{}}},\"events\":{{{}}}}}",
             join(&mut instructions.into_iter()),
             join(&mut traffic.into_iter()),
-            join(&mut mma.into_iter())
+            join(&mut mma.into_iter()),
+            join(&mut events.into_iter())
         )
     }
 }
@@ -305,6 +374,10 @@ impl fmt::Display for Meter {
         if !self.mma.is_empty() {
             writeln!(f, "\n{:<40} {:>10}", "tensor-core product", "per warp")?;
         }
-        self.mma.iter().try_for_each(|(shape, count)| writeln!(f, "{shape:<40} {count:>10}"))
+        self.mma.iter().try_for_each(|(shape, count)| writeln!(f, "{shape:<40} {count:>10}"))?;
+        if !self.events.is_empty() {
+            writeln!(f, "\n{:<40} {:>10}", "event", "per warp")?;
+        }
+        self.events.iter().try_for_each(|(event, count)| writeln!(f, "{:<40} {count:>10}", event.name()))
     }
 }

@@ -1,29 +1,16 @@
 //! Shared memory of a block, with the checker's knowledge of every byte.
 //!
-//! Order between warps is kept as vector clocks (one counter per warp; a barrier joins the clocks of the warps that
-//! meet): an access races with an earlier one of another warp unless the earlier one's count is known to the later
-//! warp. Between lanes of one warp, `bar.warp.sync` and the warp-wide `.sync` instructions order accesses.
+//! An access races with an earlier one of another actor, one of them a write, unless the later actor [knows](Clocks) of
+//! the earlier access. Between lanes of one warp, `bar.warp.sync` and the warp-wide `.sync` instructions order accesses.
+//!
+//! Accesses through the asynchronous proxy, of copies in flight and of `wgmma`, take time: [`SharedMemory::begin_copy`]
+//! to [`SharedMemory::finish_copy`] for bytes that are being written, [`SharedMemory::begin_reading`] to
+//! [`SharedMemory::finish_reading`] for bytes that are being read. Nobody may write either, nor read the first.
 
 use crate::ast::Space;
+use crate::clocks::{Access, Clocks};
 use crate::fault::{Fault, SpaceName};
 use crate::memory::grow;
-
-/// Who accesses, and how.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Access {
-    /// Linear index of the thread in its block.
-    pub thread: u32,
-    /// PTX line.
-    pub line: u32,
-    /// Atomics, and `.volatile`, `.relaxed`, `.acquire`, `.release` accesses: they do not race with each other.
-    pub strong: bool,
-}
-
-impl Access {
-    fn warp(self) -> usize {
-        self.thread as usize / 32
-    }
-}
 
 /// One remembered access to a byte.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +24,34 @@ struct Mark {
     other: u32,
     line: u32,
     strong: bool,
+}
+
+impl Mark {
+    fn new(clocks: &Clocks, access: Access) -> Self {
+        Self {
+            clock: clocks.now(access.actor()),
+            epoch: clocks.epoch(access.actor()),
+            thread: access.thread,
+            other: 0,
+            line: access.line,
+            strong: access.strong,
+        }
+    }
+
+    fn actor(&self) -> usize {
+        self.thread as usize / 32
+    }
+}
+
+/// Bytes that share a count of reads in flight: the asynchronous proxy reads in units of at least so many.
+const GRANULE: usize = 16;
+
+/// Reads in flight of a granule.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    count: u32,
+    /// Where the last of them was issued.
+    line: u32,
 }
 
 /// What is known of a byte.
@@ -61,85 +76,81 @@ pub(crate) struct SharedMemory {
     readers: Vec<Vec<Mark>>,
     /// Rows of `readers`, plus 1, that no byte uses.
     spare_readers: Vec<u32>,
-    /// `clocks[w][v]`: what warp `w` knows of warp `v`.
-    clocks: Vec<Vec<u32>>,
-    epochs: Vec<u32>,
+    /// Reads in flight of each granule; empty before the first.
+    reading: Vec<Reading>,
     /// Whether the checker is on.
     checked: bool,
 }
 
 impl SharedMemory {
-    pub fn new(len: usize, warps: usize, checked: bool) -> Result<Self, Fault> {
+    pub fn new(len: usize, checked: bool) -> Result<Self, Fault> {
         let (mut bytes, mut shadow) = (Vec::new(), Vec::new());
         grow(&mut bytes, len, 0)?;
         grow(&mut shadow, if checked { len } else { 0 }, Shadow::default())?;
-        Ok(Self {
-            bytes,
-            shadow,
-            readers: Vec::new(),
-            spare_readers: Vec::new(),
-            clocks: (0..warps).map(|w| (0..warps).map(|v| u32::from(v == w)).collect()).collect(),
-            epochs: vec![1; warps],
-            checked,
-        })
+        Ok(Self { bytes, shadow, readers: Vec::new(), spare_readers: Vec::new(), reading: Vec::new(), checked })
     }
 
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// `warp` arrives at a barrier: what it has done so far, and what it knows of others, becomes part of `clock`.
-    pub fn release(&mut self, warp: usize, clock: &mut Vec<u32>) {
-        clock.resize(self.clocks.len(), 0);
-        clock.iter_mut().zip(&self.clocks[warp]).for_each(|(joint, own)| *joint = (*joint).max(*own));
-        self.clocks[warp][warp] += 1;
-    }
-
-    /// `warp` passes a barrier: what is part of `clock` happened before what it does from here on.
-    pub fn acquire(&mut self, warp: usize, clock: &[u32]) {
-        self.clocks[warp].iter_mut().zip(clock).for_each(|(own, joint)| *own = (*own).max(*joint));
-    }
-
-    /// A synchronisation of the lanes of one warp.
-    pub fn synchronise_lanes(&mut self, warp: usize) {
-        self.epochs[warp] += 1;
-    }
-
     /// Reads. The second result is what the checker has to say.
-    pub fn read(&mut self, access: Access, address: u64, out: &mut [u8]) -> Result<Option<Fault>, Fault> {
+    pub fn read(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        address: u64,
+        out: &mut [u8],
+    ) -> Result<Option<Fault>, Fault> {
         let start = self.locate("read", address, out.len())?;
         out.copy_from_slice(&self.bytes[start..start + out.len()]);
         if !self.checked {
             return Ok(None);
         }
-        let mut found = None;
-        let mark = self.mark(access);
-        for at in start..start + out.len() {
-            let shadow = &self.shadow[at];
-            if shadow.copy_line != 0 {
-                found = found.or(Some(self.in_flight("read", at)));
-            } else if !shadow.written {
-                found =
-                    found.or(Some(Fault::Uninitialised { space: SpaceName(Space::Shared), address, size: out.len() }));
-            } else if self.races(access, &shadow.write) {
-                found = found.or(Some(Self::race(access, "read", at, "write", shadow.write)));
-            }
-            self.remember_read(mark, at);
-        }
+        let found = self.check_read(clocks, access, start, out.len());
+        let mark = Mark::new(clocks, access);
+        (start..start + out.len()).for_each(|at| self.remember_read(clocks, mark, at));
         Ok(found)
     }
 
+    fn check_read(&self, clocks: &Clocks, access: Access, start: usize, len: usize) -> Option<Fault> {
+        (start..start + len).find_map(|at| {
+            let shadow = &self.shadow[at];
+            if shadow.copy_line != 0 {
+                Some(self.in_flight("read", at))
+            } else if !shadow.written {
+                Some(Fault::Uninitialised { space: SpaceName(Space::Shared), address: start as u64, size: len })
+            } else if races(clocks, access, &shadow.write) {
+                Some(race(clocks, access, "read", at, "write", shadow.write))
+            } else {
+                unfenced(clocks, access, "read", at, &shadow.write)
+            }
+        })
+    }
+
     /// Writes. The result is what the checker has to say.
-    pub fn write(&mut self, access: Access, address: u64, bytes: &[u8]) -> Result<Option<Fault>, Fault> {
+    pub fn write(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<Option<Fault>, Fault> {
         let start = self.locate("write", address, bytes.len())?;
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-        Ok(self.check_write(access, start, bytes.len()))
+        Ok(self.check_write(clocks, access, start, bytes.len()))
     }
 
     /// Notes that an asynchronous copy will write `len` bytes: nobody may touch them before [`Self::finish_copy`].
-    pub fn begin_copy(&mut self, access: Access, address: u64, len: usize) -> Result<Option<Fault>, Fault> {
+    pub fn begin_copy(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        address: u64,
+        len: usize,
+    ) -> Result<Option<Fault>, Fault> {
         let start = self.locate("asynchronous copy", address, len)?;
-        let found = self.check_write(access, start, len);
+        let found = self.check_write(clocks, access, start, len);
         if self.checked {
             self.shadow[start..start + len].iter_mut().for_each(|shadow| shadow.copy_line = access.line);
         }
@@ -147,16 +158,61 @@ impl SharedMemory {
     }
 
     /// The bytes of an asynchronous copy arrive: from here on they count as written by `access`'s thread.
-    pub fn finish_copy(&mut self, access: Access, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+    pub fn finish_copy(&mut self, clocks: &Clocks, access: Access, address: u64, bytes: &[u8]) -> Result<(), Fault> {
         let start = self.locate("asynchronous copy", address, bytes.len())?;
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
         if self.checked {
-            let mark = self.mark(access);
+            let mark = Mark::new(clocks, access);
             for at in start..start + bytes.len() {
                 self.forget_readers(at);
                 self.shadow[at] = Shadow { write: mark, written: true, ..Shadow::default() };
             }
         }
+        Ok(())
+    }
+
+    /// Bytes that something asynchronous reads: nobody may write them before [`Self::finish_reading`]. The first
+    /// result is what they are now, the second what the checker has to say.
+    #[expect(dead_code, reason = "for the families that follow")]
+    pub fn begin_reading(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        address: u64,
+        out: &mut [u8],
+    ) -> Result<Option<Fault>, Fault> {
+        let start = self.locate("read", address, out.len())?;
+        out.copy_from_slice(&self.bytes[start..start + out.len()]);
+        if !self.checked {
+            return Ok(None);
+        }
+        if self.reading.is_empty() {
+            grow(&mut self.reading, self.bytes.len().div_ceil(GRANULE), Reading::default())?;
+        }
+        for reading in &mut self.reading[start / GRANULE..(start + out.len()).div_ceil(GRANULE)] {
+            reading.count += 1;
+            reading.line = access.line;
+        }
+        Ok(self.check_read(clocks, access, start, out.len()))
+    }
+
+    /// The bytes have been read: from here on they count as read by `access`'s thread.
+    pub fn finish_reading(&mut self, clocks: &Clocks, access: Access, address: u64, len: usize) -> Result<(), Fault> {
+        let start = self.locate("read", address, len)?;
+        if self.checked && !self.reading.is_empty() {
+            for reading in &mut self.reading[start / GRANULE..(start + len).div_ceil(GRANULE)] {
+                reading.count = reading.count.saturating_sub(1);
+            }
+            let mark = Mark::new(clocks, access);
+            (start..start + len).for_each(|at| self.remember_read(clocks, mark, at));
+        }
+        Ok(())
+    }
+
+    /// Fills `out` without asking the checker.
+    pub fn peek(&self, address: u64, out: &mut [u8]) -> Result<(), Fault> {
+        let start = self.locate("read", address, out.len())?;
+        out.copy_from_slice(&self.bytes[start..start + out.len()]);
         Ok(())
     }
 
@@ -174,20 +230,25 @@ impl SharedMemory {
         }
     }
 
-    fn check_write(&mut self, access: Access, start: usize, len: usize) -> Option<Fault> {
+    fn check_write(&mut self, clocks: &Clocks, access: Access, start: usize, len: usize) -> Option<Fault> {
         if !self.checked {
             return None;
         }
         let mut found = None;
-        let mark = self.mark(access);
+        let mark = Mark::new(clocks, access);
         for at in start..start + len {
             let shadow = &self.shadow[at];
             if shadow.copy_line != 0 {
                 found = found.or(Some(self.in_flight("write", at)));
-            } else if self.races(access, &shadow.write) {
-                found = found.or(Some(Self::race(access, "write", at, "write", shadow.write)));
-            } else if let Some(reader) = self.racing_reader(access, shadow) {
-                found = found.or(Some(Self::race(access, "write", at, "read", reader)));
+            } else if let Some(line) = self.being_read(at) {
+                let (action, address) = ("write", at as u64);
+                found = found.or(Some(Fault::ReadInFlight { action, address, line }));
+            } else if races(clocks, access, &shadow.write) {
+                found = found.or(Some(race(clocks, access, "write", at, "write", shadow.write)));
+            } else if let Some(reader) = self.racing_reader(clocks, access, shadow) {
+                found = found.or(Some(race(clocks, access, "write", at, "read", reader)));
+            } else {
+                found = found.or(unfenced(clocks, access, "write", at, &shadow.write));
             }
             self.forget_readers(at);
             self.shadow[at] = Shadow { write: mark, written: true, ..Shadow::default() };
@@ -195,31 +256,37 @@ impl SharedMemory {
         found
     }
 
-    fn racing_reader(&self, access: Access, shadow: &Shadow) -> Option<Mark> {
-        let several = shadow.readers.checked_sub(1).map(|row| self.readers[row as usize].as_slice());
-        let mut readers = several.unwrap_or_default().iter().chain([&shadow.read]);
-        readers.find(|reader| self.races(access, reader)).copied()
+    /// The line of the asynchronous read in flight of a byte.
+    fn being_read(&self, at: usize) -> Option<u32> {
+        self.reading.get(at / GRANULE).filter(|reading| reading.count > 0).map(|reading| reading.line)
     }
 
-    fn remember_read(&mut self, mut mark: Mark, at: usize) {
+    fn racing_reader(&self, clocks: &Clocks, access: Access, shadow: &Shadow) -> Option<Mark> {
+        let several = shadow.readers.checked_sub(1).map(|row| self.readers[row as usize].as_slice());
+        let mut readers = several.unwrap_or_default().iter().chain([&shadow.read]);
+        readers.find(|reader| races(clocks, access, reader)).copied()
+    }
+
+    fn remember_read(&mut self, clocks: &Clocks, mut mark: Mark, at: usize) {
         let last = self.shadow[at].read;
-        if last.clock != 0 && last.thread / 32 == mark.thread / 32 && last.epoch == mark.epoch {
+        if last.clock != 0 && last.actor() == mark.actor() && last.epoch == mark.epoch {
             mark.other = if last.thread == mark.thread { last.other } else { last.thread + 1 };
         }
-        let other_warp = last.clock != 0 && last.thread / 32 != mark.thread / 32;
+        let other_warp = last.clock != 0 && last.actor() != mark.actor();
         if other_warp && self.shadow[at].readers == 0 {
             self.shadow[at].readers = self.spare_readers.pop().unwrap_or_else(|| {
                 self.readers.push(Vec::new());
                 self.readers.len() as u32
             });
-            let row = &mut self.readers[self.shadow[at].readers as usize - 1];
-            row.clear();
-            row.resize(self.clocks.len(), Mark::default());
+            self.readers[self.shadow[at].readers as usize - 1].clear();
         }
         if let Some(row) = self.shadow[at].readers.checked_sub(1) {
             let row = &mut self.readers[row as usize];
-            row[last.thread as usize / 32] = last;
-            row[mark.thread as usize / 32] = mark;
+            if row.len() <= last.actor().max(mark.actor()) {
+                row.resize(clocks.actors(), Mark::default());
+            }
+            row[last.actor()] = last;
+            row[mark.actor()] = mark;
         }
         self.shadow[at].read = mark;
     }
@@ -232,41 +299,46 @@ impl SharedMemory {
         }
     }
 
-    fn mark(&self, access: Access) -> Mark {
-        let warp = access.warp();
-        Mark {
-            clock: self.clocks[warp][warp],
-            epoch: self.epochs[warp],
-            thread: access.thread,
-            other: 0,
-            line: access.line,
-            strong: access.strong,
-        }
-    }
-
-    /// Whether `access` may happen at the same time as the remembered one.
-    #[inline]
-    fn races(&self, access: Access, earlier: &Mark) -> bool {
-        let own = earlier.thread == access.thread && earlier.other == 0;
-        if earlier.clock == 0 || own || earlier.strong && access.strong {
-            return false;
-        }
-        let (warp, other) = (access.warp(), earlier.thread as usize / 32);
-        if warp == other {
-            // The lanes of one instruction act together: stores of several lanes to one place are the kernel's wish.
-            earlier.epoch == self.epochs[warp] && earlier.line != access.line
-        } else {
-            earlier.clock > self.clocks[warp][other]
-        }
-    }
-
-    fn race(access: Access, action: &'static str, at: usize, other_action: &'static str, earlier: Mark) -> Fault {
-        let other = if earlier.thread == access.thread { earlier.other - 1 } else { earlier.thread };
-        Fault::Race { action, address: at as u64, other, other_action, other_line: earlier.line }
-    }
-
     fn in_flight(&self, action: &'static str, at: usize) -> Fault {
         let copy_line = self.shadow[at].copy_line;
         Fault::CopyInFlight { action, space: SpaceName(Space::Shared), address: at as u64, copy_line }
     }
+}
+
+/// Whether `access` may happen at the same time as the remembered one.
+#[inline]
+fn races(clocks: &Clocks, access: Access, earlier: &Mark) -> bool {
+    let own = earlier.thread == access.thread && earlier.other == 0;
+    if earlier.clock == 0 || own || earlier.strong && access.strong {
+        return false;
+    }
+    if access.actor() == earlier.actor() {
+        // The lanes of one instruction act together: stores of several lanes to one place are the kernel's wish.
+        earlier.epoch == clocks.epoch(access.actor()) && earlier.line != access.line
+    } else {
+        !clocks.knows(access.actor(), earlier.actor(), earlier.clock)
+    }
+}
+
+fn race(
+    clocks: &Clocks,
+    access: Access,
+    action: &'static str,
+    at: usize,
+    other_action: &'static str,
+    earlier: Mark,
+) -> Fault {
+    let other = if earlier.thread == access.thread { earlier.other - 1 } else { earlier.thread };
+    let other = clocks.name(access.actor(), other);
+    Fault::Race { action, address: at as u64, other, other_action, other_line: earlier.line }
+}
+
+/// What is wrong if `access` goes through the asynchronous proxy and an ordinary write before it has not passed a fence.
+fn unfenced(clocks: &Clocks, access: Access, action: &'static str, at: usize, write: &Mark) -> Option<Fault> {
+    let ordinary = write.clock != 0 && !clocks.is_engine(write.actor());
+    if !access.asynchronous || !ordinary || clocks.passed_fence(access.thread, write.thread, write.clock) {
+        return None;
+    }
+    let other = clocks.name(access.actor(), write.thread);
+    Some(Fault::NoProxyFence { action, address: at as u64, other, other_line: write.line })
 }

@@ -3,7 +3,7 @@
 mod kernels;
 
 use kernels::Kernel;
-use ptx_sim::fault::Fault;
+use ptx_sim::fault::{Fault, Other};
 
 /// `%d2` is the address of the thread's word in the first buffer, `%r2` that of its word in `s`.
 const PLACES: &str = "mul.wide.u32 %d2, %r0, 4;\nadd.s64 %d2, %d0, %d2;\nshl.b32 %r2, %r0, 2;\n";
@@ -136,7 +136,10 @@ fn a_write_over_what_another_warp_has_read_without_a_barrier_races() {
     let again = "st.shared.u32 [%r2], 5;";
     let body = second_reads_first_does(again);
     let fault = kernel(&body).finds(0, 0, again);
-    assert!(matches!(fault, Fault::Race { action: "write", other_action: "read", other: 32, .. }), "{fault}");
+    assert!(
+        matches!(fault, Fault::Race { action: "write", other_action: "read", other: Other::Thread(32), .. }),
+        "{fault}"
+    );
     kernel(&body.replace("//sync", "bar.sync 0;")).clean();
 }
 
@@ -173,7 +176,7 @@ fn a_lane_that_overwrites_what_it_and_another_lane_have_read_races_with_the_othe
         setp.eq.u32 %p0, %r0, 31;
         @%p0 st.shared.u32 [s], 2;";
     let fault = Kernel { body, ..Kernel::default() }.finds(0, 31, "[s], 2");
-    assert!(matches!(fault, Fault::Race { other: 30, .. }), "{fault}");
+    assert!(matches!(fault, Fault::Race { other: Other::Thread(30), .. }), "{fault}");
 }
 
 /// Each thread copies a word; reads its own word, or its neighbour's in the other warp.
@@ -202,7 +205,7 @@ fn copied_bytes_may_not_be_used_before_they_are_waited_for() {
 fn copied_bytes_may_not_be_used_by_another_warp_without_a_barrier() {
     let read = "setp.lt.u32 %p0, %r0, 32;\n@%p0 ret;\nxor.b32 %r2, %r2, 128;";
     let fault = kernel(&copy("cp.async.wait_all;", read)).finds(0, 32, "ld.shared");
-    assert!(matches!(fault, Fault::Race { action: "read", other: 0, .. }), "{fault}");
+    assert!(matches!(fault, Fault::Race { action: "read", other: Other::Thread(0), .. }), "{fault}");
     let clean = kernel(&copy("cp.async.wait_all;\nbar.sync 0;", read)).clean();
     assert_eq!(clean.output[32..34], [0, 1]);
 }
@@ -211,7 +214,10 @@ fn copied_bytes_may_not_be_used_by_another_warp_without_a_barrier() {
 fn a_copy_over_what_another_warp_reads_races() {
     let body = second_reads_first_does("cp.async.ca.shared.global [%r2], [%d2], 4;");
     let fault = kernel(&body).finds(0, 0, "cp.async.ca");
-    assert!(matches!(fault, Fault::Race { action: "write", other_action: "read", other: 32, .. }), "{fault}");
+    assert!(
+        matches!(fault, Fault::Race { action: "write", other_action: "read", other: Other::Thread(32), .. }),
+        "{fault}"
+    );
     kernel(&body.replace("//sync", "bar.sync 0;")).clean();
 }
 

@@ -1,7 +1,9 @@
 //! A block: its shared memory and its barriers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::mbarrier::Mbarrier;
+use crate::clocks::Knowledge;
 use crate::shared::SharedMemory;
 
 /// A named barrier of a block (PTX ISA section 9.7.13.1).
@@ -18,7 +20,7 @@ pub(crate) struct Barrier {
     /// Where the first warp arrived.
     pub line: u32,
     /// What was known to the warps when they arrived, for the order of memory accesses.
-    pub clock: Vec<u32>,
+    pub clock: Knowledge,
     /// Reduction in the current phase: popc, and, or.
     pub reduction: (u32, bool, bool),
     /// Reduction of the completed phase.
@@ -34,6 +36,8 @@ pub(crate) struct Block {
     /// Bytes of static shared memory.
     pub static_shared: usize,
     pub barriers: HashMap<u32, Barrier>,
+    /// Its `mbarrier` objects, by their offset in shared memory.
+    pub mbarriers: BTreeMap<u64, Mbarrier>,
     /// Lanes that have not exited, of each warp.
     pub live: Vec<u32>,
 }

@@ -1,98 +1,46 @@
-//! The blocks of a cluster on one core: their warps in turns, until all have exited or none can go on.
+//! The blocks of a cluster, which see each other's shared memory; a block without a cluster is alone in one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use super::block::Block;
-use super::job::Job;
-use super::lanes::{LANES, lanes_of};
-use super::ledger::Ledger;
-use super::meeting::divergence;
-use super::turn::{Failure, Stop, take_turn};
-use super::warp::Warp;
-use crate::fault::{Fault, Finding};
+use super::flight::Flight;
+use crate::clocks::Clocks;
 use crate::shared::SharedMemory;
 
-/// Instructions a warp may issue before the next one has its turn. Small enough that a warp polling another makes
-/// progress, large enough that turns cost nothing.
-const TURN: u64 = 4096;
-
-/// Runs the blocks of a cluster to their end.
-pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Result<(), Box<Finding>> {
-    let (grid, code) = (job.grid, job.code());
-    let (threads, warps) = (grid.threads(), grid.threads().div_ceil(LANES));
-    let refuse = |fault, block, thread| Box::new(job.finding(fault, block, thread, (job.kernel, 0), 1));
-    let make = |index| {
-        let shared = SharedMemory::new(code.shared_bytes + grid.dynamic_shared, warps, grid.checked);
-        Ok(Block {
-            index,
-            shared: shared.map_err(|fault| refuse(fault, index, 0))?,
-            static_shared: code.shared_bytes,
-            barriers: HashMap::new(),
-            live: (0..warps).map(|warp| lanes_of(threads, warp)).collect(),
-        })
-    };
-    let mut blocks = grid.blocks_of(cluster).into_iter().map(make).collect::<Result<Vec<Block>, Box<Finding>>>()?;
-    let mut all: Vec<(usize, Warp)> = Vec::new();
-    for (rank, block) in blocks.iter().enumerate() {
-        for index in 0..warps {
-            let mut warp = Warp::new(index, lanes_of(threads, index), job.kernel);
-            let entered = warp.enter(0, &code.frame, ledger);
-            entered.map_err(|fault| refuse(fault, block.index, index * LANES))?;
-            all.push((rank, warp));
-        }
-    }
-    let mut idle_rounds = 0;
-    loop {
-        let mut progress = false;
-        let mut running = false;
-        for (rank, warp) in &mut all {
-            if warp.live == 0 {
-                continue;
-            }
-            let before = warp.steps;
-            let stop = take_turn(warp, job, &mut blocks, *rank, ledger, TURN);
-            let stop = stop.map_err(|Failure { fault, lane, at }| {
-                Box::new(job.finding(fault, blocks[*rank].index, warp.index * LANES + lane, at, 1))
-            })?;
-            blocks[*rank].live[warp.index] = warp.live;
-            running |= warp.live != 0;
-            progress |= stop != Stop::Waiting || warp.steps > before;
-        }
-        if !running {
-            return Ok(());
-        }
-        // The first arrivals of a round change what others wait for, so one round without progress proves nothing.
-        idle_rounds = if progress { 0 } else { idle_rounds + 1 };
-        if idle_rounds == 2 {
-            return Err(Box::new(deadlock(job, &blocks, &all)));
-        }
-    }
+/// Blocks that run together.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// By rank.
+    pub blocks: Vec<Block>,
+    /// Who knows of whose accesses to shared memory.
+    pub clocks: Clocks,
+    /// Warps of a block.
+    pub warps: usize,
+    /// Asynchronous operations in flight, by number: in the order in which they were issued.
+    pub(super) flights: BTreeMap<u64, Flight>,
+    /// Operations issued so far.
+    pub(super) departed: u64,
 }
 
-/// Every warp that is left waits, and none of them can go on.
-fn deadlock(job: &Job, blocks: &[Block], warps: &[(usize, Warp)]) -> Finding {
-    let waiting: Vec<_> = warps.iter().filter(|(_, warp)| warp.live != 0).collect();
-    let report = |(rank, warp): &(usize, Warp), fault: Fault, at: (usize, usize), lane: usize| {
-        job.finding(fault, blocks[*rank].index, warp.index * LANES + lane, at, 1)
-    };
-    for entry in &waiting {
-        if let Some((fault, at, lane)) = divergence(&entry.1.meetings, entry.1.live) {
-            return report(entry, fault, at, lane);
-        }
+impl Cluster {
+    /// Blocks of `warps` warps each.
+    pub fn new(blocks: Vec<Block>, warps: usize) -> Self {
+        let clocks = Clocks::new(blocks.len(), warps);
+        Self { blocks, clocks, warps, flights: BTreeMap::new(), departed: 0 }
     }
-    let places: BTreeSet<_> = waiting.iter().map(|(_, warp)| warp.position().0).collect();
-    let places = places.iter().map(|(function, step)| {
-        let step = &job.program.functions[*function].steps[*step];
-        format!("`{}` of PTX line {}", step.text, step.line)
-    });
-    let places = places.collect::<Vec<_>>().join(", ");
-    let done = warps.len() - waiting.len();
-    let why = format!("{} of {} warps wait at {places}; {done} have exited", waiting.len(), warps.len());
-    match waiting.first() {
-        Some(entry) => {
-            let (at, lane) = entry.1.position();
-            report(entry, Fault::Deadlock(why), at, lane)
-        }
-        None => job.finding(Fault::Deadlock(why), [0; 3], 0, (job.kernel, 0), 1),
+
+    /// The actor that a warp is for the checker.
+    pub fn actor(&self, rank: usize, warp: usize) -> usize {
+        rank * self.warps + warp
+    }
+
+    /// The memory of the block at `rank`, and the clocks.
+    pub fn shared(&mut self, rank: usize) -> (&mut SharedMemory, &mut Clocks) {
+        (&mut self.blocks[rank].shared, &mut self.clocks)
+    }
+
+    /// A block and the clocks.
+    pub fn block(&mut self, rank: usize) -> (&mut Block, &mut Clocks) {
+        (&mut self.blocks[rank], &mut self.clocks)
     }
 }

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::block::Block;
+use super::cluster::Cluster;
 use super::grid::Grid;
 use super::lanes::{LANES, Lanes};
 use super::ledger::Ledger;
@@ -27,8 +28,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Context<'a> {
     /// The launch.
     pub grid: &'a Grid<'a>,
-    /// The blocks of the cluster; a cluster of one if the launch has none.
-    pub cluster: &'a mut [Block],
+    /// The cluster; of one block if the launch has none.
+    pub cluster: &'a mut Cluster,
     /// This block's index in the cluster.
     pub rank: usize,
     pub warp: &'a mut Warp,
@@ -49,7 +50,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// This block.
     pub fn block(&mut self) -> &mut Block {
-        &mut self.cluster[self.rank]
+        &mut self.cluster.blocks[self.rank]
     }
 
     /// The values of an operand, for all lanes.
@@ -62,7 +63,7 @@ impl Context<'_> {
                 std::array::from_fn(|lane| u64::from(bits >> lane & 1))
             }
             Source::Special(special) => std::array::from_fn(|lane| self.special(special, lane)),
-            Source::DynamicShared { align } => [self.cluster[self.rank].dynamic_shared(align) as u64; LANES],
+            Source::DynamicShared { align } => [self.cluster.blocks[self.rank].dynamic_shared(align) as u64; LANES],
             Source::FrameLocal(offset) => [self.warp.frames[self.depth].local_base.wrapping_add(offset) as u64; LANES],
             Source::FrameParam(offset) => [self.warp.frames[self.depth].param_base.wrapping_add(offset) as u64; LANES],
         }
@@ -111,7 +112,12 @@ impl Context<'_> {
     /// Notes a fault that the kernel survives, once for each instruction and kind.
     pub fn find(&mut self, fault: Fault, lane: usize) {
         let thread = self.warp.index * LANES + lane;
-        self.ledger.find(fault, self.cluster[self.rank].index, thread, self.at);
+        self.ledger.find(fault, self.cluster.blocks[self.rank].index, thread, self.at);
+    }
+
+    /// The actor that this warp is for the checker.
+    pub fn actor(&self) -> usize {
+        self.cluster.actor(self.rank, self.warp.index)
     }
 
     /// Linear index of a lane's thread in its block.
@@ -120,7 +126,7 @@ impl Context<'_> {
     }
 
     fn special(&self, special: Special, lane: usize) -> u64 {
-        let (grid, block) = (self.grid, &self.cluster[self.rank]);
+        let (grid, block) = (self.grid, &self.cluster.blocks[self.rank]);
         let dims = grid.block;
         let thread = self.thread(lane);
         let of = |index: [u32; 3], axis: usize| u64::from(index[axis]);
@@ -136,7 +142,7 @@ impl Context<'_> {
             Special::ClusterCtaid(axis) => in_cluster(axis).into(),
             Special::ClusterNctaid(axis) => of(grid.cluster, axis),
             Special::ClusterCtarank => self.rank as u64,
-            Special::ClusterNctarank => self.cluster.len() as u64,
+            Special::ClusterNctarank => self.cluster.blocks.len() as u64,
             Special::IsExplicitCluster => u64::from(grid.explicit_cluster),
             Special::Laneid => lane as u64,
             Special::Warpid => self.warp.index as u64,

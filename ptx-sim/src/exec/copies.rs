@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::lanes::LANES;
-use crate::shared::Access;
+use crate::clocks::Access;
 
 /// Most bytes of one copy.
 pub(crate) const WIDEST_COPY: usize = 16;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use super::cluster::run_cluster;
 use super::job::Job;
 use super::ledger::{Found, Ledger};
+use super::rounds::run_cluster;
 use crate::fault::Finding;
 use crate::meter::Meter;
 

@@ -41,6 +41,8 @@ impl Ledger {
             Fault::Uninitialised { .. } => "uninitialised",
             Fault::Race { .. } => "race",
             Fault::CopyInFlight { .. } => "copy",
+            Fault::ReadInFlight { .. } => "reading",
+            Fault::NoProxyFence { .. } => "proxy",
             Fault::DivergentBarrier(_) => "barrier",
             _ => "other",
         };

@@ -2,9 +2,10 @@
 
 use super::context::Context;
 use super::frame::{FRAME_LOCAL, FRAME_PARAMS};
+use super::lanes::LANES;
 use crate::ast::Space;
+use crate::clocks::Access;
 use crate::fault::{Fault, SpaceName};
-use crate::shared::Access;
 
 /// A shared address names another block of the cluster by its rank plus 1 in the bits from here on; 0 is the own one.
 const RANK_SHIFT: u32 = 24;
@@ -32,7 +33,8 @@ pub(crate) struct Target {
 impl Target {
     /// Who accesses, for the checker.
     pub fn access(self, context: &Context) -> Access {
-        Access { thread: context.thread(self.lane) as u32, line: context.line, strong: self.strong }
+        let thread = (context.actor() * LANES + self.lane) as u32;
+        Access { thread, line: context.line, strong: self.strong, asynchronous: false }
     }
 
     /// Accesses are aligned to their size, vectors to that of the whole vector (PTX ISA section 6.4.1).
@@ -60,7 +62,8 @@ impl Target {
             Space::Shared => {
                 let access = self.access(context);
                 let (rank, offset) = self.block(context, "read", out.len())?;
-                let found = context.cluster[rank].shared.read(access, offset, out)?;
+                let (shared, clocks) = context.cluster.shared(rank);
+                let found = shared.read(clocks, access, offset, out)?;
                 self.find(context, found);
             }
             Space::Reg | Space::Const | Space::Param | Space::Local => {
@@ -83,7 +86,8 @@ impl Target {
             Space::Shared => {
                 let access = self.access(context);
                 let (rank, offset) = self.block(context, "write", bytes.len())?;
-                let found = context.cluster[rank].shared.write(access, offset, bytes)?;
+                let (shared, clocks) = context.cluster.shared(rank);
+                let found = shared.write(clocks, access, offset, bytes)?;
                 self.find(context, found);
             }
             Space::Reg | Space::Const => return Err(Fault::Trap("the constant bank cannot be written".into())),
@@ -137,9 +141,9 @@ impl Target {
             Space::Shared => {
                 let access = self.access(context);
                 let (rank, offset) = self.block(context, "atomic", size)?;
-                let shared = &mut context.cluster[rank].shared;
-                let read = shared.read(access, offset, &mut old[..size])?;
-                let written = shared.write(access, offset, &f(old)[..size])?;
+                let (shared, clocks) = context.cluster.shared(rank);
+                let read = shared.read(clocks, access, offset, &mut old[..size])?;
+                let written = shared.write(clocks, access, offset, &f(old)[..size])?;
                 self.find(context, read.or(written));
             }
             _ => return Err(Fault::Trap(format!("an atomic on {} memory", SpaceName(self.space)))),
@@ -164,8 +168,8 @@ impl Target {
         let offset = self.address & ((1 << RANK_SHIFT) - 1);
         match self.address >> RANK_SHIFT {
             0 => Ok((context.rank, offset)),
-            rank if rank <= context.cluster.len() as u64 => Ok((rank as usize - 1, offset)),
-            _ => Err(self.outside(action, size, context.cluster[context.rank].shared.len())),
+            rank if rank <= context.cluster.blocks.len() as u64 => Ok((rank as usize - 1, offset)),
+            _ => Err(self.outside(action, size, context.cluster.blocks[context.rank].shared.len())),
         }
     }
 

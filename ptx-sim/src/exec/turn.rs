@@ -1,6 +1,6 @@
 //! A warp's turn: it executes instructions until it has had its share, has to wait, or is done.
 
-use super::block::Block;
+use super::cluster::Cluster;
 use super::context::{Context, Outcome};
 use super::job::Job;
 use super::lanes::Lanes;
@@ -114,7 +114,7 @@ fn evaluate<'a>(context: &mut Context, program: &Program, action: &'a Action) ->
 pub(super) fn take_turn(
     warp: &mut Warp,
     job: &Job,
-    cluster: &mut [Block],
+    cluster: &mut Cluster,
     rank: usize,
     ledger: &mut Ledger,
     budget: u64,

@@ -76,7 +76,8 @@ fn wait(context: &mut Context, left: usize) -> Result<Outcome, Fault> {
         while context.warp.copies.lanes[lane].groups.len() > left {
             for transfer in context.warp.copies.lanes[lane].groups.pop_front().unwrap_or_default() {
                 let bytes = &transfer.bytes[..transfer.size];
-                context.cluster[transfer.rank].shared.finish_copy(transfer.access, transfer.offset, bytes)?;
+                let (shared, clocks) = context.cluster.shared(transfer.rank);
+                shared.finish_copy(clocks, transfer.access, transfer.offset, bytes)?;
             }
         }
     }
@@ -152,7 +153,8 @@ impl Form {
             target.aligned("asynchronous copy", size)?;
             let access = target.access(context);
             let (rank, offset) = target.block(context, "asynchronous copy", size)?;
-            let found = context.cluster[rank].shared.begin_copy(access, offset, size)?;
+            let (shared, clocks) = context.cluster.shared(rank);
+            let found = shared.begin_copy(clocks, access, offset, size)?;
             target.find(context, found);
             context.warp.copies.lanes[lane].open.push(Transfer { access, rank, offset, bytes, size });
         }

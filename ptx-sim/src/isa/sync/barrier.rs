@@ -3,6 +3,7 @@
 //! A warp arrives at a block's barrier when all its lanes that have not exited are there. Lanes that arrive one group
 //! after the other meet first; if they meet from different instructions, `.aligned` forbids it and it is reported.
 
+use super::converge::synchronise;
 use crate::ast::{Operand, Type};
 use crate::decode::Operands;
 use crate::exec::{Context, LANES, Meeting, Outcome, Site, Source, lanes_of};
@@ -200,7 +201,8 @@ impl Form {
             context.find(Fault::DivergentBarrier(why), lanes.trailing_zeros() as usize);
         }
         let (warp, line, waits) = (context.warp.index, context.line, self.verb != Verb::Arrive);
-        let block = context.block();
+        let actor = context.actor();
+        let (block, clocks) = context.cluster.block(context.rank);
         let barrier = block.barriers.entry(number).or_default();
         if barrier.arrived.is_empty() {
             (barrier.expected, barrier.line) = (warps, line);
@@ -215,10 +217,10 @@ impl Form {
         barrier.arrived.push(warp);
         let (popc, and, or) = barrier.reduction;
         barrier.reduction = (popc + holds.count_ones(), and && holds == lanes, or || holds != 0);
-        block.shared.release(warp, &mut barrier.clock);
+        clocks.release(actor, &mut barrier.clock);
         if waits {
             barrier.waiting.push(warp);
-            block.shared.synchronise_lanes(warp);
+            clocks.synchronise_lanes(actor);
         }
         Ok(barrier.generation)
     }
@@ -241,7 +243,8 @@ impl Form {
 /// Ends the barrier's phase if everybody is there. Without a thread count everybody is the block's threads; those
 /// that have exited can no longer come, which hardware forgives and the ISA does not.
 fn complete(context: &mut Context, number: u32) {
-    let block = context.block();
+    let first = context.cluster.actor(context.rank, 0);
+    let (block, clocks) = context.cluster.block(context.rank);
     let barrier = block.barriers.entry(number).or_default();
     let missing = |warp: usize| !barrier.arrived.contains(&warp);
     let gone = (0..block.live.len()).filter(|&warp| block.live[warp] == 0 && missing(warp)).count();
@@ -253,7 +256,7 @@ fn complete(context: &mut Context, number: u32) {
         return;
     }
     for &warp in &barrier.waiting {
-        block.shared.acquire(warp, &barrier.clock);
+        clocks.acquire(first + warp, &barrier.clock);
     }
     barrier.generation += 1;
     barrier.result = barrier.reduction;
@@ -278,7 +281,7 @@ fn warp_barrier(operands: &Operands) -> Decoded {
         Class::Barrier,
         Box::new(move |context| {
             let masks = context.read(members).map(|mask| mask as u32);
-            let (all, live, warp) = (context.mask, context.warp.live, context.warp.index);
+            let (all, live) = (context.mask, context.warp.live);
             let (mut left, mut done) = (all, 0);
             while left != 0 {
                 let lane = left.trailing_zeros() as usize;
@@ -296,7 +299,7 @@ fn warp_barrier(operands: &Operands) -> Decoded {
                 let meeting = &mut context.warp.meetings[index];
                 if meeting.phase.is_none() && meeting.lanes & live & mask == mask & live {
                     meeting.phase = Some(0);
-                    context.block().shared.synchronise_lanes(warp);
+                    synchronise(context);
                 }
                 done |= pass(context, Site::Warp(mask), |_| true);
                 context.mask = all;

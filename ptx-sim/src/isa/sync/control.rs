@@ -1,14 +1,20 @@
 //! Fences, pauses and traps (PTX ISA 9.7.13.4, 9.7.19).
 //!
 //! Warps of a block run in turn on one core, and accesses to global memory of other blocks are atomic, so fences have
-//! nothing to do. The checker orders accesses by barriers alone, not by fences.
+//! nothing to do. The checker orders accesses by barriers alone, not by fences; it wants a fence only between the
+//! proxies, where ordinary writes of shared memory are read asynchronously.
 
 use crate::ast::Type;
 use crate::decode::Operands;
 use crate::exec::Outcome;
 use crate::fault::Fault;
 use crate::isa::Decoded;
-use crate::meter::Class;
+use crate::meter::{Class, Event};
+
+/// Whether a fence orders ordinary accesses of shared memory with asynchronous ones.
+fn orders_proxies(operands: &Operands) -> bool {
+    operands.has("proxy") && operands.has("async") && !operands.has("global")
+}
 
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     let (known, class, operand_count): (&[&str], _, _) = match operands.root() {
@@ -55,6 +61,12 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
             "nanosleep" => Box::new(|_| Ok(Outcome::Yield)),
             "trap" => Box::new(|_| Err(Fault::Trap("trap".into()))),
             "brkpt" => Box::new(|_| Err(Fault::Trap("brkpt".into()))),
+            "fence" | "membar" if orders_proxies(operands) => Box::new(|context| {
+                let (actor, mask, live) = (context.actor(), context.mask, context.warp.live);
+                context.cluster.clocks.fence_proxy(actor, mask, live);
+                context.ledger.meter.event(Event::ProxyFence);
+                Ok(Outcome::Next)
+            }),
             // One launch runs at a time: what `griddepcontrol.wait` waits for is done.
             _ => Box::new(|_| Ok(Outcome::Next)),
         },

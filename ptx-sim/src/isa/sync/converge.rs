@@ -68,8 +68,8 @@ pub(crate) fn whole_warp(context: &Context, what: &str) -> Result<bool, Fault> {
 
 /// The lanes' accesses to shared memory so far are before those that follow; see [`members`].
 pub(crate) fn synchronise(context: &mut Context) {
-    let warp = context.warp.index;
-    context.block().shared.synchronise_lanes(warp);
+    let actor = context.actor();
+    context.cluster.clocks.synchronise_lanes(actor);
 }
 
 fn trap(what: &str, why: impl Display, active: u32) -> Fault {

@@ -1,0 +1,163 @@
+//! Asynchronous operations of a cluster that have been issued and not yet performed: bulk and tensor copies,
+//! reductions, `st.async`, `red.async`.
+//!
+//! Hardware may perform them at any time. Here they are performed as late as possible, when a thread waits for what
+//! they complete on: a kernel that does not wait finds old bytes, and the checker tells it. Their source is read when
+//! they are issued; the checker sees to it that nobody changes it until then.
+
+use std::sync::Arc;
+
+use super::cluster::Cluster;
+use crate::clocks::{Access, Knowledge};
+use crate::fault::Fault;
+use crate::memory::Memory;
+
+/// Changes the old bytes of a place by the bytes that come: a reduction.
+pub(crate) type Merge = Arc<dyn Fn(&mut [u8], &[u8]) + Send + Sync>;
+
+/// Where bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Shared { rank: usize, offset: u64 },
+    Global { address: u64 },
+}
+
+/// An `mbarrier` that is told of bytes that have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Signal {
+    pub rank: usize,
+    pub offset: u64,
+    pub bytes: u32,
+}
+
+/// Bytes on their way to one place.
+pub(crate) struct Delivery {
+    pub place: Place,
+    pub bytes: Vec<u8>,
+    /// How they change what is there; `None` if they replace it.
+    pub merge: Option<Merge>,
+    /// Who is told.
+    pub signal: Option<Signal>,
+}
+
+/// An operation in flight.
+pub(crate) struct Flight {
+    /// The thread that has issued it.
+    pub access: Access,
+    /// What that thread knew.
+    pub issued: Knowledge,
+    /// Shared memory that it reads: rank, offset, bytes. Given back by [`Cluster::release_sources`].
+    pub sources: Vec<(usize, u64, usize)>,
+    pub deliveries: Vec<Delivery>,
+}
+
+impl std::fmt::Debug for Flight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Flight of PTX line {}", self.access.line)
+    }
+}
+
+impl Flight {
+    /// Whether an `mbarrier` is told of it.
+    fn signals(&self, rank: usize, offset: u64) -> bool {
+        let told = |signal: &Signal| (signal.rank, signal.offset) == (rank, offset);
+        self.deliveries.iter().any(|delivery| delivery.signal.as_ref().is_some_and(told))
+    }
+}
+
+impl Cluster {
+    /// Puts an operation on its way, and returns its number.
+    pub fn depart(&mut self, flight: Flight) -> u64 {
+        let number = self.departed;
+        self.departed += 1;
+        self.flights.insert(number, flight);
+        number
+    }
+
+    /// Performs the operations that an `mbarrier` is told of.
+    pub fn land_for(&mut self, memory: &Memory, rank: usize, offset: u64) -> Result<(), Fault> {
+        let found: Vec<u64> =
+            self.flights.iter().filter(|(_, flight)| flight.signals(rank, offset)).map(|(number, _)| *number).collect();
+        found.into_iter().try_for_each(|number| self.land(memory, number))
+    }
+
+    /// Performs everything that is still in flight, when all threads have exited.
+    pub fn land_all(&mut self, memory: &Memory) -> Result<(), Fault> {
+        let all: Vec<u64> = self.flights.keys().copied().collect();
+        all.into_iter().try_for_each(|number| self.land(memory, number))
+    }
+
+    /// An operation has read its source, which may be written from here on.
+    pub fn release_sources(&mut self, number: u64) -> Result<(), Fault> {
+        let Some(flight) = self.flights.get_mut(&number) else { return Ok(()) };
+        let (access, sources) = (flight.access, std::mem::take(&mut flight.sources));
+        for (rank, offset, len) in sources {
+            let (shared, clocks) = self.shared(rank);
+            shared.finish_reading(clocks, access, offset, len)?;
+        }
+        Ok(())
+    }
+
+    /// Performs an operation, if it is still in flight.
+    pub fn land(&mut self, memory: &Memory, number: u64) -> Result<(), Fault> {
+        self.release_sources(number)?;
+        let Some(flight) = self.flights.remove(&number) else { return Ok(()) };
+        for delivery in flight.deliveries {
+            let engine = match delivery.signal {
+                None => None,
+                Some(signal) => Some(self.mbarrier(signal.rank, signal.offset, flight.access.line)?),
+            };
+            self.deliver(memory, &flight.access, engine, &delivery)?;
+            if let Some(signal) = delivery.signal {
+                let (block, clocks) = self.block(signal.rank);
+                if let Some(mbarrier) = block.mbarriers.get_mut(&signal.offset) {
+                    mbarrier.complete(signal.bytes, &flight.issued, clocks)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The engine of an `mbarrier` that the operation of a PTX line completes on.
+    fn mbarrier(&self, rank: usize, offset: u64, line: u32) -> Result<usize, Fault> {
+        let known = self.blocks[rank].mbarriers.get(&offset).map(|mbarrier| mbarrier.engine);
+        known.ok_or_else(|| {
+            Fault::Mbarrier(format!("the copy of PTX line {line} completes on {offset:#x}, where there is none"))
+        })
+    }
+
+    fn deliver(
+        &mut self,
+        memory: &Memory,
+        access: &Access,
+        engine: Option<usize>,
+        delivery: &Delivery,
+    ) -> Result<(), Fault> {
+        match delivery.place {
+            Place::Shared { rank, offset } => {
+                // What the engine has written is known to those who have seen its `mbarrier`'s phase end.
+                let thread = engine.map_or(access.thread, |engine| 32 * engine as u32);
+                let access = Access { thread, ..*access };
+                let (shared, clocks) = self.shared(rank);
+                match &delivery.merge {
+                    None => shared.finish_copy(clocks, access, offset, &delivery.bytes),
+                    Some(merge) => {
+                        let mut bytes = vec![0; delivery.bytes.len()];
+                        shared.peek(offset, &mut bytes)?;
+                        merge(&mut bytes, &delivery.bytes);
+                        shared.finish_copy(clocks, access, offset, &bytes)
+                    }
+                }
+            }
+            Place::Global { address } => match &delivery.merge {
+                None => memory.write(address, &delivery.bytes),
+                Some(merge) => {
+                    let mut bytes = vec![0; delivery.bytes.len()];
+                    memory.read(address, &mut bytes)?;
+                    merge(&mut bytes, &delivery.bytes);
+                    memory.write(address, &bytes)
+                }
+            },
+        }
+    }
+}
