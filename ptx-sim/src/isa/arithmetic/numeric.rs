@@ -380,9 +380,12 @@ impl Float for f32 {
     fn flush(self) -> Self {
         if Self::abs(self) < Self::MIN_POSITIVE { 0.0f32.copysign(self) } else { self }
     }
+    /// Decided on the bits: of a choice between a NaN and a square root that is one, LLVM keeps the root's
+    /// (`findings/llvm-sqrt-keeps-its-nan.sh`).
     #[inline]
     fn settle<const N: usize>(self, _: [Self; N]) -> Self {
-        if self.is_nan() { NAN32 } else { self }
+        let bits = self.to_bits();
+        Self::from_bits(if bits & 0x7FFF_FFFF > Self::INFINITY.to_bits() { NAN32.to_bits() } else { bits })
     }
 }
 
@@ -400,10 +403,10 @@ impl Float for f64 {
     /// Doubles hand on the first NaN operand, quiet; an invalid operation makes a negative one, as the hardware's does.
     #[inline]
     fn settle<const N: usize>(self, operands: [Self; N]) -> Self {
-        if !self.is_nan() {
-            return self;
-        }
+        let bits = self.to_bits();
         let first = operands.into_iter().find(|operand| operand.is_nan());
-        Self::from_bits(first.map_or(0xFFF8 << 48, |nan| nan.to_bits() | 1 << 51))
+        let nan = first.map_or(0xFFF8 << 48, |nan| nan.to_bits() | 1 << 51);
+        // On the bits, as for f32.
+        Self::from_bits(if bits << 1 > Self::INFINITY.to_bits() << 1 { nan } else { bits })
     }
 }
