@@ -20,6 +20,7 @@ pub mod memory;
 pub mod meter;
 mod params;
 pub mod parse;
+pub mod profile;
 mod shared;
 
 pub use decode::DecodeError;

@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::meter::Meter;
 use crate::parse::{ParseError, parse};
+use crate::profile::Executed;
 
 /// Why a module could not be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,13 +113,15 @@ pub struct Launch {
     pub dynamic_shared: usize,
     /// Whether the checker looks at every access to shared memory and at what memory was ever written.
     pub checked: bool,
+    /// Whether it counts how often each instruction is issued, which takes some time.
+    pub profiled: bool,
 }
 
 impl Launch {
     /// A launch of `grid` blocks of `block` threads, checked, without dynamic shared memory.
     #[must_use]
     pub fn new(grid: [u32; 3], block: [u32; 3]) -> Self {
-        Self { grid, block, cluster: None, dynamic_shared: 0, checked: true }
+        Self { grid, block, cluster: None, dynamic_shared: 0, checked: true, profiled: false }
     }
 
     /// The same with dynamic shared memory.
@@ -138,6 +141,12 @@ impl Launch {
     pub fn with_checked(self, checked: bool) -> Self {
         Self { checked, ..self }
     }
+
+    /// The same with or without [`Report::profile`].
+    #[must_use]
+    pub fn with_profile(self, profiled: bool) -> Self {
+        Self { profiled, ..self }
+    }
 }
 
 /// What a launch did.
@@ -150,6 +159,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What `printf` printed.
     pub printed: String,
+    /// How often each instruction was issued, in the order of functions and instructions; empty unless
+    /// [`Launch::profiled`].
+    pub profile: Vec<Executed>,
 }
 
 /// A machine: memory, and kernels that run on it.
@@ -207,6 +219,7 @@ impl Machine {
             dynamic_shared: launch.dynamic_shared,
             step_limit: self.limits.steps,
             checked: launch.checked,
+            profiled: launch.profiled,
             multiprocessors: self.limits.multiprocessors,
             wide_atomics: &self.wide_atomics,
         };
@@ -219,7 +232,7 @@ impl Machine {
         let ran = run(&job, cores);
         match ran.fatal {
             Some(finding) => Err(LaunchError::Fault(Box::new(finding))),
-            None => Ok(Report { meter: ran.meter, findings: ran.findings, printed: ran.printed }),
+            None => Ok(Report { meter: ran.meter, findings: ran.findings, printed: ran.printed, profile: ran.profile }),
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Grid<'a> {
     pub dynamic_shared: usize,
     pub step_limit: u64,
     pub checked: bool,
+    /// Whether the launch counts how often each instruction is issued.
+    pub profiled: bool,
     pub multiprocessors: u32,
     /// Serialises atomics wider than a word.
     pub wide_atomics: &'a Mutex<()>,

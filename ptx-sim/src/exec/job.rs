@@ -1,8 +1,9 @@
 //! What is to run: a kernel of a program, and the grid that it runs on.
 
 use super::grid::Grid;
-use super::program::{Code, Program};
+use super::program::{Code, Program, Step};
 use crate::fault::{Fault, Finding};
+use crate::profile::Executed;
 
 /// A launch that nothing stands against.
 #[derive(Clone, Copy)]
@@ -19,10 +20,23 @@ impl<'a> Job<'a> {
         &self.program.functions[self.kernel]
     }
 
+    /// File and line in CUDA of an instruction.
+    pub fn source(&self, step: &Step) -> Option<(String, u32)> {
+        let place = step.location?;
+        Some((self.program.files.get(&place.file)?.clone(), place.line))
+    }
+
+    /// What was counted at function and step `at`, with the names that a reader knows.
+    pub fn executed(&self, at: (usize, usize), issued: Vec<u64>) -> Executed {
+        let code = &self.program.functions[at.0];
+        let step = &code.steps[at.1];
+        let (function, instruction) = (code.name.clone(), step.text.clone());
+        Executed { function, ptx_line: step.line, instruction, source: self.source(step), issued }
+    }
+
     /// A fault at function and step `at`, with the names that a reader knows.
     pub fn finding(&self, fault: Fault, block: [u32; 3], thread: usize, at: (usize, usize), count: u64) -> Finding {
         let step = &self.program.functions[at.0].steps[at.1];
-        let source = step.location.and_then(|place| Some((self.program.files.get(&place.file)?.clone(), place.line)));
         Finding {
             fault,
             kernel: self.code().name.clone(),
@@ -30,7 +44,7 @@ impl<'a> Job<'a> {
             thread: self.grid.thread_index(thread),
             ptx_line: step.line,
             instruction: step.text.clone(),
-            source,
+            source: self.source(step),
             count,
         }
     }

@@ -9,6 +9,7 @@ use super::ledger::{Found, Ledger};
 use super::rounds::run_cluster;
 use crate::fault::Finding;
 use crate::meter::Meter;
+use crate::profile::{Executed, Profile};
 
 /// What a whole launch did.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Ran {
     pub fatal: Option<Finding>,
     /// What `printf` printed, block after block.
     pub printed: String,
+    /// How often each instruction was issued; empty if the launch does not ask for it.
+    pub profile: Vec<Executed>,
 }
 
 /// Runs all blocks. Clusters are spread over the cores; the outcome does not depend on how, as long as the kernel's
@@ -28,7 +31,7 @@ pub(crate) fn run(job: &Job, cores: usize) -> Ran {
     let outcomes = Mutex::new(Vec::new());
     let clusters = job.grid.clusters();
     let work = || {
-        let (mut ledger, mut fatal) = (Ledger::default(), None);
+        let (mut ledger, mut fatal) = (Ledger::new(job.grid.profiled), None);
         while !stop.load(Relaxed) {
             let cluster = next.fetch_add(1, Relaxed);
             if cluster >= clusters {
@@ -56,9 +59,10 @@ pub(crate) fn run(job: &Job, cores: usize) -> Ran {
 fn collect(job: &Job, outcomes: Vec<(Ledger, Option<(u64, Finding)>)>) -> Ran {
     let mut meter = Meter::default();
     let mut found: BTreeMap<_, Found> = BTreeMap::new();
-    let (mut pages, mut fatal) = (Vec::new(), None);
+    let (mut pages, mut fatal, mut profile) = (Vec::new(), None, Profile::default());
     for (ledger, failed) in outcomes {
         meter.add(&ledger.meter.meter());
+        ledger.profile.iter().for_each(|counted| profile.add(counted));
         pages.extend(ledger.pages);
         fatal = [fatal, failed].into_iter().flatten().min_by_key(|(cluster, _)| *cluster);
         for (key, mut new) in ledger.found {
@@ -79,5 +83,6 @@ fn collect(job: &Job, outcomes: Vec<(Ledger, Option<(u64, Finding)>)>) -> Ran {
         findings: findings.collect(),
         fatal: fatal.map(|(_, finding)| finding),
         printed: pages.into_iter().map(|(_, text)| text).collect(),
+        profile: profile.into_counts().map(|(at, issued)| job.executed(at, issued)).collect(),
     }
 }

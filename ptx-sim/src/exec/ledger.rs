@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::fault::Fault;
-use crate::meter::Tally;
+use crate::meter::{Class, Tally};
+use crate::profile::Profile;
 
 /// Most bytes that registers, local memory and call parameters of a cluster may take: far more than kernels need, and
 /// little enough that an endless recursion ends before this computer's memory does.
@@ -13,6 +14,8 @@ const FRAME_BYTES: usize = 2 << 30;
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub meter: Tally,
+    /// How often each instruction was issued, if the launch asks for it.
+    pub(super) profile: Option<Profile>,
     /// What the checker found, by function, step and kind.
     pub(super) found: HashMap<(usize, usize, &'static str), Found>,
     /// What `printf` printed in this cluster.
@@ -35,6 +38,19 @@ pub(super) struct Found {
 }
 
 impl Ledger {
+    /// An empty one.
+    pub(super) fn new(profiled: bool) -> Self {
+        Self { profile: profiled.then(Profile::default), ..Self::default() }
+    }
+
+    /// A warp issues an instruction for the lanes of `mask`.
+    pub(super) fn issue(&mut self, class: Class, mask: u32, at: (usize, usize), warp: usize) {
+        self.meter.issue(class, mask);
+        if let Some(profile) = &mut self.profile {
+            profile.issue(at, warp);
+        }
+    }
+
     /// Notes a fault; the first of a kind at an instruction is kept, the others are counted.
     pub fn find(&mut self, fault: Fault, block: [u32; 3], thread: usize, at: (usize, usize)) {
         let kind = match fault {

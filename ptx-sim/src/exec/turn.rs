@@ -153,7 +153,7 @@ pub(super) fn take_turn(
             continue;
         }
         warp.steps += 1;
-        ledger.meter.issue(step.class, mask);
+        ledger.issue(step.class, mask, at, warp.index);
         match next {
             Next::Step => warp.groups[current].step += 1,
             Next::Yield => {
