@@ -1,4 +1,4 @@
-// Approximations (PTX ISA 9.7.3.8-23, 9.7.4.12-13).
+// Approximations (PTX ISA 9.7.3.8, 9.7.3.13-22, 9.7.4.9-10).
 // nvcc -ptx -arch=compute_80 -o ptx/approximate.ptx approximate.cu
 #include "suite.h"
 

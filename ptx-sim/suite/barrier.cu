@@ -1,4 +1,4 @@
-// Barriers of blocks and warps, fences (PTX ISA 9.7.13.1-4).
+// Barriers of blocks and warps, fences (PTX ISA 9.7.13.1-2, 9.7.13.4).
 // nvcc -ptx -arch=compute_80 -o ptx/barrier.ptx barrier.cu
 #include "suite.h"
 

@@ -1,4 +1,4 @@
-// Comparison and selection (PTX ISA 9.7.6-7), testp and copysign (9.7.3.1-2), mov (9.7.9.1-2).
+// Comparison and selection (PTX ISA 9.7.6-7), testp and copysign (9.7.3.1-2), mov (9.7.9.3-4).
 // nvcc -ptx -arch=compute_80 -o ptx/compare.ptx compare.cu
 #include "suite.h"
 

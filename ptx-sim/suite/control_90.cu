@@ -1,4 +1,4 @@
-// griddepcontrol (PTX ISA 9.7.12.7): without a dependent launch both forms go on at once.
+// griddepcontrol (PTX ISA 9.7.13.13): without a dependent launch both forms go on at once.
 // nvcc -ptx -arch=compute_90a -o ptx/control_90.ptx control_90.cu
 #include "suite.h"
 

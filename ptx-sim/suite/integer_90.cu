@@ -1,4 +1,4 @@
-// Packed integer arithmetic of compute capability 9.0 (PTX ISA 9.7.1.1, 9.7.1.11-12).
+// Packed integer arithmetic of compute capability 9.0 (PTX ISA 9.7.1.1, 9.7.1.12-13).
 // nvcc -ptx -arch=compute_90a -o ptx/integer_90.ptx integer_90.cu
 #include "suite.h"
 

@@ -1,4 +1,4 @@
-// elect (PTX ISA 9.7.13.13).
+// elect (PTX ISA 9.7.13.14).
 // nvcc -ptx -arch=compute_90a -o ptx/warp_90.ptx warp_90.cu
 #include "suite.h"
 

@@ -43,32 +43,88 @@ fn special_values_follow_the_tables() {
     );
 }
 
+/// How the ISA states an error.
+#[derive(Clone, Copy)]
+enum Error {
+    /// Units in the last place of the exact result.
+    Ulp(f64),
+    Relative(f64),
+    Absolute(f64),
+}
+
+impl Error {
+    /// The largest allowed distance from an exact result.
+    fn most(self, exact: f64) -> f64 {
+        match self {
+            // The last place of f32 lies 23 places behind the first, and at 2^-149 for subnormals.
+            Self::Ulp(units) => units * 2f64.powi((exact.abs().log2().floor() as i32 - 23).max(-149)),
+            Self::Relative(error) => error * exact.abs(),
+            Self::Absolute(error) => error,
+        }
+    }
+}
+
+/// Operands, and how they lie there.
+#[derive(Clone, Copy)]
+enum Range {
+    /// Every part as often as its length says.
+    Even(f64, f64),
+    /// Every power of two as often as the others.
+    Spread(f64, f64),
+}
+
+impl Range {
+    fn number(self, random: &mut Random) -> f32 {
+        let unit = (random.next() >> 11) as f64 / 2f64.powi(53);
+        match self {
+            Self::Even(low, high) => (low + (high - low) * unit) as f32,
+            Self::Spread(low, high) => (low.log2() + (high.log2() - low.log2()) * unit).exp2() as f32,
+        }
+    }
+}
+
 #[test]
 fn errors_are_within_what_the_isa_allows() {
+    use Error::{Absolute, Relative, Ulp};
+    use Range::{Even, Spread};
     let mut random = Random(17);
-    let mut check = |opcode: &str, least: f64, most: f64, f: &dyn Fn(f64) -> f64, relative: f64, absolute: f64| {
-        let mut number = || (least + (most - least) * (random.next() >> 11) as f64 / 2f64.powi(53)) as f32;
-        let list: Vec<Vec<u32>> = (0..20_000).map(|_| vec![number().to_bits()]).collect();
+    let mut check = |opcode: &str, range: Range, f: &dyn Fn(f64) -> f64, error: Error| {
+        let list: Vec<Vec<u32>> = (0..20_000).map(|_| vec![range.number(&mut random).to_bits()]).collect();
         for (row, result) in list.iter().zip(evaluate32(&format!("{opcode} %y0, %x0;"), &list)) {
             let (x, y) = (f64::from(f32::from_bits(row[0])), f64::from(f32::from_bits(result)));
             let wanted = f(x);
-            assert!((y - wanted).abs() <= relative * wanted.abs() + absolute, "{opcode} {x:e}: {y:e}, {wanted:e}");
+            assert!((y - wanted).abs() <= error.most(wanted), "{opcode} {x:e}: {y:e}, {wanted:e}");
         }
     };
     let power = |exponent: f64| 2f64.powf(exponent);
-    let pi = std::f64::consts::PI;
-    check("ex2.approx.f32", -126.0, 127.9, &f64::exp2, power(-22.5), 0.0);
-    check("ex2.approx.ftz.f32", -1.0, 1.0, &f64::exp2, power(-22.5), 0.0);
-    check("ex2.approx.f32", -150.0, -126.0, &f64::exp2, 0.0, power(-149.0));
-    check("lg2.approx.f32", 0.5, 2.0, &f64::log2, 0.0, power(-22.0));
-    check("lg2.approx.ftz.f32", 2.0, 1e30, &f64::log2, power(-22.0), 0.0);
-    check("rcp.approx.f32", -1e3, 1e3, &|x| 1.0 / x, power(-23.0), 0.0);
-    check("rsqrt.approx.f32", 0.0, 1e3, &|x| 1.0 / x.sqrt(), power(-22.9), 0.0);
-    check("sqrt.approx.f32", 0.0, 1e3, &f64::sqrt, power(-23.0), 0.0);
-    check("sin.approx.f32", -pi, pi, &f64::sin, 0.0, power(-20.5));
-    check("cos.approx.f32", -pi, pi, &f64::cos, 0.0, power(-20.5));
-    check("sin.approx.ftz.f32", -100.0 * pi, 100.0 * pi, &f64::sin, 0.0, power(-14.7));
-    check("tanh.approx.f32", -5.0, 5.0, &f64::tanh, power(-11.0), 0.0);
+    let (least, most) = (power(-149.0), power(127.99));
+    // 9.7.3.21 counts from the correctly rounded result, which is half a unit from the exact one.
+    check("ex2.approx.f32", Even(-149.0, 127.9), &f64::exp2, Ulp(2.5));
+    check("ex2.approx.f32", Even(-1.0, 1.0), &f64::exp2, Ulp(2.5));
+    check("ex2.approx.f32", Spread(least, 127.9), &f64::exp2, Ulp(2.5));
+    check("ex2.approx.ftz.f32", Even(-126.0, 127.9), &f64::exp2, Ulp(2.5));
+    // 9.7.3.20: absolute between 0.5 and 2, relative elsewhere.
+    check("lg2.approx.f32", Even(0.51, 1.99), &f64::log2, Absolute(power(-22.0)));
+    check("lg2.approx.f32", Spread(2.0, most), &f64::log2, Relative(power(-22.0)));
+    check("lg2.approx.f32", Spread(least, 0.5), &f64::log2, Relative(power(-22.0)));
+    check("lg2.approx.ftz.f32", Spread(power(-125.9), 0.5), &f64::log2, Relative(power(-22.0)));
+    // 9.7.3.13, 15 and 16. Reciprocals of numbers below 2^-128 are infinite.
+    check("rcp.approx.f32", Spread(power(-127.9), most), &|x| 1.0 / x, Ulp(1.0));
+    check("rcp.approx.f32", Even(-1e3, 1e3), &|x| 1.0 / x, Ulp(1.0));
+    check("rcp.approx.ftz.f32", Spread(power(-125.9), power(125.9)), &|x| 1.0 / x, Ulp(1.0));
+    check("sqrt.approx.f32", Spread(least, most), &f64::sqrt, Relative(power(-23.0)));
+    check("rsqrt.approx.f32", Spread(least, most), &|x| 1.0 / x.sqrt(), Relative(power(-22.9)));
+    // 9.7.3.18 and 19: one turn to both sides, and fifty.
+    let turn = std::f64::consts::TAU;
+    for (range, error) in [(turn, power(-20.5)), (50.0 * turn, power(-14.7))] {
+        for ftz in ["", ".ftz"] {
+            check(&format!("sin.approx{ftz}.f32"), Even(-range, range), &f64::sin, Absolute(error));
+            check(&format!("cos.approx{ftz}.f32"), Even(-range, range), &f64::cos, Absolute(error));
+        }
+    }
+    // 9.7.3.22.
+    check("tanh.approx.f32", Spread(least, most), &f64::tanh, Relative(power(-11.0)));
+    check("tanh.approx.f32", Even(-5.0, 5.0), &f64::tanh, Relative(power(-11.0)));
 }
 
 #[test]
@@ -79,8 +135,8 @@ fn approximate_quotients_are_close_and_lose_large_divisors() {
     for opcode in ["div.approx.f32", "div.full.f32", "div.approx.ftz.f32", "div.full.ftz.f32"] {
         for (row, result) in list.iter().zip(evaluate32(&format!("{opcode} %y0, %x0, %x1;"), &list)) {
             let [a, b, y] = [row[0], row[1], result].map(|bits| f64::from(f32::from_bits(bits)));
-            // Two units in the last place are at most 2^-22 of the value.
-            assert!((y - a / b).abs() <= 2f64.powi(-22) * (a / b).abs(), "{opcode} {a:e} / {b:e}: {y:e}");
+            // 9.7.3.8.
+            assert!((y - a / b).abs() <= Error::Ulp(2.0).most(a / b), "{opcode} {a:e} / {b:e}: {y:e}");
         }
     }
     let huge = 0x7E80_0001; // Just above 2^126.

@@ -59,7 +59,7 @@ impl Code {
         Some(std::array::from_fn(|axis| numbers.get(axis).copied().unwrap_or(1)))
     }
 
-    /// What performance directives say against a launch (PTX ISA sections 11.4 and 11.5).
+    /// What performance directives say against a launch (PTX ISA sections 11.4, 11.7 and 11.8).
     pub fn check_directives(&self, grid: &Grid) -> Result<(), String> {
         for (name, numbers) in &self.directives {
             let limit = numbers.iter().fold(1, |product: u64, n| product.saturating_mul(u64::from(*n)));

@@ -26,7 +26,7 @@ pub(crate) struct Target {
     pub lane: usize,
     pub space: Space,
     pub address: u64,
-    /// Whether it is ordered against other strong accesses (PTX ISA section 8.3).
+    /// Whether it is ordered against other strong accesses (PTX ISA section 8.4).
     pub strong: bool,
 }
 

@@ -10,6 +10,9 @@
 //! class and closure, or an error that says what about it is unknown. Everything is checked at decoding: a closure
 //! meets only what was understood.
 //!
+//! Section numbers, in all of the crate, are those of PTX ISA 9.0, the version that nvcc 13.0 writes. They are the same
+//! in 9.2; 9.1 alone counts what follows `cp.async.bulk.prefetch` (9.7.9.25.5 to 9.7.9.26) otherwise.
+//!
 //! A new family is a file in one of the rooms and a line in `assemble/families.rs`; `docs/adding-an-instruction.md` goes
 //! through it. What it needs of the executor is there: `Context::cluster` has all blocks of the cluster with their
 //! shared memory, for distributed shared memory and `barrier.cluster`; `Outcome::Wait` and `Outcome::Part` execute an

@@ -35,7 +35,7 @@ pub enum Tolerance {
     Number(Format),
     /// f32 bits, within so many units in the last place of the expected result.
     Ulp(u32),
-    /// Numbers of the format, within `relative * |expected| + absolute`.
+    /// Numbers of the format, within the larger of `relative * |expected|` and `absolute`.
     Within {
         format: Format,
         relative: f64,
@@ -88,7 +88,7 @@ impl Tolerance {
                 }
                 Self::Within { format, relative, absolute } => {
                     let (got, want) = (format.value(got), format.value(want));
-                    close(got, want, relative * want.abs() + absolute) || got == want
+                    close(got, want, (relative * want.abs()).max(absolute)) || got == want
                 }
                 Self::HalvesWithin { format, relative, absolute } => {
                     let one = Self::Within { format, relative, absolute };

@@ -1,4 +1,4 @@
-//! Logic, shifts, permutation and bit fields, bit by bit (PTX ISA 9.7.1.15-22, 9.7.8, 9.7.9.7).
+//! Logic, shifts, permutation and bit fields, bit by bit (PTX ISA 9.7.1.14-22, 9.7.8, 9.7.9.7).
 
 use crate::cases::Case;
 use crate::inputs::Element::{I16, I32, I64, Selector, Shift};
@@ -38,7 +38,7 @@ fn logic(list: &mut Vec<Case>) {
 
 fn shifts(list: &mut Vec<Case>) {
     for (bits, element) in WIDTHS {
-        // Amounts above the width are clamped to it (9.7.8.7-8).
+        // Amounts above the width are clamped to it (9.7.8.8-9).
         let from = move |x: u64, i: i64, fill: u64| if (0..bits.into()).contains(&i) { bit(x, i as u32) } else { fill };
         list.push(Case::new("logic", &format!("shl.b{bits}"), &[element, Shift], move |row| {
             build(bits, |i| from(row[0], i64::from(i) - row[1] as i64, 0))
@@ -94,7 +94,7 @@ fn permutation(list: &mut Vec<Case>) {
     }
 }
 
-/// Position of the highest bit that differs from the sign, or all ones (9.7.1.18).
+/// Position of the highest bit that differs from the sign, or all ones (9.7.1.16).
 fn bfind(x: u64, bits: u32, signed: bool, amount: bool) -> u64 {
     let sign = if signed { bit(x, bits - 1) } else { 0 };
     match (0..bits).rev().find(|&i| bit(x, i) != sign) {

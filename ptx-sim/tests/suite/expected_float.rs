@@ -13,7 +13,7 @@ pub fn f32_of(x: u64) -> f32 {
     f32::from_bits(x as u32)
 }
 
-/// The bits of an f32 result: NaN is canonical (9.7.3).
+/// The bits of an f32 result. NaN is one of many here, the ISA leaves open which (9.7.3).
 pub fn bits32(x: f32) -> u64 {
     if x.is_nan() { 0x7FFF_FFFF } else { x.to_bits().into() }
 }

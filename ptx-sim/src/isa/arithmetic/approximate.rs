@@ -1,25 +1,25 @@
-//! Approximations of f32 and f64 (PTX ISA 9.7.3.8-23): `div.approx`, `div.full`, `rcp`, `sqrt`, `rsqrt`, `sin`, `cos`,
-//! `lg2`, `ex2`, `tanh` with `.approx`.
+//! Approximations of f32 and f64 (PTX ISA 9.7.3.8 and 9.7.3.13-22): `div.approx`, `div.full`, `rcp`, `sqrt`, `rsqrt`,
+//! `sin`, `cos`, `lg2`, `ex2`, `tanh` with `.approx`.
 //!
 //! Hardware's results are not specified bit by bit, only their errors are. Here values are computed in f64 and rounded
 //! to nearest, which lies within all of them; `.ftz` and special values are as the ISA's tables say.
 //!
-//! | instruction       | error that the ISA allows                                               |
-//! |-------------------|-------------------------------------------------------------------------|
-//! | div.approx.f32    | 2 ulp for divisors of 2^-126 to 2^126; 0 or NaN for larger ones         |
-//! | div.full.f32      | 2 ulp                                                                   |
-//! | rcp.approx.f32    | 1 ulp                                                                   |
-//! | sqrt.approx.f32   | relative 2^-23                                                          |
-//! | rsqrt.approx.f32  | relative 2^-22.9                                                        |
-//! | sin, cos.approx   | absolute 2^-20.5 in -pi to pi, 2^-14.7 in -100 pi to 100 pi             |
-//! | lg2.approx.f32    | absolute 2^-22 for arguments of 0.5 to 2, else relative 2^-22           |
-//! | ex2.approx.f32    | 2 + 2^-22.5 relative                                                    |
-//! | ex2.approx.f16    | relative 2^-9.9                                                         |
-//! | ex2.approx.bf16   | relative 2^-7                                                           |
-//! | tanh.approx.f32   | relative 2^-11                                                          |
-//! | tanh.approx.f16   | absolute 2^-10.987                                                      |
-//! | tanh.approx.bf16  | absolute 2^-8                                                           |
-//! | rcp, rsqrt.ftz.f64| the upper 32 bits of a double: 20 fraction bits                         |
+//! | instruction             | PTX ISA     | error that it allows                                              |
+//! |-------------------------|-------------|-------------------------------------------------------------------|
+//! | div.approx.f32          | 9.7.3.8     | 2 ulp for divisors of 2^-126 to 2^126; 0 or NaN for larger ones   |
+//! | div.full.f32            | 9.7.3.8     | 2 ulp                                                             |
+//! | rcp.approx.f32          | 9.7.3.13    | 1 ulp                                                             |
+//! | sqrt.approx.f32         | 9.7.3.15    | relative 2^-23                                                    |
+//! | rsqrt.approx.f32        | 9.7.3.16    | relative 2^-22.9                                                  |
+//! | sin, cos.approx.f32     | 9.7.3.18-19 | absolute 2^-20.5 in -2 pi to 2 pi, 2^-14.7 in -100 pi to 100 pi   |
+//! | lg2.approx.f32          | 9.7.3.20    | absolute 2^-22 for arguments between 0.5 and 2, else relative     |
+//! | ex2.approx.f32          | 9.7.3.21    | 2 ulp from the correctly rounded result                           |
+//! | tanh.approx.f32         | 9.7.3.22    | relative 2^-11                                                    |
+//! | tanh.approx.f16, bf16   | 9.7.4.9     | absolute 2^-10.987, 2^-8                                          |
+//! | ex2.approx.f16, bf16    | 9.7.4.10    | relative 2^-9.9, 2^-7                                             |
+//! | rcp.approx.ftz.f64      | 9.7.3.14    | not stated; the lower word is zero, which leaves 20 fraction bits |
+//! | rsqrt.approx.ftz.f64    | 9.7.3.17    | not stated; the lower word is zero                                |
+//! | rsqrt.approx.f64        | 9.7.3.16    | not stated                                                        |
 
 use super::numeric::{Float, NAN32, last, map, map1, map2};
 use crate::decode::Operands;

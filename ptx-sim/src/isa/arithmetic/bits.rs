@@ -1,4 +1,4 @@
-//! Integer instructions on single bits and bit fields (PTX ISA 9.7.1.13-22).
+//! Integer instructions on single bits and bit fields (PTX ISA 9.7.1.14-22).
 
 use super::numeric::{last, map1, map2, map3, per_type};
 use crate::ast::Type;

@@ -272,7 +272,7 @@ fn selp(operands: &Operands) -> Decoded {
     )))
 }
 
-/// `c >= 0 ? a : b`; NaN takes `b` (PTX ISA 9.7.6.3).
+/// `c >= 0 ? a : b`; NaN takes `b` (PTX ISA 9.7.6.4).
 fn slct(operands: &Operands) -> Decoded {
     operands.only(&["ftz"])?;
     let types = operands.types();

@@ -1,4 +1,4 @@
-//! f32 and f64 arithmetic (PTX ISA 9.7.3). Results of f32 that are NaN are 0x7FFFFFFF.
+//! f32 and f64 arithmetic (PTX ISA 9.7.3). Results of f32 that are NaN are 0x7FFFFFFF; the ISA leaves open which NaN.
 
 use std::ops::{Add, Div, Mul};
 
@@ -133,7 +133,8 @@ fn flagged<T: Float, const N: usize>(
     }
 }
 
-/// Only the sign bit changes, of NaN too: its bits are unspecified for f32 and kept for f64 (PTX ISA 9.7.3.9-10).
+/// Only the sign bit changes, of NaN too. Which NaN results is unspecified, but that `abs.f64` keeps its operand's bits
+/// (PTX ISA 9.7.3.9-10).
 fn sign<T: Float>(operands: &Operands) -> Decoded {
     operands.only(&["ftz"])?;
     let (ftz, _) = flags::<T>(operands)?;

@@ -1,4 +1,5 @@
-//! f16 and bf16 arithmetic, packed or not (PTX ISA 9.7.4). Results that are NaN are 0x7FFF.
+//! f16 and bf16 arithmetic, packed or not (PTX ISA 9.7.4). Results that are NaN are 0x7FFF; the ISA leaves open which
+//! NaN.
 //!
 //! Operands are exact in f64; a result is rounded to odd there and in f32, then once to nearest.
 
@@ -110,7 +111,7 @@ fn sign(operands: &Operands, packed: bool, has_ftz: bool) -> Decoded {
     })
 }
 
-/// `min` and `max` with two operands (PTX ISA 9.7.4.10-11).
+/// `min` and `max` with two operands (PTX ISA 9.7.4.7-8).
 fn extreme<T: Float>(operands: &Operands, packed: bool) -> Decoded {
     operands.only(&["ftz", "NaN", "xorsign", "abs"])?;
     let (nan, xorsign) = (operands.has("NaN"), operands.has("xorsign"));
@@ -133,7 +134,7 @@ fn extreme<T: Float>(operands: &Operands, packed: bool) -> Decoded {
     if operands.root() == "min" { variants!(min) } else { variants!(max) }
 }
 
-/// `ex2.approx` and `tanh.approx` (PTX ISA 9.7.4.12-13): here correctly rounded of f64 values.
+/// `ex2.approx` and `tanh.approx` (PTX ISA 9.7.4.9-10): here correctly rounded of f64 values.
 fn approximation<T: Float>(operands: &Operands, packed: bool) -> Decoded {
     let ex2 = operands.root() == "ex2";
     let bf16 = T::FORMAT.largest != F16::FORMAT.largest;

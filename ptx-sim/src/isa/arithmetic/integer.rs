@@ -197,7 +197,7 @@ fn sign(operands: &Operands) -> Decoded {
     per_type!(operands, ["s16": i16, "s32": i32, "s64": i64], |T| map1(operands, INTEGER, T::wrapping_neg))
 }
 
-/// `min` and `max`; `.relu` clamps at zero (PTX ISA 9.7.1.11-12).
+/// `min` and `max`; `.relu` clamps at zero (PTX ISA 9.7.1.12-13).
 fn extreme(operands: &Operands) -> Decoded {
     operands.only(&["relu", "u16x2", "s16x2"])?;
     let (min, relu) = (operands.root() == "min", operands.has("relu"));

@@ -30,7 +30,7 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
                 map2(operands, INTEGER, |a: T, n: u32| if n < T::BITS { a << n } else { 0 })
             })
         }
-        // Beyond the width, zeros or copies of the sign remain (PTX ISA 9.7.8.8).
+        // Beyond the width, zeros or copies of the sign remain (PTX ISA 9.7.8.8-9).
         "shr" => {
             operands.only(&[])?;
             per_type!(

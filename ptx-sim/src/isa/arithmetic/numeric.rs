@@ -298,7 +298,7 @@ pub(super) trait Float: Element + PartialOrd {
     /// A result as it is written: NaN becomes what the type's instructions return for it.
     fn settle<const N: usize>(self, operands: [Self; N]) -> Self;
 
-    /// `.sat`: into 0..=1; NaN and -0 become +0 (PTX ISA 9.7.3.1).
+    /// `.sat`: into 0..=1; NaN and -0 become +0 (PTX ISA 9.7.3.3).
     #[inline]
     fn saturate(self) -> Self {
         let (zero, one) = (Self::narrow(0.0), Self::narrow(1.0));
@@ -342,7 +342,7 @@ macro_rules! float_basics {
     };
 }
 
-/// The canonical NaN of f32 (PTX ISA 9.7.3).
+/// The NaN that f32 instructions return. The ISA leaves open which (9.7.3); NVIDIA's devices return this one.
 pub(crate) const NAN32: f32 = f32::from_bits(0x7FFF_FFFF);
 
 macro_rules! half_float {

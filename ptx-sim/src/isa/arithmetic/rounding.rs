@@ -2,7 +2,7 @@
 //!
 //! The fast paths of the families use the processor's own rounding to nearest; everything else comes here.
 
-/// Rounding modes (PTX ISA 9.7.3 and 9.7.9.21): `.rn`, `.rna`, `.rz`, `.rm`, `.rp`.
+/// Rounding modes (PTX ISA 6.5.2): `.rn`, `.rna`, `.rz`, `.rm`, `.rp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Round {
     Nearest,

@@ -1,6 +1,6 @@
 //! Addresses of every state space, and the values that are read there.
 //!
-//! A generic address (PTX ISA section 5.1 and `cvta`) is a global address unless it lies in one of the windows
+//! A generic address (PTX ISA section 6.4.1.1) is a global address unless it lies in one of the windows
 //! below, which stand for the other spaces. Global allocations lie far above all windows.
 
 use crate::ast::{Operand, Space, Type};

@@ -1,4 +1,4 @@
-//! Barriers of a block and of a warp (PTX ISA 9.7.13.1-3).
+//! Barriers of a block and of a warp (PTX ISA 9.7.13.1-2).
 //!
 //! A warp arrives at a block's barrier when all its lanes that have not exited are there. Lanes that arrive one group
 //! after the other meet first; if they meet from different instructions, `.aligned` forbids it and it is reported.

@@ -209,7 +209,7 @@ fn activemask(operands: &Operands) -> Result<Run, DecodeError> {
     }))
 }
 
-/// `elect.sync d|p, membermask`: one lane of the mask, always the same one (PTX ISA 9.7.13.15). Here it is the lowest.
+/// `elect.sync d|p, membermask`: one lane of the mask, always the same one (PTX ISA 9.7.13.14). Here it is the lowest.
 fn elect(operands: &Operands) -> Result<Run, DecodeError> {
     if operands.parts() != ["sync"] {
         return operands.error("expected `elect.sync`");
