@@ -11,6 +11,10 @@ pub struct Limits {
     pub shared_bytes: usize,
     /// Most instructions that one warp may issue in a launch.
     pub steps: u64,
+    /// Most blocks of a cluster. 8 is what every device with clusters has; a Hopper device runs up to 16 where the kernel's
+    /// attribute `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED` is set, and here where this is more. There are
+    /// never more than 16.
+    pub cluster_blocks: u32,
     /// Number of multiprocessors that `%nsmid` reports.
     pub multiprocessors: u32,
     /// Cores of this computer to run on; 0 means all.
@@ -18,8 +22,15 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// An H100's memory, shared memory and multiprocessors.
+    /// An H100's memory, shared memory and multiprocessors, and the clusters that it runs without further ado.
     fn default() -> Self {
-        Self { memory_bytes: 80 << 30, shared_bytes: 232_448, steps: 100_000_000, multiprocessors: 132, cores: 0 }
+        Self {
+            memory_bytes: 80 << 30,
+            shared_bytes: 232_448,
+            steps: 100_000_000,
+            cluster_blocks: 8,
+            multiprocessors: 132,
+            cores: 0,
+        }
     }
 }

@@ -46,6 +46,9 @@ pub enum LaunchError {
 const GRID: [u32; 3] = [i32::MAX as u32, 65535, 65535];
 const BLOCK: [u32; 3] = [1024, 1024, 64];
 
+/// Most blocks of a cluster, whatever the limits say.
+const CLUSTER: u32 = 16;
+
 /// Why a module cannot be loaded, completely: the place where it is no PTX, or every instruction and variable that
 /// the simulator does not know. Empty if it can be.
 ///
@@ -244,9 +247,8 @@ impl Machine {
         if !within(grid.grid, GRID) || !within(grid.block, BLOCK) || grid.threads() > 1024 {
             return refuse(format!("cannot launch {:?} blocks of {:?} threads", grid.grid, grid.block));
         }
-        let fits = within(grid.cluster, [16; 3]) && grid.cluster.iter().product::<u32>() <= 16;
-        if !fits || (0..3).any(|axis| !grid.grid[axis].is_multiple_of(grid.cluster[axis])) {
-            return refuse(format!("{:?} blocks do not divide into clusters of {:?}", grid.grid, grid.cluster));
+        if let Some(why) = self.refuses_clusters(grid) {
+            return refuse(why);
         }
         let expected = code.params.last().map_or(0, |slot| slot.offset + slot.size);
         if grid.params.len() != expected {
@@ -258,6 +260,23 @@ impl Machine {
             return refuse(format!("needs {shared} bytes of shared memory of {most}"));
         }
         code.check_directives(grid).or_else(refuse)
+    }
+
+    /// Why a grid cannot be launched in its clusters.
+    fn refuses_clusters(&self, grid: &Grid) -> Option<String> {
+        let (cluster, most) = (grid.cluster, u64::from(self.limits.cluster_blocks.min(CLUSTER)));
+        let blocks = cluster.iter().fold(1, |blocks: u64, &n| blocks.saturating_mul(n.into()));
+        if blocks == 0 {
+            return Some(format!("clusters of {cluster:?} blocks: there is at least one in each direction"));
+        }
+        if blocks > most {
+            let more = if blocks <= CLUSTER.into() { ", unless `Limits::cluster_blocks` allows more" } else { "" };
+            return Some(format!("clusters of {cluster:?}, {blocks} blocks: there are at most {most}{more}"));
+        }
+        let axis = (0..3).find(|&axis| !grid.grid[axis].is_multiple_of(cluster[axis]))?;
+        let (have, want, name) = (grid.grid[axis], cluster[axis], ["x", "y", "z"][axis]);
+        let why = format!("{have} is no multiple of {want} in {name}");
+        Some(format!("{:?} blocks do not divide into clusters of {cluster:?}: {why}", grid.grid))
     }
 
     /// The fault of a launch, if it was one: shorthand for tests.

@@ -45,6 +45,87 @@ fn clusters(directives: &str, launch: &Launch) -> Result<(Vec<[u32; 16]>, Report
     Ok((words.chunks_exact(16).map(|words| words.try_into().unwrap()).collect(), report))
 }
 
+/// Launches blocks that write their place in their cluster and in the grid, 16 words each; by the block's linear index.
+fn places(launch: &Launch) -> Vec<Vec<u32>> {
+    let registers = ["cluster_ctaid", "cluster_nctaid", "clusterid", "nclusterid", "ctaid"];
+    let registers = registers.iter().flat_map(|name| ["x", "y", "z"].map(|axis| format!("%{name}.{axis}")));
+    let mut text = format!(
+        "{HEADER}.visible .entry k(.param .u64 out)\n{{\n.reg .b32 %r<4>;\n.reg .b64 %d<2>;\nld.param.u64 %d0, [out];\n\
+         mov.u32 %r0, %ctaid.z;\nmov.u32 %r1, %nctaid.y;\nmov.u32 %r2, %ctaid.y;\nmad.lo.u32 %r0, %r0, %r1, %r2;\n\
+         mov.u32 %r1, %nctaid.x;\nmov.u32 %r2, %ctaid.x;\nmad.lo.u32 %r0, %r0, %r1, %r2;\n\
+         mad.wide.u32 %d0, %r0, 64, %d0;\n"
+    );
+    for (i, register) in registers.chain(["%cluster_ctarank".into()]).enumerate() {
+        text += &format!("mov.u32 %r3, {register};\nst.global.u32 [%d0+{}], %r3;\n", 4 * i);
+    }
+    let mut machine = Machine::default();
+    let module = machine.load(&(text + "ret;\n}\n")).unwrap();
+    let mut bytes = vec![0; 64 * launch.grid.iter().product::<u32>() as usize];
+    let out = machine.memory.allocate(bytes.len()).unwrap();
+    machine.launch(&module, "k", launch, Params::new().pointer(out).bytes()).unwrap();
+    machine.memory.read(out, &mut bytes).unwrap();
+    let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>();
+    words.chunks_exact(16).map(<[u32]>::to_vec).collect()
+}
+
+/// PTX ISA sections 10.12 to 10.17, by counting through the grid: cluster by cluster, and the blocks of each in order.
+#[test]
+fn blocks_know_their_place_in_three_dimensions() {
+    for (grid, cluster) in
+        [([6, 4, 6], [3, 1, 2]), ([4, 6, 2], [2, 2, 2]), ([2, 5, 7], [1, 5, 1]), ([3, 2, 8], [1, 1, 8])]
+    {
+        let found = places(&launch(grid).with_cluster(cluster));
+        let mut seen = 0;
+        for cz in 0..grid[2] / cluster[2] {
+            for cy in 0..grid[1] / cluster[1] {
+                for cx in 0..grid[0] / cluster[0] {
+                    let mut rank = 0;
+                    for z in 0..cluster[2] {
+                        for y in 0..cluster[1] {
+                            for x in 0..cluster[0] {
+                                let block = [cluster[0] * cx + x, cluster[1] * cy + y, cluster[2] * cz + z];
+                                let place = &found[((block[2] * grid[1] + block[1]) * grid[0] + block[0]) as usize];
+                                let clusters = [grid[0] / cluster[0], grid[1] / cluster[1], grid[2] / cluster[2]];
+                                let wanted = [[x, y, z], cluster, [cx, cy, cz], clusters, block].concat();
+                                assert_eq!(place[..15], wanted, "{grid:?} in {cluster:?}");
+                                assert_eq!(place[15], rank, "{block:?} of {grid:?} in {cluster:?}");
+                                (rank, seen) = (rank + 1, seen + 1);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(seen, found.len());
+    }
+}
+
+/// As the driver: more than 8 blocks only where non-portable sizes are allowed, and never more than 16.
+#[test]
+fn a_cluster_has_as_many_blocks_as_the_limits_allow() {
+    let run = |most: u32, cluster: [u32; 3]| {
+        let mut limits = Limits::default();
+        limits.cluster_blocks = most;
+        let mut machine = Machine::new(limits);
+        let module = machine.load(&format!("{HEADER}.visible .entry k()\n{{\nret;\n}}\n")).unwrap();
+        machine.launch(&module, "k", &launch([32, 32, 1]).with_cluster(cluster), &[]).map_err(|error| error.to_string())
+    };
+    assert_eq!(Limits::default().cluster_blocks, 8);
+    run(8, [4, 2, 1]).unwrap();
+    run(16, [4, 4, 1]).unwrap();
+    run(u32::MAX, [16, 1, 1]).unwrap();
+    let why = run(8, [4, 4, 1]).unwrap_err();
+    assert!(why.ends_with(
+        "clusters of [4, 4, 1], 16 blocks: there are at most 8, unless `Limits::cluster_blocks` allows more"
+    ));
+    let why = run(u32::MAX, [8, 4, 1]).unwrap_err();
+    assert!(why.ends_with("clusters of [8, 4, 1], 32 blocks: there are at most 16"), "{why}");
+    let why = run(16, [2, 0, 1]).unwrap_err();
+    assert!(why.ends_with("clusters of [2, 0, 1] blocks: there is at least one in each direction"), "{why}");
+    let why = run(16, [2, 3, 1]).unwrap_err();
+    assert!(why.ends_with("do not divide into clusters of [2, 3, 1]: 32 is no multiple of 3 in y"), "{why}");
+}
+
 fn launch(grid: [u32; 3]) -> Launch {
     Launch::new(grid, [1, 1, 1])
 }
@@ -84,6 +165,7 @@ fn a_launch_against_a_directive_is_refused() {
         (".reqnctapercluster 2", launch([3, 1, 1]), "do not divide into clusters"),
         (".explicitcluster", launch([4, 1, 1]), "`.explicitcluster` does not allow a launch without clusters"),
         (".maxclusterrank 4", launch([8, 1, 1]).with_cluster([8, 1, 1]), "clusters of 8 blocks"),
+        (".maxclusterrank 4 .reqnctapercluster 2", launch([2, 1, 1]), "does not go with `.reqnctapercluster`"),
         (".maxntid 16, 2", Launch::new([1; 3], [33, 1, 1]), "`.maxntid 16, 2` does not allow 33 threads"),
         (".reqntid 32", Launch::new([1; 3], [16, 2, 1]), "`.reqntid 32` does not allow [16, 2, 1] threads"),
         (".blocksareclusters", launch([1; 3]), "counts blocks, not clusters"),

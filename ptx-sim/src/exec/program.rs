@@ -70,6 +70,10 @@ impl Code {
                 "reqnctapercluster" => {
                     (format!("clusters of {:?} blocks", grid.cluster), self.required(name) == Some(grid.cluster))
                 }
+                // The ISA forbids both together (section 11.7.3).
+                "maxclusterrank" if self.required("reqnctapercluster").is_some() => {
+                    return Err("`.maxclusterrank` does not go with `.reqnctapercluster`".into());
+                }
                 "maxclusterrank" => (format!("clusters of {blocks} blocks"), u64::from(blocks) <= limit),
                 "explicitcluster" => ("a launch without clusters".into(), grid.explicit_cluster),
                 "blocksareclusters" => ("a launch: it counts blocks, not clusters".into(), false),
