@@ -79,6 +79,8 @@ pub(crate) struct Clocks {
     epochs: Vec<u32>,
     /// Warps of a block.
     warps: usize,
+    /// What warps had done and knew at their last fence of the cluster's scope or a wider one.
+    released: HashMap<usize, Knowledge>,
     /// What single threads know behind proxy fences of their own, which the rest of the warp did not execute.
     fences: HashMap<u32, Vec<u32>>,
 }
@@ -86,7 +88,9 @@ pub(crate) struct Clocks {
 impl Clocks {
     /// The clocks of so many blocks, of `warps` warps each.
     pub fn new(blocks: usize, warps: usize) -> Self {
-        let mut clocks = Self { actors: Vec::new(), epochs: vec![1; blocks * warps], warps, fences: HashMap::new() };
+        let epochs = vec![1; blocks * warps];
+        let (released, fences) = (HashMap::new(), HashMap::new());
+        let mut clocks = Self { actors: Vec::new(), epochs, warps, released, fences };
         (0..blocks * warps).for_each(|_| _ = clocks.new_engine());
         clocks
     }
@@ -124,6 +128,20 @@ impl Clocks {
     pub fn release(&mut self, actor: usize, joint: &mut Knowledge) {
         joint.join(&self.actors[actor]);
         self.actors[actor].seen[actor] += 1;
+    }
+
+    /// A fence of a warp: a relaxed arrival behind it releases what lies before it (PTX ISA section 8.8).
+    pub fn fence(&mut self, actor: usize) {
+        let mut joint = Knowledge::default();
+        self.release(actor, &mut joint);
+        self.released.insert(actor, joint);
+    }
+
+    /// What the actor had done and knew at its last fence becomes part of `joint`.
+    pub fn release_fenced(&self, actor: usize, joint: &mut Knowledge) {
+        if let Some(released) = self.released.get(&actor) {
+            joint.join(released);
+        }
     }
 
     /// What is part of `joint` happened before what the actor does from here on.

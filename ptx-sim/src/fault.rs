@@ -110,6 +110,16 @@ pub enum Fault {
     /// An `mbarrier` object misused: an address where there is none, a count that it cannot hold.
     #[error("mbarrier: {0}")]
     Mbarrier(String),
+    /// Shared memory of another block of the cluster that has exited, or may have by then.
+    #[error("{action} of shared memory of the cluster's block {rank}, {why}")]
+    Exited {
+        /// `read`, `write`, `atomic`, ...
+        action: &'static str,
+        /// The block's rank in the cluster.
+        rank: u32,
+        /// How the access and the block's end lie to each other.
+        why: &'static str,
+    },
     /// A barrier that only a part of a warp or block reaches.
     #[error("divergent barrier: {0}")]
     DivergentBarrier(String),

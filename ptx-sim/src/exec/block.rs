@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::exit::Visit;
 use super::mbarrier::Mbarrier;
 use crate::clocks::Knowledge;
 use crate::shared::SharedMemory;
@@ -40,6 +41,10 @@ pub(crate) struct Block {
     pub mbarriers: BTreeMap<u64, Mbarrier>,
     /// Lanes that have not exited, of each warp.
     pub live: Vec<u32>,
+    /// The last access of others to its shared memory, by actor.
+    pub visits: BTreeMap<usize, Visit>,
+    /// How many operations the cluster had issued when the last warp exited.
+    pub closed: Option<u64>,
 }
 
 impl Block {

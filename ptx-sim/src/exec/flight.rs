@@ -136,8 +136,12 @@ impl Cluster {
         match delivery.place {
             Place::Shared { rank, offset } => {
                 // What the engine has written is known to those who have seen its `mbarrier`'s phase end.
-                let thread = engine.map_or(access.thread, |engine| 32 * engine as u32);
+                let issuer = access.thread;
+                let thread = engine.map_or(issuer, |engine| 32 * engine as u32);
                 let access = Access { thread, ..*access };
+                if let Some(engine) = engine {
+                    self.remember_visit(rank, "asynchronous operation", engine, Access { thread: issuer, ..access });
+                }
                 let (shared, clocks) = self.shared(rank);
                 match &delivery.merge {
                     None => shared.finish_copy(clocks, access, offset, &delivery.bytes),

@@ -34,6 +34,13 @@ impl<'a> Job<'a> {
         Executed { function, ptx_line: step.line, instruction, source: self.source(step), issued }
     }
 
+    /// Function and step of the first instruction of a PTX line.
+    pub fn place(&self, line: u32) -> (usize, usize) {
+        let functions = self.program.functions.iter().enumerate();
+        let at = functions.filter_map(|(i, code)| Some((i, code.steps.iter().position(|step| step.line == line)?)));
+        at.into_iter().next().unwrap_or((self.kernel, 0))
+    }
+
     /// A fault at function and step `at`, with the names that a reader knows.
     pub fn finding(&self, fault: Fault, block: [u32; 3], thread: usize, at: (usize, usize), count: u64) -> Finding {
         let step = &self.program.functions[at.0].steps[at.1];

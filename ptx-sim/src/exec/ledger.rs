@@ -59,6 +59,7 @@ impl Ledger {
             Fault::CopyInFlight { .. } => "copy",
             Fault::ReadInFlight { .. } => "reading",
             Fault::NoProxyFence { .. } => "proxy",
+            Fault::Exited { .. } => "exited",
             Fault::DivergentBarrier(_) => "barrier",
             _ => "other",
         };

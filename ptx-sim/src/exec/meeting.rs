@@ -23,19 +23,33 @@ pub(crate) struct Meeting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Site {
     Block(u32),
+    /// `barrier.cluster.arrive`.
+    ClusterArrive,
+    /// `barrier.cluster.wait`.
+    ClusterWait,
     /// `bar.warp.sync` with this member mask.
     Warp(u32),
 }
 
-/// Why lanes of a warp cannot go on, if they wait at a barrier of the block without the rest of the warp: the fault,
+impl Site {
+    /// The barrier as messages name it, if all lanes of a warp have to come there.
+    fn name(self) -> Option<String> {
+        match self {
+            Self::Block(number) => Some(format!("barrier {number}")),
+            Self::ClusterArrive => Some("barrier.cluster.arrive".into()),
+            Self::ClusterWait => Some("barrier.cluster.wait".into()),
+            Self::Warp(_) => None,
+        }
+    }
+}
+
+/// Why lanes of a warp cannot go on, if they wait at a barrier of the block or cluster without the rest of the warp: the fault,
 /// the function and step, and one of the lanes.
 pub(crate) fn divergence(meetings: &[Meeting], live: u32) -> Option<(Fault, (usize, usize), usize)> {
-    meetings.iter().find_map(|meeting| match (meeting.site, meeting.phase) {
-        (Site::Block(number), None) => {
-            let (here, missing) = (meeting.lanes, live & !meeting.lanes);
-            let why = format!("lanes {here:#010x} are at barrier {number}, lanes {missing:#010x} never come");
-            Some((Fault::DivergentBarrier(why), meeting.at, here.trailing_zeros() as usize))
-        }
-        _ => None,
+    meetings.iter().filter(|meeting| meeting.phase.is_none()).find_map(|meeting| {
+        let (here, missing) = (meeting.lanes, live & !meeting.lanes);
+        let name = meeting.site.name().filter(|_| missing != 0)?;
+        let why = format!("lanes {here:#010x} are at {name}, lanes {missing:#010x} never come");
+        Some((Fault::DivergentBarrier(why), meeting.at, here.trailing_zeros() as usize))
     })
 }

@@ -4,7 +4,8 @@
 //!
 //! - What an instruction is told of its operands: `source`, `lanes`.
 //! - The state of a launch. `grid`: what all blocks share. `block`: shared memory and barriers, `mbarrier`s, and the `cluster`
-//!   of blocks with its asynchronous operations in `flight`. `warp`: registers in
+//!   of blocks with its asynchronous operations in `flight`, its
+//!   `cluster_barrier`, and what the `exit` of a block must not come before. `warp`: registers in
 //!   `frame`s, one per level of calls, and the work that a warp has begun and not ended: lanes in a `meeting` at a
 //!   barrier, `copies` in flight. What an instruction family has to remember from one instruction to the next gets a
 //!   file here and a field of the block or the warp. `ledger`: what the meter and the checker have written down.
@@ -14,8 +15,10 @@
 
 mod block;
 mod cluster;
+mod cluster_barrier;
 mod context;
 mod copies;
+mod exit;
 #[expect(dead_code, reason = "for the families that follow")]
 mod flight;
 mod frame;
@@ -48,4 +51,4 @@ pub(crate) use mbarrier::{GREATEST_COUNT, Mbarrier};
 pub(crate) use meeting::{Meeting, Site};
 pub(crate) use program::{Action, Builtin, Call, Callee, Code, Guard, Program, Run, Step};
 pub(crate) use source::{Source, Special, function_address};
-pub(crate) use target::{SHARED_SPAN, Target};
+pub(crate) use target::{SHARED_SPAN, Target, address_in, named_rank};

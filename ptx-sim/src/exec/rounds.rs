@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::block::Block;
 use super::cluster::Cluster;
+use super::exit::Orphan;
 use super::job::Job;
 use super::lanes::{LANES, lanes_of};
 use super::ledger::Ledger;
@@ -31,6 +32,8 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
             barriers: HashMap::new(),
             mbarriers: BTreeMap::new(),
             live: (0..warps).map(|warp| lanes_of(threads, warp)).collect(),
+            visits: BTreeMap::new(),
+            closed: None,
         })
     };
     let blocks = grid.blocks_of(cluster).into_iter().map(make).collect::<Result<Vec<Block>, Box<Finding>>>()?;
@@ -58,26 +61,38 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
                 Box::new(job.finding(fault, cluster.blocks[*rank].index, warp.index * LANES + lane, at, 1))
             })?;
             cluster.blocks[*rank].live[warp.index] = warp.live;
+            let orphans = cluster.close(*rank);
+            blame(job, &cluster, ledger, orphans);
             running |= warp.live != 0;
             progress |= stop != Stop::Waiting || warp.steps > before;
         }
         if !running {
+            blame(job, &cluster, ledger, cluster.begun_too_late());
             let landed = cluster.land_all(grid.memory);
             return landed.map_err(|fault| refuse(fault, cluster.blocks[0].index, 0));
         }
         // The first arrivals of a round change what others wait for, so one round without progress proves nothing.
         idle_rounds = if progress { 0 } else { idle_rounds + 1 };
         if idle_rounds == 2 {
-            return Err(Box::new(deadlock(job, &cluster.blocks, &all)));
+            return Err(Box::new(deadlock(job, &cluster, &all)));
+        }
+    }
+}
+
+/// Notes accesses to shared memory that may come behind the end of its block.
+fn blame(job: &Job, cluster: &Cluster, ledger: &mut Ledger, orphans: Vec<Orphan>) {
+    if job.grid.checked {
+        for Orphan { fault, rank, thread, line } in orphans {
+            ledger.find(fault, cluster.blocks[rank].index, thread, job.place(line));
         }
     }
 }
 
 /// Every warp that is left waits, and none of them can go on.
-fn deadlock(job: &Job, blocks: &[Block], warps: &[(usize, Warp)]) -> Finding {
+fn deadlock(job: &Job, cluster: &Cluster, warps: &[(usize, Warp)]) -> Finding {
     let waiting: Vec<_> = warps.iter().filter(|(_, warp)| warp.live != 0).collect();
     let report = |(rank, warp): &(usize, Warp), fault: Fault, at: (usize, usize), lane: usize| {
-        job.finding(fault, blocks[*rank].index, warp.index * LANES + lane, at, 1)
+        job.finding(fault, cluster.blocks[*rank].index, warp.index * LANES + lane, at, 1)
     };
     for entry in &waiting {
         if let Some((fault, at, lane)) = divergence(&entry.1.meetings, entry.1.live) {
@@ -91,7 +106,11 @@ fn deadlock(job: &Job, blocks: &[Block], warps: &[(usize, Warp)]) -> Finding {
     });
     let places = places.collect::<Vec<_>>().join(", ");
     let done = warps.len() - waiting.len();
-    let why = format!("{} of {} warps wait at {places}; {done} have exited", waiting.len(), warps.len());
+    let mut why = format!("{} of {} warps wait at {places}; {done} have exited", waiting.len(), warps.len());
+    let missing = cluster.missing_at_barrier();
+    if !missing.is_empty() {
+        why += &format!("; the cluster's barrier waits for its blocks {missing:?}");
+    }
     match waiting.first() {
         Some(entry) => {
             let (at, lane) = entry.1.position();

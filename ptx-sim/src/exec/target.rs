@@ -13,6 +13,17 @@ const RANK_SHIFT: u32 = 24;
 /// Most bytes of shared memory that a block can address.
 pub(crate) const SHARED_SPAN: usize = 1 << RANK_SHIFT;
 
+/// The rank of the block that a shared address names; `None` if it names none and so means the own block.
+#[inline]
+pub(crate) fn named_rank(address: u64) -> Option<usize> {
+    usize::try_from(address >> RANK_SHIFT).unwrap_or(usize::MAX).checked_sub(1)
+}
+
+/// The shared address of the same place in the block of that rank.
+pub(crate) fn address_in(rank: usize, address: u64) -> u64 {
+    (rank as u64 + 1) << RANK_SHIFT | address & (SHARED_SPAN as u64 - 1)
+}
+
 /// The widest value that an atomic works on.
 pub(super) type Wide = [u8; 16];
 
@@ -61,7 +72,7 @@ impl Target {
             }
             Space::Shared => {
                 let access = self.access(context);
-                let (rank, offset) = self.block(context, "read", out.len())?;
+                let (rank, offset) = self.visit(context, "read", out.len())?;
                 let (shared, clocks) = context.cluster.shared(rank);
                 let found = shared.read(clocks, access, offset, out)?;
                 self.find(context, found);
@@ -85,7 +96,7 @@ impl Target {
             Space::Global => context.grid.memory.write(self.address, bytes)?,
             Space::Shared => {
                 let access = self.access(context);
-                let (rank, offset) = self.block(context, "write", bytes.len())?;
+                let (rank, offset) = self.visit(context, "write", bytes.len())?;
                 let (shared, clocks) = context.cluster.shared(rank);
                 let found = shared.write(clocks, access, offset, bytes)?;
                 self.find(context, found);
@@ -140,7 +151,7 @@ impl Target {
             }
             Space::Shared => {
                 let access = self.access(context);
-                let (rank, offset) = self.block(context, "atomic", size)?;
+                let (rank, offset) = self.visit(context, "atomic", size)?;
                 let (shared, clocks) = context.cluster.shared(rank);
                 let read = shared.read(clocks, access, offset, &mut old[..size])?;
                 let written = shared.write(clocks, access, offset, &f(old)[..size])?;
@@ -163,14 +174,27 @@ impl Target {
         context.find(Fault::Uninitialised { space: SpaceName(self.space), address: self.address, size }, self.lane);
     }
 
-    /// The block that a shared address lies in, and the offset in its memory.
+    /// The block that a shared address lies in, which must not have exited, and the offset in its memory.
     pub fn block(self, context: &Context, action: &'static str, size: usize) -> Result<(usize, u64), Fault> {
-        let offset = self.address & ((1 << RANK_SHIFT) - 1);
-        match self.address >> RANK_SHIFT {
-            0 => Ok((context.rank, offset)),
-            rank if rank <= context.cluster.blocks.len() as u64 => Ok((rank as usize - 1, offset)),
+        let offset = self.address & (SHARED_SPAN as u64 - 1);
+        match named_rank(self.address) {
+            None => Ok((context.rank, offset)),
+            Some(rank) if rank < context.cluster.blocks.len() => {
+                context.cluster.only_open(rank, action)?;
+                Ok((rank, offset))
+            }
             _ => Err(self.outside(action, size, context.cluster.blocks[context.rank].shared.len())),
         }
+    }
+
+    /// The same for an access that is performed at once: another block must not exit before it.
+    pub fn visit(self, context: &mut Context, action: &'static str, size: usize) -> Result<(usize, u64), Fault> {
+        let (rank, offset) = self.block(context, action, size)?;
+        if rank != context.rank && context.grid.checked {
+            let access = self.access(context);
+            context.cluster.remember_visit(rank, action, access.actor(), access);
+        }
+        Ok((rank, offset))
     }
 
     /// The read-only or private memory of the address, and the offset there.

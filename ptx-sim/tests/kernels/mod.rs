@@ -15,6 +15,8 @@ pub struct Kernel<'a> {
     /// One instruction a line: line `i` of it comes from line `100 + i` of `kernel.cu`.
     pub body: &'a str,
     pub blocks: u32,
+    /// Blocks of a cluster.
+    pub cluster: u32,
     pub threads: u32,
     pub shared: usize,
     /// The first buffer's words.
@@ -28,8 +30,8 @@ pub struct Kernel<'a> {
 impl Default for Kernel<'_> {
     fn default() -> Self {
         let (input, output) = ((0..64).collect(), 64);
-        let (blocks, threads, shared, cores, steps) = (1, 32, 4096, 1, 100_000);
-        Self { module: "", body: "", blocks, threads, shared, input, output, cores, steps }
+        let (blocks, cluster, threads, shared, cores, steps) = (1, 1, 32, 4096, 1, 100_000);
+        Self { module: "", body: "", blocks, cluster, threads, shared, input, output, cores, steps }
     }
 }
 
@@ -69,7 +71,10 @@ impl Kernel<'_> {
             (machine.memory.allocate(4 * self.input.len()).unwrap(), machine.memory.allocate(4 * self.output).unwrap());
         machine.memory.write(input, &bytes(&self.input)).unwrap();
         let params: Vec<u8> = [input, output].iter().flat_map(|pointer| pointer.to_le_bytes()).collect();
-        let launch = Launch::new([self.blocks, 1, 1], [self.threads, 1, 1]);
+        let mut launch = Launch::new([self.blocks, 1, 1], [self.threads, 1, 1]);
+        if self.cluster > 1 {
+            launch = launch.with_cluster([self.cluster, 1, 1]);
+        }
         let result = machine.launch(&module, "k", &launch, &params);
         let words = |address, count| {
             let mut bytes = vec![0; 4 * count];

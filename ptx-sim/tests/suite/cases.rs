@@ -22,6 +22,8 @@ pub struct Case {
     pub tolerance: Tolerance,
     /// Threads per block.
     pub threads: u32,
+    /// Blocks per cluster, along x; 1 for a launch without clusters. The rows fill whole clusters.
+    pub cluster: u32,
     pub dynamic_shared: usize,
     /// Bytes of the parameter block behind `n`, padding included.
     pub extra: Vec<u8>,
@@ -116,6 +118,7 @@ impl Case {
             expected: Box::new(move |rows| rows.iter().map(|row| f(row)).collect()),
             tolerance: Tolerance::Exact,
             threads: 128,
+            cluster: 1,
             dynamic_shared: 0,
             extra: Vec::new(),
         }

@@ -22,7 +22,7 @@ const REQUIRED: &str = "mov ld st add sub mul mad fma div rem min max abs neg sh
     or xor not cnot popc clz brev bfind cvt cvta setp selp set slct sad dp4a ex2 lg2 rcp sqrt rsqrt sin cos tanh
     atom red membar fence bar barrier shfl vote match redux activemask ldmatrix stmatrix movmatrix mma cp bra
     brx call ret exit nanosleep trap griddepcontrol elect addc subc madc testp copysign dp2a bmsk szext fns
-    isspacep prefetch vabsdiff4";
+    isspacep prefetch vabsdiff4 mapa getctarank";
 
 /// Beginnings of forms that differ from their root's others by more than a type.
 const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat mul.wide mul.hi mad.wide
@@ -37,7 +37,11 @@ const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat m
     mma.sync.aligned.m16n8k8.row.col.f32.tf32 mma.sync.aligned.m16n8k64.row.col.s32.s4
     mma.sync.aligned.m16n8k32.row.col.satfinite mma.sync.aligned.m16n8k32.row.col.f32.e4m3
     mma.sync.aligned.m8n8k4.row.col.f64 cp.async.ca cp.async.cg cp.async.wait_group cp.async.wait_all brx.idx
-    bra.uni call.uni";
+    bra.uni call.uni barrier.cluster.arrive.release.aligned barrier.cluster.arrive.relaxed barrier.cluster.arrive
+    barrier.cluster.wait.acquire mapa.shared::cluster.u32 mapa.u64 getctarank.shared::cluster getctarank.u64
+    ld.shared::cluster.v2.b64 st.shared::cluster.v4 atom.shared::cluster.add red.shared::cluster.add.noftz
+    atom.acquire.cluster.shared::cluster.cas isspacep.shared::cluster isspacep.shared::cta
+    cvta.to.shared::cluster";
 
 /// Roots that a family knows and the suite leaves out, with the reason.
 const ELSEWHERE: &[(&str, &str)] =

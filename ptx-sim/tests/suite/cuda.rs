@@ -35,6 +35,14 @@ impl Cuda {
     }
 }
 
+/// The launch attribute that asks for clusters of so many blocks along x.
+fn cluster_dimension(blocks: u32) -> sys::CUlaunchAttribute {
+    let mut value = sys::CUlaunchAttributeValue { pad: [0; 64] };
+    value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks, y: 1, z: 1 };
+    let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    sys::CUlaunchAttribute { id, pad: [0; 4], value }
+}
+
 impl Backend for Cuda {
     fn run(&mut self, case: &Case, input: &[u64], words: usize) -> Option<Vec<u64>> {
         if !self.runs(case.file) {
@@ -61,19 +69,20 @@ impl Backend for Cuda {
             let key = std::ptr::without_provenance_mut::<c_void>;
             let mut extra =
                 [key(1), params.as_mut_ptr().cast(), key(2), std::ptr::from_mut(&mut size).cast::<c_void>(), key(0)];
-            let launched = sys::cuLaunchKernel(
-                function,
-                n.div_ceil(case.threads),
-                1,
-                1,
-                case.threads,
-                1,
-                1,
-                case.dynamic_shared as u32,
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                extra.as_mut_ptr(),
-            );
+            let mut attributes = [cluster_dimension(case.cluster)];
+            let config = sys::CUlaunchConfig {
+                gridDimX: n.div_ceil(case.threads),
+                gridDimY: 1,
+                gridDimZ: 1,
+                blockDimX: case.threads,
+                blockDimY: 1,
+                blockDimZ: 1,
+                sharedMemBytes: case.dynamic_shared as u32,
+                hStream: std::ptr::null_mut(),
+                attrs: attributes.as_mut_ptr(),
+                numAttrs: u32::from(case.cluster > 1),
+            };
+            let launched = sys::cuLaunchKernelEx(&raw const config, function, std::ptr::null_mut(), extra.as_mut_ptr());
             launched.result().unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
             result::ctx::synchronize().unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
             result::memcpy_dtoh_sync(&mut result, to).unwrap();

@@ -12,6 +12,7 @@ mod cuda;
 mod exactly;
 mod expected_approximate;
 mod expected_bits;
+mod expected_cluster;
 mod expected_compare;
 mod expected_control;
 mod expected_convert;
@@ -60,6 +61,7 @@ macro_rules! families {
 families!(
     expected_approximate,
     expected_bits,
+    expected_cluster,
     expected_compare,
     expected_control,
     expected_convert,

@@ -62,8 +62,11 @@ impl Simulator {
         let mut params: Vec<u8> = [from, to].iter().flat_map(|pointer| pointer.to_le_bytes()).collect();
         params.extend(n.to_le_bytes());
         params.extend(&case.extra);
-        let launch = Launch::new([n.div_ceil(case.threads), 1, 1], [case.threads, 1, 1])
+        let mut launch = Launch::new([n.div_ceil(case.threads), 1, 1], [case.threads, 1, 1])
             .with_dynamic_shared(case.dynamic_shared);
+        if case.cluster > 1 {
+            launch = launch.with_cluster([case.cluster, 1, 1]);
+        }
         let report = self.machine.launch(module, &case.kernel, &launch, &params)?;
         let mut result = vec![0; 8 * words];
         self.machine.memory.read(to, &mut result).unwrap();

@@ -5,7 +5,8 @@
 
 use crate::ast::{Operand, Space, Type};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Context, LANES, Lanes, Source};
+use crate::exec::{Context, LANES, Lanes, Source, named_rank};
+use crate::fault::Fault;
 
 /// Bytes of each window of the generic space.
 const WINDOW: u64 = 1 << 32;
@@ -49,6 +50,8 @@ pub(crate) struct Address {
     narrow: bool,
     /// `None` for generic addresses.
     pub space: Option<Space>,
+    /// Whether it is in the window `.shared::cta`, which `.shared` stands for as well: no other block's memory.
+    own: bool,
 }
 
 impl Address {
@@ -59,7 +62,9 @@ impl Address {
             Operand::Address { base, .. } => operands.register_type(base).is_some_and(|ty| ty.size() <= 4),
             _ => false,
         };
-        Ok(Self { base, offset, narrow, space: space.or_else(|| operands.named_space(index)) })
+        let space = space.or_else(|| operands.named_space(index));
+        let own = space == Some(Space::Shared) && !operands.has("shared::cluster");
+        Ok(Self { base, offset, narrow, space, own })
     }
 
     /// Every lane's address as written.
@@ -75,13 +80,30 @@ impl Address {
     }
 
     /// Every active lane's space and address in that space.
-    pub fn resolve(&self, context: &Context) -> [(Space, u64); LANES] {
+    pub fn resolve(&self, context: &mut Context) -> Result<[(Space, u64); LANES], Fault> {
         let lanes = self.lanes(context);
-        match self.space {
+        if self.own && context.cluster.blocks.len() > 1 {
+            only_own(context, &lanes)?;
+        }
+        Ok(match self.space {
             Some(space) => lanes.map(|address| (space, address)),
             None => lanes.map(from_generic),
+        })
+    }
+}
+
+/// A fault if a shared address of an active lane is another block's.
+fn only_own(context: &mut Context, addresses: &Lanes) -> Result<(), Fault> {
+    let (own, blocks) = (context.rank, context.cluster.blocks.len());
+    for lane in context.lanes() {
+        if let Some(rank) = named_rank(addresses[lane]).filter(|&rank| rank != own && rank < blocks) {
+            context.lane = lane;
+            let address = addresses[lane];
+            let why = format!("address {address:#x} of the cluster's block {rank} is not in `.shared::cta`");
+            return Err(Fault::Trap(why));
         }
     }
+    Ok(())
 }
 
 /// The value of `ty` in little-endian `bytes`, extended to a register of `register` bytes (PTX ISA section 9.4.1).

@@ -239,7 +239,7 @@ fn targets(operands: &Operands, ty: Type, vector: usize) -> Result<Vec<Option<(u
 
 impl Form {
     fn execute(&self, context: &mut Context) -> Result<Outcome, Fault> {
-        let places = self.address.resolve(context);
+        let places = self.address.resolve(context)?;
         let size = self.ty.size() * self.vector;
         count(context, Kind::Atomic, &places, size);
         let piece = size / self.operands[0].len();

@@ -125,7 +125,8 @@ impl Form {
 
     fn issue(&self, context: &mut Context) -> Result<Outcome, Fault> {
         let sizes = self.read_sizes(context);
-        let (targets, sources) = (self.target.lanes(context), self.source.lanes(context));
+        let targets = self.target.resolve(context)?.map(|(_, address)| address);
+        let sources = self.source.lanes(context);
         let (mask, size) = (context.mask, self.size);
         count_shared(context, Path::CopySharedWrite, &targets, mask, size);
         let reading = context.lanes().filter(|&lane| sizes[lane] > 0).fold(0, |mask, lane| mask | 1 << lane);

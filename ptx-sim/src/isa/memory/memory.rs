@@ -4,7 +4,7 @@ use super::access::{Address, extend, from_generic, space_of, to_generic};
 use super::traffic::{Kind, count};
 use crate::ast::{Operand, Space, Type};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{LANES, Outcome, Target};
+use crate::exec::{LANES, Outcome, Target, named_rank};
 use crate::isa::Decoded;
 use crate::meter::Class;
 
@@ -126,7 +126,7 @@ fn load(operands: &Operands) -> Decoded {
     Ok(Some((
         Class::Memory,
         Box::new(move |context| {
-            let places = address.resolve(context);
+            let places = address.resolve(context)?;
             count(context, Kind::Read, &places, form.size());
             let mut bytes = [[0; WIDEST]; LANES];
             for lane in context.lanes() {
@@ -169,7 +169,7 @@ fn store(operands: &Operands) -> Decoded {
     Ok(Some((
         Class::Memory,
         Box::new(move |context| {
-            let places = address.resolve(context);
+            let places = address.resolve(context)?;
             count(context, Kind::Write, &places, form.size());
             let mut bytes = [[0; WIDEST]; LANES];
             let piece = form.ty.size().min(8);
@@ -203,7 +203,9 @@ fn hint(operands: &Operands) -> Decoded {
     Ok(Some((Class::Memory, Box::new(|_| Ok(Outcome::Next)))))
 }
 
-/// `cvta` and `cvta.to` (PTX ISA 9.7.9.20).
+/// `cvta` and `cvta.to` (PTX ISA 9.7.9.20). The address of another block's memory keeps its block in both directions,
+/// whether `.shared` says `::cluster` or not: the ISA leaves the result without it undefined, hardware does the same, and
+/// the access says whether the address is right.
 fn convert(operands: &Operands) -> Decoded {
     let is_known = |part: &str| part == "to" || matches!(part, "u32" | "u64") || space_of(part).is_some();
     if let Some(unknown) = operands.modifiers().find(|part| !is_known(part)) {
@@ -242,6 +244,8 @@ fn convert(operands: &Operands) -> Decoded {
 fn is_space(operands: &Operands) -> Decoded {
     let [part] = operands.modifiers().collect::<Vec<_>>()[..] else { return operands.error("expected a state space") };
     let Some(space) = space_of(part) else { return operands.error(format!("unknown part `.{part}`")) };
+    // `.shared` is `.shared::cta`: the window of the own block, as opposed to that of the cluster.
+    let cluster = part == "shared::cluster";
     operands.count(2, 2)?;
     let target = operands.predicate_destination(operands.operand(0)?)?;
     let source = operands.source(1, Type::U64)?;
@@ -249,7 +253,13 @@ fn is_space(operands: &Operands) -> Decoded {
         Class::Memory,
         Box::new(move |context| {
             let addresses = context.read(source);
-            let inside = |lane: usize| from_generic(addresses[lane]).0 == space;
+            let (own, blocks) = (context.rank, context.cluster.blocks.len());
+            let inside = |lane: usize| match from_generic(addresses[lane]) {
+                (Space::Shared, address) if space == Space::Shared => {
+                    named_rank(address).is_none_or(|rank| rank == own || cluster && rank < blocks)
+                }
+                (found, _) => found == space,
+            };
             let bits = (0..LANES).fold(0, |bits, lane| bits | u32::from(inside(lane)) << lane);
             if let Some(target) = target {
                 context.write_predicate(target, bits);

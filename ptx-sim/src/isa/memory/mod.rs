@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 pub(crate) mod atomic;
+pub(crate) mod cluster_address;
 pub(crate) mod cp_async;
 #[expect(clippy::module_inception, reason = "loads and stores are what the ISA calls memory instructions")]
 pub(crate) mod memory;

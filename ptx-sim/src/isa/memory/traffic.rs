@@ -1,7 +1,7 @@
 //! What an access of a warp costs, for the meter.
 
 use crate::ast::Space;
-use crate::exec::{Context, LANES, Lanes};
+use crate::exec::{Context, LANES, Lanes, named_rank};
 use crate::meter::{Path, Traffic};
 
 /// Bytes of a sector of global memory.
@@ -34,8 +34,18 @@ fn path(space: Space, kind: Kind) -> Option<Path> {
     })
 }
 
+/// The path of an access to the shared memory of other blocks.
+fn remote_path(kind: Kind) -> Path {
+    match kind {
+        Kind::Read => Path::RemoteRead,
+        Kind::Write => Path::RemoteWrite,
+        Kind::Atomic => Path::RemoteAtomic,
+    }
+}
+
 /// Counts an instruction whose active lanes access `size` bytes each. Lanes with generic addresses in several spaces
-/// count as one access to each space.
+/// count as one access to each space. So do lanes that address other blocks' shared memory, all blocks together: that
+/// memory is reached through a network, so their bytes are counted in sectors, as global memory's, and not in wavefronts.
 pub(super) fn count(context: &mut Context, kind: Kind, targets: &[(Space, u64); LANES], size: usize) {
     let mut left = context.mask;
     while left != 0 {
@@ -44,6 +54,18 @@ pub(super) fn count(context: &mut Context, kind: Kind, targets: &[(Space, u64); 
         left &= !mask;
         let Some(path) = path(space, kind) else { continue };
         let addresses = targets.map(|(_, address)| address);
+        let mut mask = mask;
+        if space == Space::Shared && context.cluster.blocks.len() > 1 {
+            let away = |l: &usize| named_rank(addresses[*l]).is_some_and(|rank| rank != context.rank);
+            let remote = (0..LANES).filter(|l| mask >> l & 1 == 1 && away(l)).fold(0, |m, l| m | 1 << l);
+            if remote != 0 {
+                count_sectors(context, remote_path(kind), &addresses, remote, size, 4);
+                mask &= !remote;
+            }
+            if mask == 0 {
+                continue;
+            }
+        }
         match space {
             Space::Shared => count_shared(context, path, &addresses, mask, size),
             // Word `w` of lane `l` lies beside word `w` of lane `l + 1`, so that equal addresses coalesce.

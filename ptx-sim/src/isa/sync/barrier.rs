@@ -103,7 +103,7 @@ fn uniform(context: &mut Context, source: Source, what: &str) -> Result<u32, Fau
 }
 
 /// Adds the lanes that are new here to those that have arrived, and returns their meeting.
-fn meet(context: &mut Context, site: Site) -> usize {
+pub(super) fn meet(context: &mut Context, site: Site) -> usize {
     let (mask, at, line) = (context.mask, context.at, context.line);
     let meetings = &mut context.warp.meetings;
     let known = meetings.iter().filter(|m| m.site == site).fold(0, |lanes, m| lanes | m.lanes);
@@ -122,7 +122,7 @@ fn meet(context: &mut Context, site: Site) -> usize {
 }
 
 /// Lets go the lanes of the instruction whose meeting has ended.
-fn pass(context: &mut Context, site: Site, ended: impl Fn(u64) -> bool) -> u32 {
+pub(super) fn pass(context: &mut Context, site: Site, ended: impl Fn(u64) -> bool) -> u32 {
     let mask = context.mask;
     let mut done = 0;
     for meeting in context.warp.meetings.iter_mut().filter(|m| m.site == site && m.phase.is_some_and(&ended)) {
@@ -131,6 +131,18 @@ fn pass(context: &mut Context, site: Site, ended: impl Fn(u64) -> bool) -> u32 {
     }
     context.warp.meetings.retain(|meeting| meeting.lanes != 0);
     done
+}
+
+/// All lanes of a warp must execute the same instruction if it is `.aligned`.
+pub(super) fn check_place(context: &mut Context, index: usize, barrier: &str) {
+    let at = context.at;
+    let meeting = &mut context.warp.meetings[index];
+    if meeting.at == at || meeting.reported || meeting.phase.is_some() {
+        return;
+    }
+    meeting.reported = true;
+    let why = format!("other lanes of the warp have come to {barrier} at PTX line {}", meeting.line);
+    context.find(Fault::DivergentBarrier(why), context.mask.trailing_zeros() as usize);
 }
 
 impl Form {
@@ -147,7 +159,9 @@ impl Form {
         let (warp, live) = (context.warp.index, context.warp.live);
         context.block().live[warp] = live;
         let index = meet(context, site);
-        self.check_place(context, index, number);
+        if self.aligned {
+            check_place(context, index, &format!("barrier {number}"));
+        }
         if let Some((predicate, negated)) = self.predicate {
             let holds = context.predicate(predicate, negated) & context.mask;
             context.warp.meetings[index].holds |= holds;
@@ -172,18 +186,6 @@ impl Form {
         } else {
             Err(Fault::Trap(format!("a barrier of {count} threads in a block of {all}")))
         }
-    }
-
-    /// All lanes of a warp must execute the same instruction if it is `.aligned`.
-    fn check_place(&self, context: &mut Context, index: usize, number: u32) {
-        let at = context.at;
-        let meeting = &mut context.warp.meetings[index];
-        if !self.aligned || meeting.at == at || meeting.reported || meeting.phase.is_some() {
-            return;
-        }
-        meeting.reported = true;
-        let why = format!("other lanes of the warp have come to barrier {number} at PTX line {}", meeting.line);
-        context.find(Fault::DivergentBarrier(why), context.mask.trailing_zeros() as usize);
     }
 
     /// The whole warp has arrived. Returns the phase it has arrived in.

@@ -1,8 +1,8 @@
 //! Fences, pauses and traps (PTX ISA 9.7.13.4, 9.7.19).
 //!
 //! Warps of a block run in turn on one core, and accesses to global memory of other blocks are atomic, so fences have
-//! nothing to do. The checker orders accesses by barriers alone, not by fences; it wants a fence only between the
-//! proxies, where ordinary writes of shared memory are read asynchronously.
+//! nothing to do. The checker orders accesses by barriers alone, not by fences; it wants a fence only in front of a
+//! relaxed arrival at the cluster's barrier, and between the proxies, where ordinary writes of shared memory are read asynchronously.
 
 use crate::ast::Type;
 use crate::decode::Operands;
@@ -14,6 +14,12 @@ use crate::meter::{Class, Event};
 /// Whether a fence orders ordinary accesses of shared memory with asynchronous ones.
 fn orders_proxies(operands: &Operands) -> bool {
     operands.has("proxy") && operands.has("async") && !operands.has("global")
+}
+
+/// Whether a fence is a part of a release pattern of the cluster's scope or a wider one (PTX ISA section 8.8).
+fn releases_to_cluster(operands: &Operands) -> bool {
+    let narrow = ["proxy", "mbarrier_init", "acquire", "cta"];
+    !narrow.into_iter().any(|part| operands.has(part))
 }
 
 pub(crate) fn decode(operands: &Operands) -> Decoded {
@@ -65,6 +71,13 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
                 let (actor, mask, live) = (context.actor(), context.mask, context.warp.live);
                 context.cluster.clocks.fence_proxy(actor, mask, live);
                 context.ledger.meter.event(Event::ProxyFence);
+                Ok(Outcome::Next)
+            }),
+            "fence" | "membar" if releases_to_cluster(operands) => Box::new(|context| {
+                if context.cluster.blocks.len() > 1 {
+                    let actor = context.actor();
+                    context.cluster.clocks.fence(actor);
+                }
                 Ok(Outcome::Next)
             }),
             // One launch runs at a time: what `griddepcontrol.wait` waits for is done.

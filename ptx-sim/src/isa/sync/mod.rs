@@ -4,6 +4,7 @@
 //! belongs here, for objects in shared memory and across a cluster too.
 
 pub(crate) mod barrier;
+pub(crate) mod cluster_barrier;
 pub(crate) mod control;
 pub(crate) mod converge;
 pub(crate) mod redux;

@@ -75,7 +75,7 @@ impl Form {
 
     /// Counts one access, and returns where the rows are.
     fn rows(&self, context: &mut Context, path: Path) -> Result<Vec<Target>, Fault> {
-        let resolved = self.address.resolve(context);
+        let resolved = self.address.resolve(context)?;
         let rows = &resolved[..8 * self.count];
         if let Some((_, address)) = rows.iter().find(|(space, _)| *space != Space::Shared) {
             return Err(Fault::Trap(format!("`{}`: {address:#x} is no address of shared memory", self.what)));
