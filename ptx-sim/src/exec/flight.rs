@@ -87,10 +87,14 @@ impl Cluster {
         all.into_iter().try_for_each(|number| self.land(memory, number))
     }
 
-    /// An operation has read its source, which may be written from here on.
+    /// An operation has read its source, which may be written from here on by those who know of it: the thread that
+    /// waits for its bulk group, or who has seen the phase end of the `mbarrier` that is told.
     pub fn release_sources(&mut self, number: u64) -> Result<(), Fault> {
         let Some(flight) = self.flights.get_mut(&number) else { return Ok(()) };
         let (access, sources) = (flight.access, std::mem::take(&mut flight.sources));
+        let signal = flight.deliveries.first().and_then(|delivery| delivery.signal);
+        let engine = signal.map(|signal| self.mbarrier(signal.rank, signal.offset, access.line)).transpose()?;
+        let access = Access { thread: engine.map_or(access.thread, |engine| 32 * engine as u32), ..access };
         for (rank, offset, len) in sources {
             let (shared, clocks) = self.shared(rank);
             shared.finish_reading(clocks, access, offset, len)?;
