@@ -173,7 +173,6 @@ impl SharedMemory {
 
     /// Bytes that something asynchronous reads: nobody may write them before [`Self::finish_reading`]. The first
     /// result is what they are now, the second what the checker has to say.
-    #[expect(dead_code, reason = "for the families that follow")]
     pub fn begin_reading(
         &mut self,
         clocks: &Clocks,

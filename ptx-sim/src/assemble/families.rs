@@ -23,6 +23,8 @@ pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
     memory::atomic::decode,
     sync::control::decode,
     memory::cp_async::decode,
+    memory::bulk_group::decode,
+    memory::bulk::decode,
     sync::warp::decode,
     tensor::matrix::decode,
     tensor::mma::decode,

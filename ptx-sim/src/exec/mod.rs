@@ -7,13 +7,14 @@
 //!   of blocks with its asynchronous operations in `flight`, its
 //!   `cluster_barrier`, and what the `exit` of a block must not come before. `warp`: registers in
 //!   `frame`s, one per level of calls, and the work that a warp has begun and not ended: lanes in a `meeting` at a
-//!   barrier, `copies` in flight. What an instruction family has to remember from one instruction to the next gets a
+//!   barrier, `copies` in flight, `bulk_group`s. What an instruction family has to remember from one instruction to the next gets a
 //!   file here and a field of the block or the warp. `ledger`: what the meter and the checker have written down.
 //! - What an instruction sees of it all, the `context`, and its accesses to memory, a `target` for each lane.
 //! - The `program`: functions whose instructions are closures over a context.
 //! - What runs it. `job`: a kernel and its grid. `turn`: a warp. `rounds`: the warps of a cluster. `launch`: all clusters.
 
 mod block;
+mod bulk_group;
 mod cluster;
 mod cluster_barrier;
 mod context;
@@ -40,7 +41,8 @@ mod warp;
 pub(crate) use context::{Context, Outcome};
 pub(crate) use copies::{Transfer, WIDEST_COPY};
 #[expect(unused_imports, reason = "for the families that follow")]
-pub(crate) use flight::{Delivery, Flight, Merge, Place, Signal};
+pub(crate) use flight::Merge;
+pub(crate) use flight::{Delivery, Flight, Place, Signal};
 pub(crate) use frame::{FRAME_LOCAL, FRAME_PARAMS, FrameSize, Slot};
 pub(crate) use grid::Grid;
 pub(crate) use job::Job;

@@ -4,6 +4,7 @@
 //! instruction, runs first: lanes that jumped ahead wait, so that groups meet at the end of a branch, as they do on
 //! hardware that reconverges at the immediate post-dominator.
 
+use super::bulk_group::BulkGroups;
 use super::copies::Copies;
 use super::frame::{Frame, FrameSize, Slot};
 use super::lanes::{LANES, Lanes};
@@ -37,6 +38,8 @@ pub(crate) struct Warp {
     pub meetings: Vec<Meeting>,
     /// Asynchronous copies of `cp.async`, per lane.
     pub copies: Copies,
+    /// Bulk copies and reductions of its lanes that nobody has waited for.
+    pub bulk: BulkGroups,
     /// The carry flag, one bit per lane.
     pub carry: u32,
     pub(super) groups: Vec<Group>,
@@ -53,6 +56,7 @@ impl Warp {
             live,
             meetings: Vec::new(),
             copies: Copies::default(),
+            bulk: BulkGroups::default(),
             carry: 0,
             groups: vec![group],
         }

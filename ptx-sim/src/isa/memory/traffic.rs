@@ -144,3 +144,19 @@ pub(super) fn count_shared(context: &mut Context, path: Path, addresses: &Lanes,
     traffic.wavefronts += sum.wavefronts;
     traffic.conflicts += sum.conflicts;
 }
+
+/// Counts a bulk or tensor copy's side of `bytes`. The copy engine moves shared memory in rows of all banks, so there are no
+/// conflicts.
+pub(super) fn count_bulk(context: &mut Context, path: Path, bytes: u64, sectors: u64) {
+    let shared = matches!(path, Path::BulkSharedRead | Path::BulkSharedWrite);
+    let traffic = context.ledger.meter.traffic(path);
+    traffic.accesses += 1;
+    traffic.bytes += bytes;
+    traffic.sectors += sectors;
+    traffic.wavefronts += if shared { bytes.div_ceil(4 * BANKS as u64) } else { 0 };
+}
+
+/// Sectors that contiguous bytes of global memory touch; there is at least one byte.
+pub(super) fn sectors(address: u64, len: usize) -> u64 {
+    (address + len as u64 - 1) / SECTOR - address / SECTOR + 1
+}
