@@ -3,6 +3,8 @@
 mod common;
 
 use common::{Snippet, rows};
+use ptx_sim::fault::Fault;
+use ptx_sim::{Launch, Machine};
 
 const EDGES: [u64; 9] = [0, 1, 2, 0x7F, 0x8000, 0x7FFF_FFFF, 0x8000_0000, 0x8000_0000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF];
 
@@ -274,11 +276,12 @@ fn fns_finds_the_nth_set_bit_from_the_base() {
 
 #[test]
 fn fields_are_extracted_and_inserted_bit_by_bit() {
-    let edges = [0, 1, 31, 32, 33, 63, 64, 65, 0xFF, 0x100, 0x8000_0000];
-    for (width, ty) in [(32, "b32"), (64, "b64")] {
+    let all = [0, 1, 31, 32, 33, 63, 64, 65, 0xFF, 0x100, 0x8000_0000];
+    // For 64 bits, those beyond 255 have a test of their own.
+    for (width, ty, edges) in [(32, "b32", &all[..]), (64, "b64", &all[..9])] {
         let mut list = Vec::new();
         for value in rows(&EDGES, 1, width, 10).into_iter().flatten() {
-            for start in edges {
+            for &start in edges {
                 list.extend(
                     edges
                         .iter()
@@ -303,6 +306,34 @@ fn fields_are_extracted_and_inserted_bit_by_bit() {
             let inside = |i: u32| i >= start && i - start < length;
             (0..width).map(|i| (if inside(i) { row[0] >> (i - start) } else { row[1] >> i } & 1) << i).sum()
         });
+    }
+}
+
+#[test]
+fn a_position_or_length_beyond_255_of_a_64_bit_field_ends_the_launch() {
+    for (body, what) in [
+        ("bfe.u64 %y0, %d0, %t0, 8;", "bfe.u64: position 256"),
+        ("bfe.s64 %y0, %d0, 8, %t0;", "bfe.s64: length 256"),
+        ("bfi.b64 %y0, %d0, %d1, %t0, 8;", "bfi.b64: position 256"),
+        ("bfi.b64 %y0, %d0, %d1, 8, %t0;", "bfi.b64: length 256"),
+    ] {
+        // Of lanes that the guard leaves out, any value will do.
+        for (guarded, trapped) in [("@%p0 ", false), ("@!%p0 ", true)] {
+            let body = format!(
+                "mov.b64 %d0, 1;\nmov.b64 %d1, 2;\nmov.b64 %y0, 0;\nmov.b32 %t0, 256;\nsetp.eq.u32 %p0, %t0, 0;\n\
+                 {guarded}{body}"
+            );
+            let ptx = Snippet { inputs: &[], outputs: &["b64"], body: &body }.ptx();
+            let mut machine = Machine::default();
+            let module = machine.load(&ptx).unwrap();
+            let output = machine.memory.allocate(8 * 32).unwrap();
+            let params: Vec<u8> = [0, output].iter().flat_map(|pointer: &u64| pointer.to_le_bytes()).collect();
+            let result = machine.launch(&module, "k", &Launch::new([1; 3], [32, 1, 1]), &params);
+            match Machine::fault(&result) {
+                Some(Fault::Trap(why)) => assert!(trapped && why.starts_with(what), "{body}: {why}"),
+                other => assert!(!trapped && result.is_ok(), "{body}: {other:?}"),
+            }
+        }
     }
 }
 

@@ -104,8 +104,8 @@ fn bfind(x: u64, bits: u32, signed: bool, amount: bool) -> u64 {
 }
 
 fn fields(list: &mut Vec<Case>) {
-    // What driver 580 makes of the 64-bit forms for an H200 takes a larger position for one past the end, whatever its
-    // lowest 8 bits. The ISA restricts operands to 0..=255, so neither is wrong.
+    // The ISA restricts position and length to 0..=255 (9.7.1.19-20). Its pseudo-code takes larger ones modulo 256; what
+    // ptxas and driver 580 make of the 64-bit forms takes them for one past the end, and the simulator ends the launch.
     let is_byte = |x: &u64| *x < 256;
     for (bits, element) in &WIDTHS[1..] {
         let (bits, element) = (*bits, *element);

@@ -3,6 +3,8 @@
 use super::numeric::{last, map1, map2, map3, per_type};
 use crate::ast::Type;
 use crate::decode::Operands;
+use crate::exec::LANES;
+use crate::fault::Fault;
 use crate::isa::Decoded;
 use crate::meter::Class;
 
@@ -64,7 +66,7 @@ fn fns(operands: &Operands) -> Decoded {
     })
 }
 
-/// The field of `a` at bit `b & 255` of `c & 255` bits, extended by its sign bit, or if it ends beyond the value by the
+/// The field of `a` at bit `b & 255` of `c & 255` bits (PTX ISA 9.7.1.19), extended by its sign bit, or if it ends beyond the value by the
 /// value's.
 fn bfe(operands: &Operands) -> Decoded {
     operands.only(&[])?;
@@ -82,13 +84,13 @@ fn bfe(operands: &Operands) -> Decoded {
     match last(operands) {
         "u32" => field!(u32, u64),
         "s32" => field!(i32, i64),
-        "u64" => field!(u64, u128),
-        "s64" => field!(i64, i128),
+        "u64" => restricted(operands, [2, 3], field!(u64, u128)),
+        "s64" => restricted(operands, [2, 3], field!(i64, i128)),
         _ => operands.error("expected an integer type of 32 or 64 bits"),
     }
 }
 
-/// `b` with the low `d & 255` bits of `a` inserted at bit `c & 255`.
+/// `b` with the low `d & 255` bits of `a` inserted at bit `c & 255` (PTX ISA 9.7.1.20).
 fn bfi(operands: &Operands) -> Decoded {
     operands.only(&[])?;
     operands.count(5, 5)?;
@@ -99,7 +101,7 @@ fn bfi(operands: &Operands) -> Decoded {
     let width = 8 * ty.size() as u32;
     let (target, a, b) = (operands.destination(0)?, operands.source(1, ty)?, operands.source(2, ty)?);
     let (start, length) = (operands.source(3, Type::U32)?, operands.source(4, Type::U32)?);
-    Ok(Some((
+    let inserted: Decoded = Ok(Some((
         INTEGER,
         Box::new(move |context| {
             let (a, b, start, length) = (context.read(a), context.read(b), context.read(start), context.read(length));
@@ -111,6 +113,29 @@ fn bfi(operands: &Operands) -> Decoded {
                 b[lane] & !mask | value as u64 & mask
             });
             super::numeric::write(context, target, inserted)
+        }),
+    )));
+    if ty == Type::B64 { restricted(operands, [3, 4], inserted) } else { inserted }
+}
+
+/// A field of a 64-bit value, of which position and length, the operands at `places`, have to be below 256. The ISA
+/// restricts them to that and computes modulo 256 (9.7.1.19-20); devices do so for 32-bit values alone, so there is no
+/// result to rely on.
+fn restricted(operands: &Operands, places: [usize; 2], decoded: Decoded) -> Decoded {
+    let Some((class, run)) = decoded? else { return Ok(None) };
+    let (start, length) = (operands.source(places[0], Type::U32)?, operands.source(places[1], Type::U32)?);
+    let what = operands.instruction.name();
+    Ok(Some((
+        class,
+        Box::new(move |context| {
+            for (name, source) in [("position", start), ("length", length)] {
+                let values = context.read(source).map(|value| value as u32);
+                let beyond = (0..LANES).find(|lane| context.mask >> lane & 1 == 1 && values[*lane] > 0xFF);
+                if let Some(lane) = beyond {
+                    return Err(Fault::Trap(format!("{what}: {name} {} is beyond 255", values[lane])));
+                }
+            }
+            run(context)
         }),
     )))
 }
