@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ptx_sim::meter::Meter;
+use ptx_sim::profile::Executed;
 use ptx_sim::{Launch, Machine, Module};
 
 use super::{LaunchConfig, Limits};
@@ -26,6 +27,8 @@ pub struct Simulation {
     pub multiprocessors: usize,
     /// Whether the checker looks at every access. Without it, launches run several times as fast.
     pub checked: bool,
+    /// Whether launches count how often each instruction is issued ([`Counted::profile`]).
+    pub profiled: bool,
 }
 
 impl Default for Simulation {
@@ -36,6 +39,7 @@ impl Default for Simulation {
             shared_bytes: 163 * 1024,
             multiprocessors: 4,
             checked: true,
+            profiled: false,
         }
     }
 }
@@ -70,6 +74,12 @@ impl Simulation {
     pub fn with_checked(self, checked: bool) -> Self {
         Self { checked, ..self }
     }
+
+    /// The same with or without [`Counted::profile`].
+    #[must_use]
+    pub fn with_profile(self, profiled: bool) -> Self {
+        Self { profiled, ..self }
+    }
 }
 
 /// What the launches of one kernel counted.
@@ -80,6 +90,8 @@ pub struct Counted {
     pub launches: u64,
     /// Sum of their counts.
     pub meter: Meter,
+    /// How often each instruction was issued in the latest launch; empty unless [`Simulation::profiled`].
+    pub profile: Vec<Executed>,
 }
 
 pub(super) struct Simulated {
@@ -160,7 +172,8 @@ impl Simulated {
     pub(super) fn launch(&self, module: &Module, name: &str, config: &LaunchConfig, params: &[u8]) -> Result<()> {
         let mut launch = Launch::new(config.grid, config.block)
             .with_dynamic_shared(config.shared_bytes)
-            .with_checked(self.simulation.checked);
+            .with_checked(self.simulation.checked)
+            .with_profile(self.simulation.profiled);
         launch.cluster = config.cluster;
         let report = self.machine().launch(module, name, &launch, params);
         let report = report.map_err(|error| failed(name, error.to_string()))?;
@@ -171,6 +184,7 @@ impl Simulated {
         let counted = counts.entry(name.into()).or_default();
         counted.launches += 1;
         counted.meter.add(&report.meter);
+        counted.profile = report.profile;
         Ok(())
     }
 

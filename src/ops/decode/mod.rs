@@ -93,6 +93,28 @@ pub struct Plan<'a> {
     batch: Batch<'a>,
 }
 
+/// The kernel that serves a layer on a device, and how it takes tokens and heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DecodeTiles {
+    /// The kernel's file in `csrc`, without its ending.
+    pub file: &'static str,
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Query heads of a block.
+    pub heads: usize,
+    /// Tokens that a block takes at a time.
+    pub tile_tokens: usize,
+    /// Tiles in shared memory: with one, copies wait until a tile is computed.
+    pub stages: usize,
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared_bytes: usize,
+    /// Blocks that a multiprocessor holds.
+    pub blocks_per_multiprocessor: usize,
+    /// Splits that run at once on the whole device.
+    pub target_splits: usize,
+}
+
 /// The arguments of [`Decode::run`].
 #[derive(Debug)]
 pub struct DecodeArgs<'a> {
@@ -154,6 +176,22 @@ impl Decode {
     #[must_use]
     pub fn config(&self) -> &DecodeConfig {
         &self.config
+    }
+
+    /// The kernel that was chosen.
+    #[must_use]
+    pub fn tiles(&self) -> DecodeTiles {
+        let chosen = &self.candidate;
+        DecodeTiles {
+            file: chosen.file,
+            kernel: chosen.kernel,
+            heads: chosen.heads,
+            tile_tokens: chosen.tile_tokens,
+            stages: chosen.shared.stage_count as usize,
+            shared_bytes: chosen.shared_bytes,
+            blocks_per_multiprocessor: chosen.blocks_per_multiprocessor,
+            target_splits: self.schedule.config().target_splits,
+        }
     }
 
     /// Bytes of workspace that a plan needs.
