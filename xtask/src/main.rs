@@ -74,6 +74,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Count what decode's kernels cost in their machine code, and predict their times: docs/cost.md
+    #[command(disable_help_flag = true)]
+    Cost {
+        /// Passed on to the program; `cargo xtask cost --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Make docs/kernels.md anew: registers and shared memory of every kernel
     Kernels,
     /// Run every check: format, spelling, dependencies, lints, tests, documentation, package, minimum Rust version
@@ -90,6 +97,7 @@ fn main() -> Result<()> {
         Task::Capi => capi::build().map(|_| ()),
         Task::Validate { arguments } => validate(&arguments),
         Task::GpuCheck { arguments } => gpu_check::gpu_check(&arguments),
+        Task::Cost { arguments } => cost(&arguments),
         Task::Kernels => resources::write(),
         Task::Test => test::everything(),
     }
@@ -191,6 +199,17 @@ fn validate(arguments: &[String]) -> Result<()> {
     }
     let status = command.args(arguments).status()?;
     std::process::exit(status.code().unwrap_or(2))
+}
+
+/// Builds and runs the cost model. Does not return: the program's exit status is the task's.
+fn cost(arguments: &[String]) -> Result<()> {
+    let mut command = process::cargo(["run", "--quiet", "--release", "--package", "latent-attention-cost", "--"]);
+    setup::cuda()?;
+    if std::env::var_os("CUDA_COMPUTE_CAP").is_none() {
+        // It runs and assembles PTX, which is always made; machine code for every GPU would only take time.
+        command.env("CUDA_COMPUTE_CAP", "80");
+    }
+    process::become_program(command.args(arguments))
 }
 
 /// The workspace's root folder.

@@ -1,0 +1,89 @@
+//! What a layer's kernels cost, counted from their machine code: all that the law needs to know.
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use crate::plan::{Division, Plan};
+use crate::work::{Shares, Work};
+
+/// A model's layer with one cache format, and the kernel that serves it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The model's name.
+    pub model: String,
+    /// The cache format's name.
+    pub format: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Query heads of the layer, and of a block.
+    pub query_heads: usize,
+    /// Query heads of a block.
+    pub block_heads: usize,
+    /// Numbers of a latent.
+    pub latent_rank: usize,
+    /// Tokens of a tile.
+    pub tile_tokens: usize,
+    /// Tiles in shared memory: with one, copies wait until a tile is computed.
+    pub stages: usize,
+    /// Blocks that a multiprocessor holds.
+    pub blocks: usize,
+    /// Splits that run at once on the whole machine.
+    pub target_splits: usize,
+    /// What a tile costs a block.
+    pub tile: Work,
+    /// What a block costs beside its tiles: the query's way into shared memory, the results' way out.
+    pub rest: Work,
+    /// Of the issue slots of tiles and rest, the share of each kind of evidence.
+    pub evidence: Shares,
+}
+
+impl Layer {
+    /// How a batch is divided.
+    #[must_use]
+    pub fn plan(&self, machine: &Machine, batch: usize, context: usize) -> Plan {
+        let division = Division {
+            tile_tokens: self.tile_tokens,
+            target_splits: self.target_splits,
+            head_tiles: self.query_heads.div_ceil(self.block_heads),
+            blocks: machine.multiprocessors * self.blocks,
+        };
+        division.plan(batch, context)
+    }
+
+    /// What 64 cached tokens cost a block.
+    #[must_use]
+    pub fn per_64_tokens(&self) -> Work {
+        self.tile * (64.0 / self.tile_tokens as f64)
+    }
+}
+
+/// The merging of splits, for latents of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Merge {
+    /// Numbers of a latent.
+    pub latent_rank: usize,
+    /// Threads of a block, which merges one row.
+    pub threads: usize,
+    /// What each split costs a block.
+    pub split: Work,
+    /// What it costs beside.
+    pub rest: Work,
+}
+
+/// Everything that was counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Survey {
+    /// Layers, by model and format.
+    pub layers: Vec<Layer>,
+    /// Merges, by size of latents.
+    pub merges: Vec<Merge>,
+}
+
+impl Survey {
+    /// A layer with its merge.
+    #[must_use]
+    pub fn find(&self, model: &str, format: &str) -> Option<(&Layer, &Merge)> {
+        let layer = self.layers.iter().find(|layer| layer.model == model && layer.format == format)?;
+        Some((layer, self.merges.iter().find(|merge| merge.latent_rank == layer.latent_rank)?))
+    }
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask cost`: what attention costs, counted in machine code, and the time that follows.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use latent_attention::image::Arch;
+use latent_attention_cost::calibrate::{Calibration, calibrate};
+use latent_attention_cost::layer::Layer;
+use latent_attention_cost::machine::{H200, Machine};
+use latent_attention_cost::report::{self, Context};
+use latent_attention_cost::survey::{Code, survey};
+use latent_attention_cost::tools::Tools;
+use latent_attention_cost::{models, rows};
+
+/// The workspace.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Counts what decode's kernels cost in their machine code, and predicts their times. docs/cost.md explains the numbers
+#[derive(Parser)]
+#[command(name = "cargo xtask cost")]
+struct Arguments {
+    /// Kernels whose name contains one of these
+    #[arg(long, num_args = 1..)]
+    kernel: Vec<String>,
+    /// Models whose name contains one of these
+    #[arg(long, num_args = 1..)]
+    model: Vec<String>,
+    /// Cache formats: bf16, int4-g64, int4
+    #[arg(long, num_args = 1..)]
+    format: Vec<String>,
+    /// Sequences
+    #[arg(long, num_args = 1.., default_values_t = [1, 16, 128])]
+    batch: Vec<usize>,
+    /// Cached tokens of each sequence
+    #[arg(long, num_args = 1.., default_values_t = [1024, 16384])]
+    context: Vec<usize>,
+    /// The machine code's architecture; times are predicted for sm_90a only
+    #[arg(long, default_value = "sm_90a")]
+    arch: String,
+    /// Write the rows as JSON into a file, or to the standard output instead of the tables
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// Measured rows to print beside predictions and to calibrate with
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/results/h200/benchmarks.json"))]
+    rows: PathBuf,
+    /// Fit the law's constants to the measured rows and write cost/calibration/h200.json
+    #[arg(long)]
+    calibrate: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!(
+        arguments.batch.iter().chain(&arguments.context).all(|&number| number > 0),
+        "batches and contexts have at least one sequence and one token"
+    );
+    if let Some(format) = arguments.format.iter().find(|format| !models::FORMATS.contains(&format.as_str())) {
+        anyhow::bail!("there is no format {format}; there are {:?}", models::FORMATS);
+    }
+    let (arch, machine) = machine(&arguments.arch)?;
+    let tools = Tools::find(&Path::new(ROOT).join("target"))?;
+    let mut code = Code::new(&tools, arch);
+    if arguments.calibrate {
+        ensure!(arch == Arch::Sm90a, "there are measured rows of sm_90a only");
+        return write_calibration(&mut code, &machine, &arguments.rows);
+    }
+    predict(&arguments, &mut code, arch, &machine)
+}
+
+/// An architecture, and a machine of it. Of others than the H200 no clock and no rate is known: their cycles are of the
+/// H200's, and no times are predicted.
+fn machine(name: &str) -> Result<(Arch, Machine)> {
+    let real = || Arch::ALL.into_iter().filter(|arch| !arch.is_virtual());
+    let arch = real().find(|arch| arch.name() == name).with_context(|| {
+        format!("there is no machine code for {name}; there is for {:?}", real().map(Arch::name).collect::<Vec<_>>())
+    })?;
+    // Multiprocessors and KiB of shared memory of an A100, an RTX 3090, an L40, an H200, a B200, an RTX 5090.
+    let (multiprocessors, kib) = match arch {
+        Arch::Sm80 => (108, 163),
+        Arch::Sm86 => (82, 99),
+        Arch::Sm89 => (142, 99),
+        Arch::Sm100a => (148, 227),
+        Arch::Sm120 => (170, 99),
+        _ => return Ok((arch, H200)),
+    };
+    Ok((arch, Machine { multiprocessors, shared_bytes: kib * 1024, ..H200 }))
+}
+
+/// Whether a name contains one of the parts, or none is asked for.
+fn passes(parts: &[String], name: &str) -> bool {
+    parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
+}
+
+fn predict(arguments: &Arguments, code: &mut Code, arch: Arch, machine: &Machine) -> Result<()> {
+    let is_measured = arch == Arch::Sm90a;
+    let measured = if is_measured { rows::read(&arguments.rows)?.rows } else { Vec::new() };
+    let calibrated = is_measured.then(Calibration::committed).transpose()?;
+    let wanted = |model: &str, format: &str| {
+        passes(&arguments.model, model) && (arguments.format.is_empty() || arguments.format.iter().any(|f| f == format))
+    };
+    let found = survey(code, machine, wanted, |_| ())?;
+    let context = Context {
+        arch: arch.name(),
+        machine,
+        calibrated: calibrated.map(|calibration| (calibration.constants, calibration.held_out)),
+        measured: &measured,
+    };
+    let chosen = |layer: &&Layer| passes(&arguments.kernel, &layer.kernel);
+    let layers = found.layers.iter().filter(chosen).filter_map(|layer| found.find(&layer.model, &layer.format));
+    let layers: Vec<_> = layers.collect();
+    ensure!(!layers.is_empty(), "no layer has such a model, format and kernel");
+    let mut predictions = Vec::new();
+    for (layer, merge) in &layers {
+        for &batch in &arguments.batch {
+            predictions.extend(arguments.context.iter().map(|&tokens| context.predict(layer, merge, batch, tokens)));
+        }
+    }
+    let json = serde_json::to_string_pretty(&predictions)?;
+    match &arguments.json {
+        Some(path) if path.as_os_str() == "-" => {
+            println!("{json}");
+            return Ok(());
+        }
+        Some(path) => fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?,
+        None => {}
+    }
+    println!("Cycles of a block for 64 cached tokens, {}:\n", arch.name());
+    println!("{}", report::layers(&context, layers.iter().copied()));
+    println!("{}", report::times(&predictions));
+    if let Some((_, errors)) = context.calibrated {
+        println!("{}", report::errors("of kernels that the law had not seen", &errors));
+    }
+    if let Some(path) = &arguments.json {
+        println!("wrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// Makes the calibration anew.
+fn write_calibration(code: &mut Code, machine: &Machine, path: &Path) -> Result<()> {
+    let measured = rows::read(path)?;
+    let needed = |model: &str, format: &str| measured.rows.iter().any(|row| row.model == model && row.format == format);
+    let found = survey(code, machine, needed, |layer| println!("counted {} {}", layer.model, layer.format))?;
+    let made = calibrate(machine, found, &measured.device, &measured.commit, &measured.rows)?;
+    print_calibration(&made);
+    let file = Path::new(ROOT).join("cost/calibration/h200.json");
+    fs::write(&file, serde_json::to_string_pretty(&made)? + "\n")
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    println!("wrote {}", file.display());
+    Ok(())
+}
+
+fn print_calibration(made: &Calibration) {
+    println!("{:#?}", made.constants);
+    println!("{}", report::errors("fitted", &made.fitted));
+    println!("{}", report::errors("each kernel held out in turn", &made.held_out));
+    for (name, errors) in made.held_out_kernels.iter().chain(&made.held_out_formats) {
+        println!("{}", report::errors(&format!("  {name} held out"), errors));
+    }
+}

@@ -1,0 +1,74 @@
+//! Measured rows, as the benchmarks wrote them.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// One row of `decode`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The model's name.
+    pub model: String,
+    /// The cache format's name.
+    pub format: String,
+    /// Sequences.
+    pub batch: usize,
+    /// Cached tokens of each.
+    pub context: usize,
+    /// Median time.
+    pub median_us: f64,
+}
+
+/// A file of the benchmarks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The device's name.
+    pub device: String,
+    /// The commit that was measured.
+    pub commit: String,
+    /// Its rows of `decode`.
+    pub rows: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    device: String,
+    commit: String,
+    rows: Vec<FileRow>,
+}
+
+#[derive(Deserialize)]
+struct FileRow {
+    operation: String,
+    model: String,
+    format: String,
+    batch: usize,
+    context: usize,
+    timed: Option<Timed>,
+}
+
+#[derive(Deserialize)]
+struct Timed {
+    median_us: f64,
+}
+
+/// Reads what `benchmarks --json` wrote on a GPU.
+///
+/// # Errors
+/// If the file cannot be read, is not such a file, or has no timed row of `decode`.
+pub fn read(path: &Path) -> Result<Measured> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file: File =
+        serde_json::from_str(&text).with_context(|| format!("{} is no file of benchmarks", path.display()))?;
+    let decode = file.rows.into_iter().filter(|row| row.operation == "decode");
+    let rows: Vec<Row> = decode
+        .filter_map(|row| {
+            let FileRow { model, format, batch, context, timed, .. } = row;
+            Some(Row { model, format, batch, context, median_us: timed?.median_us })
+        })
+        .collect();
+    ensure!(!rows.is_empty(), "{} has no timed row of decode", path.display());
+    Ok(Measured { device: file.device, commit: file.commit, rows })
+}

@@ -1,0 +1,183 @@
+//! Small launches on the simulator, with profiles: a kernel's counts grow with tiles along a line, so that two of them
+//! tell what a tile costs and what the rest does.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use half::{bf16, f16};
+use latent_attention::Geometry;
+use latent_attention::cache::{CacheLayout, PageTable, Sequences};
+use latent_attention::device::{Counted, Device, Simulation, Tensor};
+use latent_attention::image::Arch;
+use latent_attention::ops::{
+    BatchBuffers, CacheView, Combine, CombineArgs, CombineConfig, Decode, DecodeArgs, DecodeConfig, DecodeTiles,
+    SplitPolicy,
+};
+use ptx_sim::meter::{Class, Path};
+
+use crate::machine::Machine;
+use crate::work::Launch;
+
+/// A simulated device that chooses the kernels that a machine would be given.
+#[must_use]
+pub fn device(machine: &Machine, arch: Arch) -> Device {
+    let simulation = Simulation::default()
+        .with_arch(arch)
+        .with_multiprocessors(machine.multiprocessors)
+        .with_shared_bytes(machine.shared_bytes)
+        .with_checked(false)
+        .with_profile(true);
+    Device::simulate(simulation)
+}
+
+/// A layer's attention, and what of its kernel was chosen.
+pub struct Attention {
+    device: Device,
+    geometry: Geometry,
+    layout: CacheLayout,
+    /// The chosen kernel and its tiles.
+    pub tiles: DecodeTiles,
+}
+
+impl Attention {
+    /// Chooses the kernel.
+    ///
+    /// # Errors
+    /// As [`Decode::new`].
+    pub fn new(device: &Device, geometry: Geometry, layout: CacheLayout) -> Result<Self> {
+        let operation = Decode::new(device, config(&geometry, layout, 1))?;
+        Ok(Self { device: device.clone(), geometry, layout, tiles: operation.tiles() })
+    }
+
+    /// One sequence of `count` tiles, not split: a block for each tile of heads.
+    ///
+    /// # Errors
+    /// What the operation or the simulator says.
+    pub fn run(&self, count: usize) -> Result<Launch> {
+        // Of several tiles of heads the fullest decide.
+        let heads = match self.geometry.query_heads / self.tiles.heads {
+            0 => self.geometry.query_heads,
+            full => full * self.tiles.heads,
+        };
+        let mut g = self.geometry;
+        (g.query_heads, g.kv_heads) = (heads, heads * g.kv_heads / g.query_heads);
+        let g = &g;
+        let tokens = count * self.tiles.tile_tokens;
+        let operation = Decode::new(&self.device, config(g, self.layout, tokens))?;
+        let mut tiles = operation.tiles();
+        tiles.target_splits = self.tiles.target_splits;
+        ensure!(tiles == self.tiles, "{heads} heads are served by another kernel");
+        let stream = self.device.stream()?;
+        let pages = tokens.div_ceil(self.layout.page_size());
+        let cache = self.device.upload(&page_bytes(&self.layout, pages))?;
+        let numbers = numbers(g.query_heads * g.latent_rank.max(g.rope_dim));
+        let q_latent = self.device.upload(&numbers[..g.query_heads * g.latent_rank])?;
+        let q_rope = self.device.upload(&numbers[..g.query_heads * g.rope_dim])?;
+        let mut o_latent = self.device.zeros::<bf16>(g.query_heads * g.latent_rank)?;
+        let mut lse = self.device.zeros::<f32>(g.query_heads)?;
+        let table: Vec<i32> = (0..i32::try_from(pages)?).collect();
+        let sequences = Sequences {
+            query_starts: &[0, 1],
+            seq_lens: &[i32::try_from(tokens)?],
+            pages: PageTable::Dense { table: &table, max_pages: pages },
+        };
+        let batch = BatchBuffers::upload(&self.device, &sequences, &self.layout, pages)?;
+        let mut workspace = self.device.allocate::<u8>(operation.workspace_bytes())?;
+        let mut plan = operation.plan(&stream, &batch.batch(), 1, workspace.view_mut())?;
+        let args = DecodeArgs {
+            q_latent: Tensor::dense(q_latent.view(), [1, g.query_heads, g.latent_rank])?,
+            q_rope: Tensor::dense(q_rope.view(), [1, g.query_heads, g.rope_dim])?,
+            cache: CacheView::new(self.layout, cache.view())?,
+            o_latent: o_latent.view_mut(),
+            lse: lse.view_mut(),
+        };
+        drop(self.device.take_counts());
+        operation.run(&stream, &mut plan, args)?;
+        let counts = self.device.take_counts();
+        let blocks = g.query_heads.div_ceil(self.tiles.heads);
+        launch(counts.get(self.tiles.kernel).context("the kernel was not launched")?, blocks)
+    }
+}
+
+/// One row of a merge of so many partials: one block.
+///
+/// # Errors
+/// What the operation or the simulator says.
+pub fn combine(device: &Device, latent_rank: usize, splits: usize) -> Result<Launch> {
+    let operation = Combine::new(device, CombineConfig::new(latent_rank, splits))?;
+    let partials: Vec<f32> = numbers(splits * latent_rank).into_iter().map(bf16::to_f32).collect();
+    let o_partial = device.upload(&partials)?;
+    let lse_partial = device.upload(&partials[..splits])?;
+    let mut o_latent = device.zeros::<bf16>(latent_rank)?;
+    let mut lse = device.zeros::<f32>(1)?;
+    let args = CombineArgs {
+        rows: 1,
+        splits,
+        o_partial: o_partial.view(),
+        lse_partial: lse_partial.view(),
+        o_latent: o_latent.view_mut(),
+        lse: lse.view_mut(),
+    };
+    drop(device.take_counts());
+    operation.run(&device.stream()?, args)?;
+    launch(device.take_counts().get("combine").context("combine was not launched")?, 1)
+}
+
+fn config(geometry: &Geometry, layout: CacheLayout, tokens: usize) -> DecodeConfig {
+    DecodeConfig::new(*geometry, layout, geometry.default_scale() as f32, 1, tokens)
+        .with_policy(SplitPolicy::Fixed { tokens })
+}
+
+/// What the simulator counted.
+fn launch(counted: &Counted, blocks: usize) -> Result<Launch> {
+    let mut issued: Vec<BTreeMap<u32, u64>> = Vec::new();
+    for executed in &counted.profile {
+        for (warp, &count) in executed.issued.iter().enumerate() {
+            if issued.len() <= warp {
+                issued.resize_with(warp + 1, BTreeMap::new);
+            }
+            *issued[warp].entry(executed.ptx_line).or_insert(0) += count;
+        }
+    }
+    ensure!(!issued.is_empty(), "nothing was counted");
+    let traffic = |path: Path| counted.meter.traffic.get(&path).copied().unwrap_or_default();
+    let sum =
+        |paths: &[Path], of: fn(&ptx_sim::meter::Traffic) -> u64| paths.iter().map(|&path| of(&traffic(path))).sum();
+    Ok(Launch {
+        blocks: blocks as f64,
+        issued,
+        shared: sum(&[Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite, Path::SharedAtomic], |t| {
+            t.wavefronts
+        }),
+        bytes: sum(&[Path::GlobalRead, Path::CopyGlobalRead, Path::GlobalWrite, Path::CopyGlobalWrite], |t| t.bytes),
+        mma: counted.meter.instructions(Class::Mma).warp,
+    })
+}
+
+/// Numbers of -1..1, the same in each run.
+fn numbers(len: usize) -> Vec<bf16> {
+    random(len).map(|word| bf16::from_f32((word as f32 / u32::MAX as f32).mul_add(2.0, -1.0))).collect()
+}
+
+/// Random pages, as the benchmarks have them: codes of 4 bits with scales of 1/16 and minima of -1/2, or bf16 numbers.
+fn page_bytes(layout: &CacheLayout, pages: usize) -> Vec<u8> {
+    let (affine, bytes) = (layout.affine_tile(), pages * layout.page_bytes());
+    if affine.row_bytes == 0 {
+        return numbers(bytes / 2).into_iter().flat_map(bf16::to_le_bytes).collect();
+    }
+    let mut all: Vec<u8> = random(bytes.div_ceil(4)).flat_map(u32::to_le_bytes).take(bytes).collect();
+    let pair = [1.0 / 16.0, -0.5].map(|number| f16::from_f32(number).to_le_bytes()).concat();
+    for page in all.chunks_exact_mut(layout.page_bytes()) {
+        page[affine.offset..].chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&pair));
+    }
+    all
+}
+
+/// Words of a linear congruential generator (Knuth's constants), of which the upper halves are good enough.
+fn random(len: usize) -> impl Iterator<Item = u32> {
+    let mut state = 1u64;
+    (0..len).map(move |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as u32
+    })
+}

@@ -1,0 +1,136 @@
+//! Counting what layers cost: machine code from this build's PTX, trip counts from the simulator.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use anyhow::{Context, Result};
+use latent_attention::device::Device;
+use latent_attention::image::{Arch, ptx};
+
+use crate::counts::Evidence;
+use crate::layer::{Layer, Merge, Survey};
+use crate::machine::Machine;
+use crate::models;
+use crate::sass::parse::Function;
+use crate::simulate::{self, Attention};
+use crate::tools::Tools;
+use crate::work::{Shares, measure};
+
+/// Tiles of the two launches that tell what a tile costs from what the rest does. Tiles take turns between two stages, so
+/// that they differ by a whole number of turns; and with fewer than three there is no tile whose copies are all behind it.
+const TILES: [usize; 2] = [3, 5];
+
+/// Splits of the two merges that tell what a split costs. The kernel takes four at a time.
+const SPLITS: [usize; 2] = [16, 64];
+
+/// Kernels' machine code, as it is needed.
+pub struct Code<'a> {
+    tools: &'a Tools,
+    arch: Arch,
+    /// The PTX that both the machine code and the simulator come from.
+    ptx: Arch,
+    files: BTreeSet<&'static str>,
+    functions: HashMap<String, Function>,
+}
+
+impl<'a> Code<'a> {
+    /// Machine code for an architecture.
+    #[must_use]
+    pub fn new(tools: &'a Tools, arch: Arch) -> Self {
+        let ptx = if arch == Arch::Sm90a { Arch::Compute90a } else { Arch::Compute80 };
+        Self { tools, arch, ptx, files: BTreeSet::new(), functions: HashMap::new() }
+    }
+
+    /// A kernel of a file of `csrc`.
+    ///
+    /// # Errors
+    /// If this build has no such kernel, or as [`Tools::machine_code`].
+    pub fn kernel(&mut self, file: &'static str, kernel: &str) -> Result<&Function> {
+        if self.files.insert(file) {
+            let source = ptx(file, self.ptx)
+                .with_context(|| format!("this build has no PTX of csrc/{file}.cu: it was built without nvcc"))?;
+            let functions = self.tools.machine_code(source, self.arch.name())?;
+            self.functions.extend(functions.into_iter().map(|function| (function.name.clone(), function)));
+        }
+        self.functions.get(kernel).with_context(|| format!("csrc/{file}.cu has no kernel {kernel}"))
+    }
+}
+
+/// Surveys the layers that a filter lets through, by model and format.
+///
+/// # Errors
+/// As the tools, the library, the simulator, and the matching say, with the layer's name.
+pub fn survey(
+    code: &mut Code,
+    machine: &Machine,
+    wanted: impl Fn(&str, &str) -> bool,
+    mut done: impl FnMut(&Layer),
+) -> Result<Survey> {
+    let device = simulate::device(machine, code.ptx);
+    let mut survey = Survey::default();
+    for model in models::MODELS {
+        for format in models::FORMATS.into_iter().filter(|format| wanted(model, format)) {
+            let found = layer(code, &device, model, format).with_context(|| format!("{model} with {format}"))?;
+            done(&found);
+            if survey.merges.iter().all(|merge| merge.latent_rank != found.latent_rank) {
+                survey.merges.push(merge(code, &device, found.latent_rank)?);
+            }
+            survey.layers.push(found);
+        }
+    }
+    Ok(survey)
+}
+
+/// One layer.
+fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<Layer> {
+    let (geometry, layout) = models::layer(model, format)?;
+    let attention = Attention::new(device, geometry, layout)?;
+    let chosen = attention.tiles;
+    let function = code.kernel(chosen.file, chosen.kernel)?;
+    let [(few, _), (many, evidence)] =
+        [measure(function, &attention.run(TILES[0])?)?, measure(function, &attention.run(TILES[1])?)?];
+    let tile = (many - few) * (1.0 / (TILES[1] - TILES[0]) as f64);
+    Ok(Layer {
+        model: model.into(),
+        format: format.into(),
+        kernel: chosen.kernel.into(),
+        query_heads: geometry.query_heads,
+        block_heads: chosen.heads,
+        latent_rank: geometry.latent_rank,
+        tile_tokens: chosen.tile_tokens,
+        stages: chosen.stages,
+        blocks: chosen.blocks_per_multiprocessor,
+        target_splits: chosen.target_splits,
+        tile,
+        rest: few - tile * TILES[0] as f64,
+        evidence,
+    })
+}
+
+/// The merging of latents of one size.
+fn merge(code: &mut Code, device: &Device, latent_rank: usize) -> Result<Merge> {
+    let function = code.kernel("combine", "combine")?;
+    let [few, many] =
+        [simulate::combine(device, latent_rank, SPLITS[0])?, simulate::combine(device, latent_rank, SPLITS[1])?];
+    let threads = 32 * few.issued.len();
+    let [(few, _), (many, _)] = [measure(function, &few)?, measure(function, &many)?];
+    let split = (many - few) * (1.0 / (SPLITS[1] - SPLITS[0]) as f64);
+    Ok(Merge { latent_rank, threads, split, rest: few - split * SPLITS[0] as f64 })
+}
+
+/// Shares of evidence in words, the largest first.
+#[must_use]
+pub fn in_words(shares: &Shares) -> String {
+    let name = |evidence: &Evidence| match evidence {
+        Evidence::Lines => "by lines of PTX",
+        Evidence::Sums => "by sums",
+        Evidence::Flow => "by flow",
+        Evidence::Unreachable => "unreachable",
+        Evidence::Unmatched => "unmatched",
+    };
+    let present: BTreeMap<_, _> = shares.iter().filter(|(_, share)| **share > 0.0).collect();
+    present
+        .into_iter()
+        .map(|(evidence, share)| format!("{:.1} % {}", 100.0 * share, name(evidence)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

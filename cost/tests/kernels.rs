@@ -1,0 +1,65 @@
+//! This build's kernels, disassembled and simulated. Without the CUDA toolkit's programs there is nothing to look at, which
+//! `LATENT_ATTENTION_STRICT=1` (`cargo xtask test`) does not let pass.
+
+use std::path::Path;
+
+use latent_attention::image::Arch;
+use latent_attention_cost::counts::Evidence;
+use latent_attention_cost::machine::H200;
+use latent_attention_cost::models;
+use latent_attention_cost::survey::{Code, survey};
+use latent_attention_cost::tools::Tools;
+
+/// The programs, and an architecture whose machine code they make.
+fn tools() -> Option<Tools> {
+    let found = Tools::find(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+    let strict = std::env::var_os("LATENT_ATTENTION_STRICT").is_some_and(|value| value == "1");
+    match found {
+        Ok(tools) if !latent_attention::image::images().is_empty() => Some(tools),
+        found => {
+            assert!(!strict, "no kernels, or no programs: {found:?}");
+            eprintln!("left out: no kernels, or no programs: {found:?}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_layers_kernel_is_matched_and_costs_what_its_cache_demands() {
+    let Some(tools) = tools() else { return };
+    let mut code = Code::new(&tools, Arch::Sm90a);
+    let wanted = |model: &str, format: &str| (model, format) == ("llama3-8b-d64", "int4");
+    let found = survey(&mut code, &H200, wanted, |_| ()).unwrap();
+    let (layer, merge) = found.find("llama3-8b-d64", "int4").unwrap();
+    let (_, layout) = models::layer("llama3-8b-d64", "int4").unwrap();
+    let work = layer.per_64_tokens();
+    // The survey fails if tensor-core instructions do not add up to those that the simulator executed. Scores of 32 heads
+    // are 4 n-tiles of 512 latents, output the same, and there is a rotated key.
+    assert!(work.mma >= 2.0 * (4 * 4 * 32) as f64, "{work:?}");
+    let bytes = (64 * layout.bytes_per_token()) as f64;
+    assert!((work.bytes / bytes - 1.0).abs() < 0.01, "{} {bytes}", work.bytes);
+    let unmatched = layer.evidence.get(&Evidence::Unmatched).copied().unwrap_or(0.0);
+    assert!(unmatched < 0.05, "{:?}", layer.evidence);
+    // A lone warp issues no two instructions at once: its share of a scheduler's slots takes at least as long.
+    assert!(work.lone >= work.issue * 4.0 / 8.0, "{work:?}");
+    // Each split of a merge is 4 bytes for each latent and one of lse.
+    assert!((merge.split.bytes - 4.0 * 513.0).abs() < 4.0, "{merge:?}");
+}
+
+#[test]
+fn machine_code_with_line_information_is_that_of_the_build() {
+    let Some(tools) = tools() else { return };
+    let image = |arch: Arch| {
+        let found = |image: &&latent_attention::image::Image| (image.kernel_file, image.arch) == ("combine", arch);
+        latent_attention::image::images().iter().find(found)
+    };
+    let Some(built) = image(Arch::Sm90a) else { return };
+    let mut code = Code::new(&tools, Arch::Sm90a);
+    let kernel = code.kernel("combine", "combine").unwrap();
+    let disassembled = tools.disassemble(built.bytes).unwrap();
+    let plain = |instruction: &latent_attention_cost::sass::parse::Instruction| {
+        (instruction.opcode.clone(), instruction.operands.clone(), instruction.guard.clone(), instruction.control)
+    };
+    assert_eq!(disassembled.len(), 1);
+    assert!(disassembled[0].instructions.iter().map(plain).eq(kernel.instructions.iter().map(plain)));
+}
