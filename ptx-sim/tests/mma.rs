@@ -1,5 +1,5 @@
 //! `mma.sync` against products in f64 and i64. Matrices are packed by the fragment formulas as the PTX ISA prints them
-//! (9.7.14.5.1 to 11), shape by shape; the simulator has them in a general form.
+//! (9.7.14.5.2 to 11), shape by shape; the simulator has them in a general form.
 
 mod common;
 #[path = "mma/formats.rs"]
