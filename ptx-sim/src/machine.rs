@@ -1,6 +1,6 @@
 //! The face of the simulator: memory, modules, launches.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::assemble::assemble;
 use crate::decode::DecodeError;
@@ -173,14 +173,13 @@ pub struct Machine {
     /// Its global memory.
     pub memory: Memory,
     limits: Limits,
-    wide_atomics: Mutex<()>,
 }
 
 impl Machine {
     /// A machine with the given limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { memory: Memory::new(limits.memory_bytes), limits, ..Self::default() }
+        Self { memory: Memory::new(limits.memory_bytes), limits }
     }
 
     /// Parses and assembles PTX, and places its variables in memory.
@@ -224,7 +223,6 @@ impl Machine {
             checked: launch.checked,
             profiled: launch.profiled,
             multiprocessors: self.limits.multiprocessors,
-            wide_atomics: &self.wide_atomics,
         };
         let job = Job { program, kernel: index, grid: &grid };
         self.check(&job)?;

@@ -9,6 +9,7 @@
 //! about what the computer has.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ast::Space;
 use crate::fault::{Fault, SpaceName};
@@ -34,6 +35,8 @@ pub struct Memory {
     next: u64,
     /// Most bytes of all allocations together.
     limit: u64,
+    /// Serialises atomics wider than a word.
+    wide_atomics: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -83,7 +86,7 @@ impl Default for Memory {
 impl Memory {
     /// Memory of so many bytes.
     pub(crate) fn new(limit: u64) -> Self {
-        Self { allocations: Vec::new(), next: FIRST, limit }
+        Self { allocations: Vec::new(), next: FIRST, limit, wide_atomics: Mutex::new(()) }
     }
 
     /// Reserves `len` bytes, unwritten, and returns their address.
@@ -151,6 +154,35 @@ impl Memory {
     /// [`Fault::OutOfBounds`].
     pub fn forget(&self, address: u64, len: usize) -> Result<(), Fault> {
         self.find("write", address, len)?.mark(len, false);
+        Ok(())
+    }
+
+    /// Keeps atomics that are no words of the host apart from each other, those of all blocks.
+    pub(crate) fn wide_atomics(&self) -> MutexGuard<'_, ()> {
+        self.wide_atomics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the elements at `address`, of `element` bytes each, by those of `bytes`; every element atomically.
+    ///
+    /// # Errors
+    /// [`Fault::OutOfBounds`].
+    pub(crate) fn merge(
+        &self,
+        address: u64,
+        bytes: &[u8],
+        element: usize,
+        apply: &dyn Fn(&mut [u8], &[u8]),
+    ) -> Result<(), Fault> {
+        let place = self.find("asynchronous reduction", address, bytes.len())?;
+        if element > size_of::<AtomicU32>() {
+            let _guard = self.wide_atomics();
+            let mut old = vec![0; bytes.len()];
+            place.read(&mut old);
+            apply(&mut old, bytes);
+            place.write(&old);
+        } else {
+            place.merge_words(bytes, apply);
+        }
         Ok(())
     }
 
@@ -226,6 +258,24 @@ impl Place<'_> {
         self.mark(4, true);
         let word = &self.allocation.words[self.offset / 4];
         word.fetch_update(Relaxed, Relaxed, |old| Some(f(old))).unwrap_or_else(|old| old)
+    }
+
+    /// Changes bytes word by word, of which the first and the last may belong to others in part.
+    fn merge_words(self, bytes: &[u8], apply: &dyn Fn(&mut [u8], &[u8])) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let at = self.offset + bytes.len() - rest.len();
+            let (piece, behind) = rest.split_at(rest.len().min(4 - at % 4));
+            rest = behind;
+            let change = |word: u32| {
+                let mut old = word.to_le_bytes();
+                apply(&mut old[at % 4..][..piece.len()], piece);
+                Some(u32::from_le_bytes(old))
+            };
+            // The closure always has a new value, so there is no error to look at.
+            let _ = self.allocation.words[at / 4].fetch_update(Relaxed, Relaxed, change);
+        }
+        self.mark(bytes.len(), true);
     }
 
     /// Whether every one of `len` bytes was written at some time.

@@ -24,6 +24,7 @@ struct Mark {
     other: u32,
     line: u32,
     strong: bool,
+    asynchronous: bool,
 }
 
 impl Mark {
@@ -35,6 +36,7 @@ impl Mark {
             other: 0,
             line: access.line,
             strong: access.strong,
+            asynchronous: access.asynchronous,
         }
     }
 
@@ -64,7 +66,22 @@ struct Shadow {
     readers: u32,
     /// Line of an asynchronous copy in flight, 0 if none.
     copy_line: u32,
+    /// Asynchronous reductions in flight: what is in flight is one of them, or else a copy.
+    reductions: u32,
     written: bool,
+}
+
+impl Shadow {
+    /// Whether something asynchronous that is in flight forbids an access: reductions are atomic as strong accesses are.
+    fn in_flight(&self, access: Access) -> bool {
+        self.copy_line != 0 && !(self.reductions > 0 && access.strong)
+    }
+
+    /// What is known of it once it has been written; reductions in flight stay there.
+    fn written(&self, mark: Mark) -> Self {
+        let (reductions, copy_line) = (self.reductions, if self.reductions > 0 { self.copy_line } else { 0 });
+        Self { write: mark, written: true, copy_line, reductions, ..Self::default() }
+    }
 }
 
 /// Shared memory of one block.
@@ -116,7 +133,7 @@ impl SharedMemory {
     fn check_read(&self, clocks: &Clocks, access: Access, start: usize, len: usize) -> Option<Fault> {
         (start..start + len).find_map(|at| {
             let shadow = &self.shadow[at];
-            if shadow.copy_line != 0 {
+            if shadow.in_flight(access) {
                 Some(self.in_flight("read", at))
             } else if !shadow.written {
                 Some(Fault::Uninitialised { space: SpaceName(Space::Shared), address: start as u64, size: len })
@@ -166,6 +183,49 @@ impl SharedMemory {
             for at in start..start + bytes.len() {
                 self.forget_readers(at);
                 self.shadow[at] = Shadow { write: mark, written: true, ..Shadow::default() };
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that an asynchronous reduction will change `len` bytes: nobody may touch them before
+    /// [`Self::finish_reduction`] but other reductions and atomics.
+    pub fn begin_reduction(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        address: u64,
+        len: usize,
+    ) -> Result<Option<Fault>, Fault> {
+        let start = self.locate("asynchronous reduction", address, len)?;
+        if !self.checked {
+            return Ok(None);
+        }
+        let read = self.check_read(clocks, access, start, len);
+        let written = self.check_write(clocks, access, start, len);
+        for shadow in &mut self.shadow[start..start + len] {
+            shadow.reductions += 1;
+            shadow.copy_line = access.line;
+        }
+        Ok(read.or(written))
+    }
+
+    /// An asynchronous reduction has been performed: the bytes that it makes count as written by `access`'s thread.
+    pub fn finish_reduction(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<(), Fault> {
+        let start = self.locate("asynchronous reduction", address, bytes.len())?;
+        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        if self.checked {
+            let mark = Mark::new(clocks, access);
+            for at in start..start + bytes.len() {
+                self.forget_readers(at);
+                self.shadow[at].reductions = self.shadow[at].reductions.saturating_sub(1);
+                self.shadow[at] = self.shadow[at].written(mark);
             }
         }
         Ok(())
@@ -237,7 +297,7 @@ impl SharedMemory {
         let mark = Mark::new(clocks, access);
         for at in start..start + len {
             let shadow = &self.shadow[at];
-            if shadow.copy_line != 0 {
+            if shadow.in_flight(access) {
                 found = found.or(Some(self.in_flight("write", at)));
             } else if let Some(line) = self.being_read(at) {
                 let (action, address) = ("write", at as u64);
@@ -250,7 +310,7 @@ impl SharedMemory {
                 found = found.or(unfenced(clocks, access, "write", at, &shadow.write));
             }
             self.forget_readers(at);
-            self.shadow[at] = Shadow { write: mark, written: true, ..Shadow::default() };
+            self.shadow[at] = self.shadow[at].written(mark);
         }
         found
     }
@@ -334,7 +394,7 @@ fn race(
 
 /// What is wrong if `access` goes through the asynchronous proxy and an ordinary write before it has not passed a fence.
 fn unfenced(clocks: &Clocks, access: Access, action: &'static str, at: usize, write: &Mark) -> Option<Fault> {
-    let ordinary = write.clock != 0 && !clocks.is_engine(write.actor());
+    let ordinary = write.clock != 0 && !write.asynchronous;
     if !access.asynchronous || !ordinary || clocks.passed_fence(access.thread, write.thread, write.clock) {
         return None;
     }

@@ -148,8 +148,21 @@ fn a_group_that_is_never_waited_for_is_found_when_the_source_is_used_again() {
 }
 
 #[test]
+fn a_block_may_not_exit_while_its_shared_memory_is_read() {
+    let copy = "cp.async.bulk.global.shared::cta.bulk_group";
+    for wait in ["", "cp.async.bulk.wait_group.read 1;"] {
+        let fault = kernel(&one(&format!("{STORE}{wait}"))).finds(0, 0, copy);
+        assert!(matches!(fault, Fault::Exited { rank: 0, .. }), "{fault}");
+    }
+    for wait in ["cp.async.bulk.wait_group.read 0;", "cp.async.bulk.wait_group 0;"] {
+        kernel(&one(&format!("{STORE}{wait}"))).clean();
+    }
+}
+
+#[test]
 fn bytes_that_are_never_waited_for_arrive_at_the_end() {
     let ran = kernel(&one(&STORE.replace("cp.async.bulk.commit_group;", ""))).run();
+    assert!(matches!(ran.report().findings[0].fault, Fault::Exited { .. }));
     assert_eq!(ran.output[..32], (0..32).collect::<Vec<_>>());
 }
 

@@ -12,8 +12,16 @@ use crate::clocks::{Access, Knowledge};
 use crate::fault::Fault;
 use crate::memory::Memory;
 
+/// Changes old elements by as many new ones.
+type Change = dyn Fn(&mut [u8], &[u8]) + Send + Sync;
+
 /// Changes the old bytes of a place by the bytes that come: a reduction.
-pub(crate) type Merge = Arc<dyn Fn(&mut [u8], &[u8]) + Send + Sync>;
+#[derive(Clone)]
+pub(crate) struct Merge {
+    /// Bytes of an element, a power of two up to 8: each changes atomically.
+    pub element: usize,
+    pub apply: Arc<Change>,
+}
 
 /// Where bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,19 +160,14 @@ impl Cluster {
                     Some(merge) => {
                         let mut bytes = vec![0; delivery.bytes.len()];
                         shared.peek(offset, &mut bytes)?;
-                        merge(&mut bytes, &delivery.bytes);
-                        shared.finish_copy(clocks, access, offset, &bytes)
+                        (merge.apply)(&mut bytes, &delivery.bytes);
+                        shared.finish_reduction(clocks, access, offset, &bytes)
                     }
                 }
             }
             Place::Global { address } => match &delivery.merge {
                 None => memory.write(address, &delivery.bytes),
-                Some(merge) => {
-                    let mut bytes = vec![0; delivery.bytes.len()];
-                    memory.read(address, &mut bytes)?;
-                    merge(&mut bytes, &delivery.bytes);
-                    memory.write(address, &bytes)
-                }
+                Some(merge) => memory.merge(address, &delivery.bytes, merge.element, &*merge.apply),
             },
         }
     }

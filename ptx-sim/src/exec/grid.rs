@@ -1,7 +1,5 @@
 //! The launch as every block of it sees it.
 
-use std::sync::Mutex;
-
 use crate::memory::Memory;
 
 /// Everything that is the same for all blocks of a launch.
@@ -25,8 +23,6 @@ pub(crate) struct Grid<'a> {
     /// Whether the launch counts how often each instruction is issued.
     pub profiled: bool,
     pub multiprocessors: u32,
-    /// Serialises atomics wider than a word.
-    pub wide_atomics: &'a Mutex<()>,
 }
 
 impl Grid<'_> {

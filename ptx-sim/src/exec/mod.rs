@@ -40,9 +40,7 @@ mod warp;
 
 pub(crate) use context::{Context, Outcome};
 pub(crate) use copies::{Transfer, WIDEST_COPY};
-#[expect(unused_imports, reason = "for the families that follow")]
-pub(crate) use flight::Merge;
-pub(crate) use flight::{Delivery, Flight, Place, Signal};
+pub(crate) use flight::{Delivery, Flight, Merge, Place, Signal};
 pub(crate) use frame::{FRAME_LOCAL, FRAME_PARAMS, FrameSize, Slot};
 pub(crate) use grid::Grid;
 pub(crate) use job::Job;

@@ -143,8 +143,7 @@ impl Target {
                     old[..4].copy_from_slice(&word.to_le_bytes());
                 } else {
                     // Other sizes are no words of the host; the lock keeps atomics of all blocks apart.
-                    let lock = context.grid.wide_atomics.lock();
-                    let _guard = lock.unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let _guard = context.grid.memory.wide_atomics();
                     place.read(&mut old[..size]);
                     place.write(&f(old)[..size]);
                 }

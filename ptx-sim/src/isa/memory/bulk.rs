@@ -1,26 +1,29 @@
-//! Bulk copies and prefetches without tensor maps: `cp.async.bulk` and `cp.async.bulk.prefetch` (PTX ISA 9.7.9.25.4).
+//! Bulk copies, reductions and prefetches without tensor maps: `cp.async.bulk`, `cp.reduce.async.bulk` and
+//! `cp.async.bulk.prefetch` (PTX ISA 9.7.9.25.4).
 //!
 //! Each lane that executes one issues an operation of its own; kernels let a single thread do it. The source is read
 //! when it is issued. The bytes arrive when somebody waits for the `mbarrier` or the bulk group that they complete on.
+//! Who has waited knows of these bytes, and not of what the issuing thread did before (PTX ISA section 8.9.1.1).
 //!
 //! Of the ISA's forms those with `.cp_mask`, which needs sm_100, and `.ignore_oob` are left out.
 
 use super::access::Address;
 use super::bulk_operand::{Completion, aligned, issuer, load, own_side, policy, ranks, receives};
 use super::bulk_operand::{shared_side, size, size_operand, take};
+use super::reduction::Operation;
 use super::traffic::{count_bulk, sectors};
 use crate::ast::{Space, Type};
 use crate::clocks::{Access, Knowledge};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Context, Delivery, Flight, Outcome, Place, Signal, Source};
-use crate::fault::Fault;
+use crate::exec::{Context, Delivery, Flight, Merge, Outcome, Place, Signal, Source};
+use crate::fault::{Fault, SpaceName};
 use crate::isa::Decoded;
 use crate::meter::{Class, Path};
 
 /// The completion mechanism of operations that write shared memory.
 const MBARRIER: &str = "mbarrier::complete_tx::bytes";
 
-/// Where a copy brings its bytes.
+/// Where a copy or reduction brings its bytes.
 enum Target {
     /// Global memory; it completes in a bulk group.
     Global,
@@ -40,7 +43,7 @@ enum Reach {
     Several(Source),
 }
 
-/// A copy.
+/// A copy or a reduction.
 struct Transfer {
     target: Target,
     to: Address,
@@ -48,6 +51,7 @@ struct Transfer {
     from_global: bool,
     from: Address,
     size: Source,
+    merge: Option<Merge>,
 }
 
 pub(crate) fn decode(operands: &Operands) -> Decoded {
@@ -59,7 +63,10 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
         ("cp", ["async", "bulk", target, source, completion, rest @ ..]) => {
             copy(operands, (*target, *source, *completion), rest)?
         }
-        ("cp", ["async", "bulk", ..]) => {
+        ("cp", ["reduce", "async", "bulk", target, source, completion, rest @ ..]) => {
+            reduce(operands, (*target, *source, *completion), rest)?
+        }
+        ("cp", ["async", "bulk", ..] | ["reduce", "async", "bulk", ..]) => {
             return operands.error("expected destination, source and completion mechanism");
         }
         _ => return Ok(None),
@@ -107,12 +114,61 @@ fn copy(operands: &Operands, sides: (&str, &str, &str), rest: &[&str]) -> Result
         // "The destination has to be in the shared memory of a different CTA within the cluster" (9.7.9.25.4.1).
         _ => Reach::Other,
     };
-    Transfer::decode(operands, (!to_global).then_some(reach), from_global)
+    Transfer::decode(operands, (!to_global).then_some(reach), from_global, None)
+}
+
+fn reduce(operands: &Operands, sides: (&str, &str, &str), rest: &[&str]) -> Result<Transfer, DecodeError> {
+    let to_global = match sides {
+        ("global", "shared::cta", "bulk_group") => true,
+        ("shared::cluster", "shared::cta", MBARRIER) => false,
+        _ => return operands.error("no such bulk reduction"),
+    };
+    let (hints, name, rounding, ty) = match rest {
+        [hints @ .., name, "noftz", ty] => (hints, *name, true, *ty),
+        [hints @ .., name, ty] => (hints, *name, false, *ty),
+        _ => return operands.error("expected an operation and a type"),
+    };
+    only(operands, hints, if to_global { &["L2::cache_hint"] } else { &[] })?;
+    let (Some(operation), Some(ty)) = (Operation::from_name(name), Type::from_name(ty)) else {
+        return operands.error("expected an operation and a type");
+    };
+    if !exists(operation, ty, to_global) {
+        return operands.error("no such bulk reduction");
+    }
+    let small = operation == Operation::Add && matches!(ty, Type::F16 | Type::Bf16);
+    if rounding != small {
+        return operands.error("`.noftz` is for sums of `.f16` and `.bf16`, and needed there");
+    }
+    let count = if to_global { 3 } else { 4 };
+    let hinted = usize::from(!hints.is_empty());
+    operands.count(count + hinted, count + hinted)?;
+    policy(operands, count)?;
+    // Sums of f32 flush subnormal operands and results (9.7.9.25.4.2).
+    let merge = operation.merge(ty, ty == Type::F32);
+    Transfer::decode(operands, (!to_global).then_some(Reach::Any), false, Some(merge))
+}
+
+/// The table of operations and types in section 9.7.9.25.4.2.
+fn exists(operation: Operation, ty: Type, to_global: bool) -> bool {
+    match operation {
+        Operation::Add if matches!(ty, Type::F16 | Type::Bf16 | Type::F32 | Type::F64) => to_global,
+        Operation::Add => matches!(ty, Type::U32 | Type::S32 | Type::U64),
+        Operation::Min | Operation::Max if matches!(ty, Type::U64 | Type::S64 | Type::F16 | Type::Bf16) => to_global,
+        Operation::Min | Operation::Max => matches!(ty, Type::U32 | Type::S32),
+        Operation::Inc | Operation::Dec => ty == Type::U32,
+        Operation::And | Operation::Or | Operation::Xor => ty == Type::B32 || ty == Type::B64 && to_global,
+        Operation::Exch | Operation::Cas => false,
+    }
 }
 
 impl Transfer {
     /// The operands; `reach` is `None` for global memory.
-    fn decode(operands: &Operands, reach: Option<Reach>, from_global: bool) -> Result<Self, DecodeError> {
+    fn decode(
+        operands: &Operands,
+        reach: Option<Reach>,
+        from_global: bool,
+        merge: Option<Merge>,
+    ) -> Result<Self, DecodeError> {
         let space = |global: bool| Some(if global { Space::Global } else { Space::Shared });
         Ok(Self {
             to: Address::decode(operands, 0, space(reach.is_none()))?,
@@ -123,6 +179,7 @@ impl Transfer {
             from_global,
             from: Address::decode(operands, 1, space(from_global))?,
             size: size_operand(operands, 2)?,
+            merge,
         })
     }
 
@@ -139,7 +196,7 @@ impl Transfer {
         let access = issuer(context, lane);
         let (rank, offset, mbarrier) = match &self.target {
             Target::Global => {
-                let delivery = Self::to_global(context, to, bytes)?;
+                let delivery = self.to_global(context, lane, to, bytes)?;
                 let issued = Knowledge::default();
                 let flight = context.cluster.depart(Flight { access, issued, sources, deliveries: vec![delivery] });
                 context.warp.bulk.issue(lane, flight);
@@ -161,39 +218,55 @@ impl Transfer {
             }
             _ => vec![rank],
         };
-        let mut issued = Knowledge::default();
-        context.cluster.clocks.release(access.actor(), &mut issued);
         for rank in targets {
             receives(context, rank, signal)?;
-            Self::announce(context, access, (rank, offset), size)?;
+            self.announce(context, access, (rank, offset), size)?;
             // An operation of its own for each block: bytes arrive where their `mbarrier` is waited for, not before.
             let signal = Some(Signal { rank, offset: signal, bytes: size as u32 });
             let place = Place::Shared { rank, offset };
-            let delivery = Delivery { place, bytes: bytes.clone(), merge: None, signal };
-            let (issued, sources) = (issued.clone(), sources.clone());
-            context.cluster.depart(Flight { access, issued, sources, deliveries: vec![delivery] });
+            let delivery = Delivery { place, bytes: bytes.clone(), merge: self.merge.clone(), signal };
+            context.cluster.depart(Flight {
+                access,
+                issued: Knowledge::default(),
+                sources: sources.clone(),
+                deliveries: vec![delivery],
+            });
         }
         Ok(())
     }
 
     /// Bytes for global memory, whose place is looked at now.
-    fn to_global(context: &mut Context, address: u64, bytes: Vec<u8>) -> Result<Delivery, Fault> {
+    fn to_global(&self, context: &mut Context, lane: usize, address: u64, bytes: Vec<u8>) -> Result<Delivery, Fault> {
         let size = bytes.len();
         aligned(Space::Global, address, size)?;
-        context.grid.memory.find("bulk write", address, size)?;
+        let place = context.grid.memory.find("bulk write", address, size)?;
+        if self.merge.is_some() && context.grid.checked && !place.is_written(size) {
+            context.find(Fault::Uninitialised { space: SpaceName(Space::Global), address, size }, lane);
+        }
         count_bulk(context, Path::BulkGlobalWrite, size as u64, sectors(address, size));
-        Ok(Delivery { place: Place::Global { address }, bytes, merge: None, signal: None })
+        Ok(Delivery { place: Place::Global { address }, bytes, merge: self.merge.clone(), signal: None })
     }
 
     /// Tells checker and meter that bytes are on their way to a block's shared memory.
-    fn announce(context: &mut Context, access: Access, (rank, offset): (usize, u64), size: usize) -> Result<(), Fault> {
+    fn announce(
+        &self,
+        context: &mut Context,
+        access: Access,
+        (rank, offset): (usize, u64),
+        size: usize,
+    ) -> Result<(), Fault> {
         let (shared, clocks) = context.cluster.shared(rank);
-        if let Some(fault) = shared.begin_copy(clocks, access, offset, size)? {
+        let found = match self.merge {
+            None => shared.begin_copy(clocks, access, offset, size)?,
+            Some(_) => shared.begin_reduction(clocks, access, offset, size)?,
+        };
+        if let Some(fault) = found {
             context.find(fault, context.lane);
         }
         count_bulk(context, Path::BulkSharedWrite, size as u64, 0);
         if rank != context.rank {
-            count_bulk(context, Path::RemoteWrite, size as u64, 0);
+            let path = if self.merge.is_some() { Path::RemoteAtomic } else { Path::RemoteWrite };
+            count_bulk(context, path, size as u64, 0);
         }
         Ok(())
     }

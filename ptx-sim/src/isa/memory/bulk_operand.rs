@@ -1,4 +1,4 @@
-//! What bulk copies and prefetches have in common: who issues them, how much they move, where it lies, and
+//! What bulk copies, reductions and prefetches have in common: who issues them, how much they move, where it lies, and
 //! the `mbarrier` that is told (PTX ISA 9.7.9.25.4).
 
 use super::access::Address;
