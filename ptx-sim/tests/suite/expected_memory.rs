@@ -115,7 +115,7 @@ fn spaces(list: &mut Vec<Case>) {
 }
 
 /// What an atomic operation makes of the old value and its operand (9.7.13.5).
-fn operate(name: &str, ty: &str, old: u64, x: u64) -> u64 {
+pub fn operate(name: &str, ty: &str, old: u64, x: u64) -> u64 {
     let mask = u64::MAX >> (64 - ty[1..].parse::<u32>().unwrap());
     let signed = |x: u64| if ty == "s32" { i64::from(x as i32) } else { x as i64 };
     let less = if ty.starts_with('s') { signed(x) < signed(old) } else { x < old };

@@ -12,6 +12,7 @@ mod cuda;
 mod exactly;
 mod expected_approximate;
 mod expected_bits;
+mod expected_bulk;
 mod expected_cluster;
 mod expected_compare;
 mod expected_control;
@@ -62,6 +63,7 @@ families!(
     expected_approximate,
     expected_bits,
     expected_cluster,
+    expected_bulk,
     expected_compare,
     expected_control,
     expected_convert,
