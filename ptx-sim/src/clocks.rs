@@ -1,7 +1,8 @@
 //! Who knows of whose accesses: the vector clocks of a cluster.
 //!
 //! An *actor* is a warp, numbered through all blocks of the cluster, or an *engine*: the asynchronous copies that
-//! complete on one mechanism, for instance on one `mbarrier`. Every actor counts its own time, and knows each other
+//! complete on one mechanism, for instance on one `mbarrier`. Most engines access memory through the asynchronous proxy;
+//! those of `cp.async` do not. Every actor counts its own time, and knows each other
 //! actor's up to some count; where actors meet, at a barrier or by an arrival that another waits for, they join what
 //! they know. An access happened before another if the later actor knows the earlier one's count.
 //!
@@ -57,6 +58,13 @@ fn of(counts: &[u32], actor: usize) -> u32 {
 }
 
 impl Knowledge {
+    /// Knowledge of one actor, up to its time `count`.
+    pub fn of(actor: usize, count: u32) -> Self {
+        let mut seen = vec![0; actor + 1];
+        seen[actor] = count;
+        Self { seen, fenced: Vec::new() }
+    }
+
     /// Learns what another knows.
     pub fn join(&mut self, other: &Self) {
         join(&mut self.seen, &other.seen);
@@ -70,42 +78,69 @@ impl Knowledge {
     }
 }
 
+/// The threads that a fence or an operation orders accesses for (PTX ISA section 8.5). Wider scopes are as the cluster's:
+/// nobody else sees shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Block,
+    Cluster,
+}
+
+/// What a warp's fences order. An operation that is `.relaxed` orders nothing by itself; with a fence before it it
+/// releases what the fence has seen, and with a fence behind it it acquires (PTX ISA section 8.8).
+#[derive(Debug, Default)]
+struct Fences {
+    /// What was known at the last releasing fence of any scope.
+    in_block: Knowledge,
+    /// The same of a fence of the cluster's scope.
+    in_cluster: Knowledge,
+    /// What relaxed operations have read, for the next acquiring fence.
+    read: Knowledge,
+}
+
 /// The clocks of all actors of a cluster.
 #[derive(Debug)]
 pub(crate) struct Clocks {
     /// What each actor knows; its own time is what it knows of itself.
     actors: Vec<Knowledge>,
+    /// Whether each actor accesses memory through the asynchronous proxy.
+    asynchronous: Vec<bool>,
     /// Synchronisations of each warp's lanes.
     epochs: Vec<u32>,
     /// Warps of a block.
     warps: usize,
-    /// What warps had done and knew at their last fence of the cluster's scope or a wider one.
-    released: HashMap<usize, Knowledge>,
+    /// What fences of warps order.
+    fences: HashMap<usize, Fences>,
     /// What single threads know behind proxy fences of their own, which the rest of the warp did not execute.
-    fences: HashMap<u32, Vec<u32>>,
+    proxy_fences: HashMap<u32, Vec<u32>>,
 }
 
 impl Clocks {
     /// The clocks of so many blocks, of `warps` warps each.
     pub fn new(blocks: usize, warps: usize) -> Self {
         let epochs = vec![1; blocks * warps];
-        let (released, fences) = (HashMap::new(), HashMap::new());
-        let mut clocks = Self { actors: Vec::new(), epochs, warps, released, fences };
-        (0..blocks * warps).for_each(|_| _ = clocks.new_engine());
+        let (actors, asynchronous) = (Vec::new(), Vec::new());
+        let (fences, proxy_fences) = (HashMap::new(), HashMap::new());
+        let mut clocks = Self { actors, asynchronous, epochs, warps, fences, proxy_fences };
+        (0..blocks * warps).for_each(|_| _ = clocks.new_engine(false));
         clocks
     }
 
-    /// A new engine: an actor behind those that are warps.
-    pub fn new_engine(&mut self) -> usize {
+    /// A new engine, an actor behind those that are warps, with or without the asynchronous proxy.
+    pub fn new_engine(&mut self, asynchronous: bool) -> usize {
         let actor = self.actors.len();
-        let mut seen = vec![0; actor + 1];
-        seen[actor] = 1;
-        self.actors.push(Knowledge { seen, fenced: Vec::new() });
+        self.actors.push(Knowledge::of(actor, 1));
+        self.asynchronous.push(asynchronous);
         actor
     }
 
     /// Whether the actor accesses memory through the asynchronous proxy.
-    pub fn is_engine(&self, actor: usize) -> bool {
+    pub fn is_asynchronous(&self, actor: usize) -> bool {
+        self.asynchronous[actor]
+    }
+
+    /// Whether the actor is no warp.
+    fn is_engine(&self, actor: usize) -> bool {
         actor >= self.epochs.len()
     }
 
@@ -130,18 +165,42 @@ impl Clocks {
         self.actors[actor].seen[actor] += 1;
     }
 
-    /// A fence of a warp: a relaxed arrival behind it releases what lies before it (PTX ISA section 8.8).
-    pub fn fence(&mut self, actor: usize) {
+    /// A fence of a warp that releases: a relaxed arrival behind it releases what lies before it.
+    pub fn fence_release(&mut self, actor: usize, scope: Scope) {
         let mut joint = Knowledge::default();
         self.release(actor, &mut joint);
-        self.released.insert(actor, joint);
+        let fences = self.fences.entry(actor).or_default();
+        if scope == Scope::Cluster {
+            fences.in_cluster.clone_from(&joint);
+        }
+        fences.in_block = joint;
     }
 
-    /// What the actor had done and knew at its last fence becomes part of `joint`.
-    pub fn release_fenced(&self, actor: usize, joint: &mut Knowledge) {
-        if let Some(released) = self.released.get(&actor) {
-            joint.join(released);
+    /// A fence that releases nothing but `part` of what the warp has done.
+    pub fn fence_part(&mut self, actor: usize, part: &Knowledge) {
+        let fences = self.fences.entry(actor).or_default();
+        fences.in_block.join(part);
+        fences.in_cluster.join(part);
+    }
+
+    /// A fence of a warp that acquires what its relaxed operations have read.
+    pub fn fence_acquire(&mut self, actor: usize) {
+        if let Some(fences) = self.fences.get_mut(&actor) {
+            let read = std::mem::take(&mut fences.read);
+            self.acquire(actor, &read);
         }
+    }
+
+    /// What the actor had done and knew at its last fence of the scope becomes part of `joint`.
+    pub fn release_fenced(&self, actor: usize, scope: Scope, joint: &mut Knowledge) {
+        if let Some(fences) = self.fences.get(&actor) {
+            joint.join(if scope == Scope::Cluster { &fences.in_cluster } else { &fences.in_block });
+        }
+    }
+
+    /// What is part of `joint` happened before what the actor does from its next acquiring fence on.
+    pub fn acquire_relaxed(&mut self, actor: usize, joint: &Knowledge) {
+        self.fences.entry(actor).or_default().read.join(joint);
     }
 
     /// What is part of `joint` happened before what the actor does from here on.
@@ -161,7 +220,7 @@ impl Clocks {
             knowledge.fenced.clone_from(&knowledge.seen);
         } else {
             for lane in (0..LANES).filter(|lane| lanes >> lane & 1 == 1) {
-                self.fences.insert((actor * LANES + lane) as u32, knowledge.seen.clone());
+                self.proxy_fences.insert((actor * LANES + lane) as u32, knowledge.seen.clone());
             }
         }
         // What follows has another count than what has passed.
@@ -178,7 +237,7 @@ impl Clocks {
     /// asynchronous proxy: a fence lies between, of the writer's or the reader's warp, or of either thread alone.
     pub fn passed_fence(&self, reader: u32, writer: u32, clock: u32) -> bool {
         let (actor, other) = (reader as usize / LANES, writer as usize / LANES);
-        let alone = |thread: u32| self.fences.get(&thread).is_some_and(|seen| of(seen, other) >= clock);
+        let alone = |thread: u32| self.proxy_fences.get(&thread).is_some_and(|seen| of(seen, other) >= clock);
         of(&self.actors[actor].fenced, other) >= clock || alone(reader) || alone(writer)
     }
 

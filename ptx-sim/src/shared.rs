@@ -45,6 +45,9 @@ impl Mark {
     }
 }
 
+/// What `Shadow::copy_line` has besides the line if the bytes are those of an `mbarrier` object.
+const OBJECT: u32 = 1 << 31;
+
 /// Bytes that share a count of reads in flight: the asynchronous proxy reads in units of at least so many.
 const GRANULE: usize = 16;
 
@@ -64,7 +67,7 @@ struct Shadow {
     read: Mark,
     /// Index + 1 of a row of `SharedMemory::readers`.
     readers: u32,
-    /// Line of an asynchronous copy in flight, 0 if none.
+    /// Line of an asynchronous copy in flight, or with [`OBJECT`] that of an object's initialisation; 0 if neither.
     copy_line: u32,
     /// Asynchronous reductions in flight: what is in flight is one of them, or else a copy.
     reductions: u32,
@@ -231,6 +234,32 @@ impl SharedMemory {
         Ok(())
     }
 
+    /// An `mbarrier` object lies in these bytes from here on, until [`Self::end_object`]: nobody else may touch them.
+    pub fn begin_object(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        address: u64,
+        len: usize,
+    ) -> Result<Option<Fault>, Fault> {
+        let start = self.locate("mbarrier", address, len)?;
+        let found = self.check_write(clocks, access, start, len);
+        if self.checked {
+            self.shadow[start..start + len].iter_mut().for_each(|shadow| shadow.copy_line = access.line | OBJECT);
+        }
+        Ok(found)
+    }
+
+    /// The object is gone, and nothing is known of what it leaves in its bytes.
+    pub fn end_object(&mut self, clocks: &Clocks, access: Access, address: u64, len: usize) -> Result<(), Fault> {
+        let start = self.locate("mbarrier", address, len)?;
+        if self.checked {
+            let write = Mark::new(clocks, access);
+            self.shadow[start..start + len].fill(Shadow { write, ..Shadow::default() });
+        }
+        Ok(())
+    }
+
     /// Bytes that something asynchronous reads: nobody may write them before [`Self::finish_reading`]. The first
     /// result is what they are now, the second what the checker has to say.
     pub fn begin_reading(
@@ -360,6 +389,13 @@ impl SharedMemory {
 
     fn in_flight(&self, action: &'static str, at: usize) -> Fault {
         let copy_line = self.shadow[at].copy_line;
+        if copy_line & OBJECT != 0 {
+            let line = copy_line & !OBJECT;
+            return Fault::Mbarrier(format!(
+                "{action} of bytes of the object at {:#x}, initialised at PTX line {line}",
+                at & !7
+            ));
+        }
         Fault::CopyInFlight { action, space: SpaceName(Space::Shared), address: at as u64, copy_line }
     }
 }
@@ -394,7 +430,7 @@ fn race(
 
 /// What is wrong if `access` goes through the asynchronous proxy and an ordinary write before it has not passed a fence.
 fn unfenced(clocks: &Clocks, access: Access, action: &'static str, at: usize, write: &Mark) -> Option<Fault> {
-    let ordinary = write.clock != 0 && !write.asynchronous;
+    let ordinary = write.clock != 0 && !write.asynchronous && !clocks.is_asynchronous(write.actor());
     if !access.asynchronous || !ordinary || clocks.passed_fence(access.thread, write.thread, write.clock) {
         return None;
     }

@@ -172,7 +172,9 @@ fn different_numbers_and_counts_are_faults() {
 fn a_warp_that_skips_a_counted_barrier_is_a_deadlock() {
     let body = "setp.ge.u32 %p0, %r0, 64;\n@!%p0 bar.sync 1, 96;\nbar.sync 0;";
     let fault = kernel(body, 96).finds(0, 0, "bar.sync 1");
-    let text = "deadlock: 3 of 3 warps wait at `bar.sync` of PTX line 22, `bar.sync` of PTX line 24; 0 have exited";
+    let text = "deadlock: 3 of 3 warps wait; 2 warps of block (0,0,0) at `bar.sync` of PTX line 22 (kernel.cu:101), for \
+                barrier 1, where 2 of 3 warps have arrived; 1 warp of block (0,0,0) at `bar.sync` of PTX line 24 \
+                (kernel.cu:102), for barrier 0, where 1 of 3 warps have arrived; 0 have exited";
     assert_eq!(fault.to_string(), text);
     kernel(&body.replace("@!%p0 ", ""), 96).clean();
 }

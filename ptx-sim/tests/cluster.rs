@@ -426,7 +426,7 @@ fn a_block_that_never_arrives_is_named() {
     let body = cluster(4, stuck);
     match (Kernel { threads: 64, ..kernel(4, &body) }).finds(0, 0, "barrier.cluster.wait") {
         Fault::Deadlock(why) => {
-            assert!(why.starts_with("8 of 8 warps wait at ") && why.contains("bar.sync"), "{why}");
+            assert!(why.starts_with("8 of 8 warps wait; ") && why.contains("bar.sync"), "{why}");
             assert!(why.ends_with("; the cluster's barrier waits for its blocks {2}"), "{why}");
         }
         other => panic!("{other}"),

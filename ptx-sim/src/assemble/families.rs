@@ -22,6 +22,8 @@ pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
     sync::cluster_barrier::decode,
     memory::atomic::decode,
     sync::control::decode,
+    sync::fence::decode,
+    sync::mbarrier::decode,
     memory::cp_async::decode,
     memory::bulk_group::decode,
     memory::bulk::decode,

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::effect;
 use super::families;
 use super::variables::{LOCAL_BYTES, PARAM_BYTES, SHARED_BYTES, reserve, size_of};
 use crate::ast::{Function, Instruction, Operand, Space, Statement, Type, Variable};
 use crate::decode::{DecodeError, Entity, Names, Operands};
-use crate::exec::{Action, Call, Callee, Code, FrameSize, Guard, Slot, Source, Step};
+use crate::exec::{Action, Call, Callee, Code, Effect, FrameSize, Guard, Slot, Source, Step};
 use crate::isa::builtin;
 use crate::meter::Class;
 
@@ -135,7 +136,8 @@ impl Assembler<'_> {
                     let (line, text) = (instruction.line, instruction.name());
                     match decoded {
                         Ok((guard, (class, action))) => {
-                            self.code.steps.push(Step { guard, action, class, line, text, location });
+                            let effect = effect::of(instruction, class);
+                            self.code.steps.push(Step { guard, action, class, effect, line, text, location });
                         }
                         Err(error) => self.errors.push(error),
                     }
@@ -146,7 +148,8 @@ impl Assembler<'_> {
         // Running off the end is a return.
         let last = self.code.steps.last().map_or(0, |step| step.line);
         let (text, action) = ("ret".into(), Action::Return);
-        self.code.steps.push(Step { guard: None, action, class: Class::Control, line: last, text, location });
+        let (class, effect) = (Class::Control, Effect::Private);
+        self.code.steps.push(Step { guard: None, action, class, effect, line: last, text, location });
         Ok(())
     }
 

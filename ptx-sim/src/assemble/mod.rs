@@ -1,9 +1,10 @@
 //! From syntax to a [`Program`](crate::exec::Program): gives every name its place and every instruction its closure.
 //!
 //! `module` places the variables and assembles the functions; `function` resolves labels and calls, which move lanes,
-//! and hands every other instruction to the `families` until one takes it. A new family is a file in `isa` and a line in
+//! and hands every other instruction to the `families` until one takes it; `effect` says who notices an instruction. A new family is a file in `isa` and a line in
 //! `families`.
 
+mod effect;
 mod families;
 mod function;
 mod module;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::block::Block;
 use super::cluster_barrier::ClusterBarrier;
+use super::copies::{Copies, CopyArrival};
 use super::flight::Flight;
 use crate::clocks::Clocks;
 use crate::shared::SharedMemory;
@@ -22,6 +23,18 @@ pub(crate) struct Cluster {
     pub(super) flights: BTreeMap<u64, Flight>,
     /// Operations issued so far.
     pub(super) departed: u64,
+    /// Copies of `cp.async`, by actor.
+    pub(super) copies: Vec<Copies>,
+    /// Arrivals that follow some of them, in the order in which they were asked for.
+    pub(super) arrivals: Vec<CopyArrival>,
+    /// Whether anything has happened in this round that another warp could notice.
+    pub stirred: bool,
+    /// Whether a warp has looked in this round at what the cluster's warps change.
+    pub polled: bool,
+    /// Whether a warp has looked in this round at what changes without them: global memory, time.
+    pub looked: bool,
+    /// Whether waits with a time limit, `mbarrier.try_wait`, reach it: nobody can go on otherwise.
+    pub impatient: bool,
 }
 
 impl Cluster {
@@ -29,7 +42,21 @@ impl Cluster {
     pub fn new(blocks: Vec<Block>, warps: usize) -> Self {
         let clocks = Clocks::new(blocks.len(), warps);
         let barrier = ClusterBarrier::new(blocks.len() * warps);
-        Self { blocks, clocks, warps, barrier, flights: BTreeMap::new(), departed: 0 }
+        let copies = (0..blocks.len() * warps).map(|_| Copies::default()).collect();
+        Self {
+            blocks,
+            clocks,
+            warps,
+            barrier,
+            flights: BTreeMap::new(),
+            departed: 0,
+            copies,
+            arrivals: Vec::new(),
+            stirred: false,
+            polled: false,
+            looked: false,
+            impatient: false,
+        }
     }
 
     /// The actor that a warp is for the checker.

@@ -1,6 +1,6 @@
 //! The barrier of a cluster (PTX ISA section 9.7.13.3): every warp arrives, and later waits for the others.
 
-use crate::clocks::{Clocks, Knowledge};
+use crate::clocks::{Clocks, Knowledge, Scope};
 use crate::fault::Fault;
 
 /// An arrival that has not been waited for.
@@ -41,7 +41,7 @@ impl ClusterBarrier {
         if releases {
             clocks.release(warp, &mut self.joint);
         } else {
-            clocks.release_fenced(warp, &mut self.joint);
+            clocks.release_fenced(warp, Scope::Cluster, &mut self.joint);
         }
         Ok(())
     }

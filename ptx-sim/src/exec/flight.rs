@@ -82,8 +82,9 @@ impl Cluster {
         number
     }
 
-    /// Performs the operations that an `mbarrier` is told of.
+    /// Performs the operations that an `mbarrier` is told of, and the copies of `cp.async` that arrivals there follow.
     pub fn land_for(&mut self, memory: &Memory, rank: usize, offset: u64) -> Result<(), Fault> {
+        self.land_copies_for(rank, offset)?;
         let found: Vec<u64> =
             self.flights.iter().filter(|(_, flight)| flight.signals(rank, offset)).map(|(number, _)| *number).collect();
         found.into_iter().try_for_each(|number| self.land(memory, number))
@@ -114,6 +115,7 @@ impl Cluster {
     pub fn land(&mut self, memory: &Memory, number: u64) -> Result<(), Fault> {
         self.release_sources(number)?;
         let Some(flight) = self.flights.remove(&number) else { return Ok(()) };
+        self.stirred = true;
         for delivery in flight.deliveries {
             let engine = match delivery.signal {
                 None => None,

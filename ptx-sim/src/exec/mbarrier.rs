@@ -3,11 +3,17 @@
 //! It lies in shared memory as 8 opaque bytes. What it counts is kept here, by its offset in the block's memory; the
 //! bytes themselves say nothing.
 
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
 use crate::clocks::{Clocks, Knowledge};
 use crate::fault::Fault;
 
 /// Greatest number of arrivals of a phase, and of bytes that may be pending in either direction: 2^20 - 1.
-pub(crate) const GREATEST_COUNT: u32 = (1 << 20) - 1;
+const GREATEST_COUNT: u32 = (1 << 20) - 1;
+
+/// Bytes of an object, and their alignment.
+pub(crate) const MBARRIER_BYTES: usize = 8;
 
 /// An initialised object.
 #[derive(Debug)]
@@ -18,21 +24,72 @@ pub(crate) struct Mbarrier {
     pub expected: u32,
     /// Arrivals that the current phase still waits for.
     pub pending: u32,
-    /// Bytes that the current phase still waits for; negative if more have come than were announced.
-    pub bytes: i64,
+    /// Bytes that were announced to the current phase.
+    announced: i64,
+    /// Bytes of the current phase that have come.
+    received: i64,
     /// What those know that have arrived in the current phase.
     joint: Knowledge,
     /// What happened before the last completed phase's end.
     done: Knowledge,
-    /// The actor on whose behalf copies that complete here write.
+    /// The actor on whose behalf copies that complete here write. Its first count stands for the initialisation.
     pub engine: usize,
-    /// Where it was initialised.
+    /// The thread that has initialised it, and where.
+    pub thread: u32,
+    /// PTX line of the initialisation.
     pub line: u32,
+    /// Actors with lanes that wait for the current phase, with the PTX line of the wait.
+    pub blocked: BTreeMap<usize, u32>,
+    /// What the threads that have used it have seen of it.
+    users: HashMap<u32, User>,
+}
+
+/// What a thread has seen of an object.
+#[derive(Clone, Copy, Debug, Default)]
+struct User {
+    /// Completed phases when it last saw one end.
+    seen: u64,
+    /// The phase that it has arrived in after that, plus 1; 0 if none.
+    arrived: u64,
+}
+
+/// A state as `mbarrier.arrive` returns it. The ISA leaves its bits open; these say of which object it is and of which
+/// phase, so that a state used for something else is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State(pub u64);
+
+/// Bits of a state, from the lowest: arrivals pending before the arrival, whether that was `.noComplete`, the object's
+/// offset in units of its size, and the phase modulo 2^22.
+const PENDING_BITS: u32 = 20;
+const OFFSET_SHIFT: u32 = PENDING_BITS + 1;
+const PHASE_SHIFT: u32 = OFFSET_SHIFT + 21;
+const PHASES: u64 = 1 << (64 - PHASE_SHIFT);
+
+impl State {
+    /// Arrivals that were pending, if the state is of an arrival with `.noComplete`.
+    pub fn pending_count(self) -> Option<u64> {
+        (self.0 >> PENDING_BITS & 1 == 1).then_some(self.0 & ((1 << PENDING_BITS) - 1))
+    }
+
+    fn offset(self) -> u64 {
+        (self.0 >> OFFSET_SHIFT & ((1 << (PHASE_SHIFT - OFFSET_SHIFT)) - 1)) * MBARRIER_BYTES as u64
+    }
+}
+
+impl fmt::Display for Mbarrier {
+    /// What the current phase lacks.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} arrivals are missing", self.pending, self.expected.max(self.pending))?;
+        if (self.announced, self.received) != (0, 0) {
+            write!(f, ", and of {} expected bytes {} have come", self.announced, self.received)?;
+        }
+        Ok(())
+    }
 }
 
 impl Mbarrier {
-    /// An object whose phases take `count` arrivals; between 1 and [`GREATEST_COUNT`].
-    pub fn new(count: u32, clocks: &mut Clocks, line: u32) -> Result<Self, Fault> {
+    /// An object whose phases take `count` arrivals, between 1 and [`GREATEST_COUNT`], initialised by a thread.
+    pub fn new(count: u32, thread: u32, clocks: &mut Clocks, line: u32) -> Result<Self, Fault> {
         if !(1..=GREATEST_COUNT).contains(&count) {
             return Err(Fault::Mbarrier(format!("a count of {count}, which is not between 1 and {GREATEST_COUNT}")));
         }
@@ -40,61 +97,114 @@ impl Mbarrier {
             phase: 0,
             expected: count,
             pending: count,
-            bytes: 0,
+            announced: 0,
+            received: 0,
             joint: Knowledge::default(),
             done: Knowledge::default(),
-            engine: clocks.new_engine(),
+            engine: clocks.new_engine(true),
+            thread,
             line,
+            blocked: BTreeMap::new(),
+            users: HashMap::new(),
         })
     }
 
-    /// An actor arrives `count` times. Where it only signals, what it has done is not ordered before the phase's end.
-    pub fn arrive(&mut self, count: u32, actor: usize, clocks: &mut Clocks) -> Result<(), Fault> {
-        if count == 0 || count > self.pending {
-            let (pending, phase) = (self.pending, self.phase);
-            return Err(Fault::Mbarrier(format!("{count} arrivals in phase {phase}, which waits for {pending} more")));
-        }
+    /// Bytes that the current phase still waits for; negative if more have come than were announced.
+    pub fn pending_bytes(&self) -> i64 {
+        self.announced - self.received
+    }
+
+    /// What `actor` has done so far is before the end of the current phase.
+    pub fn release(&mut self, actor: usize, clocks: &mut Clocks) {
         clocks.release(actor, &mut self.joint);
+    }
+
+    /// What is part of `knowledge` is before the end of the current phase.
+    pub fn learn(&mut self, knowledge: &Knowledge) {
+        self.joint.join(knowledge);
+    }
+
+    /// `count` arrivals.
+    pub fn arrive(&mut self, count: u32) -> Result<(), Fault> {
+        let (pending, phase) = (self.pending, self.phase);
+        if !(1..=GREATEST_COUNT).contains(&count) {
+            return Err(Fault::Mbarrier(format!("a count of {count}, which is not between 1 and {GREATEST_COUNT}")));
+        }
+        if count > pending {
+            let what = if count == 1 { "an arrival" } else { &format!("{count} arrivals") };
+            return Err(Fault::Mbarrier(format!("{what} in phase {phase}, which waits for {pending} more")));
+        }
         self.pending -= count;
         self.advance();
         Ok(())
     }
 
-    /// Announces `bytes` more of the current phase.
-    pub fn expect(&mut self, bytes: u32) -> Result<(), Fault> {
-        self.count(i64::from(bytes))
+    /// Whether `count` arrivals end the current phase.
+    pub fn would_end(&self, count: u32) -> bool {
+        self.pending == count && self.pending_bytes() == 0
     }
 
-    /// `bytes` have come, written by this object's engine, or in its name; what happened before is in `before`.
-    pub fn complete(&mut self, bytes: u32, before: &Knowledge, clocks: &mut Clocks) -> Result<(), Fault> {
-        self.joint.join(before);
-        clocks.release(self.engine, &mut self.joint);
-        self.count(-i64::from(bytes))?;
+    /// From the next phase on, `count` arrivals fewer complete one.
+    pub fn expect_fewer(&mut self, count: u32) -> Result<(), Fault> {
+        match self.expected.checked_sub(count) {
+            Some(left) => self.expected = left,
+            None => {
+                let expected = self.expected;
+                return Err(Fault::Mbarrier(format!("{count} arrivals drop out of phases of {expected} arrivals")));
+            }
+        }
+        Ok(())
+    }
+
+    /// One more arrival ends the current phase, and only it.
+    pub fn expect_another(&mut self) -> Result<(), Fault> {
+        if self.pending == GREATEST_COUNT {
+            return Err(Fault::Mbarrier(format!("more than {GREATEST_COUNT} pending arrivals")));
+        }
+        self.pending += 1;
+        Ok(())
+    }
+
+    /// Announces `bytes` more of the current phase. If they were all that it lacked, because they have come before, that
+    /// ends it.
+    pub fn expect(&mut self, bytes: u32) -> Result<(), Fault> {
+        self.announced += i64::from(bytes);
+        self.check_bytes()?;
         self.advance();
         Ok(())
     }
 
-    fn count(&mut self, bytes: i64) -> Result<(), Fault> {
-        let sum = self.bytes + bytes;
+    /// `bytes` have come, written by this object's engine, or in its name; what happened before is in `before`.
+    pub fn complete(&mut self, bytes: u32, before: &Knowledge, clocks: &mut Clocks) -> Result<(), Fault> {
+        self.learn(before);
+        self.release(self.engine, clocks);
+        self.simulate(bytes)
+    }
+
+    /// `bytes` count as come, and nothing was written.
+    pub fn simulate(&mut self, bytes: u32) -> Result<(), Fault> {
+        self.received += i64::from(bytes);
+        self.check_bytes()?;
+        self.advance();
+        Ok(())
+    }
+
+    fn check_bytes(&self) -> Result<(), Fault> {
+        let sum = self.pending_bytes();
         if sum.abs() > i64::from(GREATEST_COUNT) {
             return Err(Fault::Mbarrier(format!("{sum} pending bytes, more than {GREATEST_COUNT}")));
         }
-        self.bytes = sum;
         Ok(())
     }
 
     /// Ends the phase if nothing is missing.
-    pub fn advance(&mut self) {
-        if self.pending == 0 && self.bytes == 0 {
+    fn advance(&mut self) {
+        if self.pending == 0 && self.pending_bytes() == 0 {
             self.phase += 1;
             self.pending = self.expected;
+            (self.announced, self.received) = (0, 0);
             self.done = std::mem::take(&mut self.joint);
         }
-    }
-
-    /// Whether the phase of the number `phase` has ended.
-    pub fn has_ended(&self, phase: u64) -> bool {
-        self.phase > phase
     }
 
     /// Whether the last phase of the parity, the current one or the one before it, has ended.
@@ -102,8 +212,53 @@ impl Mbarrier {
         self.phase & 1 != parity & 1
     }
 
-    /// An actor has seen that a phase has ended: what happened before that is known to it.
-    pub fn observe(&self, actor: usize, clocks: &mut Clocks) {
-        clocks.acquire(actor, &self.done);
+    /// The state of the object at `offset` before an arrival, of one with `.noComplete` or of another.
+    pub fn state(&self, offset: u64, no_complete: bool) -> State {
+        let (offset, phase) = (offset / MBARRIER_BYTES as u64, self.phase % PHASES);
+        let count = u64::from(self.pending) | u64::from(no_complete) << PENDING_BITS;
+        State(count | offset << OFFSET_SHIFT | phase << PHASE_SHIFT)
+    }
+
+    /// Whether the phase of a state has ended. It must be the current phase or the one before it, of this object.
+    pub fn state_has_ended(&self, offset: u64, state: State) -> Result<bool, Fault> {
+        let misused = |why: String| Err(Fault::Mbarrier(format!("the state {:#x} {why}", state.0)));
+        if state.0 & ((1 << PENDING_BITS) - 1) == 0 {
+            return misused("is none that an arrival has returned".into());
+        }
+        if state.offset() != offset {
+            return misused(format!("is of the object at {:#x}, not of that at {offset:#x}", state.offset()));
+        }
+        match (self.phase % PHASES).wrapping_sub(state.0 >> PHASE_SHIFT) % PHASES {
+            0 => Ok(false),
+            1 => Ok(true),
+            back if back <= PHASES / 2 => misused(format!(
+                "is of phase {}, but the current one is {}",
+                self.phase - back.min(self.phase),
+                self.phase
+            )),
+            _ => misused(format!("is of a phase that has not begun: the current one is {}", self.phase)),
+        }
+    }
+
+    /// What happened before the end of the last completed phase.
+    pub fn done(&self) -> &Knowledge {
+        &self.done
+    }
+
+    /// A thread arrives in the current phase.
+    pub fn note_arrival(&mut self, thread: u32) {
+        let user = self.users.entry(thread).or_default();
+        if user.seen == self.phase {
+            user.arrived = self.phase + 1;
+        }
+    }
+
+    /// A thread finds by its parity that the phase before the current one has ended. The result is whether it has known
+    /// that before it arrived in the current phase, so that it ought to wait for that one.
+    pub fn note_wait(&mut self, thread: u32) -> bool {
+        let user = self.users.entry(thread).or_default();
+        let stale = user.seen == self.phase && user.arrived == self.phase + 1;
+        user.seen = self.phase;
+        stale
     }
 }

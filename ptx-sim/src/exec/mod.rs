@@ -7,11 +7,12 @@
 //!   of blocks with its asynchronous operations in `flight`, its
 //!   `cluster_barrier`, and what the `exit` of a block must not come before. `warp`: registers in
 //!   `frame`s, one per level of calls, and the work that a warp has begun and not ended: lanes in a `meeting` at a
-//!   barrier, `copies` in flight, `bulk_group`s. What an instruction family has to remember from one instruction to the next gets a
+//!   barrier, what they `wait` for, `bulk_group`s. What an instruction family has to remember from one instruction to the next gets a
 //!   file here and a field of the block or the warp. `ledger`: what the meter and the checker have written down.
 //! - What an instruction sees of it all, the `context`, and its accesses to memory, a `target` for each lane.
 //! - The `program`: functions whose instructions are closures over a context.
-//! - What runs it. `job`: a kernel and its grid. `turn`: a warp. `rounds`: the warps of a cluster. `launch`: all clusters.
+//! - What runs it. `job`: a kernel and its grid. `turn`: a warp. `rounds`: the warps of a cluster, until they `stall` in a
+//!   `deadlock`. `launch`: all clusters.
 
 mod block;
 mod bulk_group;
@@ -19,8 +20,8 @@ mod cluster;
 mod cluster_barrier;
 mod context;
 mod copies;
+mod deadlock;
 mod exit;
-#[expect(dead_code, reason = "for the families that follow")]
 mod flight;
 mod frame;
 mod grid;
@@ -28,16 +29,18 @@ mod job;
 mod lanes;
 mod launch;
 mod ledger;
-#[expect(dead_code, reason = "for the families that follow")]
 mod mbarrier;
 mod meeting;
 mod program;
 mod rounds;
 mod source;
+mod stall;
 mod target;
 mod turn;
+mod wait;
 mod warp;
 
+pub(crate) use cluster::Cluster;
 pub(crate) use context::{Context, Outcome};
 pub(crate) use copies::{Transfer, WIDEST_COPY};
 pub(crate) use flight::{Delivery, Flight, Merge, Place, Signal};
@@ -46,9 +49,9 @@ pub(crate) use grid::Grid;
 pub(crate) use job::Job;
 pub(crate) use lanes::{LANES, Lanes, lanes_of};
 pub(crate) use launch::run;
-#[expect(unused_imports, reason = "for the families that follow")]
-pub(crate) use mbarrier::{GREATEST_COUNT, Mbarrier};
+pub(crate) use mbarrier::{MBARRIER_BYTES, Mbarrier, State};
 pub(crate) use meeting::{Meeting, Site};
-pub(crate) use program::{Action, Builtin, Call, Callee, Code, Guard, Program, Run, Step};
+pub(crate) use program::{Action, Builtin, Call, Callee, Code, Effect, Guard, Program, Run, Step};
 pub(crate) use source::{Source, Special, function_address};
 pub(crate) use target::{SHARED_SPAN, Target, address_in, named_rank};
+pub(crate) use wait::{Goal, Wait};

@@ -88,11 +88,25 @@ impl Code {
     }
 }
 
+/// Who notices that a warp has executed an instruction: what a warp that polls may do again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nobody: it works on the warp's registers, its lanes' places and their local memory.
+    Private,
+    /// Nobody, but it depends on what the cluster's warps change: shared memory, the phase of an `mbarrier`.
+    Polls,
+    /// Nobody, but it depends on what changes without them: global memory, time.
+    Looks,
+    /// Whoever looks.
+    Stirs,
+}
+
 /// A decoded instruction.
 pub(crate) struct Step {
     pub guard: Option<Guard>,
     pub action: Action,
     pub class: Class,
+    pub effect: Effect,
     pub line: u32,
     pub text: String,
     pub location: Option<Location>,

@@ -1,17 +1,18 @@
 //! The blocks of a cluster on one core: their warps in turns, until all have exited or none can go on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use super::block::Block;
 use super::cluster::Cluster;
+use super::deadlock::deadlock;
 use super::exit::Orphan;
 use super::job::Job;
 use super::lanes::{LANES, lanes_of};
 use super::ledger::Ledger;
-use super::meeting::divergence;
+use super::stall::Stall;
 use super::turn::{Failure, Stop, take_turn};
 use super::warp::Warp;
-use crate::fault::{Fault, Finding};
+use crate::fault::Finding;
 use crate::shared::SharedMemory;
 
 /// Instructions a warp may issue before the next one has its turn. Small enough that a warp polling another makes
@@ -47,7 +48,7 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
             all.push((rank, warp));
         }
     }
-    let mut idle_rounds = 0;
+    let (mut idle_rounds, mut stall) = (0, Stall::default());
     loop {
         let mut progress = false;
         let mut running = false;
@@ -71,9 +72,23 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
             let landed = cluster.land_all(grid.memory);
             return landed.map_err(|fault| refuse(fault, cluster.blocks[0].index, 0));
         }
-        // The first arrivals of a round change what others wait for, so one round without progress proves nothing.
+        let [stirred, polled, looked] =
+            [&mut cluster.stirred, &mut cluster.polled, &mut cluster.looked].map(std::mem::take);
+        // The first arrivals of a round change what others wait for, so one round without progress proves nothing. And
+        // where all wait, waits with a time limit end: their loops may have something else to do.
         idle_rounds = if progress { 0 } else { idle_rounds + 1 };
+        cluster.impatient &= !stirred;
+        let waits = idle_rounds == 2 && std::mem::replace(&mut cluster.impatient, true);
         if idle_rounds == 2 {
+            idle_rounds = 0;
+        }
+        let polls = if polled && !stirred && !looked {
+            stall.is_final(all.iter().map(|(_, warp)| warp))
+        } else {
+            stall.end();
+            false
+        };
+        if waits || polls {
             return Err(Box::new(deadlock(job, &cluster, &all)));
         }
     }
@@ -85,37 +100,5 @@ fn blame(job: &Job, cluster: &Cluster, ledger: &mut Ledger, orphans: Vec<Orphan>
         for Orphan { fault, rank, thread, line } in orphans {
             ledger.find(fault, cluster.blocks[rank].index, thread, job.place(line));
         }
-    }
-}
-
-/// Every warp that is left waits, and none of them can go on.
-fn deadlock(job: &Job, cluster: &Cluster, warps: &[(usize, Warp)]) -> Finding {
-    let waiting: Vec<_> = warps.iter().filter(|(_, warp)| warp.live != 0).collect();
-    let report = |(rank, warp): &(usize, Warp), fault: Fault, at: (usize, usize), lane: usize| {
-        job.finding(fault, cluster.blocks[*rank].index, warp.index * LANES + lane, at, 1)
-    };
-    for entry in &waiting {
-        if let Some((fault, at, lane)) = divergence(&entry.1.meetings, entry.1.live) {
-            return report(entry, fault, at, lane);
-        }
-    }
-    let places: BTreeSet<_> = waiting.iter().map(|(_, warp)| warp.position().0).collect();
-    let places = places.iter().map(|(function, step)| {
-        let step = &job.program.functions[*function].steps[*step];
-        format!("`{}` of PTX line {}", step.text, step.line)
-    });
-    let places = places.collect::<Vec<_>>().join(", ");
-    let done = warps.len() - waiting.len();
-    let mut why = format!("{} of {} warps wait at {places}; {done} have exited", waiting.len(), warps.len());
-    let missing = cluster.missing_at_barrier();
-    if !missing.is_empty() {
-        why += &format!("; the cluster's barrier waits for its blocks {missing:?}");
-    }
-    match waiting.first() {
-        Some(entry) => {
-            let (at, lane) = entry.1.position();
-            report(entry, Fault::Deadlock(why), at, lane)
-        }
-        None => job.finding(Fault::Deadlock(why), [0; 3], 0, (job.kernel, 0), 1),
     }
 }

@@ -5,7 +5,7 @@ use super::context::{Context, Outcome};
 use super::job::Job;
 use super::lanes::Lanes;
 use super::ledger::Ledger;
-use super::program::{Action, Call, Callee, Program};
+use super::program::{Action, Call, Callee, Effect, Program};
 use super::source::function_index;
 use super::warp::Warp;
 use crate::fault::Fault;
@@ -120,7 +120,7 @@ pub(super) fn take_turn(
     budget: u64,
 ) -> Result<Stop, Failure> {
     let (program, grid) = (job.program, job.grid);
-    warp.groups.iter_mut().for_each(|group| group.waiting = false);
+    warp.groups.iter_mut().for_each(|group| (group.waiting, group.yields) = (false, false));
     let end = warp.steps + budget;
     while warp.steps < end {
         let Some(current) = warp.next_group() else {
@@ -154,11 +154,18 @@ pub(super) fn take_turn(
         }
         warp.steps += 1;
         ledger.issue(step.class, mask, at, warp.index);
+        match step.effect {
+            Effect::Private => {}
+            Effect::Polls => cluster.polled = true,
+            Effect::Looks => cluster.looked = true,
+            Effect::Stirs => cluster.stirred = true,
+        }
         match next {
             Next::Step => warp.groups[current].step += 1,
+            // The lanes have had their share; the warp's other lanes have not, and may be those that they wait for.
             Next::Yield => {
                 warp.groups[current].step += 1;
-                return Ok(Stop::TurnOver);
+                (warp.groups[current].waiting, warp.groups[current].yields) = (true, true);
             }
             Next::Wait { done } => {
                 let waiting = warp.split(current, mask & !done);
@@ -173,7 +180,10 @@ pub(super) fn take_turn(
                 called.map_err(|fault| Failure { fault, lane, at })?;
             }
             Next::Leave if depth > 0 => leave(warp, program, current, mask),
-            Next::Leave | Next::Exit => warp.exit(current, mask),
+            Next::Leave | Next::Exit => {
+                warp.exit(current, mask);
+                cluster.stirred = true;
+            }
         }
     }
     Ok(Stop::TurnOver)

@@ -5,11 +5,11 @@
 //! hardware that reconverges at the immediate post-dominator.
 
 use super::bulk_group::BulkGroups;
-use super::copies::Copies;
 use super::frame::{Frame, FrameSize, Slot};
 use super::lanes::{LANES, Lanes};
 use super::ledger::Ledger;
 use super::meeting::Meeting;
+use super::wait::Wait;
 use crate::fault::Fault;
 
 /// Where a lane goes on: the calls it is in, and the function and step of each.
@@ -20,8 +20,10 @@ pub(super) struct Group {
     pub callers: Vec<(usize, usize)>,
     pub function: usize,
     pub step: usize,
-    /// The instruction was executed and could not complete.
+    /// It has had its turn: the instruction was executed and could not complete, or the lanes yield to others.
     pub waiting: bool,
+    /// It yields: the instruction before this one was executed.
+    pub yields: bool,
 }
 
 /// The warp's state.
@@ -36,8 +38,8 @@ pub(crate) struct Warp {
     pub live: u32,
     /// Lanes that have arrived at barriers and have not passed them.
     pub meetings: Vec<Meeting>,
-    /// Asynchronous copies of `cp.async`, per lane.
-    pub copies: Copies,
+    /// What lanes wait for, where the instruction itself does not say it.
+    pub waits: Vec<Wait>,
     /// Bulk copies and reductions of its lanes that nobody has waited for.
     pub bulk: BulkGroups,
     /// The carry flag, one bit per lane.
@@ -48,14 +50,14 @@ pub(crate) struct Warp {
 impl Warp {
     /// A warp whose lanes are about to execute the first step of a function.
     pub fn new(index: usize, live: u32, function: usize) -> Self {
-        let group = Group { mask: live, callers: Vec::new(), function, step: 0, waiting: false };
+        let group = Group { mask: live, callers: Vec::new(), function, step: 0, waiting: false, yields: false };
         Self {
             index,
             frames: Vec::new(),
             steps: 0,
             live,
             meetings: Vec::new(),
-            copies: Copies::default(),
+            waits: Vec::new(),
             bulk: BulkGroups::default(),
             carry: 0,
             groups: vec![group],
@@ -154,11 +156,6 @@ impl Warp {
                 self.frames[to].params[lane][target.offset..target.offset + size].copy_from_slice(&bytes);
             }
         }
-    }
-
-    /// Function and step of a group that has not exited, and one of its lanes.
-    pub fn position(&self) -> ((usize, usize), usize) {
-        self.groups.first().map_or(((0, 0), 0), |g| ((g.function, g.step), g.mask.trailing_zeros() as usize))
     }
 
     /// The lanes of `mask` are done.

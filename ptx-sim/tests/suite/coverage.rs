@@ -22,7 +22,7 @@ const REQUIRED: &str = "mov ld st add sub mul mad fma div rem min max abs neg sh
     or xor not cnot popc clz brev bfind cvt cvta setp selp set slct sad dp4a ex2 lg2 rcp sqrt rsqrt sin cos tanh
     atom red membar fence bar barrier shfl vote match redux activemask ldmatrix stmatrix movmatrix mma cp bra
     brx call ret exit nanosleep trap griddepcontrol elect addc subc madc testp copysign dp2a bmsk szext fns
-    isspacep prefetch vabsdiff4 mapa getctarank";
+    isspacep prefetch vabsdiff4 mapa getctarank mbarrier";
 
 /// Beginnings of forms that differ from their root's others by more than a type.
 const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat mul.wide mul.hi mad.wide
@@ -50,7 +50,17 @@ const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat m
     cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32
     cp.reduce.async.bulk.global.shared::cta.bulk_group.min.f16
     cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.inc.u32
-    cp.async.bulk.prefetch.L2.global cp.async.bulk.commit_group cp.async.bulk.wait_group.read";
+    cp.async.bulk.prefetch.L2.global cp.async.bulk.commit_group cp.async.bulk.wait_group.read
+    mbarrier.init.b64 mbarrier.init.shared mbarrier.inval.b64 mbarrier.inval.shared
+    mbarrier.arrive.b64 mbarrier.arrive.shared::cta mbarrier.arrive.shared::cluster mbarrier.arrive.release
+    mbarrier.arrive.relaxed mbarrier.arrive.noComplete mbarrier.arrive.expect_tx mbarrier.arrive_drop.release
+    mbarrier.arrive_drop.noComplete mbarrier.arrive_drop.expect_tx mbarrier.expect_tx.shared
+    mbarrier.expect_tx.relaxed mbarrier.complete_tx.shared mbarrier.complete_tx.relaxed mbarrier.test_wait.b64
+    mbarrier.test_wait.shared mbarrier.test_wait.parity mbarrier.try_wait.acquire mbarrier.try_wait.relaxed
+    mbarrier.try_wait.parity.acquire mbarrier.pending_count cp.async.mbarrier.arrive.shared
+    cp.async.mbarrier.arrive.noinc fence.acquire fence.release fence.mbarrier_init fence.proxy.async
+    fence.proxy.async.global fence.proxy.async.shared fence.proxy.async::generic fence.proxy.tensormap::generic.acquire
+    fence.proxy.tensormap::generic.release";
 
 /// Roots that a family knows and the suite leaves out, with the reason.
 const ELSEWHERE: &[(&str, &str)] =

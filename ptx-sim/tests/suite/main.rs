@@ -23,6 +23,7 @@ mod expected_integer;
 mod expected_memory;
 mod expected_mma;
 mod expected_narrow;
+mod expected_sync;
 mod expected_warp;
 mod inputs;
 mod recompile;
@@ -73,6 +74,7 @@ families!(
     expected_memory,
     expected_mma,
     expected_narrow,
+    expected_sync,
     expected_warp
 );
 

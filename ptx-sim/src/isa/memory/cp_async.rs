@@ -39,7 +39,7 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
             Ok(Some((
                 Class::Copy,
                 Box::new(|context| {
-                    context.lanes().for_each(|lane| context.warp.copies.lanes[lane].commit());
+                    commit(context);
                     Ok(Outcome::Next)
                 }),
             )))
@@ -54,7 +54,7 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
             Ok(Some((
                 Class::Copy,
                 Box::new(|context| {
-                    context.lanes().for_each(|lane| context.warp.copies.lanes[lane].commit());
+                    commit(context);
                     wait(context, 0)
                 }),
             )))
@@ -70,16 +70,17 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     }
 }
 
+/// Makes a group of what each lane has issued since the last one.
+fn commit(context: &mut Context) {
+    let actor = context.actor();
+    context.lanes().for_each(|lane| context.cluster.commit_copies(actor, lane));
+}
+
 /// Waits until at most `left` of each lane's groups are in flight.
 fn wait(context: &mut Context, left: usize) -> Result<Outcome, Fault> {
+    let actor = context.actor();
     for lane in context.lanes() {
-        while context.warp.copies.lanes[lane].groups.len() > left {
-            for transfer in context.warp.copies.lanes[lane].groups.pop_front().unwrap_or_default() {
-                let bytes = &transfer.bytes[..transfer.size];
-                let (shared, clocks) = context.cluster.shared(transfer.rank);
-                shared.finish_copy(clocks, transfer.access, transfer.offset, bytes)?;
-            }
-        }
+        context.cluster.wait_for_copies(actor, lane, left)?;
     }
     Ok(Outcome::Next)
 }
@@ -157,7 +158,8 @@ impl Form {
             let (shared, clocks) = context.cluster.shared(rank);
             let found = shared.begin_copy(clocks, access, offset, size)?;
             target.find(context, found);
-            context.warp.copies.lanes[lane].open.push(Transfer { access, rank, offset, bytes, size });
+            let actor = context.actor();
+            context.cluster.issue_copy(actor, lane, Transfer { access, rank, offset, bytes, size });
         }
         Ok(Outcome::Next)
     }

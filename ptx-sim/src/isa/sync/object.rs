@@ -1,0 +1,80 @@
+//! The `mbarrier` object that an instruction names (PTX ISA sections 9.7.13.15.1 and 9.7.13.15.8).
+
+use crate::ast::Space;
+use crate::decode::{DecodeError, Operands};
+use crate::exec::{Cluster, Context, LANES, MBARRIER_BYTES, Mbarrier, Target};
+use crate::fault::{Fault, SpaceName};
+use crate::isa::memory::access::Address;
+
+/// Where an object lies: the rank of its block in the cluster, and its offset in that block's shared memory.
+pub(super) type Place = (usize, u64);
+
+/// The address operand of an object.
+pub(super) struct Object {
+    address: Address,
+    /// Whether it may lie in another block of the cluster.
+    remote: bool,
+}
+
+impl Object {
+    /// Operand `index`. Without a state space in the opcode it is a generic address.
+    pub fn decode(operands: &Operands, index: usize, space: Option<&str>, remote: bool) -> Result<Self, DecodeError> {
+        let address = Address::decode(operands, index, space.map(|_| Space::Shared))?;
+        Ok(Self { address, remote })
+    }
+
+    /// Every active lane's place; of no meaning for the others.
+    pub fn places(&self, context: &mut Context) -> Result<[Place; LANES], Fault> {
+        let addresses = self.address.resolve(context)?;
+        let mut places = [(0, 0); LANES];
+        for lane in context.lanes() {
+            context.lane = lane;
+            let (space, address) = addresses[lane];
+            if space != Space::Shared {
+                let space = SpaceName(space);
+                return Err(Fault::Mbarrier(format!("{space} address {address:#x}: objects lie in shared memory")));
+            }
+            let target = Target { lane, space, address, strong: true };
+            target.aligned("mbarrier", MBARRIER_BYTES)?;
+            let (rank, offset) = target.block(context, "mbarrier", MBARRIER_BYTES)?;
+            if rank != context.rank && !self.remote {
+                let why = "of objects in other blocks' memory only arrivals and counts of bytes are allowed";
+                return Err(Fault::Mbarrier(format!("{offset:#x} of the cluster's block {rank}: {why}")));
+            }
+            // Bounds.
+            context.cluster.blocks[rank].shared.peek(offset, &mut [0; MBARRIER_BYTES])?;
+            places[lane] = (rank, offset);
+        }
+        Ok(places)
+    }
+}
+
+/// The object at a place.
+pub(super) fn object_at(cluster: &mut Cluster, (rank, offset): Place) -> Result<&mut Mbarrier, Fault> {
+    let object = cluster.blocks[rank].mbarriers.get_mut(&offset);
+    object.ok_or_else(|| {
+        Fault::Mbarrier(format!("there is no object at shared address {offset:#x}: none was initialised"))
+    })
+}
+
+/// Reports a use of an object that is not ordered behind its initialisation. Whoever knows of that knows the first count
+/// of the object's engine.
+pub(super) fn check_order(context: &mut Context, place: Place, lane: usize) -> Result<(), Fault> {
+    if !context.grid.checked {
+        return Ok(());
+    }
+    let actor = context.actor();
+    let (engine, thread, line) = {
+        let object = object_at(context.cluster, place)?;
+        (object.engine, object.thread, object.line)
+    };
+    if !context.cluster.clocks.knows(actor, engine, 1) {
+        let other = context.cluster.clocks.name(actor, thread);
+        let why = format!(
+            "the object at {:#x} is used and initialised (by {other}, PTX line {line}) without a barrier between",
+            place.1
+        );
+        context.find(Fault::Mbarrier(why), lane);
+    }
+    Ok(())
+}
