@@ -1,8 +1,9 @@
 //! Runs PTX on the CPU, with a checker and a meter.
 //!
 //! A [`Machine`] has [memory](memory::Memory) and loads [modules](Module) of PTX. [`Machine::launch`] runs a kernel of
-//! one with a block of [parameters](Params), and returns a [`Report`]: what the [meter](meter::Meter) counted, and what
-//! the checker [found](fault::Finding). [`check`] tells whether a file can be run; [`parse::parse`] reads PTX alone.
+//! one with a block of [parameters](Params), [tensor maps](tensor_map) among them, and returns a [`Report`]: what the
+//! [meter](meter::Meter) counted, and what the checker [found](fault::Finding). [`check`] tells whether a file can be
+//! run; [`parse::parse`] reads PTX alone.
 //!
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
@@ -22,6 +23,7 @@ mod params;
 pub mod parse;
 pub mod profile;
 mod shared;
+pub mod tensor_map;
 
 pub use decode::DecodeError;
 pub use limits::Limits;
