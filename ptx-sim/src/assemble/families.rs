@@ -27,6 +27,7 @@ pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
     memory::cp_async::decode,
     memory::bulk_group::decode,
     memory::bulk::decode,
+    memory::tensor_copy::decode,
     sync::warp::decode,
     tensor::matrix::decode,
     tensor::mma::decode,

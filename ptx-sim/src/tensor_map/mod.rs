@@ -38,6 +38,9 @@ pub use types::{DataType, Interleave, L2Promotion, OobFill, Swizzle};
 /// Bytes of a tensor map.
 pub(crate) const TENSOR_MAP_BYTES: usize = 128;
 
+/// The address of a tensor map is a multiple of this many bytes.
+pub(crate) const TENSOR_MAP_ALIGNMENT: u64 = 64;
+
 /// Most dimensions of a tensor.
 pub(crate) const MOST_DIMENSIONS: usize = 5;
 

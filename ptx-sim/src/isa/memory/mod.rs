@@ -1,8 +1,9 @@
 //! Instructions that reach memory: loads, stores, atomics, and copies that run beside the kernel.
 //!
 //! `access` reads address operands and `traffic` counts for the meter what an access costs; both serve the others, as
-//! `bulk_operand` serves bulk copies, and `reduction` everything that changes memory by an operand. A family that moves
-//! bytes between state spaces belongs here, whoever computes the addresses.
+//! `bulk_operand` serves bulk and tensor copies, `tensor_operand` and `tensor_box` the latter, and `reduction` everything
+//! that changes memory by an operand. A family that moves bytes between state spaces belongs here, whoever computes the
+//! addresses.
 
 pub(crate) mod access;
 pub(crate) mod atomic;
@@ -14,4 +15,7 @@ pub(crate) mod cp_async;
 #[expect(clippy::module_inception, reason = "loads and stores are what the ISA calls memory instructions")]
 pub(crate) mod memory;
 pub(crate) mod reduction;
+pub(crate) mod tensor_box;
+pub(crate) mod tensor_copy;
+pub(crate) mod tensor_operand;
 pub(crate) mod traffic;
