@@ -1,5 +1,7 @@
 //! What a case is, and short ways to write one.
 
+use ptx_sim::tensor_map::Tiled;
+
 use crate::inputs::{Element, rows};
 
 /// What makes the rows of results of the rows of operands. Cases are run where a panic is caught.
@@ -27,6 +29,25 @@ pub struct Case {
     pub dynamic_shared: usize,
     /// Bytes of the parameter block behind `n`, padding included.
     pub extra: Vec<u8>,
+    /// Tensor maps behind these, each at the next multiple of 128 bytes; the back end makes them.
+    pub maps: Vec<Map>,
+}
+
+/// A tensor map of one of the kernel's arrays.
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// Whether the tensor lies in `out`; otherwise in `in`.
+    pub output: bool,
+    /// The tensor; its address counts from the array's beginning.
+    pub tiled: Tiled,
+}
+
+impl Map {
+    /// The tensor where the arrays lie.
+    pub fn at(&self, input: u64, output: u64) -> Tiled {
+        let base = if self.output { output } else { input };
+        Tiled { global_address: base + self.tiled.global_address, ..self.tiled.clone() }
+    }
 }
 
 /// How close a result has to be.
@@ -121,6 +142,7 @@ impl Case {
             cluster: 1,
             dynamic_shared: 0,
             extra: Vec::new(),
+            maps: Vec::new(),
         }
     }
 

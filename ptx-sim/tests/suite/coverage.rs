@@ -60,7 +60,13 @@ const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat m
     mbarrier.try_wait.parity.acquire mbarrier.pending_count cp.async.mbarrier.arrive.shared
     cp.async.mbarrier.arrive.noinc fence.acquire fence.release fence.mbarrier_init fence.proxy.async
     fence.proxy.async.global fence.proxy.async.shared fence.proxy.async::generic fence.proxy.tensormap::generic.acquire
-    fence.proxy.tensormap::generic.release";
+    fence.proxy.tensormap::generic.release
+    cp.async.bulk.tensor.1d.shared::cluster cp.async.bulk.tensor.2d.shared::cluster cp.async.bulk.tensor.2d.shared::cta
+    cp.async.bulk.tensor.3d.shared::cluster cp.async.bulk.tensor.4d.shared::cluster cp.async.bulk.tensor.5d.shared::cluster
+    cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster
+    cp.async.bulk.tensor.1d.global cp.async.bulk.tensor.2d.global cp.async.bulk.tensor.3d.global
+    cp.async.bulk.tensor.4d.global cp.async.bulk.tensor.5d.global cp.reduce.async.bulk.tensor
+    cp.async.bulk.prefetch.tensor prefetch.tensormap";
 
 /// Roots that a family knows and the suite leaves out, with the reason.
 const ELSEWHERE: &[(&str, &str)] =

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, result, sys};
+use cudarc::driver::{CudaContext, DriverError, result, sys};
+use ptx_sim::tensor_map::Tiled;
 
 use crate::cases::Case;
 use crate::run::{Backend, ptx};
@@ -64,6 +65,11 @@ impl Backend for Cuda {
             let mut params: Vec<u8> = [from, to].iter().flat_map(|pointer| pointer.to_le_bytes()).collect();
             params.extend(n.to_le_bytes());
             params.extend(&case.extra);
+            for map in &case.maps {
+                let map = tensor_map(&map.at(from, to)).unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+                params.resize(params.len().next_multiple_of(128), 0);
+                params.extend(map.opaque.iter().flat_map(|word| word.to_le_bytes()));
+            }
             let mut size = params.len();
             // CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE and CU_LAUNCH_PARAM_END of cuda.h.
             let key = std::ptr::without_provenance_mut::<c_void>;
@@ -91,4 +97,30 @@ impl Backend for Cuda {
         }
         Some(result)
     }
+}
+
+/// The driver's tensor map of a tensor that the simulator takes too.
+fn tensor_map(tiled: &Tiled) -> Result<sys::CUtensorMap, DriverError> {
+    tiled.encode().unwrap_or_else(|error| panic!("{error}"));
+    let mut map = sys::CUtensorMap { opaque: [0; 16] };
+    // SAFETY: the lists have as many values as the driver reads, which `encode` checks. The enumerations are 32-bit
+    // numbers, numbered as the driver's, and those that `encode` takes are in the driver's since there are tensor maps.
+    unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &raw mut map,
+            std::mem::transmute::<u32, sys::CUtensorMapDataType>(tiled.data_type as u32),
+            tiled.global_dim.len() as u32,
+            std::ptr::without_provenance_mut(tiled.global_address as usize),
+            tiled.global_dim.as_ptr(),
+            tiled.global_strides.as_ptr(),
+            tiled.box_dim.as_ptr(),
+            tiled.element_strides.as_ptr(),
+            std::mem::transmute::<u32, sys::CUtensorMapInterleave>(tiled.interleave as u32),
+            std::mem::transmute::<u32, sys::CUtensorMapSwizzle>(tiled.swizzle as u32),
+            std::mem::transmute::<u32, sys::CUtensorMapL2promotion>(tiled.l2_promotion as u32),
+            std::mem::transmute::<u32, sys::CUtensorMapFloatOOBfill>(tiled.oob_fill as u32),
+        )
+        .result()?;
+    }
+    Ok(map)
 }

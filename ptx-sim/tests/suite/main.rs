@@ -24,10 +24,13 @@ mod expected_memory;
 mod expected_mma;
 mod expected_narrow;
 mod expected_sync;
+mod expected_tensor;
+mod expected_tensor_store;
 mod expected_warp;
 mod inputs;
 mod recompile;
 mod run;
+mod tensor;
 
 use cases::Case;
 use run::{Backend, Simulator};
@@ -75,6 +78,8 @@ families!(
     expected_mma,
     expected_narrow,
     expected_sync,
+    expected_tensor,
+    expected_tensor_store,
     expected_warp
 );
 

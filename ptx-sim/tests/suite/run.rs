@@ -62,6 +62,11 @@ impl Simulator {
         let mut params: Vec<u8> = [from, to].iter().flat_map(|pointer| pointer.to_le_bytes()).collect();
         params.extend(n.to_le_bytes());
         params.extend(&case.extra);
+        for map in &case.maps {
+            let map = map.at(from, to).encode().unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+            params.resize(params.len().next_multiple_of(128), 0);
+            params.extend(map.bytes());
+        }
         let mut launch = Launch::new([n.div_ceil(case.threads), 1, 1], [case.threads, 1, 1])
             .with_dynamic_shared(case.dynamic_shared);
         if case.cluster > 1 {
