@@ -23,6 +23,7 @@ pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
     memory::atomic::decode,
     sync::control::decode,
     sync::fence::decode,
+    sync::registers::decode,
     sync::mbarrier::decode,
     memory::cp_async::decode,
     memory::bulk_group::decode,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::exit::Visit;
 use super::mbarrier::Mbarrier;
+use super::registers::Registers;
 use crate::clocks::Knowledge;
 use crate::shared::SharedMemory;
 
@@ -39,6 +40,8 @@ pub(crate) struct Block {
     pub barriers: HashMap<u32, Barrier>,
     /// Its `mbarrier` objects, by their offset in shared memory.
     pub mbarriers: BTreeMap<u64, Mbarrier>,
+    /// Registers of its warps.
+    pub registers: Registers,
     /// Lanes that have not exited, of each warp.
     pub live: Vec<u32>,
     /// The last access of others to its shared memory, by actor.

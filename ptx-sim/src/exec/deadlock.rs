@@ -109,7 +109,7 @@ fn describe(job: &Job, cluster: &Cluster, place: &Place, crowd: &Crowd) -> Strin
         text += &format!(" ({file}:{line})");
     }
     if let Some(goal) = &place.goal {
-        text += &format!(", for {}", describe_goal(cluster, place.rank, goal));
+        text += &format!(", for {}", describe_goal(cluster, place.rank, crowd, goal));
     }
     if let Some((number, barrier)) =
         place.barrier.and_then(|number| Some((number, cluster.blocks[place.rank].barriers.get(&number)?)))
@@ -120,7 +120,7 @@ fn describe(job: &Job, cluster: &Cluster, place: &Place, crowd: &Crowd) -> Strin
     text
 }
 
-fn describe_goal(cluster: &Cluster, own: usize, goal: &Goal) -> String {
+fn describe_goal(cluster: &Cluster, own: usize, crowd: &Crowd, goal: &Goal) -> String {
     match *goal {
         Goal::Mbarrier { rank, offset } => {
             let of = if rank == own { String::new() } else { format!(" of the cluster's block {rank}") };
@@ -128,10 +128,21 @@ fn describe_goal(cluster: &Cluster, own: usize, goal: &Goal) -> String {
                 return format!("the mbarrier at {offset:#x}{of}, which is no more");
             };
             let (phase, parity, line) = (object.phase, object.phase & 1, object.line);
-            format!(
+            let mut text = format!(
                 "phase {phase} (parity {parity}) of the mbarrier at {offset:#x}{of}, initialised at PTX line {line}, where \
                  {object}"
-            )
+            );
+            let thread = crowd.warp * LANES + crowd.lane;
+            let unseen = object.unseen((cluster.actor(own, 0) * LANES + thread) as u32);
+            if unseen > 1 {
+                text += &format!("; thread {thread} has not seen the end of the {unseen} phases before");
+            }
+            text
+        }
+        Goal::Registers { count } => {
+            let registers = &cluster.blocks[own].registers;
+            let owned = registers.owned(crowd.warp);
+            format!("{count} registers per thread: it has {owned}, and the block's pool {}", registers.pool)
         }
     }
 }

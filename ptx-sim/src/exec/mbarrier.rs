@@ -245,6 +245,11 @@ impl Mbarrier {
         &self.done
     }
 
+    /// How many phases have ended since a thread last saw one end.
+    pub fn unseen(&self, thread: u32) -> u64 {
+        self.phase - self.users.get(&thread).map_or(0, |user| user.seen)
+    }
+
     /// A thread arrives in the current phase.
     pub fn note_arrival(&mut self, thread: u32) {
         let user = self.users.entry(thread).or_default();

@@ -3,7 +3,7 @@
 //! From bottom to top:
 //!
 //! - What an instruction is told of its operands: `source`, `lanes`.
-//! - The state of a launch. `grid`: what all blocks share. `block`: shared memory and barriers, `mbarrier`s, and the `cluster`
+//! - The state of a launch. `grid`: what all blocks share. `block`: shared memory and barriers, `mbarrier`s, `registers`, and the `cluster`
 //!   of blocks with its asynchronous operations in `flight`, its
 //!   `cluster_barrier`, and what the `exit` of a block must not come before. `warp`: registers in
 //!   `frame`s, one per level of calls, and the work that a warp has begun and not ended: lanes in a `meeting` at a
@@ -32,6 +32,7 @@ mod ledger;
 mod mbarrier;
 mod meeting;
 mod program;
+mod registers;
 mod rounds;
 mod source;
 mod stall;
@@ -52,6 +53,7 @@ pub(crate) use launch::run;
 pub(crate) use mbarrier::{MBARRIER_BYTES, Mbarrier, State};
 pub(crate) use meeting::{Meeting, Site};
 pub(crate) use program::{Action, Builtin, Call, Callee, Code, Effect, Guard, Program, Run, Step};
+pub(crate) use registers::Request;
 pub(crate) use source::{Source, Special, function_address};
 pub(crate) use target::{SHARED_SPAN, Target, address_in, named_rank};
 pub(crate) use wait::{Goal, Wait};

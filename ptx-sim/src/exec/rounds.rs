@@ -9,10 +9,11 @@ use super::exit::Orphan;
 use super::job::Job;
 use super::lanes::{LANES, lanes_of};
 use super::ledger::Ledger;
+use super::registers::Registers;
 use super::stall::Stall;
 use super::turn::{Failure, Stop, take_turn};
 use super::warp::Warp;
-use crate::fault::Finding;
+use crate::fault::{Fault, Finding};
 use crate::shared::SharedMemory;
 
 /// Instructions a warp may issue before the next one has its turn. Small enough that a warp polling another makes
@@ -32,6 +33,7 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
             static_shared: code.shared_bytes,
             barriers: HashMap::new(),
             mbarriers: BTreeMap::new(),
+            registers: Registers::new(code, threads),
             live: (0..warps).map(|warp| lanes_of(threads, warp)).collect(),
             visits: BTreeMap::new(),
             closed: None,
@@ -69,6 +71,12 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
         }
         if !running {
             blame(job, &cluster, ledger, cluster.begun_too_late());
+            for block in &cluster.blocks {
+                if let Some((change, warp)) = block.registers.left_out() {
+                    let why = format!("setmaxnreg: warp {warp} of the warpgroup has exited without executing it");
+                    ledger.find(Fault::Trap(why), block.index, warp * LANES, change.at);
+                }
+            }
             let landed = cluster.land_all(grid.memory);
             return landed.map_err(|fault| refuse(fault, cluster.blocks[0].index, 0));
         }

@@ -16,6 +16,8 @@ pub(crate) struct Wait {
 pub(crate) enum Goal {
     /// The end of the current phase of the `mbarrier` at an offset in the shared memory of the block of a rank.
     Mbarrier { rank: usize, offset: u64 },
+    /// So many registers per thread.
+    Registers { count: u64 },
 }
 
 impl Warp {

@@ -12,6 +12,8 @@ use ptx_sim::{Launch, LaunchError, Limits, Machine, Report};
 pub struct Kernel<'a> {
     /// Module-level declarations.
     pub module: &'a str,
+    /// Performance directives.
+    pub directives: &'a str,
     /// One instruction a line: line `i` of it comes from line `100 + i` of `kernel.cu`.
     pub body: &'a str,
     pub blocks: u32,
@@ -31,7 +33,7 @@ impl Default for Kernel<'_> {
     fn default() -> Self {
         let (input, output) = ((0..64).collect(), 64);
         let (blocks, cluster, threads, shared, cores, steps) = (1, 1, 32, 4096, 1, 100_000);
-        Self { module: "", body: "", blocks, cluster, threads, shared, input, output, cores, steps }
+        Self { module: "", directives: "", body: "", blocks, cluster, threads, shared, input, output, cores, steps }
     }
 }
 
@@ -48,11 +50,11 @@ impl Kernel<'_> {
     pub fn ptx(&self) -> String {
         let mut text = format!(
             ".version 9.0\n.target sm_90a\n.address_size 64\n.file 1 \"kernel.cu\"\n{}\n\
-             .visible .entry k(.param .u64 a, .param .u64 b)\n{{\n\
+             .visible .entry k(.param .u64 a, .param .u64 b) {}\n{{\n\
              .reg .pred %p<8>;\n.reg .b16 %h<8>;\n.reg .b32 %r<32>;\n.reg .b64 %d<16>;\n.reg .f32 %f<16>;\n\
              .reg .b128 %q<4>;\n.shared .align 128 .b8 s[{}];\n\
              ld.param.u64 %d0, [a];\nld.param.u64 %d1, [b];\nmov.u32 %r0, %tid.x;\nmov.u32 %r1, %ctaid.x;\n",
-            self.module, self.shared
+            self.module, self.directives, self.shared
         );
         for (i, line) in self.body.lines().enumerate() {
             text += &format!(".loc 1 {} 1\n{line}\n", 100 + i);

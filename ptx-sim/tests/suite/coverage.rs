@@ -22,7 +22,7 @@ const REQUIRED: &str = "mov ld st add sub mul mad fma div rem min max abs neg sh
     or xor not cnot popc clz brev bfind cvt cvta setp selp set slct sad dp4a ex2 lg2 rcp sqrt rsqrt sin cos tanh
     atom red membar fence bar barrier shfl vote match redux activemask ldmatrix stmatrix movmatrix mma cp bra
     brx call ret exit nanosleep trap griddepcontrol elect addc subc madc testp copysign dp2a bmsk szext fns
-    isspacep prefetch vabsdiff4 mapa getctarank mbarrier";
+    isspacep prefetch vabsdiff4 mapa getctarank mbarrier setmaxnreg";
 
 /// Beginnings of forms that differ from their root's others by more than a type.
 const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat mul.wide mul.hi mad.wide
@@ -66,7 +66,8 @@ const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat m
     cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster
     cp.async.bulk.tensor.1d.global cp.async.bulk.tensor.2d.global cp.async.bulk.tensor.3d.global
     cp.async.bulk.tensor.4d.global cp.async.bulk.tensor.5d.global cp.reduce.async.bulk.tensor
-    cp.async.bulk.prefetch.tensor prefetch.tensormap";
+    cp.async.bulk.prefetch.tensor prefetch.tensormap
+    setmaxnreg.inc setmaxnreg.dec";
 
 /// Roots that a family knows and the suite leaves out, with the reason.
 const ELSEWHERE: &[(&str, &str)] =

@@ -103,6 +103,12 @@ pub fn cases() -> Vec<Case> {
     let fences =
         Case::of("fence_90", "fence.proxy.async", 1, random_rows(&[I64], 256), |row| vec![row[0].wrapping_add(15)]);
     list.push(fences.named("fences_90"));
+    let three = random_rows(&[I64], 3 * 384);
+    let registers = Case::all("registers_90", "setmaxnreg", "setmaxnreg.inc.sync.aligned.u32", 1, three, |rows| {
+        let value = |block: &Rows, i: usize| if i < 128 { 0 } else { block[i][0] ^ block[(i + 5) % 128][0] };
+        rows.chunks(384).flat_map(|block| (0..384).map(|i| vec![value(block, i)]).collect::<Vec<_>>()).collect()
+    });
+    list.push(Case { threads: 384, ..registers });
     let map = "fence.proxy.tensormap::generic.acquire.gpu";
     list.push(Case::of("fence_90", map, 1, random_rows(&[I64], 256), |row| vec![row[0]]).named("fence_tensormap"));
     list

@@ -4,11 +4,11 @@
 //! nothing to do. The checker orders accesses of shared memory by barriers and `mbarrier`s; a fence counts where one of
 //! these is used with `.relaxed`. Between the proxies it wants one, where ordinary writes are read asynchronously.
 
-use crate::ast::{Operand, Type};
+use crate::ast::{Operand, Space, Type};
 use crate::clocks::{Knowledge, Scope};
 use crate::decode::Operands;
 use crate::exec::{Context, LANES, Outcome, Run};
-use crate::fault::Fault;
+use crate::fault::{Fault, SpaceName};
 use crate::isa::Decoded;
 use crate::isa::memory::access::from_generic;
 use crate::meter::{Class, Event};
@@ -97,8 +97,9 @@ fn tensor_map(operands: &Operands) -> Decoded {
             for lane in context.lanes() {
                 context.lane = lane;
                 let (space, address) = from_generic(addresses[lane].wrapping_add_signed(offset));
-                if space != crate::ast::Space::Global {
-                    return Err(Fault::Trap(format!("a fence for the tensor map at {address:#x} in {space:?} memory")));
+                if space != Space::Global {
+                    let space = SpaceName(space);
+                    return Err(Fault::Trap(format!("a fence for the tensor map at {address:#x} in {space} memory")));
                 }
                 context.grid.memory.find("fence", address, TENSOR_MAP)?;
             }

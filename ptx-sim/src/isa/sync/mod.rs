@@ -12,4 +12,5 @@ pub(crate) mod mbarrier;
 mod mbarrier_wait;
 mod object;
 pub(crate) mod redux;
+pub(crate) mod registers;
 pub(crate) mod warp;

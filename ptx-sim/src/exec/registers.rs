@@ -1,0 +1,164 @@
+//! The registers that a block's warps own, and its pool of free ones (`setmaxnreg`, PTX ISA section 9.7.19.5).
+//!
+//! Counts are registers per thread, of one warp: hardware gives them in units of 8 per thread, 256 per warp.
+
+use super::lanes::LANES;
+use super::program::Code;
+use crate::clocks::Clocks;
+use crate::fault::Fault;
+
+/// Registers of a multiprocessor.
+const FILE: u64 = 65536;
+
+/// Registers per thread are given in units of so many.
+const UNIT: u64 = 8;
+
+/// Most registers that a thread owns: 255 that have names, in units.
+const MOST: u64 = 256;
+
+/// Warps of a warpgroup: four in a row, the first of a rank that is a multiple of 4 (PTX ISA section 9.7.15.1).
+pub(crate) const WARPGROUP: usize = 4;
+
+/// The registers of a block.
+#[derive(Debug)]
+pub(crate) struct Registers {
+    warps: Vec<Owner>,
+    /// Free registers.
+    pub pool: u64,
+    /// Where each warpgroup's warps have changed their number, by warpgroup.
+    changes: Vec<Vec<Change>>,
+}
+
+/// One warp's registers.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    registers: u64,
+    /// How often the number was changed.
+    changes: usize,
+    /// The warp's own time of the last change.
+    clock: u32,
+    /// Whether it stands at the next change and waits.
+    entered: bool,
+}
+
+/// A change that all warps of a warpgroup make.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    /// Function and step.
+    pub at: (usize, usize),
+    pub line: u32,
+}
+
+/// A change to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// At least as many as now.
+    Increase(u64),
+    /// At most as many as now.
+    Decrease(u64),
+}
+
+impl Registers {
+    /// The registers of a block of `threads` threads that runs a kernel.
+    pub fn new(code: &Code, threads: usize) -> Self {
+        let registers = at_launch(code, threads as u64);
+        let warps = threads.div_ceil(LANES);
+        let owner = Owner { registers, changes: 0, clock: 0, entered: false };
+        Self { warps: vec![owner; warps], pool: 0, changes: vec![Vec::new(); warps.div_ceil(WARPGROUP)] }
+    }
+
+    /// Registers that a warp owns.
+    pub fn owned(&self, warp: usize) -> u64 {
+        self.warps[warp].registers
+    }
+
+    /// A warp comes to a change, at a place. `first` is the actor that the block's first warp is. The result is what the
+    /// checker has to say.
+    pub fn enter(
+        &mut self,
+        warp: usize,
+        (at, line): ((usize, usize), u32),
+        clocks: &Clocks,
+        first: usize,
+    ) -> Result<Option<Fault>, Fault> {
+        if std::mem::replace(&mut self.warps[warp].entered, true) {
+            return Ok(None);
+        }
+        let group = warp / WARPGROUP;
+        let members = group * WARPGROUP..((group + 1) * WARPGROUP).min(self.warps.len());
+        if members.len() < WARPGROUP {
+            let (number, why) =
+                (members.len(), "the four warps of a warpgroup execute it, but here the block has only");
+            return Err(Fault::Trap(format!("setmaxnreg: {why} {number}")));
+        }
+        let number = self.warps[warp].changes;
+        match self.changes[group].get(number) {
+            Some(change) if change.at != at => {
+                let why = format!("another warp of the warpgroup is at that of PTX line {} instead", change.line);
+                return Err(Fault::Trap(format!("setmaxnreg: {why}")));
+            }
+            Some(_) => {}
+            None => self.changes[group].push(Change { at, line }),
+        }
+        // Those that have already come to this change have passed a synchronisation of their own.
+        let behind = |other: usize| {
+            let owner = self.warps[other];
+            owner.changes < number || owner.changes == number && !clocks.knows(first + warp, first + other, owner.clock)
+        };
+        let late = members.filter(|&other| other != warp && number > 0).find(|&other| behind(other));
+        Ok(late.map(|other| {
+            let before = self.changes[group][number - 1].line;
+            let why = "the warpgroup has not synchronised since that of PTX line";
+            Fault::Trap(format!("setmaxnreg: {why} {before}: warp {other} may still be there"))
+        }))
+    }
+
+    /// Changes the number of registers of a warp that has entered. The result is whether there were enough.
+    pub fn change(&mut self, warp: usize, request: Request, now: u32) -> Result<bool, Fault> {
+        let owned = self.owned(warp);
+        match request {
+            Request::Decrease(count) if count > owned => {
+                Err(Fault::Trap(format!("setmaxnreg.dec to {count} registers of a warp that has {owned}")))
+            }
+            Request::Increase(count) if count < owned => {
+                Err(Fault::Trap(format!("setmaxnreg.inc to {count} registers of a warp that has {owned}")))
+            }
+            Request::Increase(count) if count - owned > self.pool => Ok(false),
+            Request::Increase(count) | Request::Decrease(count) => {
+                self.pool = self.pool + owned - count;
+                let owner = &mut self.warps[warp];
+                *owner = Owner { registers: count, changes: owner.changes + 1, clock: now, entered: false };
+                Ok(true)
+            }
+        }
+    }
+
+    /// A change that some warp of a warpgroup has not made: the place and such a warp.
+    pub(super) fn left_out(&self) -> Option<(Change, usize)> {
+        let changes = |warp: usize| Some(*self.changes[warp / WARPGROUP].get(self.warps[warp].changes)?);
+        (0..self.warps.len()).find_map(|warp| Some((changes(warp)?, warp)))
+    }
+}
+
+/// Registers per thread that a kernel is launched with. `setmaxnreg` needs a kernel for which the compiler knows them: by
+/// `.maxnreg`, or by `.minnctapersm` beside `.maxntid` or `.reqntid`. Then it gives every thread as many as fit.
+/// Otherwise they are as many as a block of that size could have.
+fn at_launch(code: &Code, threads: u64) -> u64 {
+    let product = |name: &str| {
+        let (_, numbers) = code.directives.iter().find(|(own, _)| own == name)?;
+        Some(numbers.iter().fold(1, |product: u64, n| product.saturating_mul(u64::from(*n))).max(1))
+    };
+    let fitting = |threads: u64, blocks: u64| {
+        let threads = threads.max(1).next_multiple_of(LANES as u64);
+        (FILE / threads.saturating_mul(blocks) / UNIT * UNIT).min(MOST)
+    };
+    let bound = product("maxntid").or(product("reqntid")).zip(product("minnctapersm"));
+    match (product("maxnreg"), bound) {
+        (Some(registers), None) => registers.min(MOST).next_multiple_of(UNIT),
+        (Some(registers), Some((threads, blocks))) => {
+            registers.min(MOST).next_multiple_of(UNIT).min(fitting(threads, blocks))
+        }
+        (None, Some((threads, blocks))) => fitting(threads, blocks),
+        (None, None) => fitting(threads, 1),
+    }
+}
