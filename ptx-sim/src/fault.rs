@@ -107,6 +107,27 @@ pub enum Fault {
         /// Where the write stands.
         other_line: u32,
     },
+    /// A register of a `wgmma` touched before it was waited for.
+    #[error(
+        "{register} of the `wgmma.mma_async` of PTX line {line} is touched before a `wgmma.wait_group` has waited for it"
+    )]
+    ProductInFlight {
+        /// Which register, by its place in the accumulators D or in A.
+        register: String,
+        /// Where the `wgmma` stands.
+        line: u32,
+    },
+    /// A register that a `wgmma` takes, touched by something else, and no `wgmma.fence` lies between.
+    #[error("{register} was touched by PTX line {line} without a `wgmma.fence` since")]
+    NoRegisterFence {
+        /// Which register, by its place in the accumulators D or in A.
+        register: String,
+        /// Where the other access stands.
+        line: u32,
+    },
+    /// A wrong use of `wgmma`: a descriptor, warps that do not act together, products that nobody waits for.
+    #[error("wgmma: {0}")]
+    Wgmma(String),
     /// An `mbarrier` object misused: an address where there is none, a count that it cannot hold.
     #[error("mbarrier: {0}")]
     Mbarrier(String),

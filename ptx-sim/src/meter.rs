@@ -235,7 +235,9 @@ pub struct Meter {
     instructions: [Instructions; Class::ALL.len()],
     /// Memory traffic.
     pub traffic: BTreeMap<Path, Traffic>,
-    /// Tensor-core instructions by shape and types, for example `m16n8k16.f32.bf16.bf16.f32`, once per warp.
+    /// Tensor-core instructions by shape and types, once per warp: `m16n8k16.f32.bf16.bf16.f32` of `mma.sync`, or of
+    /// `wgmma`, where four warps share a product and each does a quarter of it, `wgmma.m64n32k16.f32.f16.f16 A in
+    /// registers`.
     pub mma: BTreeMap<String, u64>,
     /// Events that happened.
     pub events: BTreeMap<Event, u64>,
@@ -279,6 +281,15 @@ impl Tally {
     }
 }
 
+/// Operations of one warp in a tensor-core instruction, by its name in [`Meter::mma`].
+fn operations(name: &str) -> u64 {
+    let (shape, warps) = name.strip_prefix("wgmma.").map_or((name, 1), |rest| (rest, 4));
+    let shape = shape.split('.').next().unwrap_or_default();
+    // `m16n8k16`: the sizes are what is no letter.
+    let sizes = shape.split(|c: char| !c.is_ascii_digit()).filter_map(|size| size.parse::<u64>().ok());
+    2 * sizes.product::<u64>() / warps
+}
+
 impl Meter {
     /// Instructions of one class.
     #[must_use]
@@ -293,6 +304,13 @@ impl Meter {
             warp: sum.warp + count.warp,
             lane: sum.lane + count.lane,
         })
+    }
+
+    /// Operations of all tensor-core instructions: a multiplication and an addition for each element of D and each value
+    /// of k, floating-point or not.
+    #[must_use]
+    pub fn tensor_operations(&self) -> u64 {
+        self.mma.iter().map(|(name, count)| count * operations(name)).sum()
     }
 
     /// Adds another meter's counts.

@@ -32,4 +32,5 @@ pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
     sync::warp::decode,
     tensor::matrix::decode,
     tensor::mma::decode,
+    tensor::wgmma::decode,
 ];

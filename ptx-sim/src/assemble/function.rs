@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::effect;
 use super::families;
+use super::products::ProductRegisters;
 use super::variables::{LOCAL_BYTES, PARAM_BYTES, SHARED_BYTES, reserve, size_of};
 use crate::ast::{Function, Instruction, Operand, Space, Statement, Type, Variable};
 use crate::decode::{DecodeError, Entity, Names, Operands};
@@ -118,6 +119,7 @@ impl Assembler<'_> {
 
     fn body(&mut self, body: &[Statement]) -> Result<()> {
         let mut location = None;
+        let mut products = ProductRegisters::default();
         for statement in body {
             match statement {
                 Statement::Open => {
@@ -136,8 +138,18 @@ impl Assembler<'_> {
                     let (line, text) = (instruction.line, instruction.name());
                     match decoded {
                         Ok((guard, (class, action))) => {
-                            let effect = effect::of(instruction, class);
-                            self.code.steps.push(Step { guard, action, class, effect, line, text, location });
+                            products.note(self.code.steps.len(), instruction, &self.names);
+                            let (effect, product_registers) = (effect::of(instruction, class), Box::default());
+                            self.code.steps.push(Step {
+                                guard,
+                                action,
+                                class,
+                                effect,
+                                product_registers,
+                                line,
+                                text,
+                                location,
+                            });
                         }
                         Err(error) => self.errors.push(error),
                     }
@@ -148,8 +160,18 @@ impl Assembler<'_> {
         // Running off the end is a return.
         let last = self.code.steps.last().map_or(0, |step| step.line);
         let (text, action) = ("ret".into(), Action::Return);
-        let (class, effect) = (Class::Control, Effect::Private);
-        self.code.steps.push(Step { guard: None, action, class, effect, line: last, text, location });
+        let (class, effect, product_registers) = (Class::Control, Effect::Private, Box::default());
+        self.code.steps.push(Step {
+            guard: None,
+            action,
+            class,
+            effect,
+            product_registers,
+            line: last,
+            text,
+            location,
+        });
+        products.finish(&mut self.code.steps);
         Ok(())
     }
 

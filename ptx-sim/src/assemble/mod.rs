@@ -8,6 +8,7 @@ mod effect;
 mod families;
 mod function;
 mod module;
+mod products;
 mod variables;
 
 pub(crate) use module::assemble;

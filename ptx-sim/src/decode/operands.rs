@@ -198,6 +198,29 @@ impl Operands<'_> {
         }
     }
 
+    /// Every register, no predicates, that an operand names.
+    pub fn registers_of(&self, operand: &Operand, found: &mut Vec<u32>) {
+        match operand {
+            Operand::Name(name) => {
+                if let Some(Entity::Register { index, ty }) = self.names.find(name) {
+                    found.push(index as u32);
+                    found.extend((ty == Type::B128).then_some(index as u32 + 1));
+                }
+            }
+            Operand::Address { base: inner, .. } | Operand::Not(inner) | Operand::Negative(inner) => {
+                self.registers_of(inner, found);
+            }
+            Operand::Pair(first, second) => {
+                self.registers_of(first, found);
+                self.registers_of(second, found);
+            }
+            Operand::Vector(list) | Operand::List(list) | Operand::TensorAddress(list) => {
+                list.iter().for_each(|operand| self.registers_of(operand, found));
+            }
+            Operand::Integer(_) | Operand::F32(_) | Operand::F64(_) | Operand::Sink | Operand::Sum { .. } => {}
+        }
+    }
+
     /// The declared type of a register operand.
     pub fn register_type(&self, operand: &Operand) -> Option<Type> {
         let Operand::Name(name) = operand else { return None };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::exit::Visit;
 use super::mbarrier::Mbarrier;
 use super::registers::Registers;
+use super::warpgroup::Warpgroup;
 use crate::clocks::Knowledge;
 use crate::shared::SharedMemory;
 
@@ -42,6 +43,8 @@ pub(crate) struct Block {
     pub mbarriers: BTreeMap<u64, Mbarrier>,
     /// Registers of its warps.
     pub registers: Registers,
+    /// Its warpgroups that have executed a `wgmma` instruction.
+    pub warpgroups: BTreeMap<usize, Warpgroup>,
     /// Lanes that have not exited, of each warp.
     pub live: Vec<u32>,
     /// The last access of others to its shared memory, by actor.

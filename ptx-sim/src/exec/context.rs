@@ -115,6 +115,15 @@ impl Context<'_> {
         self.ledger.find(fault, self.cluster.blocks[self.rank].index, thread, self.at);
     }
 
+    /// Tells the checker of registers that `wgmma` uses, too, and that this instruction touches.
+    pub fn touch(&mut self, registers: &[u32]) {
+        if self.grid.checked
+            && let Some(fault) = self.warp.products.touch(registers, self.depth, self.line)
+        {
+            self.find(fault, self.lane);
+        }
+    }
+
     /// The actor that this warp is for the checker.
     pub fn actor(&self) -> usize {
         self.cluster.actor(self.rank, self.warp.index)

@@ -60,6 +60,9 @@ impl Ledger {
             Fault::ReadInFlight { .. } => "reading",
             Fault::NoProxyFence { .. } => "proxy",
             Fault::Exited { .. } => "exited",
+            Fault::ProductInFlight { .. } => "product",
+            Fault::NoRegisterFence { .. } => "register fence",
+            Fault::Wgmma(_) => "wgmma",
             Fault::DivergentBarrier(_) => "barrier",
             _ => "other",
         };

@@ -3,11 +3,11 @@
 //! From bottom to top:
 //!
 //! - What an instruction is told of its operands: `source`, `lanes`.
-//! - The state of a launch. `grid`: what all blocks share. `block`: shared memory and barriers, `mbarrier`s, `registers`, and the `cluster`
-//!   of blocks with its asynchronous operations in `flight`, its
-//!   `cluster_barrier`, and what the `exit` of a block must not come before. `warp`: registers in
-//!   `frame`s, one per level of calls, and the work that a warp has begun and not ended: lanes in a `meeting` at a
-//!   barrier, what they `wait` for, `bulk_group`s. What an instruction family has to remember from one instruction to the next gets a
+//! - The state of a launch. `grid`: what all blocks share. `block`: shared memory and barriers, `mbarrier`s, `registers`,
+//!   and the `cluster` of blocks with its asynchronous operations in `flight`, its `cluster_barrier`, and what the `exit`
+//!   of a block must not come before; four warps are a `warpgroup`. `warp`: registers in `frame`s, one per level of calls,
+//!   and the work that a warp has begun and not ended: lanes in a `meeting` at a barrier, what they `wait` for,
+//!   `bulk_group`s and `products` in flight. What an instruction family has to remember from one instruction to the next gets a
 //!   file here and a field of the block or the warp. `ledger`: what the meter and the checker have written down.
 //! - What an instruction sees of it all, the `context`, and its accesses to memory, a `target` for each lane.
 //! - The `program`: functions whose instructions are closures over a context.
@@ -31,6 +31,7 @@ mod launch;
 mod ledger;
 mod mbarrier;
 mod meeting;
+mod products;
 mod program;
 mod registers;
 mod rounds;
@@ -40,6 +41,7 @@ mod target;
 mod turn;
 mod wait;
 mod warp;
+mod warpgroup;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use context::{Context, Outcome};
@@ -52,8 +54,10 @@ pub(crate) use lanes::{LANES, Lanes, lanes_of};
 pub(crate) use launch::run;
 pub(crate) use mbarrier::{MBARRIER_BYTES, Mbarrier, State};
 pub(crate) use meeting::{Meeting, Site};
+pub(crate) use products::Shape;
 pub(crate) use program::{Action, Builtin, Call, Callee, Code, Effect, Guard, Program, Run, Step};
 pub(crate) use registers::Request;
 pub(crate) use source::{Source, Special, function_address};
 pub(crate) use target::{SHARED_SPAN, Target, address_in, named_rank};
 pub(crate) use wait::{Goal, Wait};
+pub(crate) use warpgroup::{WARPS, Warpgroup};

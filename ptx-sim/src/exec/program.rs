@@ -107,6 +107,8 @@ pub(crate) struct Step {
     pub action: Action,
     pub class: Class,
     pub effect: Effect,
+    /// Registers that it touches and that a `wgmma` of the function accumulates in or takes A from; empty for `wgmma`.
+    pub product_registers: Box<[u32]>,
     pub line: u32,
     pub text: String,
     pub location: Option<Location>,

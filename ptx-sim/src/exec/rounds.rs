@@ -34,6 +34,7 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
             barriers: HashMap::new(),
             mbarriers: BTreeMap::new(),
             registers: Registers::new(code, threads),
+            warpgroups: BTreeMap::new(),
             live: (0..warps).map(|warp| lanes_of(threads, warp)).collect(),
             visits: BTreeMap::new(),
             closed: None,

@@ -3,7 +3,7 @@
 use super::cluster::Cluster;
 use super::context::{Context, Outcome};
 use super::job::Job;
-use super::lanes::Lanes;
+use super::lanes::{LANES, Lanes};
 use super::ledger::Ledger;
 use super::program::{Action, Call, Callee, Effect, Program};
 use super::source::function_index;
@@ -143,6 +143,9 @@ pub(super) fn take_turn(
             let lane = mask.trailing_zeros() as usize;
             let line = step.line;
             let mut context = Context { grid, cluster, rank, mask, lane, depth, ledger, line, at, warp };
+            if !step.product_registers.is_empty() {
+                context.touch(&step.product_registers);
+            }
             let next = evaluate(&mut context, program, &step.action);
             next.map_err(|fault| Failure { fault, lane: context.lane, at })?
         };
@@ -183,6 +186,13 @@ pub(super) fn take_turn(
             Next::Leave | Next::Exit => {
                 warp.exit(current, mask);
                 cluster.stirred = true;
+                if warp.live == 0
+                    && grid.checked
+                    && let Some(fault) = warp.products.unfinished()
+                {
+                    let thread = warp.index * LANES + mask.trailing_zeros() as usize;
+                    ledger.find(fault, cluster.blocks[rank].index, thread, at);
+                }
             }
         }
     }

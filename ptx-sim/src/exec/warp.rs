@@ -9,6 +9,7 @@ use super::frame::{Frame, FrameSize, Slot};
 use super::lanes::{LANES, Lanes};
 use super::ledger::Ledger;
 use super::meeting::Meeting;
+use super::products::Products;
 use super::wait::Wait;
 use crate::fault::Fault;
 
@@ -42,6 +43,8 @@ pub(crate) struct Warp {
     pub waits: Vec<Wait>,
     /// Bulk copies and reductions of its lanes that nobody has waited for.
     pub bulk: BulkGroups,
+    /// Products of `wgmma`.
+    pub products: Products,
     /// The carry flag, one bit per lane.
     pub carry: u32,
     pub(super) groups: Vec<Group>,
@@ -59,6 +62,7 @@ impl Warp {
             meetings: Vec::new(),
             waits: Vec::new(),
             bulk: BulkGroups::default(),
+            products: Products::default(),
             carry: 0,
             groups: vec![group],
         }

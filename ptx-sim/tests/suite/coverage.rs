@@ -22,7 +22,7 @@ const REQUIRED: &str = "mov ld st add sub mul mad fma div rem min max abs neg sh
     or xor not cnot popc clz brev bfind cvt cvta setp selp set slct sad dp4a ex2 lg2 rcp sqrt rsqrt sin cos tanh
     atom red membar fence bar barrier shfl vote match redux activemask ldmatrix stmatrix movmatrix mma cp bra
     brx call ret exit nanosleep trap griddepcontrol elect addc subc madc testp copysign dp2a bmsk szext fns
-    isspacep prefetch vabsdiff4 mapa getctarank mbarrier setmaxnreg";
+    isspacep prefetch vabsdiff4 mapa getctarank mbarrier setmaxnreg wgmma";
 
 /// Beginnings of forms that differ from their root's others by more than a type.
 const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat mul.wide mul.hi mad.wide
@@ -67,7 +67,12 @@ const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat m
     cp.async.bulk.tensor.1d.global cp.async.bulk.tensor.2d.global cp.async.bulk.tensor.3d.global
     cp.async.bulk.tensor.4d.global cp.async.bulk.tensor.5d.global cp.reduce.async.bulk.tensor
     cp.async.bulk.prefetch.tensor prefetch.tensormap
-    setmaxnreg.inc setmaxnreg.dec";
+    setmaxnreg.inc setmaxnreg.dec
+    wgmma.fence wgmma.commit_group wgmma.wait_group wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16
+    wgmma.mma_async.sync.aligned.m64n256k16.f16.f16.f16 wgmma.mma_async.sync.aligned.m64n120k16.f32.bf16.bf16
+    wgmma.mma_async.sync.aligned.m64n40k8.f32.tf32.tf32 wgmma.mma_async.sync.aligned.m64n64k32.f32.e5m2.e4m3
+    wgmma.mma_async.sync.aligned.m64n16k32.f16.e4m3.e5m2 wgmma.mma_async.sync.aligned.m64n240k32.s32.s8.s8
+    wgmma.mma_async.sync.aligned.m64n8k32.s32.s8.u8.satfinite";
 
 /// Roots that a family knows and the suite leaves out, with the reason.
 const ELSEWHERE: &[(&str, &str)] =

@@ -27,10 +27,12 @@ mod expected_sync;
 mod expected_tensor;
 mod expected_tensor_store;
 mod expected_warp;
+mod expected_wgmma;
 mod inputs;
 mod recompile;
 mod run;
 mod tensor;
+mod wgmma_layout;
 
 use cases::Case;
 use run::{Backend, Simulator};
@@ -80,7 +82,8 @@ families!(
     expected_sync,
     expected_tensor,
     expected_tensor_store,
-    expected_warp
+    expected_warp,
+    expected_wgmma
 );
 
 #[test]
