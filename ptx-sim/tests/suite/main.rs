@@ -29,6 +29,7 @@ mod expected_tensor_store;
 mod expected_warp;
 mod expected_wgmma;
 mod inputs;
+mod questions;
 mod recompile;
 mod run;
 mod tensor;

@@ -1,10 +1,12 @@
 //! Everything that only a GPU can show, in one command for a machine that has one but need not have cargo.
 //!
 //! `cargo xtask gpu-check` builds this program and puts the test programs beside it: the kernels' property tests and
-//! the simulator's instruction suite, and the benchmarks. It runs the tests on the GPU, then one test of each kernel
-//! under compute-sanitizer, then the smallest sweep of the benchmarks, and writes what came out to one JSON file.
+//! the simulator's instruction suite, and the benchmarks. It runs the tests on the GPU, asks it what only a GPU answers, runs
+//! one test of each kernel under compute-sanitizer, then the smallest sweep of the benchmarks, and writes what came out to
+//! one JSON file.
 
 mod programs;
+mod questions;
 mod report;
 mod timing;
 
@@ -46,6 +48,7 @@ fn main() -> Result<ExitCode> {
     let here = std::env::current_exe()?.parent().context("this program is in no folder")?.to_path_buf();
     if !arguments.only_timing {
         report.programs = programs::run_all(&here, &arguments.suite, arguments.device)?;
+        report.questions = questions::ask(&here, &arguments.suite)?;
         // Kept, should the rest be cut short.
         report.write(&arguments.json)?;
     }

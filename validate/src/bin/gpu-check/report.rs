@@ -9,6 +9,7 @@ use latent_attention::device::Device;
 use serde::Serialize;
 
 use crate::programs::Outcome;
+use crate::questions::Answer;
 use crate::timing::Timing;
 
 /// The file.
@@ -24,6 +25,8 @@ pub struct Report {
     pub commit: &'static str,
     /// Tests and sanitizers.
     pub programs: Vec<Outcome>,
+    /// What only a GPU answers; empty on GPUs that are no Hopper.
+    pub questions: Vec<Answer>,
     /// Times, unless they were left out.
     pub timing: Option<Timing>,
 }
@@ -38,6 +41,7 @@ impl Report {
             driver: driver().unwrap_or_else(|| "unknown: nvidia-smi did not say".into()),
             commit: option_env!("LATENT_ATTENTION_COMMIT").unwrap_or("unknown: not built by `cargo xtask gpu-check`"),
             programs: Vec::new(),
+            questions: Vec::new(),
             timing: None,
         }
     }
