@@ -1,8 +1,7 @@
 //! Who knows of whose accesses: the vector clocks of a cluster.
 //!
 //! An *actor* is a warp, numbered through all blocks of the cluster, or an *engine*: the asynchronous copies that
-//! complete on one mechanism, for instance on one `mbarrier`. Most engines access memory through the asynchronous proxy;
-//! those of `cp.async` do not. Every actor counts its own time, and knows each other
+//! complete on one mechanism, for instance on one `mbarrier`. Every actor counts its own time, and knows each other
 //! actor's up to some count; where actors meet, at a barrier or by an arrival that another waits for, they join what
 //! they know. An access happened before another if the later actor knows the earlier one's count.
 //!
@@ -103,8 +102,6 @@ struct Fences {
 pub(crate) struct Clocks {
     /// What each actor knows; its own time is what it knows of itself.
     actors: Vec<Knowledge>,
-    /// Whether each actor accesses memory through the asynchronous proxy.
-    asynchronous: Vec<bool>,
     /// Synchronisations of each warp's lanes.
     epochs: Vec<u32>,
     /// Warps of a block.
@@ -119,24 +116,17 @@ impl Clocks {
     /// The clocks of so many blocks, of `warps` warps each.
     pub fn new(blocks: usize, warps: usize) -> Self {
         let epochs = vec![1; blocks * warps];
-        let (actors, asynchronous) = (Vec::new(), Vec::new());
         let (fences, proxy_fences) = (HashMap::new(), HashMap::new());
-        let mut clocks = Self { actors, asynchronous, epochs, warps, fences, proxy_fences };
-        (0..blocks * warps).for_each(|_| _ = clocks.new_engine(false));
+        let mut clocks = Self { actors: Vec::new(), epochs, warps, fences, proxy_fences };
+        (0..blocks * warps).for_each(|_| _ = clocks.new_engine());
         clocks
     }
 
-    /// A new engine, an actor behind those that are warps, with or without the asynchronous proxy.
-    pub fn new_engine(&mut self, asynchronous: bool) -> usize {
+    /// A new engine: an actor behind those that are warps. One `mbarrier` may count bytes of either proxy.
+    pub fn new_engine(&mut self) -> usize {
         let actor = self.actors.len();
         self.actors.push(Knowledge::of(actor, 1));
-        self.asynchronous.push(asynchronous);
         actor
-    }
-
-    /// Whether the actor accesses memory through the asynchronous proxy.
-    pub fn is_asynchronous(&self, actor: usize) -> bool {
-        self.asynchronous[actor]
     }
 
     /// Whether the actor is no warp.

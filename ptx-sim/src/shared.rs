@@ -430,7 +430,7 @@ fn race(
 
 /// What is wrong if `access` goes through the asynchronous proxy and an ordinary write before it has not passed a fence.
 fn unfenced(clocks: &Clocks, access: Access, action: &'static str, at: usize, write: &Mark) -> Option<Fault> {
-    let ordinary = write.clock != 0 && !write.asynchronous && !clocks.is_asynchronous(write.actor());
+    let ordinary = write.clock != 0 && !write.asynchronous;
     if !access.asynchronous || !ordinary || clocks.passed_fence(access.thread, write.thread, write.clock) {
         return None;
     }

@@ -151,7 +151,7 @@ impl Cluster {
         match self.copies[actor].engine {
             Some(engine) => engine,
             None => {
-                let engine = self.clocks.new_engine(false);
+                let engine = self.clocks.new_engine();
                 self.copies[actor].engine = Some(engine);
                 engine
             }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use super::cluster::Cluster;
 use crate::clocks::{Clocks, Knowledge};
 use crate::fault::Fault;
 
@@ -101,7 +102,7 @@ impl Mbarrier {
             received: 0,
             joint: Knowledge::default(),
             done: Knowledge::default(),
-            engine: clocks.new_engine(true),
+            engine: clocks.new_engine(),
             thread,
             line,
             blocked: BTreeMap::new(),
@@ -265,5 +266,20 @@ impl Mbarrier {
         let stale = user.seen == self.phase && user.arrived == self.phase + 1;
         user.seen = self.phase;
         stale
+    }
+}
+
+impl Cluster {
+    /// What is wrong if a warp uses the object at a place without knowing of its initialisation. Whoever knows of that
+    /// knows the first count of the object's engine.
+    pub fn unordered_use(&self, actor: usize, rank: usize, offset: u64) -> Option<Fault> {
+        let object = self.blocks[rank].mbarriers.get(&offset)?;
+        if self.clocks.knows(actor, object.engine, 1) {
+            return None;
+        }
+        let (other, line) = (self.clocks.name(actor, object.thread), object.line);
+        Some(Fault::Mbarrier(format!(
+            "the object at {offset:#x} is used and initialised (by {other}, PTX line {line}) without a barrier between"
+        )))
     }
 }

@@ -41,7 +41,8 @@ const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat m
     barrier.cluster.wait.acquire mapa.shared::cluster.u32 mapa.u64 getctarank.shared::cluster getctarank.u64
     ld.shared::cluster.v2.b64 st.shared::cluster.v4 atom.shared::cluster.add red.shared::cluster.add.noftz
     atom.acquire.cluster.shared::cluster.cas isspacep.shared::cluster isspacep.shared::cta
-    cvta.to.shared::cluster
+    cvta.to.shared::cluster st.async.shared::cluster st.async.weak st.async.mbarrier
+    red.async.relaxed.cluster.shared::cluster
     cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes.L2::cache_hint
     cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster
     cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes

@@ -6,12 +6,13 @@ use crate::inputs::random_rows;
 
 const FILE: &str = "cluster_90";
 const THREADS: usize = 64;
-const BLOCKS: usize = 4;
+pub const BLOCKS: usize = 4;
 /// Rows of two clusters.
-const ROWS: usize = 2 * BLOCKS * THREADS;
+pub const ROWS: usize = 2 * BLOCKS * THREADS;
 
 /// A kernel whose results are a function of its cluster's rows, by rank and thread.
-fn case(
+pub fn case(
+    file: &'static str,
     kernel: &str,
     instruction: &str,
     outputs: usize,
@@ -25,7 +26,7 @@ fn case(
         };
         rows.chunks(BLOCKS * THREADS).flat_map(cluster).collect()
     };
-    let case = Case::all(FILE, kernel, instruction, outputs, rows, expected);
+    let case = Case::all(file, kernel, instruction, outputs, rows, expected);
     Case { threads: THREADS as u32, cluster: BLOCKS as u32, ..case }
 }
 
@@ -36,35 +37,42 @@ fn rings(list: &mut Vec<Case>) {
         ("ring_relaxed", "barrier.cluster.arrive.relaxed.aligned"),
         ("ring_generic", "mapa.u64"),
     ] {
-        list.push(case(kernel, instruction, 1, random_rows(&[I64], ROWS), |blocks, rank, thread| {
+        list.push(case(FILE, kernel, instruction, 1, random_rows(&[I64], ROWS), |blocks, rank, thread| {
             vec![blocks[(rank + 1) % BLOCKS][thread][0]]
         }));
     }
 }
 
 fn accesses(list: &mut Vec<Case>) {
-    list.push(case("widths", "st.shared::cluster.v4.b32", 11, random_rows(&[I64; 2], ROWS), |blocks, rank, thread| {
-        let row = &blocks[rank][thread];
-        let bytes: Vec<u8> = row.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let number = |at: usize, size: usize| {
-            bytes[at..at + size].iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte))
-        };
-        let narrow = |value: i64| u64::from(value as u32);
-        vec![
-            number(1, 1),
-            narrow((number(2, 1) as i8).into()),
-            number(4, 2),
-            narrow((number(6, 2) as i16).into()),
-            number(8, 2),
-            number(12, 4),
-            number(0, 4),
-            number(4, 4),
-            number(0, 8),
-            number(8, 8),
-            number(10, 2),
-        ]
-    }));
-    list.push(case("all_to_all", "ld.shared::cluster.u64", 1, random_rows(&[I64], ROWS), |blocks, _, thread| {
+    list.push(case(
+        FILE,
+        "widths",
+        "st.shared::cluster.v4.b32",
+        11,
+        random_rows(&[I64; 2], ROWS),
+        |blocks, rank, thread| {
+            let row = &blocks[rank][thread];
+            let bytes: Vec<u8> = row.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let number = |at: usize, size: usize| {
+                bytes[at..at + size].iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte))
+            };
+            let narrow = |value: i64| u64::from(value as u32);
+            vec![
+                number(1, 1),
+                narrow((number(2, 1) as i8).into()),
+                number(4, 2),
+                narrow((number(6, 2) as i16).into()),
+                number(8, 2),
+                number(12, 4),
+                number(0, 4),
+                number(4, 4),
+                number(0, 8),
+                number(8, 8),
+                number(10, 2),
+            ]
+        },
+    ));
+    list.push(case(FILE, "all_to_all", "ld.shared::cluster.u64", 1, random_rows(&[I64], ROWS), |blocks, _, thread| {
         let word = |rank: usize| blocks[rank][(thread + rank) % THREADS][0].wrapping_mul(rank as u64 + 1);
         vec![(0..BLOCKS).map(word).fold(0, u64::wrapping_add)]
     }));
@@ -74,7 +82,7 @@ fn atomics(list: &mut Vec<Case>) {
     // Below 2^55, so that the sum of 256 values does not wrap, and what an atomic returned is at most the total.
     let mut rows = random_rows(&[I64], ROWS);
     rows.iter_mut().for_each(|row| row[0] >>= 9);
-    list.push(case("atomics", "red.shared::cluster.add.noftz.f16x2", 10, rows, |blocks, _, _| {
+    list.push(case(FILE, "atomics", "red.shared::cluster.add.noftz.f16x2", 10, rows, |blocks, _, _| {
         let all: Vec<u64> = blocks.iter().flat_map(|rows| rows.iter().map(|row| row[0])).collect();
         let words: Vec<u32> = all.iter().map(|value| *value as u32).collect();
         // `inc` counts from 0 to 100 and begins again.
@@ -93,6 +101,7 @@ fn atomics(list: &mut Vec<Case>) {
         ]
     }));
     list.push(case(
+        FILE,
         "lock",
         "atom.acquire.cluster.shared::cluster.cas",
         1,
@@ -102,7 +111,7 @@ fn atomics(list: &mut Vec<Case>) {
 }
 
 fn places(list: &mut Vec<Case>) {
-    list.push(case("addresses", "getctarank.u64", 5, random_rows(&[I32], ROWS), |blocks, own, thread| {
+    list.push(case(FILE, "addresses", "getctarank.u64", 5, random_rows(&[I32], ROWS), |blocks, own, thread| {
         let bit = blocks[own][thread][0] & 1;
         let ranks = (0..BLOCKS as u64).map(|rank| {
             let windows = 1 << 8 | u64::from(rank == own as u64) << 9;

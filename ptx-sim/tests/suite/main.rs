@@ -11,6 +11,7 @@ mod coverage;
 mod cuda;
 mod exactly;
 mod expected_approximate;
+mod expected_async_store;
 mod expected_bits;
 mod expected_bulk;
 mod expected_cluster;
@@ -68,6 +69,7 @@ macro_rules! families {
 
 families!(
     expected_approximate,
+    expected_async_store,
     expected_bits,
     expected_cluster,
     expected_bulk,

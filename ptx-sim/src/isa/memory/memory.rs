@@ -19,6 +19,7 @@ const WIDEST: usize = 32;
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     match operands.root() {
         "ld" | "ldu" => load(operands),
+        "st" if operands.has("async") => Ok(None),
         "st" => store(operands),
         "prefetch" | "prefetchu" | "applypriority" | "discard" => hint(operands),
         "cvta" => convert(operands),

@@ -6,6 +6,7 @@
 //! addresses.
 
 pub(crate) mod access;
+pub(crate) mod async_store;
 pub(crate) mod atomic;
 pub(crate) mod bulk;
 pub(crate) mod bulk_group;

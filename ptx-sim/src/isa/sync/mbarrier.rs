@@ -239,13 +239,15 @@ impl Arrive {
             object_at(context.cluster, places[lane])?;
             check_order(context, places[lane], lane)?;
             let checked = context.grid.checked;
-            if checked && rank != context.rank && !self.relaxed {
+            let phase = object_at(context.cluster, places[lane])?.phase;
+            let releases = !self.relaxed && released != Some((places[lane], phase));
+            if checked && rank != context.rank && releases {
                 let access = access(context, lane, offset);
                 context.cluster.remember_visit(rank, "mbarrier.arrive", actor, access);
             }
             let (block, clocks) = context.cluster.block(rank);
             let Some(object) = block.mbarriers.get_mut(&offset) else { continue };
-            let (value, phase) = (counts[lane] as u32, object.phase);
+            let value = counts[lane] as u32;
             let count = if self.expects { 1 } else { value };
             if self.expects {
                 object.expect(value)?;
@@ -261,7 +263,7 @@ impl Arrive {
                 let mut fenced = Knowledge::default();
                 clocks.release_fenced(actor, self.scope, &mut fenced);
                 object.learn(&fenced);
-            } else if released != Some((places[lane], phase)) {
+            } else if releases {
                 object.release(actor, clocks);
                 released = Some((places[lane], phase));
             }

@@ -57,24 +57,14 @@ pub(super) fn object_at(cluster: &mut Cluster, (rank, offset): Place) -> Result<
     })
 }
 
-/// Reports a use of an object that is not ordered behind its initialisation. Whoever knows of that knows the first count
-/// of the object's engine.
+/// Reports a use of an object that is not ordered behind its initialisation.
 pub(super) fn check_order(context: &mut Context, place: Place, lane: usize) -> Result<(), Fault> {
-    if !context.grid.checked {
-        return Ok(());
-    }
-    let actor = context.actor();
-    let (engine, thread, line) = {
-        let object = object_at(context.cluster, place)?;
-        (object.engine, object.thread, object.line)
-    };
-    if !context.cluster.clocks.knows(actor, engine, 1) {
-        let other = context.cluster.clocks.name(actor, thread);
-        let why = format!(
-            "the object at {:#x} is used and initialised (by {other}, PTX line {line}) without a barrier between",
-            place.1
-        );
-        context.find(Fault::Mbarrier(why), lane);
+    object_at(context.cluster, place)?;
+    let (actor, (rank, offset)) = (context.actor(), place);
+    if context.grid.checked
+        && let Some(fault) = context.cluster.unordered_use(actor, rank, offset)
+    {
+        context.find(fault, lane);
     }
     Ok(())
 }
