@@ -5,7 +5,7 @@
 //! actor's up to some count; where actors meet, at a barrier or by an arrival that another waits for, they join what
 //! they know. An access happened before another if the later actor knows the earlier one's count.
 //!
-//! Order alone is not enough between the proxies through which memory is accessed (PTX ISA section 8.2): what a warp
+//! Order alone is not enough between the proxies through which memory is accessed (PTX ISA section 8.6): what a warp
 //! has written by ordinary stores reaches asynchronous copies and `wgmma` only behind a `fence.proxy.async`. So an actor
 //! keeps a second count of each other: up to where it knows the other's accesses *by a path with such a fence*.
 

@@ -316,6 +316,26 @@ fn a_block_waits_for_what_comes_into_its_memory() {
     clean(2, &late.replace("barrier.cluster.wait;", "barrier.cluster.wait;\n@!%p1 exit;\nWAIT"));
 }
 
+/// The bytes come through the generic proxy, as those of an ordinary store: a bulk copy reads them behind a fence.
+#[test]
+fn bytes_are_ordinary_ones_to_the_asynchronous_proxy() {
+    let body = "@%p3 mbarrier.arrive.expect_tx.shared.b64 _, [s+2048], 128;
+        @!%p1 STORE.u32 [%r3], %r0, [%r12];
+        @!%p1 bra DONE;
+        WAIT
+        //fence
+        @%p3 cp.async.bulk.global.shared::cta.bulk_group [%d1], [s], 128;
+        cp.async.bulk.commit_group;
+        cp.async.bulk.wait_group 0;
+        DONE: BARRIER";
+    match finds(2, body, 1, 0, "cp.async.bulk.global") {
+        Fault::NoProxyFence { action: "read", address: 0, .. } => {}
+        other => panic!("{other}"),
+    }
+    let output = clean(2, &body.replace("//fence", "fence.proxy.async.shared::cta;"));
+    assert_eq!(output[..32], (0..32).collect::<Vec<_>>());
+}
+
 /// So it is with arrivals, those of all lanes at one object included.
 #[test]
 fn a_block_waits_for_arrivals_at_its_objects() {

@@ -151,6 +151,10 @@ fn wrong_commands_say_what_is_wrong() {
     run(&["saxpy", "--block", "1"], "--grid");
     let cluster = ["--cluster", "3", "s32:1", "f32:1", "in:f32x1", "out:f32x1"];
     run(&[&["saxpy", "--grid", "4", "--block", "1"][..], &cluster].concat(), "clusters of [3, 1, 1]");
+    let blocks = ["saxpy", "--grid", "16", "--block", "1", "--cluster", "16"];
+    let arguments = ["s32:16", "f32:1", "in:f32x16=1", "out:f32x16=1"];
+    run(&[&blocks[..], &arguments].concat(), "16 blocks: there are at most 8");
+    ends(0, &[&["run", SAXPY][..], &blocks, &["--cluster-blocks", "16"], &arguments].concat());
     ends(2, &[]);
     ends(2, &["walk"]);
 }

@@ -20,6 +20,9 @@ pub struct Run {
     /// Blocks per cluster: X[,Y[,Z]].
     #[arg(long, value_parser = dimensions)]
     pub cluster: Option<[u32; 3]>,
+    /// Most blocks of a cluster: more than 8, up to 16, as the driver allows by an attribute of the kernel.
+    #[arg(long, default_value_t = ptx_sim::Limits::default().cluster_blocks)]
+    pub cluster_blocks: u32,
     /// Bytes of dynamic shared memory.
     #[arg(long, default_value_t = 0)]
     pub shared: usize,

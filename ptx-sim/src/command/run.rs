@@ -11,6 +11,7 @@ pub fn run(options: &Run) -> Result<bool, String> {
     let text = read(&options.file)?;
     let mut limits = Limits::default();
     (limits.steps, limits.cores) = (options.steps, options.cores);
+    limits.cluster_blocks = options.cluster_blocks;
     let mut machine = Machine::new(limits);
     let module = match machine.load(&text) {
         Ok(module) => module,
