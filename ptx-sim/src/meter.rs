@@ -19,7 +19,7 @@ pub enum Class {
     Convert,
     /// Moves between registers.
     Move,
-    /// Loads and stores of every space, `cvta`, prefetches.
+    /// Loads and stores of every space, `cvta`, `mapa`, `getctarank`, prefetches.
     Memory,
     /// Atomics and reductions in memory.
     Atomic,

@@ -6,12 +6,14 @@ use proptest::prelude::*;
 use ptx_sim::fault::Fault;
 use ptx_sim::{Launch, LaunchError, Limits, Machine, Module, Report};
 
-const SAMPLES: [&str; 5] = [
+const SAMPLES: [&str; 7] = [
     include_str!("ptx/ampere.ptx"),
     include_str!("ptx/branch.ptx"),
     include_str!("ptx/control.ptx"),
     include_str!("ptx/matmul.ptx"),
     include_str!("ptx/memory.ptx"),
+    include_str!("../suite/ptx/cluster_90.ptx"),
+    include_str!("../suite/ptx/async_store_90.ptx"),
 ];
 
 const HEADER: &str = ".version 9.0\n.target sm_90a\n.address_size 64\n";
@@ -60,10 +62,12 @@ fn survives(ptx: &str, kind: Parameters) {
             assert!(errors.is_empty());
             for kernel in module.kernels() {
                 let params = parameters(&mut machine, &module, kernel, kind);
-                for checked in [true, false] {
-                    let launch = Launch::new([2, 1, 1], [33, 1, 1]).with_checked(checked);
-                    drop(machine.launch(&module, kernel, &launch, &params));
+                let launch = Launch::new([2, 1, 1], [33, 1, 1]);
+                let mut launches = vec![launch.clone(), launch.clone().with_checked(false)];
+                if ptx.contains("cluster") {
+                    launches.extend([true, false].map(|c| launch.clone().with_cluster([2, 1, 1]).with_checked(c)));
                 }
+                launches.iter().for_each(|launch| drop(machine.launch(&module, kernel, launch, &params)));
             }
         }
         Err(error) => assert_eq!(error, errors[0]),
