@@ -28,6 +28,9 @@ pub struct Counts {
     pub bank_conflicts: f64,
     /// Nanoseconds that needed bytes and arithmetic take at least, by machine.
     pub least_ns: Vec<(String, f64)>,
+    /// Microseconds of the whole row on an H200, as `cargo xtask cost` predicts them, of operations that it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_us: Option<f64>,
 }
 
 impl Counts {
@@ -46,6 +49,7 @@ impl Counts {
         let conflicts = |meter: &Meter| Path::ALL.iter().map(|&path| traffic(meter, path).1).sum();
         let needed = Work { bytes: most.bytes - least.bytes, flops: most.flops - least.flops };
         let least_ns = |machine: &Ceilings| 1000.0 * machine.least_us(&needed) / tokens as f64;
+        let predicted_us = lab.predictions.as_mut().map(|model| model.predict(operation, shape)).transpose()?.flatten();
         Ok(Self {
             tokens,
             needed_bytes: needed.bytes as f64 / tokens as f64,
@@ -56,6 +60,7 @@ impl Counts {
             mma_instructions: difference(&|meter| meter.instructions(Class::Mma).warp),
             bank_conflicts: difference(&conflicts),
             least_ns: machines.iter().map(|machine| (machine.name.clone(), least_ns(machine))).collect(),
+            predicted_us,
         })
     }
 }

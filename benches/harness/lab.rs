@@ -9,6 +9,7 @@ use ptx_sim::meter::Meter;
 use super::cache::CacheMemory;
 use super::clock::{Clock, Times};
 use super::memory::Numbers;
+use super::predict::Predictions;
 
 /// Most shared memory of a block of the simulated device: an H100's or H200's, so that kernels choose the tiles that
 /// they choose there.
@@ -23,6 +24,8 @@ pub struct Lab {
     pub gauge: Gauge,
     pub numbers: Numbers,
     pub cache: CacheMemory,
+    /// Where times are predicted instead of taken, as far as they can be.
+    pub predictions: Option<Predictions>,
 }
 
 /// What measures: a GPU has a clock, the simulator counts.
@@ -52,13 +55,17 @@ impl Lab {
         let simulation = Simulation::default().with_multiprocessors(1).with_shared_bytes(SIMULATED_SHARED_BYTES);
         let device = Device::simulate(simulation.with_checked(false));
         let gauge = Gauge::Meter(device.stream()?);
-        Self::new(device, gauge, cache_bytes)
+        let predictions = Predictions::new();
+        if let Err(why) = &predictions {
+            eprintln!("no times are predicted: {why}");
+        }
+        Ok(Self { predictions: predictions.ok(), ..Self::new(device, gauge, cache_bytes)? })
     }
 
     fn new(device: Device, gauge: Gauge, cache_bytes: Option<usize>) -> Result<Self> {
         let numbers = Numbers::new(&device)?;
         let cache = CacheMemory::new(&device, cache_bytes.unwrap_or(DEFAULT_CACHE_BYTES))?;
-        Ok(Self { device, gauge, numbers, cache })
+        Ok(Self { device, gauge, numbers, cache, predictions: None })
     }
 }
 

@@ -11,6 +11,7 @@ pub mod counts;
 pub mod lab;
 pub mod memory;
 pub mod plot;
+pub mod predict;
 pub mod report;
 pub mod shape;
 pub mod sweep;

@@ -23,6 +23,9 @@ const TIMED: [(&str, usize); 8] = [
 const COUNTED: [(&str, usize); 6] =
     [("needed B", 10), ("read B", 10), ("written B", 10), ("warp instr.", 11), ("mma", 8), ("conflicts", 9)];
 
+/// The title of what the cost model says.
+const PREDICTED: &str = "predicted us";
+
 /// Title, rule and the explanation above them.
 pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
     let what = match (kind, ceilings.first()) {
@@ -37,7 +40,8 @@ pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
             format!(
                 "Counted on the simulator, not timed: per cached token (decode, gather, up_project), page (copy_pages) \
                  or new token (the rest).\n\
-                 The last columns are what rooflines allow at least, assuming\n{}.",
+                 The columns of machines are what rooflines allow at least, assuming\n{}.\n\
+                 Predicted: the whole row on an H200, from the machine code (docs/cost.md).",
                 ceilings.iter().map(machine).collect::<Vec<_>>().join(", ")
             )
         }
@@ -90,6 +94,7 @@ pub fn row(row: &Row, ceilings: &[Ceilings]) -> String {
                 .map(|count| format!("{count:.1}")),
             );
             cells.extend(counts.least_ns.iter().map(|(_, ns)| format!("{ns:.3}")));
+            cells.push(counts.predicted_us.map_or("-".into(), |us| format!("{us:.1}")));
             Kind::Counted
         }
     };
@@ -104,6 +109,7 @@ fn columns(kind: Kind, ceilings: &[Ceilings]) -> Vec<(String, usize)> {
         Kind::Counted => {
             all.extend::<Vec<_>>(owned(&COUNTED));
             all.extend(ceilings.iter().map(|machine| (format!("{} ns", machine.name), 9)));
+            all.push((PREDICTED.into(), 12));
         }
     }
     all

@@ -112,12 +112,12 @@ pub fn calibrate(machine: &Machine, survey: Survey, device: &str, commit: &str, 
     })
 }
 
+/// Predicted and measured times, row by row.
+type Times = Vec<(f64, f64)>;
+
 /// Predicted and measured times of all rows, each group of them predicted with constants that were fitted to the others;
 /// and the errors of each group.
-fn hold_out<'a>(
-    samples: &[&Sample<'a>],
-    group: impl Fn(&Sample<'a>) -> &'a str,
-) -> (Vec<(f64, f64)>, Vec<(String, Errors)>) {
+fn hold_out<'a>(samples: &[&Sample<'a>], group: impl Fn(&Sample<'a>) -> &'a str) -> (Times, Vec<(String, Errors)>) {
     let groups: BTreeSet<&str> = samples.iter().map(|sample| group(sample)).collect();
     let (mut all, mut by_group) = (Vec::new(), Vec::new());
     for name in groups {
@@ -130,7 +130,7 @@ fn hold_out<'a>(
 }
 
 /// Predicted and measured times.
-fn times(samples: &[&Sample], constants: &[f64; CONSTANTS]) -> Vec<(f64, f64)> {
+fn times(samples: &[&Sample], constants: &[f64; CONSTANTS]) -> Times {
     let predict = |sample: &Sample| sample.terms.iter().zip(constants).map(|(term, factor)| term * factor).sum();
     samples.iter().map(|sample| (predict(sample), sample.measured)).collect()
 }

@@ -5,7 +5,8 @@
 //! 1. *Lines.* Of the instructions whose line of PTX stands in this block alone, most say how often it runs. Memory
 //!    accesses, tensor-core products, shuffles and barriers have more of a say: the compiler does not make them up, and of
 //!    several from one line it has copied the line (an unrolled loop), each of which then runs its share.
-//! 2. *Sums.* A line that stands in several blocks runs as often as all of them together; the last unknown one follows.
+//! 2. *Sums.* A line that stands in several blocks runs as often as all of them together; the last unknown one follows, and
+//!    where most lines were never issued, nothing runs.
 //! 3. *Flow.* A block runs as often as it is entered and as it is left.
 //!
 //! What is left is *unmatched*, counted as never run, and reported with the issue slots that it would have had if it ran as
@@ -73,9 +74,12 @@ fn is_anchor(instruction: &Instruction) -> bool {
 pub fn runs(function: &Function, graph: &Graph, issued: &BTreeMap<u32, u64>) -> Vec<Runs> {
     let places = places(function, graph);
     let mut found: Vec<Option<Runs>> = (0..graph.blocks.len())
-        .map(|block| match graph.reachable[block] {
-            false => Some(Runs { count: 0.0, evidence: Evidence::Unreachable }),
-            true => by_lines(function, graph, &places, issued, block),
+        .map(|block| {
+            if !graph.reachable[block] {
+                return Some(Runs { count: 0.0, evidence: Evidence::Unreachable });
+            }
+            let code = &function.instructions[graph.blocks[block].clone()];
+            by_lines(code, &places, issued, block).or_else(|| never(code, issued))
         })
         .collect();
     let previous = graph.previous();
@@ -102,15 +106,9 @@ fn places(function: &Function, graph: &Graph) -> Places {
 }
 
 /// What the lines say that stand in a block alone.
-fn by_lines(
-    function: &Function,
-    graph: &Graph,
-    places: &Places,
-    issued: &BTreeMap<u32, u64>,
-    block: usize,
-) -> Option<Runs> {
+fn by_lines(code: &[Instruction], places: &Places, issued: &BTreeMap<u32, u64>, block: usize) -> Option<Runs> {
     let mut copies: HashMap<u32, (usize, bool)> = HashMap::new();
-    for instruction in &function.instructions[graph.blocks[block].clone()] {
+    for instruction in code {
         let Some(line) = instruction.ptx_line else { continue };
         let anchor = is_anchor(instruction);
         if places[&line].len() == 1 && places[&line].contains_key(&block) {
@@ -135,6 +133,13 @@ fn by_lines(
     // Of equal ones the larger: what was moved here from a rarer place was moved by mistake.
     let (count, _) = votes.into_iter().max_by_key(|&(count, votes)| (votes, count))?;
     Some(Runs { count: count as f64, evidence: Evidence::Lines })
+}
+
+/// A block most of whose lines were never issued, whatever other blocks they stand in.
+fn never(code: &[Instruction], issued: &BTreeMap<u32, u64>) -> Option<Runs> {
+    let lines = code.iter().filter_map(|instruction| instruction.ptx_line);
+    let (with, without): (Vec<u32>, Vec<u32>) = lines.partition(|line| issued.contains_key(line));
+    (without.len() > with.len()).then_some(Runs { count: 0.0, evidence: Evidence::Sums })
 }
 
 /// Blocks that alone are unknown of those that share a line. Whether there were any.

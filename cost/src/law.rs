@@ -82,15 +82,20 @@ impl Constants {
         }
     }
 
-    /// Microseconds of attention over `batch` sequences of `context` cached tokens, and of merging what was split.
+    /// Microseconds of attention over `batch` sequences of `context` cached tokens, and of merging what was split: as the
+    /// law says, but no less than a copy takes for the cache's bytes.
     #[must_use]
     pub fn predict(self, machine: &Machine, layer: &Layer, merge: &Merge, batch: usize, context: usize) -> f64 {
-        terms(machine, layer, merge, batch, context)
-            .iter()
-            .zip(self.to_array())
-            .map(|(term, factor)| term * factor)
-            .sum()
+        let terms = terms(machine, layer, merge, batch, context);
+        let law: f64 = terms.iter().zip(self.to_array()).map(|(term, factor)| term * factor).sum();
+        law.max(floor_us(machine, layer, batch, context))
     }
+}
+
+/// Microseconds of a copy of the cached bytes, which no kernel undercuts: they are read once at least.
+#[must_use]
+pub fn floor_us(machine: &Machine, layer: &Layer, batch: usize, context: usize) -> f64 {
+    (batch * context) as f64 * layer.tile.bytes / layer.tile_tokens as f64 / machine.bytes_per_us
 }
 
 /// What each constant is a factor of, in microseconds but for the first, which is 1.

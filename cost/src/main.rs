@@ -7,10 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use latent_attention::image::Arch;
 use latent_attention_cost::calibrate::{Calibration, calibrate};
-use latent_attention_cost::layer::Layer;
 use latent_attention_cost::machine::{H200, Machine};
 use latent_attention_cost::report::{self, Context};
-use latent_attention_cost::survey::{Code, survey};
+use latent_attention_cost::survey::Surveyor;
 use latent_attention_cost::tools::Tools;
 use latent_attention_cost::{models, rows};
 
@@ -61,12 +60,12 @@ fn main() -> Result<()> {
     }
     let (arch, machine) = machine(&arguments.arch)?;
     let tools = Tools::find(&Path::new(ROOT).join("target"))?;
-    let mut code = Code::new(&tools, arch);
+    let surveyor = Surveyor::new(tools, arch, &machine);
     if arguments.calibrate {
         ensure!(arch == Arch::Sm90a, "there are measured rows of sm_90a only");
-        return write_calibration(&mut code, &machine, &arguments.rows);
+        return write_calibration(surveyor, &machine, &arguments.rows);
     }
-    predict(&arguments, &mut code, arch, &machine)
+    predict(&arguments, surveyor, arch, &machine)
 }
 
 /// An architecture, and a machine of it. Of others than the H200 no clock and no rate is known: their cycles are of the
@@ -93,23 +92,25 @@ fn passes(parts: &[String], name: &str) -> bool {
     parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
 }
 
-fn predict(arguments: &Arguments, code: &mut Code, arch: Arch, machine: &Machine) -> Result<()> {
+fn predict(arguments: &Arguments, mut surveyor: Surveyor, arch: Arch, machine: &Machine) -> Result<()> {
     let is_measured = arch == Arch::Sm90a;
     let measured = if is_measured { rows::read(&arguments.rows)?.rows } else { Vec::new() };
     let calibrated = is_measured.then(Calibration::committed).transpose()?;
-    let wanted = |model: &str, format: &str| {
-        passes(&arguments.model, model) && (arguments.format.is_empty() || arguments.format.iter().any(|f| f == format))
-    };
-    let found = survey(code, machine, wanted, |_| ())?;
+    for model in models::MODELS.into_iter().filter(|model| passes(&arguments.model, model)) {
+        let wanted = |format: &&str| arguments.format.is_empty() || arguments.format.iter().any(|f| f == format);
+        for format in models::FORMATS.into_iter().filter(wanted) {
+            surveyor.layer(model, format)?;
+        }
+    }
+    let found = surveyor.into_survey();
     let context = Context {
         arch: arch.name(),
         machine,
         calibrated: calibrated.map(|calibration| (calibration.constants, calibration.held_out)),
         measured: &measured,
     };
-    let chosen = |layer: &&Layer| passes(&arguments.kernel, &layer.kernel);
-    let layers = found.layers.iter().filter(chosen).filter_map(|layer| found.find(&layer.model, &layer.format));
-    let layers: Vec<_> = layers.collect();
+    let layers = found.layers.iter().filter_map(|layer| found.find(&layer.model, &layer.format));
+    let layers: Vec<_> = layers.filter(|(layer, _)| passes(&arguments.kernel, &layer.kernel)).collect();
     ensure!(!layers.is_empty(), "no layer has such a model, format and kernel");
     let mut predictions = Vec::new();
     for (layer, merge) in &layers {
@@ -139,11 +140,12 @@ fn predict(arguments: &Arguments, code: &mut Code, arch: Arch, machine: &Machine
 }
 
 /// Makes the calibration anew.
-fn write_calibration(code: &mut Code, machine: &Machine, path: &Path) -> Result<()> {
+fn write_calibration(mut surveyor: Surveyor, machine: &Machine, path: &Path) -> Result<()> {
     let measured = rows::read(path)?;
-    let needed = |model: &str, format: &str| measured.rows.iter().any(|row| row.model == model && row.format == format);
-    let found = survey(code, machine, needed, |layer| println!("counted {} {}", layer.model, layer.format))?;
-    let made = calibrate(machine, found, &measured.device, &measured.commit, &measured.rows)?;
+    for row in &measured.rows {
+        surveyor.layer(&row.model, &row.format)?;
+    }
+    let made = calibrate(machine, surveyor.into_survey(), &measured.device, &measured.commit, &measured.rows)?;
     print_calibration(&made);
     let file = Path::new(ROOT).join("cost/calibration/h200.json");
     fs::write(&file, serde_json::to_string_pretty(&made)? + "\n")

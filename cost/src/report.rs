@@ -119,14 +119,14 @@ impl Context<'_> {
 #[must_use]
 pub fn layers<'a>(context: &Context, layers: impl Iterator<Item = (&'a Layer, &'a Merge)>) -> String {
     let mut text = String::from(
-        "| model             | format   | kernel           | blocks | issue |  alu |  fma | mufu |  lsu | tensor | dram |  lone |\n\
-         |-------------------|----------|------------------|-------:|------:|-----:|-----:|-----:|-----:|-------:|-----:|------:|\n",
+        "| model             | format   | kernel            | blocks | issue |  alu |  fma | mufu |  lsu | tensor |  dram |  lone |\n\
+         |-------------------|----------|-------------------|-------:|------:|-----:|-----:|-----:|-----:|-------:|------:|------:|\n",
     );
     let mut notes = String::new();
     for (layer, merge) in layers {
         let p = context.predict(layer, merge, 1, layer.tile_tokens);
         text += &format!(
-            "| {:<17} | {:<8} | {:<16} | {:>6} | {:>5.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>6.0} | {:>4.0} | {:>5.0} |\n",
+            "| {:<17} | {:<8} | {:<17} | {:>6} | {:>5.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>6.0} | {:>5.0} | {:>5.0} |\n",
             p.model, p.format, p.kernel, layer.blocks, p.issue, p.alu, p.fma, p.mufu, p.lsu, p.tensor, p.dram, p.lone
         );
         notes += &format!("{} {}: issue slots {}\n", p.model, p.format, in_words(&layer.evidence));
@@ -138,15 +138,15 @@ pub fn layers<'a>(context: &Context, layers: impl Iterator<Item = (&'a Layer, &'
 #[must_use]
 pub fn times(predictions: &[Prediction]) -> String {
     let mut text = String::from(
-        "| model             | format   | batch | context | splits | tiles | waves | predicted us |       error bar | measured us | error |\n\
-         |-------------------|----------|------:|--------:|-------:|------:|------:|-------------:|----------------:|------------:|------:|\n",
+        "| model             | format   | batch | context | splits | tiles | waves | predicted us |        error bar | measured us |  error |\n\
+         |-------------------|----------|------:|--------:|-------:|------:|------:|-------------:|-----------------:|------------:|-------:|\n",
     );
     for p in predictions {
         let number = |us: Option<f64>| us.map_or("-".to_owned(), |us| format!("{us:.1}"));
         let bar = p.low_us.zip(p.high_us).map_or("-".to_owned(), |(low, high)| format!("{low:.1} .. {high:.1}"));
         let error = p.predicted_us.zip(p.measured_us).map(|(predicted, measured)| 100.0 * (predicted / measured - 1.0));
         text += &format!(
-            "| {:<17} | {:<8} | {:>5} | {:>7} | {:>6} | {:>5} | {:>5} | {:>12} | {:>15} | {:>11} | {:>5} |\n",
+            "| {:<17} | {:<8} | {:>5} | {:>7} | {:>6} | {:>5} | {:>5} | {:>12} | {:>16} | {:>11} | {:>6} |\n",
             p.model,
             p.format,
             p.batch,

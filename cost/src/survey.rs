@@ -1,6 +1,7 @@
 //! Counting what layers cost: machine code from this build's PTX, trip counts from the simulator.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
 use latent_attention::device::Device;
@@ -23,61 +24,80 @@ const TILES: [usize; 2] = [3, 5];
 const SPLITS: [usize; 2] = [16, 64];
 
 /// Kernels' machine code, as it is needed.
-pub struct Code<'a> {
-    tools: &'a Tools,
+#[derive(Debug)]
+struct Code {
+    tools: Tools,
     arch: Arch,
     /// The PTX that both the machine code and the simulator come from.
     ptx: Arch,
-    files: BTreeSet<&'static str>,
     functions: HashMap<String, Function>,
 }
 
-impl<'a> Code<'a> {
-    /// Machine code for an architecture.
-    #[must_use]
-    pub fn new(tools: &'a Tools, arch: Arch) -> Self {
+impl Code {
+    fn new(tools: Tools, arch: Arch) -> Self {
         let ptx = if arch == Arch::Sm90a { Arch::Compute90a } else { Arch::Compute80 };
-        Self { tools, arch, ptx, files: BTreeSet::new(), functions: HashMap::new() }
+        Self { tools, arch, ptx, functions: HashMap::new() }
     }
 
     /// A kernel of a file of `csrc`.
+    fn kernel(&mut self, file: &'static str, kernel: &str) -> Result<&Function> {
+        match self.functions.entry(kernel.into()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let source = ptx(file, self.ptx)
+                    .with_context(|| format!("this build has no PTX of csrc/{file}.cu: it was built without nvcc"))?;
+                Ok(place.insert(self.tools.machine_code(source, self.arch.name(), kernel)?))
+            }
+        }
+    }
+}
+
+/// Counts layers, each of them when it is asked for first.
+#[derive(Debug)]
+pub struct Surveyor {
+    code: Code,
+    device: Device,
+    found: Survey,
+}
+
+impl Surveyor {
+    /// For machine code of an architecture, on a machine of it.
+    #[must_use]
+    pub fn new(tools: Tools, arch: Arch, machine: &Machine) -> Self {
+        let code = Code::new(tools, arch);
+        let device = simulate::device(machine, code.ptx);
+        Self { code, device, found: Survey::default() }
+    }
+
+    /// The machine code of a kernel of a file of `csrc`.
     ///
     /// # Errors
     /// If this build has no such kernel, or as [`Tools::machine_code`].
     pub fn kernel(&mut self, file: &'static str, kernel: &str) -> Result<&Function> {
-        if self.files.insert(file) {
-            let source = ptx(file, self.ptx)
-                .with_context(|| format!("this build has no PTX of csrc/{file}.cu: it was built without nvcc"))?;
-            let functions = self.tools.machine_code(source, self.arch.name())?;
-            self.functions.extend(functions.into_iter().map(|function| (function.name.clone(), function)));
-        }
-        self.functions.get(kernel).with_context(|| format!("csrc/{file}.cu has no kernel {kernel}"))
+        self.code.kernel(file, kernel)
     }
-}
 
-/// Surveys the layers that a filter lets through, by model and format.
-///
-/// # Errors
-/// As the tools, the library, the simulator, and the matching say, with the layer's name.
-pub fn survey(
-    code: &mut Code,
-    machine: &Machine,
-    wanted: impl Fn(&str, &str) -> bool,
-    mut done: impl FnMut(&Layer),
-) -> Result<Survey> {
-    let device = simulate::device(machine, code.ptx);
-    let mut survey = Survey::default();
-    for model in models::MODELS {
-        for format in models::FORMATS.into_iter().filter(|format| wanted(model, format)) {
-            let found = layer(code, &device, model, format).with_context(|| format!("{model} with {format}"))?;
-            done(&found);
-            if survey.merges.iter().all(|merge| merge.latent_rank != found.latent_rank) {
-                survey.merges.push(merge(code, &device, found.latent_rank)?);
+    /// A layer and its merge.
+    ///
+    /// # Errors
+    /// As the tools, the library, the simulator, and the matching say, with the layer's name.
+    pub fn layer(&mut self, model: &str, format: &str) -> Result<(&Layer, &Merge)> {
+        if self.found.find(model, format).is_none() {
+            let name = || format!("{model} with {format}");
+            let layer = layer(&mut self.code, &self.device, model, format).with_context(name)?;
+            if self.found.merges.iter().all(|merge| merge.latent_rank != layer.latent_rank) {
+                self.found.merges.push(merge(&mut self.code, &self.device, layer.latent_rank)?);
             }
-            survey.layers.push(found);
+            self.found.layers.push(layer);
         }
+        self.found.find(model, format).context("a layer that was counted is not there")
     }
-    Ok(survey)
+
+    /// Everything that was counted.
+    #[must_use]
+    pub fn into_survey(self) -> Survey {
+        self.found
+    }
 }
 
 /// One layer.

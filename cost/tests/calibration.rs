@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use latent_attention_cost::calibrate::{Calibration, Errors, calibrate};
-use latent_attention_cost::law::{CONSTANTS, Constants, terms};
+use latent_attention_cost::law::{CONSTANTS, Constants, floor_us, terms};
 use latent_attention_cost::{machine, models, rows};
 
 fn measured() -> rows::Measured {
@@ -47,6 +47,16 @@ fn the_law_holds_on_every_row_also_of_kernels_that_it_has_not_seen() {
     for errors in [committed.fitted, committed.held_out] {
         assert_eq!(errors.rows, 459);
         assert!(errors.median <= 0.05 && errors.worst <= 0.15, "{errors:?}");
+    }
+}
+
+#[test]
+fn no_row_was_faster_than_a_copy_of_its_cache_so_that_the_law_is_fitted_alone() {
+    let committed = Calibration::committed().unwrap();
+    for row in measured().rows {
+        let (layer, _) = committed.survey.find(&row.model, &row.format).unwrap();
+        let floor = floor_us(&machine::H200, layer, row.batch, row.context);
+        assert!(floor < 0.8 * row.median_us, "{row:?}: {floor}");
     }
 }
 

@@ -7,7 +7,7 @@ use latent_attention::image::Arch;
 use latent_attention_cost::counts::Evidence;
 use latent_attention_cost::machine::H200;
 use latent_attention_cost::models;
-use latent_attention_cost::survey::{Code, survey};
+use latent_attention_cost::survey::Surveyor;
 use latent_attention_cost::tools::Tools;
 
 /// The programs, and an architecture whose machine code they make.
@@ -27,10 +27,8 @@ fn tools() -> Option<Tools> {
 #[test]
 fn a_layers_kernel_is_matched_and_costs_what_its_cache_demands() {
     let Some(tools) = tools() else { return };
-    let mut code = Code::new(&tools, Arch::Sm90a);
-    let wanted = |model: &str, format: &str| (model, format) == ("llama3-8b-d64", "int4");
-    let found = survey(&mut code, &H200, wanted, |_| ()).unwrap();
-    let (layer, merge) = found.find("llama3-8b-d64", "int4").unwrap();
+    let mut surveyor = Surveyor::new(tools, Arch::Sm90a, &H200);
+    let (layer, merge) = surveyor.layer("llama3-8b-d64", "int4").unwrap();
     let (_, layout) = models::layer("llama3-8b-d64", "int4").unwrap();
     let work = layer.per_64_tokens();
     // The survey fails if tensor-core instructions do not add up to those that the simulator executed. Scores of 32 heads
@@ -54,8 +52,8 @@ fn machine_code_with_line_information_is_that_of_the_build() {
         latent_attention::image::images().iter().find(found)
     };
     let Some(built) = image(Arch::Sm90a) else { return };
-    let mut code = Code::new(&tools, Arch::Sm90a);
-    let kernel = code.kernel("combine", "combine").unwrap();
+    let mut surveyor = Surveyor::new(tools.clone(), Arch::Sm90a, &H200);
+    let kernel = surveyor.kernel("combine", "combine").unwrap();
     let disassembled = tools.disassemble(built.bytes).unwrap();
     let plain = |instruction: &latent_attention_cost::sass::parse::Instruction| {
         (instruction.opcode.clone(), instruction.operands.clone(), instruction.guard.clone(), instruction.control)

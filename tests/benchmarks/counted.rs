@@ -51,6 +51,22 @@ fn decode_reads_each_cached_byte_once_and_a_page_id_per_warp_and_tile() {
 }
 
 #[test]
+fn times_of_decode_are_predicted_where_there_is_a_disassembler() {
+    let folder = tempfile::tempdir().unwrap();
+    let filter = ["--filter", "smollm-135m-d32/int4/1x1024"];
+    let report = report(&filter, &folder.path().join("counts.json"));
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let has_tools = latent_attention_cost::tools::Tools::find(&target).is_ok();
+    for row in &report.rows {
+        let predicted = counts(row).predicted_us;
+        assert_eq!(predicted.is_some(), has_tools && row.operation == "decode", "{}", row.id());
+        // Two launches take more than a microsecond, and a thousand tokens less than a millisecond.
+        assert!(predicted.is_none_or(|us| (1.0..1000.0).contains(&us)), "{}: {predicted:?}", row.id());
+    }
+    assert!(report.rows.iter().any(|row| row.operation == "decode"));
+}
+
+#[test]
 fn plots_and_table_say_that_nothing_was_timed() {
     let folder = tempfile::tempdir().unwrap();
     let (json, plots) = (folder.path().join("counts.json"), folder.path().join("plots"));

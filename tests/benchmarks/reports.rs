@@ -35,6 +35,7 @@ fn counted(warp_instructions: f64) -> Row {
         mma_instructions: 8.0,
         bank_conflicts: 0.0,
         least_ns: vec![("H200".into(), 0.07)],
+        predicted_us: Some(12.5),
     };
     Row { outcome: Outcome::Counted(counts), ..timed(Format::Int4, 1024, 1.0) }
 }
