@@ -68,8 +68,8 @@ fn main() -> Result<()> {
     predict(&arguments, surveyor, arch, &machine)
 }
 
-/// An architecture, and a machine of it. Of others than the H200 no clock and no rate is known: their cycles are of the
-/// H200's, and no times are predicted.
+/// An architecture, and a machine of it. Of others than the H200 neither clock nor rates are known: what depends on them is
+/// not printed.
 fn machine(name: &str) -> Result<(Arch, Machine)> {
     let real = || Arch::ALL.into_iter().filter(|arch| !arch.is_virtual());
     let arch = real().find(|arch| arch.name() == name).with_context(|| {

@@ -36,10 +36,10 @@ pub struct Prediction {
     pub mufu: f64,
     /// Wavefronts of shared memory.
     pub lsu: f64,
-    /// Tensor cores.
-    pub tensor: f64,
-    /// Bytes of the cache, at a multiprocessor's share of the rate of a copy.
-    pub dram: f64,
+    /// Tensor cores, if the machine's rate is known.
+    pub tensor: Option<f64>,
+    /// Bytes of the cache, at a multiprocessor's share of the rate of a copy, if the machine's is known.
+    pub dram: Option<f64>,
     /// A lone warp's way.
     pub lone: f64,
     /// Of the issue slots, the share whose basic blocks could not be matched to the simulator's counts.
@@ -99,8 +99,8 @@ impl Context<'_> {
             fma: work.fma,
             mufu: work.special,
             lsu: work.shared,
-            tensor: work.products / self.machine.products_per_cycle,
-            dram: work.bytes / self.machine.bytes_per_cycle(),
+            tensor: time.map(|_| work.products / self.machine.products_per_cycle),
+            dram: time.map(|_| work.bytes / self.machine.bytes_per_cycle()),
             lone: work.lone,
             unmatched: layer.evidence.get(&Evidence::Unmatched).copied().unwrap_or(0.0),
             blocks_per_multiprocessor: layer.blocks,
@@ -125,9 +125,21 @@ pub fn layers<'a>(context: &Context, layers: impl Iterator<Item = (&'a Layer, &'
     let mut notes = String::new();
     for (layer, merge) in layers {
         let p = context.predict(layer, merge, 1, layer.tile_tokens);
+        let cycles = |known: Option<f64>| known.map_or("-".to_owned(), |cycles| format!("{cycles:.0}"));
         text += &format!(
-            "| {:<17} | {:<8} | {:<17} | {:>6} | {:>5.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>6.0} | {:>5.0} | {:>5.0} |\n",
-            p.model, p.format, p.kernel, layer.blocks, p.issue, p.alu, p.fma, p.mufu, p.lsu, p.tensor, p.dram, p.lone
+            "| {:<17} | {:<8} | {:<17} | {:>6} | {:>5.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>6} | {:>5} | {:>5.0} |\n",
+            p.model,
+            p.format,
+            p.kernel,
+            layer.blocks,
+            p.issue,
+            p.alu,
+            p.fma,
+            p.mufu,
+            p.lsu,
+            cycles(p.tensor),
+            cycles(p.dram),
+            p.lone
         );
         notes += &format!("{} {}: issue slots {}\n", p.model, p.format, in_words(&layer.evidence));
     }
