@@ -35,7 +35,8 @@ const LEFT_OUT: [&str; 8] = [
     "cta_group::2",
 ];
 
-/// What stands behind `tensor` in an opcode.
+/// What stands behind `tensor` in an opcode: the dimensions first, the rest in any order, as ptxas takes it and the ISA's
+/// examples have it.
 #[derive(Default)]
 struct Parts<'a> {
     /// Dimensions of the tensor.
@@ -145,6 +146,9 @@ impl Load {
             return operands.error("`.multicast::cluster` is for `.shared::cluster`");
         }
         Parts::count(operands, 3 + usize::from(parts.multicast))?;
+        if parts.multicast && operands.register_type(operands.operand(3)?).is_some_and(|ty| ty.size() != 2) {
+            return operands.error("the mask of blocks is a number or a 16-bit register");
+        }
         Ok(Self {
             target: Address::decode(operands, 0, Some(Space::Shared))?,
             tensor: TensorOperand::decode(operands, 1, parts.rank)?,

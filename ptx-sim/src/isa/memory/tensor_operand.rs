@@ -14,8 +14,6 @@ const SHARED_ALIGNMENT: u64 = 128;
 pub(super) struct TensorOperand {
     /// Register of the map's generic address.
     map: Source,
-    /// Bytes added to it.
-    offset: i64,
     coordinates: Vec<Source>,
 }
 
@@ -32,20 +30,20 @@ impl TensorOperand {
         if coordinates.len() != rank {
             return operands.error(format!("expected {rank} coordinates, found {}", coordinates.len()));
         }
-        let (map, offset) = match map {
-            Operand::Sum { name, offset } => (Operand::Name(name.clone()), *offset),
-            other => (other.clone(), 0),
-        };
-        if operands.register_type(&map).is_none_or(|ty| ty.size() != 8) {
+        // ptxas takes no offset behind the register either.
+        if operands.register_type(map).is_none_or(|ty| ty.size() != 8) {
             return operands.error("expected the generic address of a tensor map in a 64-bit register");
         }
+        if coordinates.iter().any(|coordinate| operands.register_type(coordinate).is_some_and(|ty| ty.size() != 4)) {
+            return operands.error("coordinates are numbers or 32-bit registers");
+        }
         let coordinates = coordinates.iter().map(|coordinate| operands.value(coordinate, Type::S32));
-        Ok(Self { map: operands.value(&map, Type::U64)?, offset, coordinates: coordinates.collect::<Result<_, _>>()? })
+        Ok(Self { map: operands.value(map, Type::U64)?, coordinates: coordinates.collect::<Result<_, _>>()? })
     }
 
     /// The map and the coordinates that a lane names.
     pub fn read(&self, context: &mut Context, lane: usize) -> Result<(Tiled, Vec<i32>), Fault> {
-        let address = context.read(self.map)[lane].wrapping_add_signed(self.offset);
+        let address = context.read(self.map)[lane];
         let coordinates = self.coordinates.iter().map(|source| context.read(*source)[lane] as i32).collect();
         let map = tensor_map(context, lane, address)?;
         if map.rank() != self.coordinates.len() {
