@@ -63,6 +63,7 @@ impl Ledger {
             Fault::ProductInFlight { .. } => "product",
             Fault::NoRegisterFence { .. } => "register fence",
             Fault::Wgmma(_) => "wgmma",
+            Fault::Mbarrier(_) => "mbarrier",
             Fault::DivergentBarrier(_) => "barrier",
             _ => "other",
         };

@@ -57,12 +57,14 @@ impl Form {
         let phases = context.read(self.phase);
         let (all, actor, at, line) = (context.mask, context.actor(), context.at, context.line);
         let mut ended = 0;
-        let mut seen = None;
+        // Lanes that look at one object together look for its copies once.
+        let (mut seen, mut landed) = (None, None);
         for lane in context.lanes() {
             context.lane = lane;
-            if !self.has_ended(context, places[lane], phases[lane])? {
+            if landed != Some(places[lane]) && !self.has_ended(context, places[lane], phases[lane])? {
                 let ((rank, offset), memory) = (places[lane], context.grid.memory);
                 context.cluster.land_for(memory, rank, offset)?;
+                landed = Some(places[lane]);
             }
             if !self.has_ended(context, places[lane], phases[lane])? {
                 let ((rank, offset), lanes) = (places[lane], 1 << lane);
