@@ -35,6 +35,39 @@ fn the_fence_for_a_tensor_map_names_128_bytes_of_global_memory() {
     assert!(matches!(fault, Fault::OutOfBounds { .. }), "{fault}");
 }
 
+/// Thread 0 writes, and thread 33 has a bulk copy read it behind a barrier; a fence of one of them, or of all, lies between.
+#[test]
+fn a_fence_between_the_proxies_is_of_the_writer_or_of_the_reader() {
+    let body = |before: &str, behind: &str| {
+        format!(
+            "setp.eq.u32 %p0, %r0, 0;
+            setp.eq.u32 %p1, %r0, 33;
+            setp.eq.u32 %p2, %r0, 5;
+            mov.b64 %d2, 7;
+            @%p0 st.shared.v2.u64 [s], {{%d2, %d2}};
+            {before}
+            bar.sync 0;
+            {behind}
+            @%p1 cp.async.bulk.global.shared::cta.bulk_group [%d0], [s], 16; /* copy */
+            @%p1 cp.async.bulk.commit_group;
+            @%p1 cp.async.bulk.wait_group 0;"
+        )
+    };
+    let fence = |guard: &str| format!("{guard} fence.proxy.async.shared::cta;");
+    let none = "nanosleep.u32 0;".to_string();
+    let good = [(fence(""), none.clone()), (fence("@%p0"), none.clone()), (none.clone(), fence("@%p1"))];
+    for (before, behind) in good.into_iter().chain([(none.clone(), fence(""))]) {
+        let ran = Kernel { threads: 64, ..kernel(&body(&before, &behind)) }.clean();
+        assert_eq!(ran.input[..4], [7, 0, 7, 0]);
+    }
+    // The reader's before the write is known to it, the writer's behind, another thread's, or none.
+    let bad = [(fence("@%p1"), none.clone()), (fence("@%p2"), none.clone()), (none.clone(), fence("@%p2"))];
+    for (before, behind) in bad.into_iter().chain([(none.clone(), none)]) {
+        let fault = Kernel { threads: 64, ..kernel(&body(&before, &behind)) }.finds(0, 33, "/* copy */");
+        assert!(matches!(fault, Fault::NoProxyFence { .. }), "{before} {behind}: {fault}");
+    }
+}
+
 #[test]
 fn unknown_forms_are_refused_with_line_and_instruction() {
     for (body, words) in [

@@ -6,14 +6,16 @@ use proptest::prelude::*;
 use ptx_sim::fault::Fault;
 use ptx_sim::{Launch, LaunchError, Limits, Machine, Module, Report};
 
-const SAMPLES: [&str; 7] = [
+const SAMPLES: [&str; 9] = [
     include_str!("ptx/ampere.ptx"),
     include_str!("ptx/branch.ptx"),
     include_str!("ptx/control.ptx"),
+    include_str!("ptx/hopper.ptx"),
     include_str!("ptx/matmul.ptx"),
     include_str!("ptx/memory.ptx"),
     include_str!("../suite/ptx/cluster_90.ptx"),
     include_str!("../suite/ptx/async_store_90.ptx"),
+    include_str!("../suite/ptx/registers_90.ptx"),
 ];
 
 const HEADER: &str = ".version 9.0\n.target sm_90a\n.address_size 64\n";

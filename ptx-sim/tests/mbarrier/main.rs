@@ -5,6 +5,7 @@ mod faults;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 mod phases;
+mod random;
 mod remote;
 
 use kernels::{Kernel, Ran};
