@@ -18,6 +18,7 @@ mod expected_cluster;
 mod expected_compare;
 mod expected_control;
 mod expected_convert;
+mod expected_decode;
 mod expected_float;
 mod expected_half;
 mod expected_integer;
@@ -76,6 +77,7 @@ families!(
     expected_compare,
     expected_control,
     expected_convert,
+    expected_decode,
     expected_float,
     expected_half,
     expected_integer,
