@@ -113,13 +113,10 @@ impl Completion {
     }
 }
 
-/// Returns an error unless a block has an `mbarrier` there, and threads that could wait for it.
+/// Returns an error unless a block has an `mbarrier` there and has not exited.
 pub(super) fn receives(context: &Context, rank: usize, mbarrier: u64) -> Result<(), Fault> {
-    let block = &context.cluster.blocks[rank];
-    if rank != context.rank && block.live.iter().all(|lanes| *lanes == 0) {
-        return Err(Fault::Trap(format!("a copy into the cluster's block {rank}, which has exited")));
-    }
-    if !block.mbarriers.contains_key(&mbarrier) {
+    context.cluster.only_open(rank, "bulk operation")?;
+    if !context.cluster.blocks[rank].mbarriers.contains_key(&mbarrier) {
         let why = format!("a copy completes on shared address {mbarrier:#x} of block {rank}, where there is none");
         return Err(Fault::Mbarrier(why));
     }
