@@ -75,6 +75,11 @@ impl Backend for Cuda {
             let key = std::ptr::without_provenance_mut::<c_void>;
             let mut extra =
                 [key(1), params.as_mut_ptr().cast(), key(2), std::ptr::from_mut(&mut size).cast::<c_void>(), key(0)];
+            // More than this a function may have when it is told so, and not otherwise.
+            if case.dynamic_shared > 48 << 10 {
+                let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                sys::cuFuncSetAttribute(function, most, case.dynamic_shared as i32).result().unwrap();
+            }
             let mut attributes = [cluster_dimension(case.cluster)];
             let config = sys::CUlaunchConfig {
                 gridDimX: n.div_ceil(case.threads),

@@ -20,6 +20,7 @@ mod expected_control;
 mod expected_convert;
 mod expected_decode;
 mod expected_float;
+mod expected_gemm;
 mod expected_half;
 mod expected_integer;
 mod expected_memory;
@@ -79,6 +80,7 @@ families!(
     expected_convert,
     expected_decode,
     expected_float,
+    expected_gemm,
     expected_half,
     expected_integer,
     expected_memory,
