@@ -3,6 +3,7 @@
 mod kernels;
 
 use kernels::Kernel;
+use ptx_sim::fault::Fault;
 
 /// The first words of the second buffer after a run of one thread that finds nothing.
 fn one(body: &str, words: usize) -> Vec<u32> {
@@ -261,4 +262,49 @@ fn a_failed_assertion_and_a_missing_function_end_the_launch() {
     assert_eq!(fault.to_string(), "k.cu:12: assertion `a>b` failed");
     let fault = Kernel { module, body: "call.uni other;", ..Kernel::default() }.finds(0, 0, "call.uni");
     assert_eq!(fault.to_string(), "call of `other`, which has no body");
+}
+
+#[test]
+fn discarded_bytes_count_as_never_written() {
+    let read = "ld.global.u32 %r2, [%d0+124];";
+    let discard = "discard.global.L2 [%d0], 128;";
+    let fault = Kernel { body: &format!("{discard}\n{read}"), threads: 1, ..Kernel::default() }.finds(0, 0, read);
+    assert!(matches!(fault, Fault::Uninitialised { .. }), "{fault}");
+    // They are there again when they are written, and what lies beside them always is.
+    one(&format!("{discard}\nst.global.u32 [%d0+124], 1;\n{read}\nld.global.u32 %r3, [%d0+128];"), 0);
+    let misuse = |line: &str| Kernel { body: line, threads: 1, ..Kernel::default() }.finds(0, 0, line).to_string();
+    let text = misuse("discard.L2 [%d0+64], 128;");
+    assert_eq!(text, "discard of 128 bytes at global address 0x700000000040 is not aligned to 128 bytes");
+    assert!(misuse("discard.L2 [%d0+1024], 128;").contains("past the end of the allocation"));
+    assert!(misuse("applypriority.L2::evict_normal [%d0+4], 128;").contains("is not aligned to 128 bytes"));
+    let body = "cvta.shared.u64 %d2, 0;\nadd.u64 %d2, %d2, 128;\ndiscard.L2 [%d2], 128;";
+    let fault = Kernel { body, threads: 1, ..Kernel::default() }.finds(0, 0, "discard");
+    assert!(fault.to_string().contains("discard of shared memory"), "{fault}");
+}
+
+#[test]
+fn hints_that_the_isa_does_not_have_are_refused() {
+    for line in [
+        "prefetch.shared.L1 [%d0];",
+        "prefetch.global.L1::evict_last [%d0];",
+        "prefetch.local.L2::evict_last [%d0];",
+        "prefetch.global [%d0];",
+        "prefetch.global.tensormap [%d0];",
+        "prefetchu.L2 [%d0];",
+        "prefetchu.global.L1 [%d0];",
+        "applypriority.global.L2::evict_last [%d0], 128;",
+        "discard.global.L1 [%d0], 128;",
+        "discard.local.L2 [%d0], 128;",
+    ] {
+        let text = Kernel { body: line, ..Kernel::default() }.refusal();
+        let name = line.split(' ').next().unwrap();
+        assert!(text.contains(&format!("`{name}`: no such hint")) && text.contains("line "), "{line}: {text}");
+    }
+    for (line, why) in [
+        ("applypriority.global.L2::evict_normal [%d0], 64;", "the size is 128"),
+        ("discard.global.L2 [%d0];", "expected 2 to 2 operands"),
+        ("prefetch.global.L1 [%d0], 128;", "expected 1 to 1 operands"),
+    ] {
+        assert!(Kernel { body: line, ..Kernel::default() }.refusal().contains(why), "{line}");
+    }
 }

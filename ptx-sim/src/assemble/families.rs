@@ -17,6 +17,7 @@ pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
     arithmetic::approximate::decode,
     arithmetic::video::decode,
     memory::memory::decode,
+    memory::hint::decode,
     memory::cluster_address::decode,
     memory::async_store::decode,
     sync::barrier::decode,

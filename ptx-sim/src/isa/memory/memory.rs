@@ -1,4 +1,4 @@
-//! Loads, stores, prefetches and conversions of addresses (PTX ISA 9.7.9).
+//! Loads, stores and conversions of addresses (PTX ISA 9.7.9).
 
 use super::access::{Address, extend, from_generic, space_of, to_generic};
 use super::traffic::{Kind, count};
@@ -21,7 +21,6 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
         "ld" | "ldu" => load(operands),
         "st" if operands.has("async") => Ok(None),
         "st" => store(operands),
-        "prefetch" | "prefetchu" | "applypriority" | "discard" => hint(operands),
         "cvta" => convert(operands),
         "isspacep" => is_space(operands),
         _ => Ok(None),
@@ -188,20 +187,6 @@ fn store(operands: &Operands) -> Decoded {
             Ok(Outcome::Next)
         }),
     )))
-}
-
-/// Hints change nothing that a program could see, and an address out of bounds is no fault in them.
-fn hint(operands: &Operands) -> Decoded {
-    let known = |part: &str| {
-        let levels = ["L1", "L2", "L1::evict_last", "L2::evict_last", "L2::evict_normal", "tensormap"];
-        space_of(part).is_some() || levels.contains(&part) || part.ends_with("::evict_normal") || part == "128"
-    };
-    if let Some(unknown) = operands.modifiers().find(|part| !known(part) && !is_hint(part)) {
-        return operands.error(format!("unknown part `.{unknown}`"));
-    }
-    operands.count(1, 2)?;
-    Address::decode(operands, 0, None)?;
-    Ok(Some((Class::Memory, Box::new(|_| Ok(Outcome::Next)))))
 }
 
 /// `cvta` and `cvta.to` (PTX ISA 9.7.9.20). The address of another block's memory keeps its block in both directions,

@@ -13,6 +13,7 @@ pub(crate) mod bulk_group;
 pub(crate) mod bulk_operand;
 pub(crate) mod cluster_address;
 pub(crate) mod cp_async;
+pub(crate) mod hint;
 #[expect(clippy::module_inception, reason = "loads and stores are what the ISA calls memory instructions")]
 pub(crate) mod memory;
 pub(crate) mod reduction;
