@@ -253,6 +253,27 @@ fn a_copy_into_a_block_that_has_exited_or_does_not_wait_for_it_is_found() {
 }
 
 #[test]
+fn an_object_that_another_warp_has_made_is_known_behind_a_barrier() {
+    let copy = format!("@%p1 {LOAD} [s], [%d0], 16, [s+{FULL}];");
+    let body = |between: &str| {
+        format!(
+            "setp.eq.u32 %p0, %r0, 0;
+            setp.eq.u32 %p1, %r0, 32;
+            @%p0 mbarrier.init.shared::cta.b64 [s+{FULL}], 1;
+            @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [s+{FULL}], 16;
+            {between}
+            {copy}
+            bar.sync 0;
+            {}",
+            wait(FULL, 0)
+        )
+    };
+    let fault = Kernel { threads: 64, ..kernel(&body("")) }.finds(0, 32, &copy);
+    assert!(matches!(&fault, Fault::Mbarrier(why) if why.contains("without a barrier between")), "{fault}");
+    Kernel { threads: 64, ..kernel(&body("bar.sync 0;")) }.clean();
+}
+
+#[test]
 fn the_bytes_of_a_copy_order_nothing_else_of_the_thread_that_has_issued_it() {
     // "It does not transitively establish ordering with respect to prior instructions from the issuing thread" (8.9.1.1).
     let store = "@%p0 st.shared.u32 [s+64], 5;";

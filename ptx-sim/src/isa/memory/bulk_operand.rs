@@ -113,12 +113,17 @@ impl Completion {
     }
 }
 
-/// Returns an error unless a block has an `mbarrier` there and has not exited.
-pub(super) fn receives(context: &Context, rank: usize, mbarrier: u64) -> Result<(), Fault> {
+/// Returns an error unless a block has an `mbarrier` there and has not exited. That the initialisation comes before is
+/// for the checker to see.
+pub(super) fn receives(context: &mut Context, rank: usize, mbarrier: u64) -> Result<(), Fault> {
     context.cluster.only_open(rank, "bulk operation")?;
     if !context.cluster.blocks[rank].mbarriers.contains_key(&mbarrier) {
         let why = format!("a copy completes on shared address {mbarrier:#x} of block {rank}, where there is none");
         return Err(Fault::Mbarrier(why));
+    }
+    let unordered = context.cluster.unordered_use(context.actor(), rank, mbarrier);
+    if let Some(fault) = unordered.filter(|_| context.grid.checked) {
+        context.find(fault, context.lane);
     }
     Ok(())
 }
