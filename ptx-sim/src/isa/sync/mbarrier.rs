@@ -8,7 +8,7 @@
 //! where there is none, more arrivals than a phase takes, counts out of range. The rest is noted and goes on.
 
 use super::mbarrier_wait;
-use super::object::{Object, Place, check_order, object_at};
+use super::object::{ANY, OWN, Object, Place, Qualifiers, check_order, object_at};
 use crate::ast::{Operand, Space, Type};
 use crate::clocks::{Access, Knowledge, Scope};
 use crate::decode::{DecodeError, Operands};
@@ -38,48 +38,6 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     };
     run.map(|run| Some((Class::Barrier, run)))
 }
-
-/// What stands between an operation and its type: `{.sem.scope}` and `{.space}`, in either order.
-pub(super) struct Qualifiers<'a> {
-    pub space: Option<&'a str>,
-    pub sem: Option<&'a str>,
-    pub scope: Option<&'a str>,
-}
-
-impl<'a> Qualifiers<'a> {
-    /// Reads them. Each must be one of those that the operation has.
-    pub fn decode(operands: &Operands, parts: &[&'a str], spaces: &[&str], sems: &[&str]) -> Result<Self, DecodeError> {
-        let Some((&"b64", mut rest)) = parts.split_last() else { return operands.error("expected `.b64` at the end") };
-        let (mut space, mut ordered) = (None, None);
-        while let [first, behind @ ..] = rest {
-            rest = behind;
-            if spaces.contains(first) && space.is_none() {
-                space = Some(*first);
-                continue;
-            }
-            match behind {
-                [scope @ ("cta" | "cluster"), behind @ ..] if sems.contains(first) && ordered.is_none() => {
-                    (ordered, rest) = (Some((*first, *scope)), behind);
-                }
-                _ if sems.contains(first) && ordered.is_none() => {
-                    return operands.error(format!("expected `.cta` or `.cluster` behind `.{first}`"));
-                }
-                _ => return operands.error(format!("unexpected part `.{first}`")),
-            }
-        }
-        Ok(Self { space, sem: ordered.map(|(sem, _)| sem), scope: ordered.map(|(_, scope)| scope) })
-    }
-
-    /// Whether it orders nothing.
-    pub fn relaxed(&self) -> bool {
-        self.sem == Some("relaxed")
-    }
-}
-
-/// The spaces of objects in the own block.
-pub(super) const OWN: [&str; 2] = ["shared", "shared::cta"];
-/// The spaces of objects anywhere in the cluster.
-const ANY: [&str; 3] = ["shared", "shared::cta", "shared::cluster"];
 
 /// `mbarrier.init{.shared{::cta}}.b64 [addr], count` (PTX ISA section 9.7.13.15.9).
 fn init(operands: &Operands, parts: &[&str]) -> Result<Run, DecodeError> {

@@ -4,8 +4,7 @@
 //! answers no, and other warps have their turn. `try_wait` suspends its lanes; hardware does so up to a time limit, which
 //! here is over when no warp of the cluster could go on otherwise.
 
-use super::mbarrier::{OWN, Qualifiers};
-use super::object::{Object, Place, check_order, object_at};
+use super::object::{OWN, Object, Place, Qualifiers, check_order, object_at};
 use crate::ast::{Operand, Type};
 use crate::decode::{DecodeError, Operands};
 use crate::exec::{Context, Goal, LANES, Outcome, Run, Source, State, Wait};

@@ -1,10 +1,53 @@
-//! The `mbarrier` object that an instruction names (PTX ISA sections 9.7.13.15.1 and 9.7.13.15.8).
+//! What instructions on `mbarrier`s have in common: their qualifiers, and the object that they name (PTX ISA sections
+//! 9.7.13.15.1 and 9.7.13.15.8).
 
 use crate::ast::Space;
 use crate::decode::{DecodeError, Operands};
 use crate::exec::{Cluster, Context, LANES, MBARRIER_BYTES, Mbarrier, Target};
 use crate::fault::{Fault, SpaceName};
 use crate::isa::memory::access::Address;
+
+/// What stands between an operation and its type: `{.sem.scope}` and `{.space}`, in either order.
+pub(super) struct Qualifiers<'a> {
+    pub space: Option<&'a str>,
+    pub sem: Option<&'a str>,
+    pub scope: Option<&'a str>,
+}
+
+impl<'a> Qualifiers<'a> {
+    /// Reads them. Each must be one of those that the operation has.
+    pub fn decode(operands: &Operands, parts: &[&'a str], spaces: &[&str], sems: &[&str]) -> Result<Self, DecodeError> {
+        let Some((&"b64", mut rest)) = parts.split_last() else { return operands.error("expected `.b64` at the end") };
+        let (mut space, mut ordered) = (None, None);
+        while let [first, behind @ ..] = rest {
+            rest = behind;
+            if spaces.contains(first) && space.is_none() {
+                space = Some(*first);
+                continue;
+            }
+            match behind {
+                [scope @ ("cta" | "cluster"), behind @ ..] if sems.contains(first) && ordered.is_none() => {
+                    (ordered, rest) = (Some((*first, *scope)), behind);
+                }
+                _ if sems.contains(first) && ordered.is_none() => {
+                    return operands.error(format!("expected `.cta` or `.cluster` behind `.{first}`"));
+                }
+                _ => return operands.error(format!("unexpected part `.{first}`")),
+            }
+        }
+        Ok(Self { space, sem: ordered.map(|(sem, _)| sem), scope: ordered.map(|(_, scope)| scope) })
+    }
+
+    /// Whether it orders nothing.
+    pub fn relaxed(&self) -> bool {
+        self.sem == Some("relaxed")
+    }
+}
+
+/// The spaces of objects in the own block.
+pub(super) const OWN: [&str; 2] = ["shared", "shared::cta"];
+/// The spaces of objects anywhere in the cluster.
+pub(super) const ANY: [&str; 3] = ["shared", "shared::cta", "shared::cluster"];
 
 /// Where an object lies: the rank of its block in the cluster, and its offset in that block's shared memory.
 pub(super) type Place = (usize, u64);
