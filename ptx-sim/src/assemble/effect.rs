@@ -12,7 +12,7 @@ pub(super) fn of(instruction: &Instruction, class: Class) -> Effect {
     let has = |part: &str| instruction.opcode.iter().any(|own| own == part);
     let root = instruction.opcode.first().map_or("", String::as_str);
     match class {
-        _ if instruction.operands.iter().any(is_time) => Effect::Looks,
+        _ if instruction.operands.iter().any(is_time) => Effect::Times,
         Class::Integer | Class::Float | Class::Half | Class::Special | Class::Convert | Class::Move | Class::Warp => {
             Effect::Private
         }
@@ -35,7 +35,9 @@ pub(super) fn of(instruction: &Instruction, class: Class) -> Effect {
             _ => Effect::Stirs,
         },
         Class::Control => match root {
-            "bra" | "brx" | "ret" | "exit" | "call" | "nanosleep" => Effect::Private,
+            "bra" | "brx" | "ret" | "exit" | "call" => Effect::Private,
+            // Whoever pauses does so for others.
+            "nanosleep" => Effect::Polls,
             _ => Effect::Stirs,
         },
         _ => Effect::Stirs,

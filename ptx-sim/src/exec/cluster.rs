@@ -31,7 +31,9 @@ pub(crate) struct Cluster {
     pub stirred: bool,
     /// Whether a warp has looked in this round at what the cluster's warps change.
     pub polled: bool,
-    /// Whether a warp has looked in this round at what changes without them: global memory, time.
+    /// Whether a warp has looked in this round at the time.
+    pub timed: bool,
+    /// Whether a warp has looked in this round at what others change: global memory.
     pub looked: bool,
     /// Whether waits with a time limit, `mbarrier.try_wait`, reach it: nobody can go on otherwise.
     pub impatient: bool,
@@ -54,6 +56,7 @@ impl Cluster {
             arrivals: Vec::new(),
             stirred: false,
             polled: false,
+            timed: false,
             looked: false,
             impatient: false,
         }

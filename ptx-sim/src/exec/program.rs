@@ -95,7 +95,9 @@ pub(crate) enum Effect {
     Private,
     /// Nobody, but it depends on what the cluster's warps change: shared memory, the phase of an `mbarrier`.
     Polls,
-    /// Nobody, but it depends on what changes without them: global memory, time.
+    /// Nobody, but it depends on the time.
+    Times,
+    /// Nobody, but it depends on what others than the cluster change: global memory.
     Looks,
     /// Whoever looks.
     Stirs,

@@ -55,6 +55,7 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
     loop {
         let mut progress = false;
         let mut running = false;
+        let mut busy = false;
         for (rank, warp) in &mut all {
             if warp.live == 0 {
                 continue;
@@ -69,6 +70,7 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
             blame(job, &cluster, ledger, orphans);
             running |= warp.live != 0;
             progress |= stop != Stop::Waiting || warp.steps > before;
+            busy |= stop == Stop::TurnOver;
         }
         if !running {
             blame(job, &cluster, ledger, cluster.begun_too_late());
@@ -81,8 +83,8 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
             let landed = cluster.land_all(grid.memory);
             return landed.map_err(|fault| refuse(fault, cluster.blocks[0].index, 0));
         }
-        let [stirred, polled, looked] =
-            [&mut cluster.stirred, &mut cluster.polled, &mut cluster.looked].map(std::mem::take);
+        let [stirred, polled, timed, looked] =
+            [&mut cluster.stirred, &mut cluster.polled, &mut cluster.timed, &mut cluster.looked].map(std::mem::take);
         // The first arrivals of a round change what others wait for, so one round without progress proves nothing. And
         // where all wait, waits with a time limit end: their loops may have something else to do.
         idle_rounds = if progress { 0 } else { idle_rounds + 1 };
@@ -92,7 +94,7 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger) -> Resul
             idle_rounds = 0;
         }
         let polls = if polled && !stirred && !looked {
-            stall.is_final(all.iter().map(|(_, warp)| warp))
+            stall.is_final(all.iter().map(|(_, warp)| warp), timed, busy)
         } else {
             stall.end();
             false

@@ -4,6 +4,9 @@
 //! busy. It will be for ever if it comes back to the state it was in - registers, local memory, where each lane is -
 //! while nothing has happened that it could notice: what it does next depends on its state and on what it reads, and
 //! both are as before. If that is so of every warp that runs, nothing will ever happen.
+//!
+//! A loop that also reads the time never comes back to a state. Where all warps do nothing else but wait or poll and give
+//! up their turns, and some of them read the time, nothing is expected any more after a great many rounds.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,11 +15,16 @@ use super::warp::Warp;
 /// Rounds without an event before states are compared: comparing costs about as much as a few hundred instructions.
 const PATIENCE: u64 = 4;
 
+/// Rounds of waiting with an eye on the time that are taken for the rest of eternity.
+const ETERNITY: u64 = 2048;
+
 /// How long nothing has happened, and which warps have been where they are since.
 #[derive(Debug, Default)]
 pub(super) struct Stall {
-    /// Rounds without an event.
+    /// Rounds without an event or a look at the time.
     rounds: u64,
+    /// Rounds without an event in which all warps wait.
+    waiting: u64,
     /// A hash of each warp's state at some round since, and whether it has come back to it.
     reference: Vec<(u64, bool)>,
 }
@@ -24,11 +32,17 @@ pub(super) struct Stall {
 impl Stall {
     /// Something has happened.
     pub fn end(&mut self) {
-        self.rounds = 0;
+        (self.rounds, self.waiting) = (0, 0);
     }
 
-    /// A round has passed without an event. The result is whether no warp will ever do anything else.
-    pub fn is_final<'a>(&mut self, warps: impl Iterator<Item = &'a Warp> + Clone) -> bool {
+    /// A round has passed without an event, in which the time may have been looked at, and a warp been busy to the end of
+    /// its turn. The result is whether no warp will ever do anything else.
+    pub fn is_final<'a>(&mut self, warps: impl Iterator<Item = &'a Warp> + Clone, timed: bool, busy: bool) -> bool {
+        self.waiting = if busy { 0 } else { self.waiting + 1 };
+        if timed {
+            self.rounds = 0;
+            return self.waiting >= ETERNITY;
+        }
         self.rounds += 1;
         if self.rounds < PATIENCE {
             return false;

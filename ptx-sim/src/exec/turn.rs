@@ -160,6 +160,7 @@ pub(super) fn take_turn(
         match step.effect {
             Effect::Private => {}
             Effect::Polls => cluster.polled = true,
+            Effect::Times => cluster.timed = true,
             Effect::Looks => cluster.looked = true,
             Effect::Stirs => cluster.stirred = true,
         }

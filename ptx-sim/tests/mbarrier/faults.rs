@@ -56,6 +56,35 @@ fn waits_that_never_end_are_a_deadlock_with_all_that_is_missing() {
 }
 
 #[test]
+fn loops_that_wait_with_an_eye_on_the_time_are_deadlocks_if_nobody_comes() {
+    // Backs off for longer and longer, as `cuda::barrier` does.
+    let body = |arrive: &str| {
+        initialised(
+            1,
+            &format!(
+                "mov.u64 %d2, %globaltimer;
+                WAIT: mbarrier.try_wait.parity.shared.b64 %p1, [s], 0;
+                @%p1 bra END;
+                mov.u64 %d3, %globaltimer;
+                sub.s64 %d4, %d3, %d2;
+                setp.lt.u64 %p2, %d4, 4000;
+                @%p2 bra WAIT;
+                shr.u64 %d5, %d4, 2;
+                cvt.u32.u64 %r2, %d5;
+                nanosleep.u32 %r2;
+                {arrive}
+                bra WAIT;
+                END:"
+            ),
+        )
+    };
+    let why = deadlock(kernel(&body(""), 64));
+    assert!(why.contains("2 warps of block (0,0,0) at `mbarrier.try_wait") && why.contains("1 of 1 arrivals"), "{why}");
+    // A few thousand steps are not for ever.
+    Kernel { steps: 40_000, ..kernel(&body("@%p7 mbarrier.arrive.shared.b64 _, [s];"), 64) }.clean();
+}
+
+#[test]
 fn a_loop_that_neither_waits_nor_polls_is_not_called_a_deadlock() {
     let ran = Kernel { steps: 300_000, ..kernel("LOOP: add.u32 %r2, %r2, 0;\nbra LOOP;", 32) }.run();
     assert!(matches!(ran.result, Err(LaunchError::Fault(finding)) if matches!(finding.fault, Fault::StepLimit(_))));
