@@ -28,6 +28,9 @@ __device__ void publish() {
 }
 
 __device__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Has a register written here: what the compiler writes behind a `wgmma.fence` must not be an accumulator (PTX ISA
+// 9.7.15.7.1).
+__device__ void pin(float &accumulator) { asm volatile("" : "+f"(accumulator)); }
 __device__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int LEFT>
 __device__ void wgmma_wait() {
@@ -62,6 +65,7 @@ __device__ u64 swizzled_descriptor(u32 address) {
         const u32 low = ((const u32 *)row)[quad], high = ((const u32 *)row)[4 + quad];                                 \
         const float sum = __uint_as_float((u32)in[9 * blockIdx.x + 8]);                                                \
         float d[4] = {sum, sum, sum, sum};                                                                             \
+        _Pragma("unroll") for (u32 i = 0; i < 4; ++i) { pin(d[i]); }                                                   \
         wgmma_fence();                                                                                                 \
         asm volatile("{.reg .pred p; setp.ne.b32 p, 1, 0;\n" instruction                                               \
                      " {%0, %1, %2, %3}, {%4, %4, %5, %5}, %6, p" immediates ";}"                                      \
