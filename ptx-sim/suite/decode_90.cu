@@ -260,9 +260,12 @@ template <int HEADS, int TOKENS, int TILES> struct Decode {
             }
         __syncthreads();
         const char *codes = (const char *)in;
+        // 168 registers each at the launch.
         if (threadIdx.x >= 256) {
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
             if (threadIdx.x < 288) produce(base, codes, codes + TILES * TOKENS * CODES);
         } else {
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
             consume(base, in, out);
         }
     }

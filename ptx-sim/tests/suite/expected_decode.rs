@@ -1,5 +1,5 @@
 //! Attention by warp-specialised kernels (`decode_90.cu`): what all of `mbarrier`, `cp.async`, `wgmma`, its fences and
-//! `stmatrix` have to come to. The results are those of the formula, in f64.
+//! `stmatrix` and `setmaxnreg` have to come to. The results are those of the formula, in f64.
 
 use crate::cases::{Case, Format, Tolerance};
 use crate::inputs::Random;
