@@ -1,10 +1,10 @@
 //! The face of the simulator: memory, modules, launches.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::assemble::assemble;
 use crate::decode::DecodeError;
-use crate::exec::{Code, Grid, Job, Program, SHARED_SPAN, run};
+use crate::exec::{Code, Grid, Job, Pool, Program, SHARED_SPAN, run};
 use crate::fault::{Fault, Finding};
 use crate::limits::Limits;
 use crate::memory::Memory;
@@ -173,13 +173,15 @@ pub struct Machine {
     /// Its global memory.
     pub memory: Memory,
     limits: Limits,
+    /// What ended launches have left for the next one.
+    pools: Mutex<Vec<Pool>>,
 }
 
 impl Machine {
     /// A machine with the given limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { memory: Memory::new(limits.memory_bytes), limits }
+        Self { memory: Memory::new(limits.memory_bytes), limits, ..Self::default() }
     }
 
     /// Parses and assembles PTX, and places its variables in memory.
@@ -223,6 +225,7 @@ impl Machine {
             checked: launch.checked,
             profiled: launch.profiled,
             multiprocessors: self.limits.multiprocessors,
+            pools: &self.pools,
         };
         let job = Job { program, kernel: index, grid: &grid };
         self.check(&job)?;

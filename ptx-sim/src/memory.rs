@@ -57,6 +57,12 @@ pub(crate) struct Place<'a> {
     offset: usize,
 }
 
+/// An allocation as words of 4 bytes, the last of which may be shorter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words<'a> {
+    allocation: &'a Allocation,
+}
+
 /// Room for so many bits or bytes, `per_word` of which share a word: zeros, or `None` if this computer has not enough
 /// memory.
 fn words(len: usize, per_word: usize) -> Option<Box<[AtomicU32]>> {
@@ -196,6 +202,12 @@ impl Memory {
         self.allocations.truncate(count);
     }
 
+    /// The allocation that `address` lies in, for many accesses to it.
+    pub(crate) fn around(&self, address: u64) -> Option<Words<'_>> {
+        let index = self.allocations.partition_point(|a| a.base <= address).checked_sub(1)?;
+        Some(Words { allocation: &self.allocations[index] })
+    }
+
     pub(crate) fn find(&self, action: &'static str, address: u64, size: usize) -> Result<Place<'_>, Fault> {
         let index = self.allocations.partition_point(|a| a.base <= address);
         let before = index.checked_sub(1).map(|i| &self.allocations[i]);
@@ -216,6 +228,55 @@ impl Memory {
             None => "not in any allocation".into(),
         };
         Err(Fault::OutOfBounds { action, space: SpaceName(Space::Global), address, size, why })
+    }
+}
+
+impl Words<'_> {
+    /// The offset of `size` bytes at an address, if they lie in the allocation.
+    #[inline(always)]
+    pub(crate) fn offset(self, address: u64, size: usize) -> Option<usize> {
+        let offset = usize::try_from(address.checked_sub(self.allocation.base)?).ok()?;
+        (offset.checked_add(size)? <= self.allocation.len).then_some(offset)
+    }
+
+    /// The word that holds the byte at an offset.
+    #[inline(always)]
+    pub(crate) fn load(self, offset: usize) -> u32 {
+        self.allocation.words[offset / 4].load(Relaxed)
+    }
+
+    /// Writes the word at an offset.
+    #[inline(always)]
+    pub(crate) fn store(self, offset: usize, word: u32) {
+        self.allocation.words[offset / 4].store(word, Relaxed);
+    }
+
+    /// Whether every one of `size` bytes at an offset was written at some time. The size is a power of two up to 32, and
+    /// the offset a multiple of it.
+    #[inline(always)]
+    pub(crate) fn is_written(self, offset: usize, size: usize) -> bool {
+        let Allocation { written, changed, .. } = self.allocation;
+        let mask = Self::mask(offset, size);
+        changed[offset / 32].load(Relaxed) & mask == if *written { 0 } else { mask }
+    }
+
+    /// Notes that such bytes are written.
+    #[inline(always)]
+    pub(crate) fn mark_written(self, offset: usize, size: usize) {
+        let bits = &self.allocation.changed[offset / 32];
+        let mask = Self::mask(offset, size);
+        // Reading first, as `Place::mark` does.
+        match bits.load(Relaxed) & mask {
+            0 if self.allocation.written => {}
+            known if known == mask && !self.allocation.written => {}
+            _ if self.allocation.written => drop(bits.fetch_and(!mask, Relaxed)),
+            _ => drop(bits.fetch_or(mask, Relaxed)),
+        }
+    }
+
+    #[inline(always)]
+    fn mask(offset: usize, size: usize) -> u32 {
+        u32::MAX >> (32 - size) << (offset % 32)
     }
 }
 

@@ -248,7 +248,9 @@ pub struct Meter {
 pub(crate) struct Tally {
     instructions: [Instructions; Class::ALL.len()],
     traffic: [Traffic; Path::ALL.len()],
-    mma: BTreeMap<String, u64>,
+    mma: Vec<(String, u64)>,
+    /// Index of the shape that was counted last.
+    last_mma: usize,
     events: [u64; Event::ALL.len()],
 }
 
@@ -256,7 +258,8 @@ impl Tally {
     pub fn issue(&mut self, class: Class, mask: u32) {
         let count = &mut self.instructions[class as usize];
         count.warp += 1;
-        count.lane += u64::from(mask.count_ones());
+        // Most processors' least common denominator has no instruction that counts bits.
+        count.lane += if mask == u32::MAX { 32 } else { u64::from(mask.count_ones()) };
     }
 
     pub fn traffic(&mut self, path: Path) -> &mut Traffic {
@@ -268,16 +271,28 @@ impl Tally {
     }
 
     pub fn mma(&mut self, shape: &str) {
-        match self.mma.get_mut(shape) {
-            Some(count) => *count += 1,
-            None => drop(self.mma.insert(shape.into(), 1)),
+        let is_this = |(known, _): &(String, u64)| known == shape;
+        // Kernels have few shapes, and mostly use one of them many times in a row.
+        if !self.mma.get(self.last_mma).is_some_and(is_this) {
+            self.last_mma = self.mma.iter().position(is_this).unwrap_or_else(|| {
+                self.mma.push((shape.into(), 0));
+                self.mma.len() - 1
+            });
+        }
+        if let Some((_, count)) = self.mma.get_mut(self.last_mma) {
+            *count += 1;
         }
     }
 
     pub fn meter(self) -> Meter {
         let traffic = Path::ALL.into_iter().zip(self.traffic).filter(|(_, traffic)| traffic.accesses > 0);
         let events = Event::ALL.into_iter().zip(self.events).filter(|(_, count)| *count > 0);
-        Meter { instructions: self.instructions, traffic: traffic.collect(), mma: self.mma, events: events.collect() }
+        Meter {
+            instructions: self.instructions,
+            traffic: traffic.collect(),
+            mma: self.mma.into_iter().collect(),
+            events: events.collect(),
+        }
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use super::effect;
 use super::families;
+use super::places::{Declared, Uses, places};
 use super::products::ProductRegisters;
 use super::variables::{LOCAL_BYTES, PARAM_BYTES, SHARED_BYTES, reserve, size_of};
 use crate::ast::{Function, Instruction, Operand, Space, Statement, Type, Variable};
 use crate::decode::{DecodeError, Entity, Names, Operands};
-use crate::exec::{Action, Call, Callee, Code, Effect, FrameSize, Guard, Slot, Source, Step};
+use crate::exec::{Action, Call, Callee, Code, Effect, FrameSize, Guard, Slot, Source, Step, register_number};
 use crate::isa::builtin;
 use crate::meter::Class;
 
@@ -31,6 +32,8 @@ struct Assembler<'a> {
     scopes: Vec<usize>,
     opened: usize,
     code: Code,
+    /// Registers other than predicates, in the order of their declaration.
+    declared: Vec<Declared>,
     /// Where the function begins.
     line: u32,
     /// Functions of the module, for calls.
@@ -59,14 +62,21 @@ pub(super) fn assemble(
         directives: function.directives.clone(),
     };
     let (names, labels, line) = (module.clone(), Labels::default(), function.line);
-    let mut assembler = Assembler { names, labels, scopes: vec![0], opened: 0, code, line, module, errors };
+    let (scopes, declared) = (vec![0], Vec::new());
+    let mut assembler = Assembler { names, labels, scopes, opened: 0, code, declared, line, module, errors };
     assembler.names.open();
     assembler.parameters(function)?;
     if let Some(body) = &function.body {
         assembler.find_labels(body);
+        assembler.place_registers(body)?;
         assembler.body(body)?;
     }
     Ok(assembler.code)
+}
+
+/// Registers of a declaration with this many elements each: a 128-bit register counts as two.
+fn width(ty: Type, vector: usize) -> usize {
+    if ty == Type::B128 { 2 * vector } else { vector }
 }
 
 impl Assembler<'_> {
@@ -175,38 +185,88 @@ impl Assembler<'_> {
         Ok(())
     }
 
+    /// Finds out which registers may share a place, and gives each of them one.
+    fn place_registers(&mut self, body: &[Statement]) -> Result<()> {
+        let mut uses: Vec<Uses> = Vec::new();
+        self.names.open();
+        for statement in body {
+            match statement {
+                Statement::Open => {
+                    self.open();
+                    self.names.open();
+                }
+                Statement::Close => {
+                    self.scopes.pop();
+                    self.names.close();
+                }
+                Statement::Registers { ty, vector, names } => self.registers(*ty, *vector, names)?,
+                // Hides a register of that name.
+                Statement::Variable(variable) => self.names.define(&variable.name, Entity::FrameLocal(0)),
+                Statement::Instruction(instruction) => {
+                    let find = |name: &str| match self.names.find(name) {
+                        Some(Entity::Register { index, .. }) => Some(index),
+                        _ => None,
+                    };
+                    let mut used = Uses::of(instruction, &find);
+                    let operands = Operands { instruction, names: &self.names };
+                    // What has no target is an error, which decoding reports.
+                    used.targets = match operands.root() {
+                        "bra" => self.label(&operands, 0).into_iter().collect(),
+                        "brx" => self.table(&operands).unwrap_or_default(),
+                        _ => Vec::new(),
+                    };
+                    uses.push(used);
+                }
+                Statement::Label(_)
+                | Statement::BranchTargets { .. }
+                | Statement::CallPrototype(_)
+                | Statement::Location(_) => {}
+            }
+        }
+        self.names.close();
+        (self.scopes, self.opened) = (vec![0], 0);
+        let declared = std::mem::take(&mut self.declared);
+        let (places, [narrow, wide]) = places(&declared, &uses);
+        let number = |(place, declared): (usize, &Declared)| register_number(place, declared.is_wide);
+        self.names.place_registers(places.into_iter().zip(&declared).map(number).collect());
+        (self.code.frame.narrow_registers, self.code.frame.wide_registers) = (narrow, wide);
+        self.code.frame.predicates = 0;
+        Ok(())
+    }
+
+    /// Declares registers. They are numbered in the order of their declaration, predicates apart.
     fn registers(&mut self, ty: Type, vector: usize, names: &[(String, Option<u32>)]) -> Result<()> {
         for (name, count) in names {
-            // A 128-bit register takes two places.
-            let width = if ty == Type::B128 { 2 } else { 1 };
-            let wanted = width * vector * count.unwrap_or(1) as usize;
-            if self.code.frame.registers + self.code.frame.predicates + wanted > REGISTERS {
+            let width = width(ty, vector);
+            let wanted = width * count.unwrap_or(1) as usize;
+            if self.declared.len() + self.code.frame.predicates + wanted > REGISTERS {
                 let message = format!("registers `{name}` of `{}`: more than {REGISTERS} in all", self.code.name);
                 return Err(DecodeError::new(self.line, message));
             }
-            let slots = if ty == Type::Pred { &mut self.code.frame.predicates } else { &mut self.code.frame.registers };
-            let first = *slots;
+            let first = if ty == Type::Pred { self.code.frame.predicates } else { self.declared.len() };
+            if ty == Type::Pred {
+                self.code.frame.predicates += wanted;
+            } else {
+                // The parts of a register that has several lie side by side.
+                let register = Declared { is_wide: ty.size() > 4, fixed: width > 1 };
+                self.declared.extend(std::iter::repeat_n(register, wanted));
+            }
+            let entity = |index| match ty {
+                Type::Pred => Entity::Predicate(index),
+                _ => Entity::Register { index, ty },
+            };
             match count {
-                Some(count) if width == 1 => {
-                    *slots += *count as usize;
-                    self.names.define_range(name, first, *count, ty);
-                }
+                Some(count) if width == 1 => self.names.define_range(name, first, *count, ty),
                 Some(count) => {
-                    *slots += width * *count as usize;
                     for i in 0..*count as usize {
-                        self.names.define(&format!("{name}{i}"), Entity::Register { index: first + width * i, ty });
+                        self.names.define(&format!("{name}{i}"), entity(first + width * i));
                     }
                 }
                 None => {
-                    *slots += width * vector;
-                    let entity = |index| match ty {
-                        Type::Pred => Entity::Predicate(index),
-                        _ => Entity::Register { index, ty },
-                    };
                     self.names.define(name, entity(first));
                     if vector > 1 {
                         for (i, suffix) in ["x", "y", "z", "w"].iter().take(vector).enumerate() {
-                            self.names.define(&format!("{name}.{suffix}"), entity(first + width * i));
+                            self.names.define(&format!("{name}.{suffix}"), entity(first + width / vector * i));
                         }
                     }
                 }
@@ -284,13 +344,17 @@ impl Assembler<'_> {
 
     fn branch_indexed(&self, operands: &Operands) -> Result<Action> {
         let index = operands.source(0, Type::U32)?;
+        Ok(Action::BranchIndexed { index, targets: self.table(operands)? })
+    }
+
+    /// The targets of an indexed branch.
+    fn table(&self, operands: &Operands) -> Result<Vec<usize>> {
         let Operand::Name(table) = operands.operand(1)? else { return operands.error("expected a table of labels") };
         let visible = self.scopes.iter().rev();
         let Some(labels) = visible.filter_map(|scope| self.labels.tables.get(&(*scope, table.clone()))).next() else {
             return operands.error(format!("there is no table `{table}`"));
         };
-        let targets = labels.iter().map(|label| self.find_label(operands, label)).collect::<Result<_>>()?;
-        Ok(Action::BranchIndexed { index, targets })
+        labels.iter().map(|label| self.find_label(operands, label)).collect()
     }
 
     /// `call (results), target, (arguments)`; results and arguments may be missing.

@@ -6,6 +6,7 @@ use super::block::Block;
 use super::cluster_barrier::ClusterBarrier;
 use super::copies::{Copies, CopyArrival};
 use super::flight::Flight;
+use super::program::Effect;
 use crate::clocks::Clocks;
 use crate::shared::SharedMemory;
 
@@ -59,6 +60,18 @@ impl Cluster {
             timed: false,
             looked: false,
             impatient: false,
+        }
+    }
+
+    /// An instruction has been executed that others may notice.
+    #[inline]
+    pub fn notice(&mut self, effect: Effect) {
+        match effect {
+            Effect::Private => {}
+            Effect::Polls => self.polled = true,
+            Effect::Times => self.timed = true,
+            Effect::Looks => self.looked = true,
+            Effect::Stirs => self.stirred = true,
         }
     }
 

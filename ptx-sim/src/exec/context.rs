@@ -5,9 +5,11 @@ use std::mem::MaybeUninit;
 use super::block::Block;
 use super::cluster::Cluster;
 use super::grid::Grid;
-use super::lanes::{LANES, Lanes};
+use super::lanes::{LANES, Lanes, Words};
 use super::ledger::Ledger;
+use super::register_file::{Word, Write};
 use super::source::{Source, Special};
+use super::vectors;
 use super::warp::Warp;
 use crate::fault::Fault;
 
@@ -56,7 +58,7 @@ impl Context<'_> {
     /// The values of an operand, for all lanes.
     pub fn read(&self, source: Source) -> Lanes {
         match source {
-            Source::Register(index) => self.warp.frames[self.depth].registers[index],
+            Source::Register(index) => self.warp.frames[self.depth].registers.lanes(index),
             Source::Immediate(value) => [value; LANES],
             Source::Predicate { index, negated } => {
                 let bits = self.warp.frames[self.depth].predicates[index] ^ if negated { u32::MAX } else { 0 };
@@ -69,27 +71,34 @@ impl Context<'_> {
         }
     }
 
-    /// The values of an operand where they are: registers are not copied, other operands are made in `room`.
-    #[inline]
-    pub fn view<'a>(&'a self, source: Source, room: &'a mut MaybeUninit<Lanes>) -> &'a Lanes {
+    /// The values of an operand in words of one width, where they are: registers of that width are not copied, other
+    /// operands are made in `room`. Not inlined: every instruction calls it, for each of its operands.
+    #[inline(never)]
+    pub fn view<'a, W: Word>(&'a self, source: Source, room: &'a mut MaybeUninit<[W; LANES]>) -> &'a [W; LANES] {
         match source {
-            Source::Register(index) => &self.warp.frames[self.depth].registers[index],
-            other => room.write(self.read(other)),
+            Source::Register(index) => W::view(&self.warp.frames[self.depth].registers, index, room),
+            Source::Immediate(value) => room.write([W::cut(value); LANES]),
+            other => room.write(self.read(other).map(W::cut)),
         }
     }
 
+    /// The low 32 bits of an operand's values.
+    #[inline]
+    pub fn words(&self, source: Source) -> Words {
+        *self.view(source, &mut MaybeUninit::uninit())
+    }
+
     /// Writes a register of the active lanes.
+    #[inline]
     pub fn write(&mut self, register: usize, values: &Lanes) {
-        let target = &mut self.warp.frames[self.depth].registers[register];
-        if self.mask == u32::MAX {
-            *target = *values;
-            return;
-        }
-        for lane in 0..LANES {
-            if self.mask >> lane & 1 == 1 {
-                target[lane] = values[lane];
-            }
-        }
+        self.write_typed(register, values);
+    }
+
+    /// Writes a register of the active lanes, in words of either width.
+    #[inline(never)]
+    pub fn write_typed<W: Word>(&mut self, register: usize, values: &[W; LANES]) {
+        let (registers, mask) = (&mut self.warp.frames[self.depth].registers, self.mask);
+        vectors::run(Write { registers, register, mask, values });
     }
 
     /// A predicate as one bit per lane.

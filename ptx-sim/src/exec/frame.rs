@@ -1,7 +1,8 @@
 //! What one level of calls has of its own: registers, predicates, local memory and call parameters.
 
-use super::lanes::{LANES, Lanes};
+use super::lanes::LANES;
 use super::ledger::Ledger;
+use super::register_file::RegisterFile;
 use crate::fault::Fault;
 use crate::memory::grow;
 
@@ -14,7 +15,10 @@ pub(crate) const FRAME_LOCAL: usize = 1 << 20;
 /// What a call of a function needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FrameSize {
-    pub registers: usize,
+    /// Registers of up to 32 bits.
+    pub narrow_registers: usize,
+    /// Registers of 64 bits; those of 128 take two.
+    pub wide_registers: usize,
     pub predicates: usize,
     /// Bytes of `.local` variables of one lane.
     pub local_bytes: usize,
@@ -32,7 +36,7 @@ pub(crate) struct Slot {
 /// Registers and memory of one level of calls.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    pub registers: Vec<Lanes>,
+    pub registers: RegisterFile,
     pub predicates: Vec<u32>,
     /// Where the call's `.local` variables begin.
     pub local_base: usize,
@@ -48,7 +52,7 @@ impl Frame {
     /// The frame of a level of calls, empty.
     pub fn new(depth: usize) -> Self {
         Self {
-            registers: Vec::new(),
+            registers: RegisterFile::default(),
             predicates: Vec::new(),
             local_base: depth * FRAME_LOCAL,
             param_base: (depth + 1) * FRAME_PARAMS,
@@ -57,14 +61,21 @@ impl Frame {
         }
     }
 
+    /// Forgets everything; the room stays.
+    pub fn clear(&mut self) {
+        self.registers.clear();
+        self.predicates.clear();
+        self.params.iter_mut().chain(&mut self.local).for_each(Vec::clear);
+    }
+
     /// Makes room for a call, if earlier ones left less.
     pub fn reserve(&mut self, size: &FrameSize, ledger: &mut Ledger) -> Result<(), Fault> {
         let more = |len: usize, wanted: usize| wanted.saturating_sub(len);
         let bytes = LANES * more(self.local[0].len(), size.local_bytes)
             + LANES * more(self.params[0].len(), size.param_bytes)
-            + size_of::<Lanes>() * more(self.registers.len(), size.registers);
+            + self.registers.missing(size.narrow_registers, size.wide_registers);
         ledger.take(bytes)?;
-        grow(&mut self.registers, size.registers, [0; LANES])?;
+        self.registers.reserve(size.narrow_registers, size.wide_registers)?;
         grow(&mut self.predicates, size.predicates, 0)?;
         for lane in 0..LANES {
             grow(&mut self.params[lane], size.param_bytes, 0)?;

@@ -1,5 +1,8 @@
 //! The launch as every block of it sees it.
 
+use std::sync::Mutex;
+
+use super::pool::Pool;
 use crate::memory::Memory;
 
 /// Everything that is the same for all blocks of a launch.
@@ -23,6 +26,8 @@ pub(crate) struct Grid<'a> {
     /// Whether the launch counts how often each instruction is issued.
     pub profiled: bool,
     pub multiprocessors: u32,
+    /// What cores that run no clusters have left, for those that do.
+    pub pools: &'a Mutex<Vec<Pool>>,
 }
 
 impl Grid<'_> {

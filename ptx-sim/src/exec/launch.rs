@@ -1,8 +1,8 @@
 //! A launch: clusters on all cores, findings and meters collected in the order of blocks.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::job::Job;
 use super::ledger::{Found, Ledger};
@@ -32,13 +32,14 @@ pub(crate) fn run(job: &Job, cores: usize) -> Ran {
     let clusters = job.grid.clusters();
     let work = || {
         let (mut ledger, mut fatal) = (Ledger::new(job.grid.profiled), None);
+        let mut pool = lock(job.grid.pools).pop().unwrap_or_default();
         while !stop.load(Relaxed) {
             let cluster = next.fetch_add(1, Relaxed);
             if cluster >= clusters {
                 break;
             }
             ledger.begin(cluster);
-            fatal = run_cluster(job, cluster, &mut ledger).err().map(|finding| (cluster, *finding));
+            fatal = run_cluster(job, cluster, &mut ledger, &mut pool).err().map(|finding| (cluster, *finding));
             ledger.end();
             stop.fetch_or(fatal.is_some(), Relaxed);
             // Clusters begin in order, so the first one that fails has begun, and it ends in any case.
@@ -46,13 +47,19 @@ pub(crate) fn run(job: &Job, cores: usize) -> Ran {
                 break;
             }
         }
-        outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((ledger, fatal));
+        lock(job.grid.pools).push(pool);
+        lock(&outcomes).push((ledger, fatal));
     };
     match u64::try_from(cores).unwrap_or(u64::MAX).min(clusters) {
         0 | 1 => work(),
         cores => std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work)))),
     }
-    collect(job, outcomes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    collect(job, outcomes.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What nobody leaves half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Joins what the cores did: of each finding the one of the first cluster, whichever core ran it.

@@ -2,13 +2,14 @@
 //!
 //! From bottom to top:
 //!
-//! - What an instruction is told of its operands: `source`, `lanes`.
+//! - What an instruction is told of its operands: `source`, `lanes`. `vectors`: loops over lanes.
 //! - The state of a launch. `grid`: what all blocks share. `block`: shared memory and barriers, `mbarrier`s, `registers`,
 //!   and the `cluster` of blocks with its asynchronous operations in `flight`, its `cluster_barrier`, and what the `exit`
-//!   of a block must not come before; four warps are a `warpgroup`. `warp`: registers in `frame`s, one per level of calls,
-//!   and the work that a warp has begun and not ended: lanes in a `meeting` at a barrier, what they `wait` for,
+//!   of a block must not come before; four warps are a `warpgroup`. `warp`: a `register_file` in `frame`s, one per level
+//!   of calls, and the work that a warp has begun and not ended: lanes in a `meeting` at a barrier, what they `wait` for,
 //!   `bulk_group`s and `products` in flight. What an instruction family has to remember from one instruction to the next gets a
 //!   file here and a field of the block or the warp. `ledger`: what the meter and the checker have written down.
+//!   `pool`: room that ended clusters have left.
 //! - What an instruction sees of it all, the `context`, and its accesses to memory, a `target` for each lane.
 //! - The `program`: functions whose instructions are closures over a context.
 //! - What runs it. `job`: a kernel and its grid. `turn`: a warp. `rounds`: the warps of a cluster, until they `stall` in a
@@ -31,14 +32,17 @@ mod launch;
 mod ledger;
 mod mbarrier;
 mod meeting;
+mod pool;
 mod products;
 mod program;
+mod register_file;
 mod registers;
 mod rounds;
 mod source;
 mod stall;
 mod target;
 mod turn;
+mod vectors;
 mod wait;
 mod warp;
 mod warpgroup;
@@ -50,14 +54,17 @@ pub(crate) use flight::{Delivery, Flight, Merge, Place, Signal};
 pub(crate) use frame::{FRAME_LOCAL, FRAME_PARAMS, FrameSize, Slot};
 pub(crate) use grid::Grid;
 pub(crate) use job::Job;
-pub(crate) use lanes::{LANES, Lanes, lanes_of};
+pub(crate) use lanes::{LANES, Lanes, Words, lanes_of};
 pub(crate) use launch::run;
 pub(crate) use mbarrier::{MBARRIER_BYTES, Mbarrier, State};
 pub(crate) use meeting::{Meeting, Site};
+pub(crate) use pool::Pool;
 pub(crate) use products::Shape;
 pub(crate) use program::{Action, Builtin, Call, Callee, Code, Effect, Guard, Program, Run, Step};
+pub(crate) use register_file::{Word, register_number};
 pub(crate) use registers::Request;
 pub(crate) use source::{Source, Special, function_address};
 pub(crate) use target::{SHARED_SPAN, Target, address_in, named_rank};
+pub(crate) use vectors::{Kernel, Vectors, has_wide_vectors, run as run_vectors};
 pub(crate) use wait::{Goal, Wait};
 pub(crate) use warpgroup::{WARPS, Warpgroup};

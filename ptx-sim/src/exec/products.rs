@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::frame::Frame;
 use super::lanes::Lanes;
+use super::register_file::Word;
 use crate::fault::Fault;
 
 /// The shape of accumulators: columns, and whether their elements are packed in halves of a register.
@@ -230,7 +231,7 @@ impl Products {
                 return true;
             }
             for (register, values) in tile.registers.iter().zip(&tile.values) {
-                frame.registers[*register] = *values;
+                u64::write(&mut frame.registers, *register, u32::MAX, values);
             }
             false
         });

@@ -5,9 +5,9 @@ use super::context::{Context, Outcome};
 use super::job::Job;
 use super::lanes::{LANES, Lanes};
 use super::ledger::Ledger;
-use super::program::{Action, Call, Callee, Effect, Program};
+use super::program::{Action, Call, Callee, Program};
 use super::source::function_index;
-use super::warp::Warp;
+use super::warp::{Group, Warp};
 use crate::fault::Fault;
 
 /// Most levels of calls: a kernel that recurses deeper has no end.
@@ -55,16 +55,23 @@ enum Next<'a> {
     Exit,
 }
 
+impl Next<'_> {
+    /// What becomes of the lanes of `mask`, which an instruction was executed for.
+    fn of(outcome: Outcome, mask: u32) -> Self {
+        match outcome {
+            Outcome::Next => Next::Step,
+            Outcome::Wait => Next::Wait { done: 0 },
+            Outcome::Part(done) if done & mask == mask => Next::Step,
+            Outcome::Part(done) => Next::Wait { done },
+            Outcome::Yield => Next::Yield,
+        }
+    }
+}
+
 /// Executes an action as far as it does not move lanes.
 fn evaluate<'a>(context: &mut Context, program: &Program, action: &'a Action) -> Result<Next<'a>, Fault> {
     Ok(match action {
-        Action::Run(run) => match run(context)? {
-            Outcome::Next => Next::Step,
-            Outcome::Wait => Next::Wait { done: 0 },
-            Outcome::Part(done) if done & context.mask == context.mask => Next::Step,
-            Outcome::Part(done) => Next::Wait { done },
-            Outcome::Yield => Next::Yield,
-        },
+        Action::Run(run) => Next::of(run(context)?, context.mask),
         Action::Branch { target } => Next::Jump(*target),
         Action::BranchIndexed { index, targets } => {
             let indices = context.read(*index);
@@ -126,28 +133,34 @@ pub(super) fn take_turn(
         let Some(current) = warp.next_group() else {
             return Ok(if warp.live == 0 { Stop::Done } else { Stop::Waiting });
         };
+        let before = warp.steps;
+        let begun = run_straight(warp, job, cluster, rank, ledger, end, current)?;
+        if begun.is_none() && warp.steps > before {
+            continue;
+        }
         let at = (warp.groups[current].function, warp.groups[current].step);
         let step = &program.functions[at.0].steps[at.1];
         let depth = warp.groups[current].callers.len();
-        let guard = step.guard.map_or(u32::MAX, |guard| {
-            warp.frames[depth].predicates[guard.predicate] ^ if guard.negated { u32::MAX } else { 0 }
-        });
-        let mask = warp.groups[current].mask & guard;
-        if warp.steps == grid.step_limit {
-            let lane = warp.groups[current].mask.trailing_zeros() as usize;
-            return Err(Failure { fault: Fault::StepLimit(grid.step_limit), lane, at });
-        }
-        let next = if mask == 0 {
-            Next::Step
-        } else {
-            let lane = mask.trailing_zeros() as usize;
-            let line = step.line;
-            let mut context = Context { grid, cluster, rank, mask, lane, depth, ledger, line, at, warp };
-            if !step.product_registers.is_empty() {
-                context.touch(&step.product_registers);
+        let (next, mask) = match begun {
+            Some(begun) => begun,
+            None => {
+                if warp.steps == grid.step_limit {
+                    let lane = warp.groups[current].mask.trailing_zeros() as usize;
+                    return Err(Failure { fault: Fault::StepLimit(grid.step_limit), lane, at });
+                }
+                let mask = warp.groups[current].mask & step.guard.map_or(u32::MAX, |guard| warp.holds(depth, guard));
+                if mask == 0 {
+                    (Next::Step, mask)
+                } else {
+                    let (lane, line) = (mask.trailing_zeros() as usize, step.line);
+                    let mut context = Context { grid, cluster, rank, mask, lane, depth, ledger, line, at, warp };
+                    if !step.product_registers.is_empty() {
+                        context.touch(&step.product_registers);
+                    }
+                    let next = evaluate(&mut context, program, &step.action);
+                    (next.map_err(|fault| Failure { fault, lane: context.lane, at })?, mask)
+                }
             }
-            let next = evaluate(&mut context, program, &step.action);
-            next.map_err(|fault| Failure { fault, lane: context.lane, at })?
         };
         // Waiting is not issuing: how often a warp looks at a barrier is no property of the kernel.
         if let Next::Wait { done: 0 } = next {
@@ -157,13 +170,7 @@ pub(super) fn take_turn(
         }
         warp.steps += 1;
         ledger.issue(step.class, mask, at, warp.index);
-        match step.effect {
-            Effect::Private => {}
-            Effect::Polls => cluster.polled = true,
-            Effect::Times => cluster.timed = true,
-            Effect::Looks => cluster.looked = true,
-            Effect::Stirs => cluster.stirred = true,
-        }
+        cluster.notice(step.effect);
         match next {
             Next::Step => warp.groups[current].step += 1,
             // The lanes have had their share; the warp's other lanes have not, and may be those that they wait for.
@@ -198,6 +205,72 @@ pub(super) fn take_turn(
         }
     }
     Ok(Stop::TurnOver)
+}
+
+/// Runs instructions of a group as long as they move all of its lanes alike, it does not come to where another group
+/// is, and the warp has issued less than `end` instructions: nothing has to be looked up between two of them. Returns
+/// what becomes of the lanes that execute the instruction at which it stops, and these lanes, if it has begun that one.
+fn run_straight<'a>(
+    warp: &mut Warp,
+    job: &Job<'a>,
+    cluster: &mut Cluster,
+    rank: usize,
+    ledger: &mut Ledger,
+    end: u64,
+    current: usize,
+) -> Result<Option<(Next<'a>, u32)>, Failure> {
+    let grid = job.grid;
+    let end = end.min(grid.step_limit);
+    let Group { mask: all, function, mut step, .. } = warp.groups[current];
+    let depth = warp.groups[current].callers.len();
+    // The group is the lowest that can run. It meets others, which may wait, only at steps above or where it jumps to; one at the same step
+    // in another call has its turn after each instruction.
+    let others =
+        warp.groups.iter().enumerate().filter(|(index, other)| *index != current && other.function == function);
+    let ahead = others.map(|(_, other)| other.step).filter(|&other| other >= step).min().unwrap_or(usize::MAX);
+    let alone = warp.groups.len() == 1;
+    let steps = &job.program.functions[function].steps;
+    let at = (function, step);
+    let mut context = Context { grid, cluster, rank, mask: all, lane: 0, depth, ledger, line: 0, at, warp };
+    let mut begun = Ok(None);
+    while step < ahead
+        && context.warp.steps < end
+        && let Some(next) = steps.get(step)
+    {
+        let mask = all & next.guard.map_or(u32::MAX, |guard| context.warp.holds(depth, guard));
+        let mut target = step + 1;
+        match &next.action {
+            _ if mask == 0 => {}
+            Action::Run(run) => {
+                (context.mask, context.lane) = (mask, mask.trailing_zeros() as usize);
+                (context.line, context.at) = (next.line, (function, step));
+                if !next.product_registers.is_empty() {
+                    context.touch(&next.product_registers);
+                }
+                let outcome = run(&mut context);
+                match outcome.map(|outcome| Next::of(outcome, mask)) {
+                    Ok(Next::Step) => {}
+                    Ok(next) => {
+                        begun = Ok(Some((next, mask)));
+                        break;
+                    }
+                    Err(fault) => {
+                        begun = Err(Failure { fault, lane: context.lane, at: (function, step) });
+                        break;
+                    }
+                }
+            }
+            // A jump back may lead to where another group is.
+            Action::Branch { target: to } if mask == all && (alone || *to > step) => target = *to,
+            _ => break,
+        }
+        context.warp.steps += 1;
+        context.ledger.issue(next.class, mask, (function, step), context.warp.index);
+        context.cluster.notice(next.effect);
+        step = target;
+    }
+    warp.groups[current].step = step;
+    begun
 }
 
 /// The lanes of `mask` enter function `target`.

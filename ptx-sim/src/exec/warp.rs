@@ -10,6 +10,7 @@ use super::lanes::{LANES, Lanes};
 use super::ledger::Ledger;
 use super::meeting::Meeting;
 use super::products::Products;
+use super::program::Guard;
 use super::wait::Wait;
 use crate::fault::Fault;
 
@@ -51,12 +52,12 @@ pub(crate) struct Warp {
 }
 
 impl Warp {
-    /// A warp whose lanes are about to execute the first step of a function.
-    pub fn new(index: usize, live: u32, function: usize) -> Self {
+    /// A warp whose lanes are about to execute the first step of a function, in an empty frame.
+    pub fn new(index: usize, live: u32, function: usize, outermost: Frame) -> Self {
         let group = Group { mask: live, callers: Vec::new(), function, step: 0, waiting: false, yields: false };
         Self {
             index,
-            frames: Vec::new(),
+            frames: vec![outermost],
             steps: 0,
             live,
             meetings: Vec::new(),
@@ -74,6 +75,12 @@ impl Warp {
             self.frames.push(Frame::new(depth));
         }
         self.frames[depth].reserve(size, ledger)
+    }
+
+    /// The lanes whose guard lets an instruction at a depth of calls be executed.
+    #[inline]
+    pub(super) fn holds(&self, depth: usize, guard: Guard) -> u32 {
+        self.frames[depth].predicates[guard.predicate] ^ if guard.negated { u32::MAX } else { 0 }
     }
 
     /// The group to run next; groups at the same place become one.

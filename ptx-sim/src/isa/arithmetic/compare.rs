@@ -1,11 +1,14 @@
 //! Comparison and selection (PTX ISA 9.7.6-7), `testp` and `copysign` (9.7.3.1-2).
 
 use std::array::from_fn;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::numeric::{Bf16, Element, F16, Float, Pair, last, map2, map3, mask_of, per_type, predicate_bits, write};
 use crate::ast::{Operand, Type};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Context, LANES, Lanes, Outcome, Source};
+use crate::exec::{Context, Kernel, LANES, Lanes, Outcome, Run, Source, Vectors, run_vectors};
+use crate::fault::Fault;
 use crate::isa::Decoded;
 use crate::meter::Class;
 
@@ -26,8 +29,31 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     }
 }
 
-/// Compares all lanes: one bit per lane, of packed types for each half.
-type Comparison = Box<dyn Fn(&Lanes, &Lanes) -> [u32; 2] + Send + Sync>;
+/// Compares two operands in all lanes: one bit per lane, of packed types for each half.
+type Comparison = Box<dyn Fn(&Context, [Source; 2]) -> [u32; 2] + Send + Sync>;
+
+/// Comparisons as a loop over lanes.
+struct Compare<'a, T: Element, F> {
+    columns: [&'a [T::Word; LANES]; 2],
+    compare: &'a F,
+}
+
+impl<T: Element, F: Fn(T, T) -> bool> Kernel for Compare<'_, T, F> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn run<V: Vectors>(self) -> u32 {
+        let [a, b] = self.columns;
+        mask_of(&from_fn(|i| (self.compare)(T::load(a[i]), T::load(b[i]))))
+    }
+}
+
+/// One bit per lane.
+fn compare_lanes<T: Element>(context: &Context, [a, b]: [Source; 2], compare: &impl Fn(T, T) -> bool) -> u32 {
+    let (mut room_a, mut room_b) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    let columns = [context.view(a, &mut room_a), context.view(b, &mut room_b)];
+    run_vectors(Compare { columns, compare })
+}
 
 /// The modifiers of `setp` and `set`.
 const MODIFIERS: [&str; 22] = [
@@ -103,7 +129,7 @@ fn comparison(operands: &Operands) -> Result<Comparison, DecodeError> {
 }
 
 fn lanes<T: Element>(compare: impl Fn(T, T) -> bool + Send + Sync + 'static) -> Comparison {
-    Box::new(move |a, b| [mask_of(&from_fn(|i| compare(T::of(a[i]), T::of(b[i])))), 0])
+    Box::new(move |context, sources| [compare_lanes(context, sources, &compare), 0])
 }
 
 /// Ordered comparisons are false and unordered ones true if a NaN is among the operands (PTX ISA 9.3.1.2).
@@ -140,10 +166,9 @@ fn floats<T: Float>(operands: &Operands, operator: &str, ftz: bool, scalar: bool
 }
 
 fn halves<T: Float>(compare: impl Fn(T, T) -> bool + Send + Sync + 'static) -> Comparison {
-    Box::new(move |a, b| {
-        let half =
-            |k: usize| -> [bool; LANES] { from_fn(|i| compare(Pair::<T>::of(a[i]).0[k], Pair::<T>::of(b[i]).0[k])) };
-        [mask_of(&half(0)), mask_of(&half(1))]
+    Box::new(move |context, sources| {
+        let half = |k: usize| compare_lanes(context, sources, &|a: Pair<T>, b: Pair<T>| compare(a.0[k], b.0[k]));
+        [half(0), half(1)]
     })
 }
 
@@ -205,7 +230,7 @@ fn setp(operands: &Operands) -> Decoded {
     Ok(Some((
         class_of(name),
         Box::new(move |context| {
-            let [low, high] = compare(&context.read(a), &context.read(b));
+            let [low, high] = compare(context, [a, b]);
             let first = combine(context, low, combination);
             let second = combine(context, if packed { high } else { !low }, combination);
             for (target, bits) in [(p, first), (q, second)] {
@@ -241,7 +266,7 @@ fn set(operands: &Operands) -> Decoded {
     Ok(Some((
         class_of(name),
         Box::new(move |context| {
-            let [low, high] = compare(&context.read(a), &context.read(b));
+            let [low, high] = compare(context, [a, b]);
             let low = combine(context, low, combination);
             let high = if packed { combine(context, high, combination) } else { 0 };
             let value = |bits: u32, lane: usize| if bits >> lane & 1 == 1 { one } else { 0 };
@@ -262,14 +287,48 @@ fn selp(operands: &Operands) -> Decoded {
         source @ (Source::Predicate { .. } | Source::Immediate(_)) => source,
         _ => return operands.error("expected a predicate"),
     };
-    let width = u64::MAX >> (64 - 8 * ty.size());
-    Ok(Some((
-        class_of(last(operands)),
-        Box::new(move |context| {
-            let (a, b, bits) = (context.read(a), context.read(b), predicate_bits(context, choice));
-            write(context, target, from_fn(|i| (if bits >> i & 1 == 1 { a[i] } else { b[i] }) & width))
-        }),
-    )))
+    let sources = [a, b];
+    let run: Run = match ty.size() {
+        2 => Box::new(move |context| select::<u16>(context, target, sources, choice)),
+        4 => Box::new(move |context| select::<u32>(context, target, sources, choice)),
+        _ => Box::new(move |context| select::<u64>(context, target, sources, choice)),
+    };
+    Ok(Some((class_of(last(operands)), run)))
+}
+
+/// A selection as a loop over lanes.
+struct Select<'a, 'b, T> {
+    context: &'a mut Context<'b>,
+    target: Option<usize>,
+    sources: [Source; 2],
+    choice: u32,
+    ty: PhantomData<fn(T)>,
+}
+
+impl<T: Element> Kernel for Select<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vectors>(self) {
+        let Some(target) = self.target else { return };
+        let (mut room_a, mut room_b) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        let [a, b] = self.sources;
+        let (a, b) = (self.context.view(a, &mut room_a), self.context.view(b, &mut room_b));
+        let choose = |i: usize| T::load(if self.choice >> i & 1 == 1 { a[i] } else { b[i] }).store();
+        let chosen: [T::Word; LANES] = from_fn(choose);
+        self.context.write_typed(target, &chosen);
+    }
+}
+
+fn select<T: Element>(
+    context: &mut Context,
+    target: Option<usize>,
+    sources: [Source; 2],
+    choice: Source,
+) -> Result<Outcome, Fault> {
+    let choice = predicate_bits(context, choice);
+    run_vectors(Select::<T> { context, target, sources, choice, ty: PhantomData });
+    Ok(Outcome::Next)
 }
 
 /// `c >= 0 ? a : b`; NaN takes `b` (PTX ISA 9.7.6.4).

@@ -1,8 +1,11 @@
 //! Moves: `mov`, `cvta`, and packing with `mov.b64 {a, b}, c`.
 
+use std::mem::MaybeUninit;
+
+use super::numeric::apply;
 use crate::ast::{Operand, Type};
 use crate::decode::Operands;
-use crate::exec::{LANES, Outcome, Source};
+use crate::exec::{Context, Kernel, LANES, Lanes, Outcome, Run, Source, Vectors, Words, run_vectors};
 use crate::isa::Decoded;
 use crate::meter::Class;
 
@@ -44,12 +47,7 @@ fn mov(operands: &Operands) -> Decoded {
             Ok(Some((
                 Class::Move,
                 Box::new(move |context| {
-                    let values = context.read(source);
-                    for (i, target) in targets.iter().enumerate() {
-                        if let Some(target) = *target {
-                            context.write(target, &values.map(|v| cut(v >> (width * i), width)));
-                        }
-                    }
+                    run_vectors(Unpack { context, targets: &targets, source, width });
                     Ok(Outcome::Next)
                 }),
             )))
@@ -66,32 +64,71 @@ fn mov(operands: &Operands) -> Decoded {
             Ok(Some((
                 Class::Move,
                 Box::new(move |context| {
-                    let mut packed = [0; LANES];
-                    for (i, source) in sources.iter().enumerate() {
-                        let values = context.read(*source);
-                        (0..LANES).for_each(|lane| packed[lane] |= cut(values[lane], width) << (width * i));
-                    }
-                    if let Some(target) = target {
-                        context.write(target, &packed);
-                    }
+                    run_vectors(Pack { context, target, sources: &sources, width });
                     Ok(Outcome::Next)
                 }),
             )))
         }
         _ => {
             let (target, source) = (operands.destination(0)?, operands.source(1, ty)?);
-            let bits = 8 * ty.size().min(8);
-            Ok(Some((
-                Class::Move,
-                Box::new(move |context| {
-                    if let Some(target) = target {
-                        let values = context.read(source).map(|v| cut(v, bits));
-                        context.write(target, &values);
-                    }
-                    Ok(Outcome::Next)
-                }),
-            )))
+            let run: Run = match ty.size() {
+                1 => Box::new(move |context| apply(context, target, [source], &|[a]: [u8; 1]| a)),
+                2 => Box::new(move |context| apply(context, target, [source], &|[a]: [u16; 1]| a)),
+                4 => Box::new(move |context| apply(context, target, [source], &|[a]: [u32; 1]| a)),
+                _ => Box::new(move |context| apply(context, target, [source], &|[a]: [u64; 1]| a)),
+            };
+            Ok(Some((Class::Move, run)))
         }
+    }
+}
+
+/// A value cut into parts of `width` bits.
+struct Unpack<'a, 'b> {
+    context: &'a mut Context<'b>,
+    targets: &'a [Option<usize>],
+    source: Source,
+    width: usize,
+}
+
+impl Kernel for Unpack<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vectors>(self) {
+        // A target may be the source: it is read first.
+        let values: Lanes = *self.context.view(self.source, &mut MaybeUninit::uninit());
+        for (i, target) in self.targets.iter().enumerate() {
+            if let Some(target) = *target {
+                let parts: Words = values.map(|value| cut(value >> (self.width * i), self.width) as u32);
+                self.context.write_typed(target, &parts);
+            }
+        }
+    }
+}
+
+/// Parts of `width` bits put together.
+struct Pack<'a, 'b> {
+    context: &'a mut Context<'b>,
+    target: Option<usize>,
+    sources: &'a [Source],
+    width: usize,
+}
+
+impl Kernel for Pack<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vectors>(self) {
+        let Some(target) = self.target else { return };
+        let mut packed = [0; LANES];
+        for (i, source) in self.sources.iter().enumerate() {
+            let mut room = MaybeUninit::uninit();
+            let parts: &Words = self.context.view(*source, &mut room);
+            for (packed, part) in packed.iter_mut().zip(parts) {
+                *packed |= cut(u64::from(*part), self.width) << (self.width * i);
+            }
+        }
+        self.context.write_typed::<u64>(target, &packed);
     }
 }
 

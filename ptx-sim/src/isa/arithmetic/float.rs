@@ -5,6 +5,7 @@ use std::ops::{Add, Div, Mul};
 use super::numeric::{Float, last, map, map1};
 use super::rounding::{Exact, Round, sum_to_odd};
 use crate::decode::{DecodeError, Operands};
+use crate::exec::has_wide_vectors;
 use crate::isa::Decoded;
 use crate::meter::Class;
 
@@ -23,7 +24,9 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
 /// What the two types do differently.
 trait Real: Float + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
     fn root(a: Self) -> Self;
-    /// `a * b + c`, rounded once.
+    /// `a * b + c`, rounded once, by an instruction of the processor if it has one.
+    fn mul_add(a: Self, b: Self, c: Self) -> Self;
+    /// The same, by instructions that every processor has, as far as that is faster than a function.
     fn fused(a: Self, b: Self, c: Self) -> Self;
 }
 
@@ -32,7 +35,11 @@ impl Real for f32 {
     fn root(a: Self) -> Self {
         a.sqrt()
     }
-    /// The product is exact in f64. Unlike `mul_add` this needs no instruction that only some processors have.
+    #[inline]
+    fn mul_add(a: Self, b: Self, c: Self) -> Self {
+        a.mul_add(b, c)
+    }
+    /// The product is exact in f64.
     #[inline]
     fn fused(a: Self, b: Self, c: Self) -> Self {
         sum_to_odd(f64::from(a) * f64::from(b), f64::from(c)) as Self
@@ -43,6 +50,10 @@ impl Real for f64 {
     #[inline]
     fn root(a: Self) -> Self {
         a.sqrt()
+    }
+    #[inline]
+    fn mul_add(a: Self, b: Self, c: Self) -> Self {
+        a.mul_add(b, c)
     }
     #[inline]
     fn fused(a: Self, b: Self, c: Self) -> Self {
@@ -56,11 +67,8 @@ fn typed<T: Real>(operands: &Operands) -> Decoded {
         "sub" => rounded(operands, |[a, b]: [T; 2]| a + b.neg(), |[a, b], mode| Exact::of(a).sum(Exact::of(-b), mode)),
         "mul" => rounded(operands, |[a, b]: [T; 2]| a * b, |[a, b], _| Exact::product(a, b)),
         // On sm_20 and later `mad` is `fma` (PTX ISA 9.7.3.7).
-        "fma" | "mad" => rounded(
-            operands,
-            |[a, b, c]| T::fused(a, b, c),
-            |[a, b, c], mode| Exact::product(a, b).sum(Exact::of(c), mode),
-        ),
+        "fma" | "mad" if has_wide_vectors() => rounded(operands, |[a, b, c]| T::mul_add(a, b, c), exact_fused),
+        "fma" | "mad" => rounded(operands, |[a, b, c]| T::fused(a, b, c), exact_fused),
         "div" => rounded(operands, |[a, b]: [T; 2]| a / b, |[a, b], _| Exact::quotient(a, b)),
         "rcp" => rounded(operands, |[a]: [T; 1]| T::narrow(1.0) / a, |[a], _| Exact::quotient(1.0, a)),
         "sqrt" => rounded(operands, |[a]| T::root(a), |[a], _| Exact::root(a)),
@@ -68,6 +76,10 @@ fn typed<T: Real>(operands: &Operands) -> Decoded {
         "min" | "max" => extreme::<T>(operands),
         _ => Ok(None),
     }
+}
+
+fn exact_fused([a, b, c]: [f64; 3], mode: Round) -> Exact {
+    Exact::product(a, b).sum(Exact::of(c), mode)
 }
 
 /// The rounding mode; the nearest if it `may` be left out and is.

@@ -2,20 +2,34 @@
 
 use std::array::from_fn;
 
-use super::numeric::{last, map, map1, map2, map3, per_type, predicate_bits, write};
+use super::numeric::{apply, last, map, map1, map2, map3, mask_of, per_type, predicate_bits};
 use crate::ast::{Operand, Type};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Lanes, Outcome, Source};
+use crate::exec::{Outcome, Source, Words};
 use crate::isa::Decoded;
 use crate::meter::Class;
 
 const INTEGER: Class = Class::Integer;
 
+/// A bitwise operation on two values or on two predicates.
+macro_rules! binary {
+    ($operands:expr, $operator:tt) => {{
+        $operands.only(&[])?;
+        match $operands.types()[..] {
+            [Type::Pred] => of_predicates($operands, |a, b| a $operator b),
+            [Type::B16] => map($operands, INTEGER, |[a, b]: [u16; 2]| a $operator b),
+            [Type::B32] => map($operands, INTEGER, |[a, b]: [u32; 2]| a $operator b),
+            [Type::B64] => map($operands, INTEGER, |[a, b]: [u64; 2]| a $operator b),
+            _ => $operands.error("expected `.pred`, `.b16`, `.b32` or `.b64`"),
+        }
+    }};
+}
+
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     match operands.root() {
-        "and" => binary(operands, |a, b| a & b, |a, b| a & b),
-        "or" => binary(operands, |a, b| a | b, |a, b| a | b),
-        "xor" => binary(operands, |a, b| a ^ b, |a, b| a ^ b),
+        "and" => binary!(operands, &),
+        "or" => binary!(operands, |),
+        "xor" => binary!(operands, ^),
         "not" => not(operands),
         "cnot" => {
             operands.only(&[])?;
@@ -49,44 +63,21 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     }
 }
 
-/// A bitwise function of two values or of two predicates.
-fn binary(
-    operands: &Operands,
-    values: impl Fn(u64, u64) -> u64 + Send + Sync + 'static,
-    predicates: impl Fn(u32, u32) -> u32 + Send + Sync + 'static,
-) -> Decoded {
-    operands.only(&[])?;
-    match operands.types()[..] {
-        [Type::Pred] => {
-            operands.count(3, 3)?;
-            let target = operands.predicate_destination(operands.operand(0)?)?;
-            let (a, b) = (predicate(operands, 1)?, predicate(operands, 2)?);
-            Ok(Some((
-                INTEGER,
-                Box::new(move |context| {
-                    let bits = predicates(predicate_bits(context, a), predicate_bits(context, b));
-                    if let Some(target) = target {
-                        context.write_predicate(target, bits);
-                    }
-                    Ok(Outcome::Next)
-                }),
-            )))
-        }
-        // Zero-extended operands give a zero-extended result; constants are cut to the type's width.
-        [ty @ (Type::B16 | Type::B32 | Type::B64)] => {
-            operands.count(3, 3)?;
-            let (target, a, b) = (operands.destination(0)?, operands.source(1, ty)?, operands.source(2, ty)?);
-            let width = u64::MAX >> (64 - 8 * ty.size());
-            Ok(Some((
-                INTEGER,
-                Box::new(move |context| {
-                    let (a, b) = (context.read(a), context.read(b));
-                    write(context, target, from_fn(|i| values(a[i], b[i]) & width))
-                }),
-            )))
-        }
-        _ => operands.error("expected `.pred`, `.b16`, `.b32` or `.b64`"),
-    }
+/// A bitwise function of two predicates.
+fn of_predicates(operands: &Operands, f: impl Fn(u32, u32) -> u32 + Send + Sync + 'static) -> Decoded {
+    operands.count(3, 3)?;
+    let target = operands.predicate_destination(operands.operand(0)?)?;
+    let (a, b) = (predicate(operands, 1)?, predicate(operands, 2)?);
+    Ok(Some((
+        INTEGER,
+        Box::new(move |context| {
+            let bits = f(predicate_bits(context, a), predicate_bits(context, b));
+            if let Some(target) = target {
+                context.write_predicate(target, bits);
+            }
+            Ok(Outcome::Next)
+        }),
+    )))
 }
 
 /// A predicate or a constant.
@@ -138,25 +129,29 @@ fn lop3(operands: &Operands) -> Decoded {
     // The table as words of equal bits: what remains is a tree of bitwise selections.
     let words: [u32; 8] = from_fn(|i| if table >> i & 1 == 1 { u32::MAX } else { 0 });
     let select = |bit: u32, ones: u32, zeros: u32| zeros ^ (bit & (ones ^ zeros));
+    let f = move |[a, b, c]: [u32; 3]| {
+        let [w0, w1, w2, w3, w4, w5, w6, w7] = words;
+        let low = select(b, select(c, w3, w2), select(c, w1, w0));
+        let high = select(b, select(c, w7, w6), select(c, w5, w4));
+        select(a, high, low)
+    };
+    let Some(q) = q else {
+        return Ok(Some((INTEGER, Box::new(move |context| apply(context, target, [a, b, c], &f)))));
+    };
     Ok(Some((
         INTEGER,
         Box::new(move |context| {
-            let (a, b, c) = (context.read(a), context.read(b), context.read(c));
-            let result: Lanes = from_fn(|i| {
-                let (a, b, c) = (a[i] as u32, b[i] as u32, c[i] as u32);
-                let [w0, w1, w2, w3, w4, w5, w6, w7] = words;
-                let low = select(b, select(c, w3, w2), select(c, w1, w0));
-                let high = select(b, select(c, w7, w6), select(c, w5, w4));
-                select(a, high, low).into()
-            });
-            if let Some(q) = q {
-                let bits = super::numeric::mask_of(&result.map(|value| value != 0));
-                let q = predicate_bits(context, q);
-                if let Some(target) = nonzero {
-                    context.write_predicate(target, if and { bits & q } else { bits | q });
-                }
+            let [a, b, c] = [a, b, c].map(|source| context.words(source));
+            let result: Words = from_fn(|i| f([a[i], b[i], c[i]]));
+            let bits = mask_of(&result.map(|value| value != 0));
+            let q = predicate_bits(context, q);
+            if let Some(nonzero) = nonzero {
+                context.write_predicate(nonzero, if and { bits & q } else { bits | q });
             }
-            write(context, target, result)
+            if let Some(target) = target {
+                context.write_typed(target, &result);
+            }
+            Ok(Outcome::Next)
         }),
     )))
 }

@@ -1,11 +1,12 @@
 //! What the arithmetic families share: lanes as typed values, and closures made of functions on them.
 
-use std::array::from_fn;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use crate::ast::Type;
 use crate::decode::Operands;
-use crate::exec::{Context, LANES, Lanes, Outcome, Source};
+use crate::exec::{Context, Kernel, LANES, Lanes, Outcome, Source, Vectors, Word, run_vectors};
+use crate::fault::Fault;
 use crate::isa::Decoded;
 use crate::meter::Class;
 
@@ -15,14 +16,29 @@ use super::rounding::{Format, f32_to_odd};
 pub(super) trait Element: Copy + Send + Sync + 'static {
     /// How constants in its place are read.
     const TYPE: Type;
+    /// The words of registers that it is in.
+    type Word: Word;
     fn of(bits: u64) -> Self;
     fn bits(self) -> u64;
+
+    /// The value in a lane's word.
+    #[inline(always)]
+    fn load(word: Self::Word) -> Self {
+        Self::of(word.into())
+    }
+
+    /// The value as a lane's word.
+    #[inline(always)]
+    fn store(self) -> Self::Word {
+        Self::Word::cut(self.bits())
+    }
 }
 
 macro_rules! integer_element {
-    ($($int:ty, $unsigned:ty, $ty:ident;)*) => { $(
+    ($($int:ty, $unsigned:ty, $word:ty, $ty:ident;)*) => { $(
         impl Element for $int {
             const TYPE: Type = Type::$ty;
+            type Word = $word;
             #[inline]
             fn of(bits: u64) -> Self {
                 bits as $int
@@ -36,11 +52,13 @@ macro_rules! integer_element {
 }
 
 integer_element! {
-    u8, u8, U8; i8, u8, S8; u16, u16, U16; i16, u16, S16; u32, u32, U32; i32, u32, S32; u64, u64, U64; i64, u64, S64;
+    u8, u8, u32, U8; i8, u8, u32, S8; u16, u16, u32, U16; i16, u16, u32, S16;
+    u32, u32, u32, U32; i32, u32, u32, S32; u64, u64, u64, U64; i64, u64, u64, S64;
 }
 
 impl Element for f32 {
     const TYPE: Type = Type::F32;
+    type Word = u32;
     #[inline]
     fn of(bits: u64) -> Self {
         Self::from_bits(bits as u32)
@@ -53,6 +71,7 @@ impl Element for f32 {
 
 impl Element for f64 {
     const TYPE: Type = Type::F64;
+    type Word = u64;
     #[inline]
     fn of(bits: u64) -> Self {
         Self::from_bits(bits)
@@ -69,6 +88,7 @@ pub(super) struct Pair<T>(pub [T; 2]);
 
 impl<T: Element> Element for Pair<T> {
     const TYPE: Type = Type::B32;
+    type Word = u32;
     #[inline]
     fn of(bits: u64) -> Self {
         Self([T::of(bits & 0xFFFF), T::of(bits >> 16 & 0xFFFF)])
@@ -87,65 +107,71 @@ impl<T: Copy> Pair<T> {
     }
 }
 
+/// Lanes of one operand of an instruction on [`Element`]s.
+type Column<E> = [<E as Element>::Word; LANES];
+
+/// A function of `N` values of one type, as a loop over lanes. Nothing but the loop: it is compiled for every instruction
+/// and every kind of vectors, so what does not depend on the function is done around it.
+struct Map<'a, T: Element, R, F, const N: usize> {
+    columns: [&'a Column<T>; N],
+    f: &'a F,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<T: Element, R: Element, F: Fn([T; N]) -> R, const N: usize> Kernel for Map<'_, T, R, F, N> {
+    type Output = Column<R>;
+
+    #[inline(always)]
+    fn run<V: Vectors>(self) -> Column<R> {
+        let mut result = [R::Word::default(); LANES];
+        for (lane, result) in result.iter_mut().enumerate() {
+            *result = (self.f)(self.columns.map(|column| T::load(column[lane]))).store();
+        }
+        result
+    }
+}
+
+/// An instruction of `N` operands of one type, with a result of another.
+fn mapped<T: Element, R: Element, const N: usize>(
+    operands: &Operands,
+    class: Class,
+    f: impl Fn([T; N]) -> R + Send + Sync + 'static,
+) -> Decoded {
+    operands.count(N + 1, N + 1)?;
+    let target = operands.destination(0)?;
+    let mut sources = [Source::Immediate(0); N];
+    for (i, source) in sources.iter_mut().enumerate() {
+        *source = operands.source(i + 1, T::TYPE)?;
+    }
+    Ok(Some((class, Box::new(move |context| apply(context, target, sources, &f)))))
+}
+
+/// Executes an instruction of `N` operands of one type.
+pub(super) fn apply<T: Element, R: Element, const N: usize>(
+    context: &mut Context,
+    target: Option<usize>,
+    sources: [Source; N],
+    f: &impl Fn([T; N]) -> R,
+) -> Result<Outcome, Fault> {
+    let Some(target) = target else { return Ok(Outcome::Next) };
+    let mut room = [const { MaybeUninit::uninit() }; N];
+    let none = [T::Word::default(); LANES];
+    let mut columns: [&Column<T>; N] = [&none; N];
+    for ((column, source), room) in columns.iter_mut().zip(sources).zip(&mut room) {
+        *column = context.view(source, room);
+    }
+    let result = run_vectors(Map { columns, f, result: PhantomData });
+    context.write_typed(target, &result);
+    Ok(Outcome::Next)
+}
+
 /// An instruction of one operand: `d, a`.
 pub(super) fn map1<A: Element, R: Element>(
     operands: &Operands,
     class: Class,
     f: impl Fn(A) -> R + Send + Sync + 'static,
 ) -> Decoded {
-    operands.count(2, 2)?;
-    let (target, a) = (operands.destination(0)?, operands.source(1, A::TYPE)?);
-    Ok(Some((
-        class,
-        Box::new(move |context| {
-            let mut room = MaybeUninit::uninit();
-            let a = context.view(a, &mut room);
-            let result = from_fn(|i| f(A::of(a[i])).bits());
-            write(context, target, result)
-        }),
-    )))
-}
-
-/// An instruction of two operands: `d, a, b`.
-pub(super) fn map2<A: Element, B: Element, R: Element>(
-    operands: &Operands,
-    class: Class,
-    f: impl Fn(A, B) -> R + Send + Sync + 'static,
-) -> Decoded {
-    operands.count(3, 3)?;
-    let (target, a, b) = (operands.destination(0)?, operands.source(1, A::TYPE)?, operands.source(2, B::TYPE)?);
-    Ok(Some((
-        class,
-        Box::new(move |context| {
-            let mut room = [const { MaybeUninit::uninit() }; 2];
-            let [room_a, room_b] = &mut room;
-            let (a, b) = (context.view(a, room_a), context.view(b, room_b));
-            let result = from_fn(|i| f(A::of(a[i]), B::of(b[i])).bits());
-            write(context, target, result)
-        }),
-    )))
-}
-
-/// An instruction of three operands: `d, a, b, c`.
-pub(super) fn map3<A: Element, B: Element, C: Element, R: Element>(
-    operands: &Operands,
-    class: Class,
-    f: impl Fn(A, B, C) -> R + Send + Sync + 'static,
-) -> Decoded {
-    operands.count(4, 4)?;
-    let target = operands.destination(0)?;
-    let (a, b) = (operands.source(1, A::TYPE)?, operands.source(2, B::TYPE)?);
-    let c = operands.source(3, C::TYPE)?;
-    Ok(Some((
-        class,
-        Box::new(move |context| {
-            let mut room = [const { MaybeUninit::uninit() }; 3];
-            let [room_a, room_b, room_c] = &mut room;
-            let (a, b, c) = (context.view(a, room_a), context.view(b, room_b), context.view(c, room_c));
-            let result = from_fn(|i| f(A::of(a[i]), B::of(b[i]), C::of(c[i])).bits());
-            write(context, target, result)
-        }),
-    )))
+    mapped(operands, class, move |[a]: [A; 1]| f(a))
 }
 
 /// An instruction of `N` operands of one type, with a result of that type.
@@ -154,41 +180,61 @@ pub(super) fn map<T: Element, const N: usize>(
     class: Class,
     f: impl Fn([T; N]) -> T + Send + Sync + 'static,
 ) -> Decoded {
-    operands.count(N + 1, N + 1)?;
-    let target = operands.destination(0)?;
-    let mut sources = [Source::Immediate(0); N];
-    for (i, source) in sources.iter_mut().enumerate() {
-        *source = operands.source(i + 1, T::TYPE)?;
-    }
-    Ok(Some((
-        class,
-        Box::new(move |context| {
-            let mut room = [const { MaybeUninit::uninit() }; N];
-            let mut values = [&[0; LANES]; N];
-            for ((value, source), room) in values.iter_mut().zip(sources).zip(&mut room) {
-                *value = context.view(source, room);
-            }
-            // Plain loops: the compiler turns them into vector instructions more often than nested `from_fn`.
-            let mut result = [0; LANES];
-            for (lane, result) in result.iter_mut().enumerate() {
-                let mut operands = [T::of(0); N];
-                for (operand, lanes) in operands.iter_mut().zip(&values) {
-                    *operand = T::of(lanes[lane]);
-                }
-                *result = f(operands).bits();
-            }
-            write(context, target, result)
-        }),
-    )))
+    mapped(operands, class, f)
 }
+
+macro_rules! mixed {
+    ($name:ident, $loop:ident, $number:literal, $($room:ident $operand:ident: $ty:ident at $index:literal),*) => {
+        struct $loop<'a, $($ty: Element,)* R, F> {
+            $($operand: &'a Column<$ty>,)*
+            f: &'a F,
+            result: PhantomData<fn() -> R>,
+        }
+
+        impl<$($ty: Element,)* R: Element, F: Fn($($ty),*) -> R> Kernel for $loop<'_, $($ty,)* R, F> {
+            type Output = Column<R>;
+
+            #[inline(always)]
+            fn run<V: Vectors>(self) -> Column<R> {
+                let mut result = [R::Word::default(); LANES];
+                for (lane, result) in result.iter_mut().enumerate() {
+                    *result = (self.f)($($ty::load(self.$operand[lane])),*).store();
+                }
+                result
+            }
+        }
+
+        /// An instruction of so many operands of different types.
+        pub(super) fn $name<$($ty: Element,)* R: Element>(
+            operands: &Operands,
+            class: Class,
+            f: impl Fn($($ty),*) -> R + Send + Sync + 'static,
+        ) -> Decoded {
+            operands.count($number + 1, $number + 1)?;
+            let target = operands.destination(0)?;
+            let sources = [$(operands.source($index, $ty::TYPE)?),*];
+            Ok(Some((
+                class,
+                Box::new(move |context| {
+                    let Some(target) = target else { return Ok(Outcome::Next) };
+                    $(let mut $room = MaybeUninit::uninit();)*
+                    let [$($operand),*] = sources;
+                    $(let $operand = context.view($operand, &mut $room);)*
+                    let result = run_vectors($loop { $($operand,)* f: &f, result: PhantomData });
+                    context.write_typed(target, &result);
+                    Ok(Outcome::Next)
+                }),
+            )))
+        }
+    };
+}
+
+mixed!(map2, Map2, 2, room_a a: A at 1, room_b b: B at 2);
+mixed!(map3, Map3, 3, room_a a: A at 1, room_b b: B at 2, room_c c: C at 3);
 
 /// Writes a result that may be unwanted.
 #[inline]
-pub(super) fn write(
-    context: &mut Context,
-    target: Option<usize>,
-    values: Lanes,
-) -> Result<Outcome, crate::fault::Fault> {
+pub(super) fn write(context: &mut Context, target: Option<usize>, values: Lanes) -> Result<Outcome, Fault> {
     if let Some(target) = target {
         context.write(target, &values);
     }
@@ -243,6 +289,7 @@ pub(super) struct Bf16(pub f32);
 
 impl Element for F16 {
     const TYPE: Type = Type::B16;
+    type Word = u32;
     #[inline]
     fn of(bits: u64) -> Self {
         let (sign, rest) = ((bits as u32 & 0x8000) << 16, bits as u32 & 0x7FFF);
@@ -267,6 +314,7 @@ impl Element for F16 {
 
 impl Element for Bf16 {
     const TYPE: Type = Type::B16;
+    type Word = u32;
     #[inline]
     fn of(bits: u64) -> Self {
         Self(f32::from_bits((bits as u32) << 16))

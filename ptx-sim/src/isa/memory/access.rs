@@ -106,11 +106,9 @@ fn only_own(context: &mut Context, addresses: &Lanes) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The value of `ty` in little-endian `bytes`, extended to a register of `register` bytes (PTX ISA section 9.4.1).
-pub(super) fn extend(ty: Type, bytes: &[u8], register: usize) -> u64 {
-    let mut wide = [0; 8];
-    wide[..bytes.len()].copy_from_slice(bytes);
-    let value = u64::from_le_bytes(wide);
+/// A value of `ty`, given by its bits, extended to a register of `register` bytes (PTX ISA section 9.4.1).
+#[inline(always)]
+pub(super) fn extend(ty: Type, value: u64, register: usize) -> u64 {
     let signed = match ty {
         Type::S8 => value as i8 as u64,
         Type::S16 => value as i16 as u64,

@@ -128,7 +128,11 @@ impl Form {
         for (i, target) in self.targets.iter().enumerate() {
             if let Some((register, width)) = *target {
                 let ty = if self.ty == Type::B128 { Type::B64 } else { self.ty };
-                let value = |lane: usize| extend(unsigned(ty), &old[lane][i * piece..(i + 1) * piece], width.min(8));
+                let value = |lane: usize| {
+                    let mut bits = [0; 8];
+                    bits[..piece].copy_from_slice(&old[lane][i * piece..(i + 1) * piece]);
+                    extend(unsigned(ty), u64::from_le_bytes(bits), width.min(8))
+                };
                 context.write(register, &std::array::from_fn(value));
             }
         }

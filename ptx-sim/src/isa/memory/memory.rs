@@ -1,10 +1,11 @@
 //! Loads, stores and conversions of addresses (PTX ISA 9.7.9).
 
 use super::access::{Address, extend, from_generic, space_of, to_generic};
+use super::lanes::{Data, WIDEST, piece, read, write};
 use super::traffic::{Kind, count};
 use crate::ast::{Operand, Space, Type};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{LANES, Outcome, Target, named_rank};
+use crate::exec::{Context, LANES, Outcome, Source, named_rank};
 use crate::isa::Decoded;
 use crate::meter::Class;
 
@@ -12,9 +13,6 @@ use crate::meter::Class;
 const STRONG: [&str; 5] = ["volatile", "relaxed", "acquire", "release", "mmio"];
 const SCOPES: [&str; 4] = ["cta", "cluster", "gpu", "sys"];
 const CACHING: [&str; 10] = ["weak", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified"];
-
-/// Most bytes that a lane moves at once: `.v8.b32`.
-const WIDEST: usize = 32;
 
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     match operands.root() {
@@ -128,19 +126,19 @@ fn load(operands: &Operands) -> Decoded {
         Box::new(move |context| {
             let places = address.resolve(context)?;
             count(context, Kind::Read, &places, form.size());
-            let mut bytes = [[0; WIDEST]; LANES];
-            for lane in context.lanes() {
-                let (space, address) = places[lane];
-                let target = Target { lane, space, address, strong: form.strong };
-                target.read(context, &mut bytes[lane][..form.size()])?;
-            }
-            let piece = form.ty.size().min(8);
+            let mut data = [[0; LANES]; WIDEST / 4];
+            read(context, &places, form.strong, form.size(), &mut data)?;
             for (element, register) in registers.iter().enumerate() {
                 let Some((register, width)) = *register else { continue };
                 for part in 0..form.pieces() {
                     let at = element * form.ty.size() + part * 8;
-                    let values = std::array::from_fn(|lane| extend(form.ty, &bytes[lane][at..at + piece], width));
-                    context.write(register + part, &values);
+                    match form.ty.size() {
+                        4 if width == 4 => context.write_typed(register, &data[at / 4]),
+                        size => {
+                            let wide = |lane: usize| extend(form.ty, piece(&data, lane, at, size.min(8)), width);
+                            context.write(register + part, &std::array::from_fn(wide));
+                        }
+                    }
                 }
             }
             Ok(Outcome::Next)
@@ -156,7 +154,7 @@ fn store(operands: &Operands) -> Decoded {
     let mut sources = Vec::new();
     if elements.iter().all(is_register) {
         for (register, _) in form.registers(operands, 1)?.into_iter().flatten() {
-            sources.extend((0..form.pieces()).map(|part| crate::exec::Source::Register(register + part)));
+            sources.extend((0..form.pieces()).map(|part| Source::Register(register + part)));
         }
     } else {
         if elements.len() != form.vector || form.pieces() > 1 {
@@ -171,22 +169,33 @@ fn store(operands: &Operands) -> Decoded {
         Box::new(move |context| {
             let places = address.resolve(context)?;
             count(context, Kind::Write, &places, form.size());
-            let mut bytes = [[0; WIDEST]; LANES];
-            let piece = form.ty.size().min(8);
+            let mut data = [[0; LANES]; WIDEST / 4];
+            let size = form.ty.size().min(8);
             for (i, source) in sources.iter().enumerate() {
-                let values = context.read(*source);
-                for lane in 0..LANES {
-                    bytes[lane][i * piece..(i + 1) * piece].copy_from_slice(&values[lane].to_le_bytes()[..piece]);
-                }
+                put_pieces(context, *source, size, i * size, &mut data);
             }
-            for lane in context.lanes() {
-                let (space, address) = places[lane];
-                let target = Target { lane, space, address, strong: form.strong };
-                target.write(context, &bytes[lane][..form.size()])?;
-            }
+            write(context, &places, form.strong, form.size(), &data)?;
             Ok(Outcome::Next)
         }),
     )))
+}
+
+/// Puts the lowest `size` bytes of a source's values at byte `at` of every lane's data.
+fn put_pieces(context: &Context, source: Source, size: usize, at: usize, data: &mut Data) {
+    let shift = 8 * (at % 4);
+    match size {
+        4 => data[at / 4] = context.words(source),
+        8 => {
+            let values = context.read(source);
+            data[at / 4] = values.map(|value| value as u32);
+            data[at / 4 + 1] = values.map(|value| (value >> 32) as u32);
+        }
+        _ => {
+            let mask = (1 << (8 * size)) - 1;
+            let words = context.words(source);
+            data[at / 4].iter_mut().zip(&words).for_each(|(data, word)| *data |= (word & mask) << shift);
+        }
+    }
 }
 
 /// `cvta` and `cvta.to` (PTX ISA 9.7.9.20). The address of another block's memory keeps its block in both directions,

@@ -1,7 +1,7 @@
 //! What an access of a warp costs, for the meter.
 
 use crate::ast::Space;
-use crate::exec::{Context, LANES, Lanes, named_rank};
+use crate::exec::{Context, Kernel, LANES, Lanes, Vectors, named_rank, run_vectors};
 use crate::meter::{Path, Traffic};
 
 /// Bytes of a sector of global memory.
@@ -86,26 +86,57 @@ pub(super) fn count(context: &mut Context, kind: Kind, targets: &[(Space, u64); 
 
 /// Counts an access in sectors; a lane's words lie `stride` bytes apart.
 pub(super) fn count_sectors(context: &mut Context, path: Path, addresses: &Lanes, mask: u32, size: usize, stride: u64) {
-    let words = size.div_ceil(4) as u64;
-    let all = (0..LANES)
-        .filter(|lane| mask >> lane & 1 == 1)
-        .flat_map(|lane| (0..words).map(move |word| addresses[lane].wrapping_add(word * stride) / SECTOR));
-    // Most accesses ascend from lane to lane, and then a sector seen before is the last one.
-    let (mut last, mut sectors) = (None, 0);
-    let ascending = all.clone().all(|sector| {
-        sectors += u64::from(last != Some(sector));
-        last.replace(sector) <= Some(sector)
-    });
-    if !ascending {
-        let mut all: Vec<u64> = all.collect();
-        all.sort_unstable();
-        all.dedup();
-        sectors = all.len() as u64;
-    }
+    let sectors = if stride == 4 && size <= SECTOR as usize && size.is_power_of_two() {
+        run_vectors(Sectors { addresses, mask, size: size as u64 })
+    } else {
+        None
+    };
+    let sectors = sectors.unwrap_or_else(|| distinct_sectors(addresses, mask, size, stride));
     let traffic = context.ledger.meter.traffic(path);
     traffic.accesses += 1;
     traffic.bytes += u64::from(mask.count_ones()) * size as u64;
     traffic.sectors += sectors;
+}
+
+/// Distinct sectors of an access, whatever its addresses are.
+fn distinct_sectors(addresses: &Lanes, mask: u32, size: usize, stride: u64) -> u64 {
+    let words = size.div_ceil(4) as u64;
+    let lanes = (0..LANES).filter(|lane| mask >> lane & 1 == 1);
+    let sector = |lane: usize, word: u64| addresses[lane].wrapping_add(word * stride) / SECTOR;
+    let mut all: Vec<u64> = lanes.flat_map(|lane| (0..words).map(move |word| sector(lane, word))).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.len() as u64
+}
+
+/// Distinct sectors of an access whose lanes touch one sector each, if the sectors lie near each other.
+struct Sectors<'a> {
+    addresses: &'a Lanes,
+    mask: u32,
+    /// A power of two up to a sector.
+    size: u64,
+}
+
+impl Kernel for Sectors<'_> {
+    type Output = Option<u64>;
+
+    #[inline(always)]
+    fn run<V: Vectors>(self) -> Option<u64> {
+        let Self { addresses, mask, size } = self;
+        // For idle lanes the first active one's address counts again.
+        let first = addresses[mask.trailing_zeros() as usize % LANES];
+        let addresses: Lanes = std::array::from_fn(|lane| if mask >> lane & 1 == 1 { addresses[lane] } else { first });
+        let (mut least, mut most, mut bits) = (u64::MAX, 0, 0);
+        for address in &addresses {
+            (least, most, bits) = (least.min(address / SECTOR), most.max(address / SECTOR), bits | address);
+        }
+        // Unaligned lanes may touch two sectors each.
+        if bits & (size - 1) != 0 || most - least >= 64 {
+            return None;
+        }
+        let seen = addresses.iter().fold(0u64, |seen, address| seen | 1 << (address / SECTOR - least));
+        Some(u64::from(seen.count_ones()))
+    }
 }
 
 /// Counts an access of shared memory. Lanes with more than 4 bytes each take turns: 16 lanes with 8 bytes, 8 with 16.
@@ -116,25 +147,8 @@ pub(super) fn count_shared(context: &mut Context, path: Path, addresses: &Lanes,
     let lanes_per_turn = LANES / words.clamp(1, LANES);
     let mut sum = Traffic { accesses: 1, bytes: u64::from(mask.count_ones()) * size as u64, ..Traffic::default() };
     for first in (0..LANES).step_by(lanes_per_turn) {
-        let mut wanted = [0; LANES];
-        let mut used = 0;
-        for lane in (first..first + lanes_per_turn).filter(|lane| mask >> lane & 1 == 1) {
-            for word in 0..words as u64 {
-                wanted[used] = addresses[lane] / 4 + word;
-                used += 1;
-            }
-        }
-        let wanted = &mut wanted[..used];
-        wanted.sort_unstable();
-        let mut per_bank = [0u64; BANKS];
-        let mut distinct = 0;
-        for (i, word) in wanted.iter().enumerate() {
-            if i == 0 || wanted[i - 1] != *word {
-                per_bank[*word as usize % BANKS] += 1;
-                distinct += 1;
-            }
-        }
-        let wavefronts = per_bank.into_iter().max().unwrap_or(0);
+        let lanes = (first..first + lanes_per_turn).filter(|lane| mask >> lane & 1 == 1);
+        let (wavefronts, distinct) = wavefronts(addresses, lanes, words as u64);
         sum.wavefronts += wavefronts;
         sum.conflicts += wavefronts - u64::div_ceil(distinct, BANKS as u64);
     }
@@ -143,6 +157,39 @@ pub(super) fn count_shared(context: &mut Context, path: Path, addresses: &Lanes,
     traffic.bytes += sum.bytes;
     traffic.wavefronts += sum.wavefronts;
     traffic.conflicts += sum.conflicts;
+}
+
+/// Wavefronts of one turn of `lanes`, each with so many words from its address on, and the number of distinct words.
+#[inline(always)]
+fn wavefronts(addresses: &Lanes, lanes: impl Iterator<Item = usize>, words: u64) -> (u64, u64) {
+    let mut wanted = [0; LANES];
+    let mut used = 0;
+    // The word that each bank in use delivers, as long as no bank has several.
+    let (mut delivered, mut in_use, mut several) = ([0; BANKS], 0u32, false);
+    for lane in lanes {
+        for word in 0..words {
+            let word = addresses[lane] / 4 + word;
+            let bank = word as usize % BANKS;
+            several |= in_use >> bank & 1 == 1 && delivered[bank] != word;
+            (delivered[bank], in_use) = (word, in_use | 1 << bank);
+            wanted[used] = word;
+            used += 1;
+        }
+    }
+    if !several {
+        return (u64::from(in_use != 0), in_use.count_ones().into());
+    }
+    let wanted = &mut wanted[..used];
+    wanted.sort_unstable();
+    let mut per_bank = [0u64; BANKS];
+    let mut distinct = 0;
+    for (i, word) in wanted.iter().enumerate() {
+        if i == 0 || wanted[i - 1] != *word {
+            per_bank[*word as usize % BANKS] += 1;
+            distinct += 1;
+        }
+    }
+    (per_bank.into_iter().max().unwrap_or(0), distinct)
 }
 
 /// Counts a bulk or tensor copy's side of `bytes`. The copy engine moves shared memory in rows of all banks, so there are no

@@ -73,7 +73,7 @@ fn shfl(operands: &Operands) -> Result<Run, DecodeError> {
     let what = operands.instruction.name();
     Ok(Box::new(move |context| {
         let Some(members) = participants(context, &what, mask)? else { return Ok(Outcome::Wait) };
-        let (values, b, c) = (context.read(value), context.read(b), context.read(c));
+        let (values, b, c) = (context.words(value), context.words(b), context.words(c));
         let mut out = values;
         let mut in_range = 0;
         for lane in context.lanes() {
@@ -89,7 +89,7 @@ fn shfl(operands: &Operands) -> Result<Run, DecodeError> {
             context.find(Fault::Trap(why), lane);
         }
         if let Some(target) = target {
-            context.write(target, &out);
+            context.write_typed(target, &out);
         }
         if let Some(valid) = valid {
             context.write_predicate(valid, in_range);

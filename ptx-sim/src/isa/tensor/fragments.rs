@@ -5,17 +5,27 @@
 //! threads share a row of 4 * parts consecutive elements. The tests check them against the printed formulas.
 
 /// Row and column of an element of A, which has 8 or 16 `rows`: registers go through the rows first, then along k.
+#[cfg(test)]
 pub(super) fn a(rows: usize, parts: usize, lane: usize, register: usize, part: usize) -> (usize, usize) {
     let halves = rows / 8;
     (lane / 4 + 8 * (register % halves), lane % 4 * parts + part + register / halves * 4 * parts)
 }
 
+/// Where A's elements of column `k` lie, if it has `halves` times eight rows: the lane of the first row (that of the
+/// next row is 4 further on), the register of the first eight rows (the others are in the next one), and the part of it.
+#[inline(always)]
+pub(super) fn a_column(halves: usize, parts: usize, k: usize) -> (usize, usize, usize) {
+    (k / parts % 4, k / (4 * parts) * halves, k % parts)
+}
+
 /// Row and column of an element of B, which has 8 columns.
+#[cfg(test)]
 pub(super) fn b(parts: usize, lane: usize, register: usize, part: usize) -> (usize, usize) {
     (lane % 4 * parts + part + register * 4 * parts, lane / 4)
 }
 
 /// Row and column of an element of C and D, which have 8 columns. f16 accumulators have two elements per register.
+#[cfg(test)]
 pub(super) fn accumulator(lane: usize, element: usize) -> (usize, usize) {
     (lane / 4 + 8 * (element / 2), lane % 4 * 2 + element % 2)
 }

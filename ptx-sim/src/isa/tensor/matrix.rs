@@ -7,7 +7,7 @@
 use super::fragments::matrix;
 use crate::ast::{Operand, Space, Type};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Context, LANES, Lanes, Outcome, Run, Target};
+use crate::exec::{Context, LANES, Outcome, Run, Target, Words};
 use crate::fault::Fault;
 use crate::isa::Decoded;
 use crate::isa::memory::access::Address;
@@ -73,16 +73,18 @@ impl Form {
         }
     }
 
-    /// Counts one access, and returns where the rows are.
-    fn rows(&self, context: &mut Context, path: Path) -> Result<Vec<Target>, Fault> {
+    /// Counts one access, and returns where the rows are: those of the first matrices count.
+    fn rows(&self, context: &mut Context, path: Path) -> Result<[Target; LANES], Fault> {
         let resolved = self.address.resolve(context)?;
         let rows = &resolved[..8 * self.count];
         if let Some((_, address)) = rows.iter().find(|(space, _)| *space != Space::Shared) {
             return Err(Fault::Trap(format!("`{}`: {address:#x} is no address of shared memory", self.what)));
         }
         meter(context, path, rows);
-        let target = |(lane, &(space, address))| Target { lane, space, address, strong: false };
-        Ok(rows.iter().enumerate().map(target).collect())
+        Ok(std::array::from_fn(|lane| {
+            let (space, address) = resolved[lane];
+            Target { lane, space, address, strong: false }
+        }))
     }
 }
 
@@ -108,19 +110,19 @@ fn meter(context: &mut Context, path: Path, rows: &[(Space, u64)]) {
 }
 
 /// The lanes' registers that hold a matrix, or its transpose.
-fn spread(from: &Matrix, transposed: bool) -> Lanes {
+fn spread(from: &Matrix, transposed: bool) -> Words {
     std::array::from_fn(|lane| {
         let element = |part| {
             let (row, column) = matrix(lane, part);
             let (row, column) = if transposed { (column, row) } else { (row, column) };
-            u64::from(u16::from_le_bytes([from[row][2 * column], from[row][2 * column + 1]]))
+            u32::from(u16::from_le_bytes([from[row][2 * column], from[row][2 * column + 1]]))
         };
         element(0) | element(1) << 16
     })
 }
 
 /// The inverse of [`spread`].
-fn gather(from: &Lanes, transposed: bool) -> Matrix {
+fn gather(from: &Words, transposed: bool) -> Matrix {
     let mut out = Matrix::default();
     for (lane, value) in from.iter().enumerate() {
         for part in 0..2 {
@@ -144,8 +146,8 @@ fn load(operands: &Operands) -> Result<Run, DecodeError> {
         }
         let rows = form.rows(context, Path::SharedRead)?;
         // A target may be the address register, so everything is read before anything is written.
-        let mut out = [[0; LANES]; 4];
-        for (rows, out) in rows.chunks_exact(8).zip(&mut out) {
+        let mut out: [Words; 4] = [[0; LANES]; 4];
+        for (rows, out) in rows.chunks_exact(8).zip(&mut out).take(form.count) {
             let mut bytes = Matrix::default();
             for (row, bytes) in rows.iter().zip(&mut bytes) {
                 row.read(context, bytes)?;
@@ -154,7 +156,7 @@ fn load(operands: &Operands) -> Result<Run, DecodeError> {
         }
         for (target, out) in targets.iter().zip(&out) {
             if let Some(target) = target {
-                context.write(*target, out);
+                context.write_typed(*target, out);
             }
         }
         Ok(Outcome::Next)
@@ -172,7 +174,7 @@ fn store(operands: &Operands) -> Result<Run, DecodeError> {
         }
         let rows = form.rows(context, Path::SharedWrite)?;
         for (rows, source) in rows.chunks_exact(8).zip(&sources) {
-            let bytes = gather(&context.read(*source), form.transposed);
+            let bytes = gather(&context.words(*source), form.transposed);
             for (row, bytes) in rows.iter().zip(&bytes) {
                 row.write(context, bytes)?;
             }
@@ -194,8 +196,8 @@ fn transpose(operands: &Operands) -> Result<Run, DecodeError> {
             return Ok(Outcome::Wait);
         }
         if let Some(target) = target {
-            let values = spread(&gather(&context.read(source), false), true);
-            context.write(target, &values);
+            let values = spread(&gather(&context.words(source), false), true);
+            context.write_typed(target, &values);
         }
         Ok(Outcome::Next)
     }))

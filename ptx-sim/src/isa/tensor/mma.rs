@@ -10,31 +10,21 @@
 //! - Integer sums wrap around, or with `.satfinite` the exact result is clamped.
 //! - f64 is a chain of fused multiply-adds in ascending order of k.
 
-use super::fragments;
+use std::mem::MaybeUninit;
+
 use super::mma_formats::{Bf16, E4m3, E5m2, F16, F64, Format, Signed, Tf32, Unsigned};
+use super::product::{Accumulators, ExactProducts, FusedChain, Integers, Sum, Unpack, product};
 use crate::ast::Type;
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Context, LANES, Lanes, Outcome, Run, Source};
+use crate::exec::{Context, Kernel, LANES, Outcome, Run, Source, Vectors, Word, Words, run_vectors};
 use crate::fault::Fault;
 use crate::isa::Decoded;
 use crate::isa::arithmetic::rounding::{f32_to_odd, sum_to_odd};
 use crate::isa::sync::converge::{synchronise, whole_warp};
 use crate::meter::Class;
 
-/// Columns of B, C and D in every shape.
-const N: usize = 8;
-/// Most rows of A.
-const M: usize = 16;
 /// Most registers of a fragment.
 const REGISTERS: usize = 4;
-
-/// Puts the elements of A into `out`, row after row of `m` rows.
-type UnpackA<T> = fn(registers: &[Lanes], m: usize, out: &mut [T]);
-/// Puts the elements of B into `out`, row after row.
-type UnpackB<T> = fn(registers: &[Lanes], out: &mut [T]);
-
-/// One multiplicand format's bits and unpacking.
-type Unpack<T> = (usize, UnpackA<T>, UnpackB<T>);
 
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     if operands.root() != "mma" {
@@ -86,49 +76,22 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     run.map(|run| Some((Class::Mma, run)))
 }
 
-fn format<F: Format>() -> Unpack<F::Value> {
-    (F::PARTS, unpack_a::<F>, unpack_b::<F>)
-}
-
-fn floats(name: &str) -> Unpack<f64> {
+fn floats(name: &str) -> Unpack<u32, f64> {
     match name {
-        "f16" => format::<F16>(),
-        "bf16" => format::<Bf16>(),
-        "tf32" => format::<Tf32>(),
-        "e4m3" => format::<E4m3>(),
-        _ => format::<E5m2>(),
+        "f16" => Unpack::of::<F16>(),
+        "bf16" => Unpack::of::<Bf16>(),
+        "tf32" => Unpack::of::<Tf32>(),
+        "e4m3" => Unpack::of::<E4m3>(),
+        _ => Unpack::of::<E5m2>(),
     }
 }
 
-fn integers(name: &str) -> Unpack<i32> {
+fn integers(name: &str) -> Unpack<u32, i32> {
     match name {
-        "s8" => format::<Signed<8>>(),
-        "u8" => format::<Unsigned<8>>(),
-        "s4" => format::<Signed<4>>(),
-        _ => format::<Unsigned<4>>(),
-    }
-}
-
-fn unpack_a<F: Format>(registers: &[Lanes], m: usize, out: &mut [F::Value]) {
-    let k = registers.len() / (m / 8) * 4 * F::PARTS;
-    for (register, lanes) in registers.iter().enumerate() {
-        for (lane, bits) in lanes.iter().enumerate() {
-            for part in 0..F::PARTS {
-                let (row, column) = fragments::a(m, F::PARTS, lane, register, part);
-                out[row * k + column] = F::value(bits >> (part * F::BITS % 64));
-            }
-        }
-    }
-}
-
-fn unpack_b<F: Format>(registers: &[Lanes], out: &mut [F::Value]) {
-    for (register, lanes) in registers.iter().enumerate() {
-        for (lane, bits) in lanes.iter().enumerate() {
-            for part in 0..F::PARTS {
-                let (row, column) = fragments::b(F::PARTS, lane, register, part);
-                out[row * N + column] = F::value(bits >> (part * F::BITS % 64));
-            }
-        }
+        "s8" => Unpack::of::<Signed<8>>(),
+        "u8" => Unpack::of::<Unsigned<8>>(),
+        "s4" => Unpack::of::<Signed<4>>(),
+        _ => Unpack::of::<Unsigned<4>>(),
     }
 }
 
@@ -177,16 +140,29 @@ impl Fragments {
         Ok(true)
     }
 
-    fn read(context: &Context, sources: &[Source]) -> [Lanes; REGISTERS] {
-        let mut out = [[0; LANES]; REGISTERS];
-        sources.iter().zip(&mut out).for_each(|(source, out)| *out = context.read(*source));
+    fn read<W: Word>(context: &Context, sources: &[Source]) -> [[W; LANES]; REGISTERS] {
+        let mut out = [[W::default(); LANES]; REGISTERS];
+        for (source, out) in sources.iter().zip(&mut out) {
+            *out = *context.view(*source, &mut MaybeUninit::uninit());
+        }
         out
     }
 
-    fn write(&self, context: &mut Context, values: &[Lanes]) {
+    /// The product of the matrices in A and B, onto `sums`.
+    fn multiply<S: Sum<Value: Default>, W: Word>(
+        &self,
+        context: &Context,
+        [unpack_a, unpack_b]: [&Unpack<W, S::Value>; 2],
+        sums: &mut Accumulators<S::Value>,
+    ) {
+        let (a, b) = (Self::read(context, &self.a), Self::read(context, &self.b));
+        product::<S, W>(unpack_a, &a[..self.a.len()], unpack_b, &b[..self.b.len()], sums);
+    }
+
+    fn write<W: Word>(&self, context: &mut Context, values: &[[W; LANES]]) {
         for (register, values) in self.d.iter().zip(values) {
             if let Some(register) = register {
-                context.write(*register, values);
+                context.write_typed(*register, values);
             }
         }
     }
@@ -201,50 +177,71 @@ fn float(
     operands: &Operands,
     name: String,
     (m, k): (usize, usize),
-    (parts, unpack_a, _): Unpack<f64>,
-    (_, _, unpack_b): Unpack<f64>,
+    unpack_a: Unpack<u32, f64>,
+    unpack_b: Unpack<u32, f64>,
     half: bool,
 ) -> Result<Run, DecodeError> {
-    const K: usize = 32;
-    let (a_len, b_len) = lens(m, k, parts);
+    let (a_len, b_len) = lens(m, k, unpack_a.parts);
     let (c_len, ty) = if half { (m / 8, Type::B32) } else { (m / 4, Type::F32) };
     let fragments = Fragments::new(operands, name, [a_len, b_len, c_len], ty)?;
     Ok(Box::new(move |context| {
         if !fragments.begin(context)? {
             return Ok(Outcome::Wait);
         }
-        let (mut a, mut b) = ([0.0; M * K], [0.0; K * N]);
-        unpack_a(&Fragments::read(context, &fragments.a)[..a_len], m, &mut a[..m * k]);
-        unpack_b(&Fragments::read(context, &fragments.b)[..b_len], &mut b[..k * N]);
-        let sums = multiply(&a[..m * k], &b[..k * N], |x, y, sum: f64| sum + x * y, [[0.0; N]; M]);
-        let mut c = Fragments::read(context, &fragments.c);
-        for (register, lanes) in c[..c_len].iter_mut().enumerate() {
-            for (lane, bits) in lanes.iter_mut().enumerate() {
-                let sum = |element| {
-                    let (row, column) = fragments::accumulator(lane, element);
-                    sums[row][column]
-                };
-                *bits = if half {
-                    let (low, high) = (sum(2 * register), sum(2 * register + 1));
-                    add_f16(*bits, low) | add_f16(*bits >> 16, high) << 16
-                } else {
-                    add_f32(*bits, sum(register))
-                };
+        let mut sums = Accumulators::default();
+        fragments.multiply::<ExactProducts, u32>(context, [&unpack_a, &unpack_b], &mut sums);
+        let mut c = Fragments::read::<u32>(context, &fragments.c);
+        if half {
+            for (register, words) in c[..c_len].iter_mut().enumerate() {
+                for (lane, word) in words.iter_mut().enumerate() {
+                    let (low, high) = (sums.0[2 * register][lane], sums.0[2 * register + 1][lane]);
+                    *word = add_f16(*word, low) | add_f16(*word >> 16, high) << 16;
+                }
             }
+        } else {
+            c[..c_len].iter_mut().zip(&sums.0).for_each(|(c, sums)| run_vectors(AddF32 { c, sums }));
         }
         fragments.write(context, &c);
         Ok(Outcome::Next)
     }))
 }
 
-fn add_f32(c: u64, sum: f64) -> u64 {
-    let d = sum_to_odd(sum, f32::from_bits(c as u32).into()) as f32;
-    if d.is_nan() { 0x7fff_ffff } else { d.to_bits().into() }
+/// Adds sums to f32 accumulators, rounding once.
+struct AddF32<'a> {
+    c: &'a mut Words,
+    sums: &'a [f64; LANES],
 }
 
-fn add_f16(c: u64, sum: f64) -> u64 {
+impl Kernel for AddF32<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vectors>(self) {
+        let mut d = [0; LANES];
+        let mut doubtful = 0;
+        for (d, (c, sum)) in d.iter_mut().zip(self.c.iter().zip(self.sums)) {
+            let total = sum + f64::from(f32::from_bits(*c));
+            // Rounded to f64 and then to f32, a sum is rounded once, unless what the first rounding makes of it lies
+            // halfway between two f32. Subnormal f32 have fewer bits, so their halfway points lie elsewhere.
+            let halfway = total.to_bits() & 0x1FFF_FFFF == 0x1000_0000;
+            let tiny = total.abs() < f64::from(f32::MIN_POSITIVE);
+            doubtful |= u32::from(halfway | tiny);
+            let rounded = total as f32;
+            *d = if rounded.is_nan() { 0x7FFF_FFFF } else { rounded.to_bits() };
+        }
+        if doubtful != 0 {
+            for (d, (c, sum)) in d.iter_mut().zip(self.c.iter().zip(self.sums)) {
+                let rounded = sum_to_odd(*sum, f32::from_bits(*c).into()) as f32;
+                *d = if rounded.is_nan() { 0x7FFF_FFFF } else { rounded.to_bits() };
+            }
+        }
+        *self.c = d;
+    }
+}
+
+fn add_f16(c: u32, sum: f64) -> u32 {
     // Through a f32 rounded to odd, because `from_f64` ignores the lowest bits.
-    let d = half::f16::from_f32(f32_to_odd(sum_to_odd(sum, F16::value(c))));
+    let d = half::f16::from_f32(f32_to_odd(sum_to_odd(sum, F16::value(c.into()))));
     if d.is_nan() { 0x7fff } else { d.to_bits().into() }
 }
 
@@ -252,30 +249,24 @@ fn integer(
     operands: &Operands,
     name: String,
     (m, k): (usize, usize),
-    (parts, unpack_a, _): Unpack<i32>,
-    (_, _, unpack_b): Unpack<i32>,
+    unpack_a: Unpack<u32, i32>,
+    unpack_b: Unpack<u32, i32>,
     saturate: bool,
 ) -> Result<Run, DecodeError> {
-    const K: usize = 64;
-    let (a_len, b_len) = lens(m, k, parts);
+    let (a_len, b_len) = lens(m, k, unpack_a.parts);
     let c_len = m / 4;
     let fragments = Fragments::new(operands, name, [a_len, b_len, c_len], Type::S32)?;
     Ok(Box::new(move |context| {
         if !fragments.begin(context)? {
             return Ok(Outcome::Wait);
         }
-        let (mut a, mut b) = ([0; M * K], [0; K * N]);
-        unpack_a(&Fragments::read(context, &fragments.a)[..a_len], m, &mut a[..m * k]);
-        unpack_b(&Fragments::read(context, &fragments.b)[..b_len], &mut b[..k * N]);
-        // At most 64 products of less than 2^16: no sum without the accumulator overflows.
-        let sums = multiply(&a[..m * k], &b[..k * N], |x, y, sum: i32| sum + x * y, [[0; N]; M]);
-        let mut c = Fragments::read(context, &fragments.c);
-        for (element, lanes) in c[..c_len].iter_mut().enumerate() {
-            for (lane, bits) in lanes.iter_mut().enumerate() {
-                let (row, column) = fragments::accumulator(lane, element);
-                let (c, sum) = (*bits as u32 as i32, sums[row][column]);
-                let d = if saturate { c.saturating_add(sum) } else { c.wrapping_add(sum) };
-                *bits = u64::from(d as u32);
+        let mut sums = Accumulators::default();
+        fragments.multiply::<Integers, u32>(context, [&unpack_a, &unpack_b], &mut sums);
+        let mut c = Fragments::read::<u32>(context, &fragments.c);
+        for (c, sums) in c[..c_len].iter_mut().zip(&sums.0) {
+            for (c, sum) in c.iter_mut().zip(sums) {
+                let old = c.cast_signed();
+                *c = if saturate { old.saturating_add(*sum) } else { old.wrapping_add(*sum) }.cast_unsigned();
             }
         }
         fragments.write(context, &c);
@@ -284,49 +275,19 @@ fn integer(
 }
 
 fn double(operands: &Operands, name: String, (m, k): (usize, usize)) -> Result<Run, DecodeError> {
-    const K: usize = 4;
-    let (a_len, b_len) = lens(m, k, F64::PARTS);
+    let unpack = Unpack::of::<F64>();
+    let (a_len, b_len) = lens(m, k, unpack.parts);
     let c_len = m / 4;
     let fragments = Fragments::new(operands, name, [a_len, b_len, c_len], Type::F64)?;
     Ok(Box::new(move |context| {
         if !fragments.begin(context)? {
             return Ok(Outcome::Wait);
         }
-        let (mut a, mut b, mut sums) = ([0.0; M * K], [0.0; K * N], [[0.0; N]; M]);
-        unpack_a::<F64>(&Fragments::read(context, &fragments.a)[..a_len], m, &mut a[..m * k]);
-        unpack_b::<F64>(&Fragments::read(context, &fragments.b)[..b_len], &mut b[..k * N]);
-        let mut c = Fragments::read(context, &fragments.c);
-        for (element, lanes) in c[..c_len].iter().enumerate() {
-            for (lane, bits) in lanes.iter().enumerate() {
-                let (row, column) = fragments::accumulator(lane, element);
-                sums[row][column] = f64::from_bits(*bits);
-            }
-        }
-        let sums = multiply(&a[..m * k], &b[..k * N], f64::mul_add, sums);
-        for (element, lanes) in c[..c_len].iter_mut().enumerate() {
-            for (lane, bits) in lanes.iter_mut().enumerate() {
-                let (row, column) = fragments::accumulator(lane, element);
-                let d = sums[row][column];
-                *bits = if d.is_nan() { 0xfff8_0000_0000_0000 } else { d.to_bits() };
-            }
-        }
-        fragments.write(context, &c);
+        let c = Fragments::read::<u64>(context, &fragments.c);
+        let mut sums = Accumulators(c.map(|c| c.map(f64::from_bits)));
+        fragments.multiply::<FusedChain, u64>(context, [&unpack, &unpack], &mut sums);
+        let d = sums.0.map(|sums| sums.map(|d| if d.is_nan() { 0xfff8_0000_0000_0000 } else { d.to_bits() }));
+        fragments.write(context, &d[..c_len]);
         Ok(Outcome::Next)
     }))
-}
-
-/// Multiplies row-major matrices onto `sums`, in ascending order of k. The columns are the inner loop, so that the
-/// compiler makes vectors of them.
-fn multiply<T: Copy>(a: &[T], b: &[T], add: impl Fn(T, T, T) -> T, mut sums: [[T; N]; M]) -> [[T; N]; M] {
-    let k = b.len() / N;
-    for (row, sums) in a.chunks_exact(k).zip(&mut sums) {
-        let mut sum = *sums;
-        for (x, b) in row.iter().zip(b.chunks_exact(N)) {
-            for n in 0..N {
-                sum[n] = add(*x, b[n], sum[n]);
-            }
-        }
-        *sums = sum;
-    }
-    sums
 }

@@ -1,9 +1,13 @@
 //! The element formats of `mma` (PTX ISA 5.2.3 and 9.7.14.2).
 
+use crate::exec::Word;
+
 /// A format: how many bits an element has, and what they mean.
-pub(super) trait Format {
+pub(super) trait Format: 'static {
     /// What products are computed in: holds every product of two elements exactly.
     type Value: Copy + Default;
+    /// The words of the registers that elements lie in.
+    type Word: Word;
     const BITS: usize;
     /// Elements of a register.
     const PARTS: usize = if Self::BITS > 32 { 1 } else { 32 / Self::BITS };
@@ -26,7 +30,9 @@ pub(super) struct Unsigned<const BITS: usize>;
 
 impl Format for F16 {
     type Value = f64;
+    type Word = u32;
     const BITS: usize = 16;
+    #[inline]
     fn value(bits: u64) -> f64 {
         small::<5, 10, true>(bits)
     }
@@ -34,7 +40,9 @@ impl Format for F16 {
 
 impl Format for Bf16 {
     type Value = f64;
+    type Word = u32;
     const BITS: usize = 16;
+    #[inline]
     fn value(bits: u64) -> f64 {
         f32::from_bits((bits as u32) << 16).into()
     }
@@ -42,7 +50,9 @@ impl Format for Bf16 {
 
 impl Format for Tf32 {
     type Value = f64;
+    type Word = u32;
     const BITS: usize = 32;
+    #[inline]
     fn value(bits: u64) -> f64 {
         f32::from_bits(bits as u32 & !0x1fff).into()
     }
@@ -50,7 +60,9 @@ impl Format for Tf32 {
 
 impl Format for E4m3 {
     type Value = f64;
+    type Word = u32;
     const BITS: usize = 8;
+    #[inline]
     fn value(bits: u64) -> f64 {
         if bits & 0x7f == 0x7f { f64::NAN } else { small::<4, 3, false>(bits) }
     }
@@ -58,7 +70,9 @@ impl Format for E4m3 {
 
 impl Format for E5m2 {
     type Value = f64;
+    type Word = u32;
     const BITS: usize = 8;
+    #[inline]
     fn value(bits: u64) -> f64 {
         small::<5, 2, true>(bits)
     }
@@ -66,7 +80,9 @@ impl Format for E5m2 {
 
 impl Format for F64 {
     type Value = f64;
+    type Word = u64;
     const BITS: usize = 64;
+    #[inline]
     fn value(bits: u64) -> f64 {
         f64::from_bits(bits)
     }
@@ -74,7 +90,9 @@ impl Format for F64 {
 
 impl<const BITS: usize> Format for Signed<BITS> {
     type Value = i32;
+    type Word = u32;
     const BITS: usize = BITS;
+    #[inline]
     fn value(bits: u64) -> i32 {
         let unused = 32 - BITS as u32;
         (bits as i32) << unused >> unused
@@ -83,25 +101,63 @@ impl<const BITS: usize> Format for Signed<BITS> {
 
 impl<const BITS: usize> Format for Unsigned<BITS> {
     type Value = i32;
+    type Word = u32;
     const BITS: usize = BITS;
+    #[inline]
     fn value(bits: u64) -> i32 {
         bits as i32 & ((1 << BITS) - 1)
     }
 }
 
 /// A float of `EXPONENT` and `MANTISSA` bits with IEEE's bias and subnormals. Its greatest exponent means infinities
-/// and NaNs if it is `IEEE`.
+/// and NaNs if it is `IEEE`. Without branches, for loops over lanes, and without subnormal f32, which are slow.
+#[inline]
 fn small<const EXPONENT: u32, const MANTISSA: u32, const IEEE: bool>(bits: u64) -> f64 {
-    let top = (1u64 << EXPONENT) - 1;
-    let bias = top >> 1;
-    let exponent = bits >> MANTISSA & top;
-    let fraction = bits & ((1 << MANTISSA) - 1);
-    let sign = (bits >> (EXPONENT + MANTISSA) & 1) << 63;
-    let wide = |exponent: u64, fraction: u64| f64::from_bits(sign | exponent << 52 | fraction);
-    let placed = fraction << (52 - MANTISSA);
-    if exponent == 0 {
-        // The unit of subnormals, 2^(1 - bias - MANTISSA), times the fraction.
-        return wide(1024 - bias - u64::from(MANTISSA), 0) * fraction as f64;
+    let bias = (1u32 << (EXPONENT - 1)) - 1;
+    let sign = (bits as u32 >> (EXPONENT + MANTISSA) & 1) << 31;
+    let rest = bits as u32 & ((1 << (EXPONENT + MANTISSA)) - 1);
+    let placed = rest << (23 - MANTISSA);
+    let normal = placed + ((127 - bias) << 23);
+    // The unit of subnormals is the last place of numbers from `least` on.
+    let least = (128 - bias) << 23;
+    let subnormal = (f32::from_bits(placed | least) - f32::from_bits(least)).to_bits();
+    let finite = if rest >> MANTISSA == 0 { subnormal } else { normal };
+    let special = IEEE && rest >> MANTISSA == (1 << EXPONENT) - 1;
+    f32::from_bits(sign | if special { placed | 0x7F80_0000 } else { finite }).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value of a float from its fields.
+    fn of_fields(bits: u32, exponent_bits: u32, mantissa_bits: u32) -> f64 {
+        let sign = if bits >> (exponent_bits + mantissa_bits) & 1 == 1 { -1.0 } else { 1.0 };
+        let exponent = bits >> mantissa_bits & ((1 << exponent_bits) - 1);
+        let fraction = f64::from(bits & ((1 << mantissa_bits) - 1)) / f64::from(1 << mantissa_bits);
+        let bias = (1 << (exponent_bits - 1)) - 1;
+        let (whole, power) = if exponent == 0 { (0.0, 1 - bias) } else { (1.0, exponent as i32 - bias) };
+        sign * (whole + fraction) * 2f64.powi(power)
     }
-    if IEEE && exponent == top { wide(0x7ff, placed) } else { wide(exponent + 1023 - bias, placed) }
+
+    /// Compares as bits, so that zeros have signs.
+    fn check(bits: u32, value: f64, exact: f64) {
+        assert!(value.to_bits() == exact.to_bits() || value.is_nan() && exact.is_nan(), "{bits:#x}: {value} {exact}");
+    }
+
+    #[test]
+    fn every_small_float_has_the_value_of_its_fields() {
+        for bits in 0..0x1_0000 {
+            let infinite = bits & 0x7C00 == 0x7C00;
+            let special = if bits & 0x3FF == 0 { f64::INFINITY } else { f64::NAN };
+            let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
+            check(bits, F16::value(bits.into()), if infinite { sign * special } else { of_fields(bits, 5, 10) });
+        }
+        for bits in 0..0x100 {
+            let nan = bits & 0x7F == 0x7F;
+            check(bits, E4m3::value(bits.into()), if nan { f64::NAN } else { of_fields(bits, 4, 3) });
+            // An e5m2 is the upper half of an f16.
+            check(bits, E5m2::value(bits.into()), F16::value(u64::from(bits) << 8));
+        }
+    }
 }

@@ -1,0 +1,135 @@
+//! Reads and writes of all lanes at once.
+//!
+//! Where all active lanes access global memory in one allocation, as they nearly always do, and nothing is to be said
+//! against it, they are served together. Everything else goes lane by lane, and finds what is wrong there.
+
+use crate::ast::Space;
+use crate::exec::{Context, LANES, Target};
+use crate::fault::Fault;
+use crate::memory::{Memory, Words};
+
+/// Most bytes that a lane moves at once: `.v8.b32`.
+pub(super) const WIDEST: usize = 32;
+
+/// What lanes read or write: word by word of all lanes. What is less than a word lies in the lowest bytes.
+pub(super) type Data = [[u32; LANES]; WIDEST / 4];
+
+/// Every lane's space and address in it.
+type Places = [(Space, u64); LANES];
+
+/// `size` bytes at byte `at` of a lane's data.
+#[inline(always)]
+pub(super) fn piece(data: &Data, lane: usize, at: usize, size: usize) -> u64 {
+    let word = u64::from(data[at / 4][lane]);
+    match size {
+        8 => word | u64::from(data[at / 4 + 1][lane]) << 32,
+        4 => word,
+        _ => word >> (8 * (at % 4)) & ((1 << (8 * size)) - 1),
+    }
+}
+
+/// Lanes that access one allocation of global memory.
+struct Together<'a> {
+    words: Words<'a>,
+    offsets: [usize; LANES],
+}
+
+impl<'a> Together<'a> {
+    /// The offsets of the lanes of `mask`, which all access `size` bytes, if all of them are aligned and lie in one
+    /// allocation.
+    #[inline]
+    fn find(memory: &'a Memory, places: &Places, mask: u32, size: usize) -> Option<Self> {
+        let (space, first) = *places.get(mask.trailing_zeros() as usize)?;
+        if space != Space::Global || !size.is_power_of_two() {
+            return None;
+        }
+        let words = memory.around(first)?;
+        let mut offsets = [0; LANES];
+        for (lane, offset) in offsets.iter_mut().enumerate() {
+            let (space, address) = places[lane];
+            if mask >> lane & 1 == 1 {
+                if space != Space::Global || address & (size as u64 - 1) != 0 {
+                    return None;
+                }
+                *offset = words.offset(address, size)?;
+            }
+        }
+        Some(Self { words, offsets })
+    }
+}
+
+/// The lanes of a mask.
+fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
+}
+
+/// Reads `size` bytes of every active lane.
+pub(super) fn read(
+    context: &mut Context,
+    places: &Places,
+    strong: bool,
+    size: usize,
+    data: &mut Data,
+) -> Result<(), Fault> {
+    let (mask, checked) = (context.mask, context.grid.checked);
+    if let Some(Together { words, offsets }) = Together::find(context.grid.memory, places, mask, size)
+        && (!checked || lanes(mask).all(|lane| words.is_written(offsets[lane], size)))
+    {
+        for (word, column) in data.iter_mut().enumerate().take(size.div_ceil(4)) {
+            for lane in lanes(mask) {
+                column[lane] = words.load(offsets[lane] + 4 * word);
+            }
+        }
+        if size < 4 {
+            for lane in lanes(mask) {
+                data[0][lane] = data[0][lane] >> (8 * (offsets[lane] % 4)) & ((1 << (8 * size)) - 1);
+            }
+        }
+        return Ok(());
+    }
+    let mut bytes = [0; WIDEST];
+    for lane in lanes(mask) {
+        let (space, address) = places[lane];
+        let bytes = &mut bytes[..size];
+        Target { lane, space, address, strong }.read(context, bytes)?;
+        for (chunk, column) in bytes.chunks(4).zip(data.iter_mut()) {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            column[lane] = u32::from_le_bytes(word);
+        }
+    }
+    Ok(())
+}
+
+/// Writes `size` bytes of every active lane.
+pub(super) fn write(
+    context: &mut Context,
+    places: &Places,
+    strong: bool,
+    size: usize,
+    data: &Data,
+) -> Result<(), Fault> {
+    let mask = context.mask;
+    // Less than a word is written beside bytes that may be another block's: that is left to the lanes.
+    if size >= 4
+        && let Some(Together { words, offsets }) = Together::find(context.grid.memory, places, mask, size)
+    {
+        // Of lanes that write to one place the last one's value stays.
+        for lane in lanes(mask) {
+            for (word, column) in data.iter().enumerate().take(size / 4) {
+                words.store(offsets[lane] + 4 * word, column[lane]);
+            }
+            words.mark_written(offsets[lane], size);
+        }
+        return Ok(());
+    }
+    for lane in lanes(mask) {
+        let (space, address) = places[lane];
+        let mut bytes = [0; WIDEST];
+        for (chunk, column) in bytes.chunks_exact_mut(4).zip(data) {
+            chunk.copy_from_slice(&column[lane].to_le_bytes());
+        }
+        Target { lane, space, address, strong }.write(context, &bytes[..size])?;
+    }
+    Ok(())
+}
