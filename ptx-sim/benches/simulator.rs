@@ -40,15 +40,24 @@ fn lanes(kernel: &str, what: &str, cores: usize, checked: bool) {
     println!("{what:<40} {rate:>9.1} million lane-instructions/s");
 }
 
+/// Runs a kernel of `mma.sync` m16n8k16 on two blocks.
+fn products(kernel: &str, what: &str, rounds: i32, checked: bool) {
+    let (report, seconds) = measure(kernel, 2, rounds, 1, checked);
+    let products: u64 = report.meter.mma.values().sum();
+    let rate = (products * 2 * 16 * 8 * 16) as f64 / seconds / 1e9;
+    println!("{what:<40} {rate:>9.2} GFLOP/s");
+}
+
 fn main() {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     lanes("alu", "arithmetic, 1 core", 1, true);
-    let (report, seconds) = measure("tensor", 2, 1000, 1, true);
-    let products: u64 = report.meter.mma.values().sum();
-    let rate = (products * 2 * 16 * 8 * 16) as f64 / seconds / 1e9;
-    println!("{:<40} {rate:>9.2} GFLOP/s", "mma.sync m16n8k16 bf16, 1 core");
+    products("tensor", "mma.sync bf16, 1 core", 1000, true);
+    products("tiles", "tiles of bf16, 1 core, checked", 20, true);
+    products("tiles", "tiles of bf16, 1 core, unchecked", 20, false);
     lanes("shared", "shared memory, 1 core, checked", 1, true);
     lanes("shared", "shared memory, 1 core, unchecked", 1, false);
+    let (_, seconds) = measure("blocks", 100, 1, 1, true);
+    println!("{:<40} {:>9.1} thousand blocks/s", "short blocks, 1 core, checked", 0.1 / seconds);
     for cores in (1..=all.ilog2()).map(|power| 1 << power) {
         lanes("alu", &format!("arithmetic, {cores} cores"), cores, true);
         lanes("shared", &format!("shared memory, {cores} cores, checked"), cores, true);
