@@ -73,6 +73,8 @@ pub fn check(ptx: &str) -> Vec<LoadError> {
 #[derive(Clone)]
 pub struct Module {
     program: Arc<Program>,
+    /// The memory that its variables lie in, if it has any there.
+    home: Option<u64>,
 }
 
 impl Module {
@@ -80,6 +82,12 @@ impl Module {
     #[must_use]
     pub fn kernels(&self) -> Vec<&str> {
         self.program.functions.iter().filter(|code| code.is_kernel()).map(|code| code.name.as_str()).collect()
+    }
+
+    /// Whether any machine may launch its kernels. If not, it has variables in the memory of the machine that loaded it.
+    #[must_use]
+    pub fn is_portable(&self) -> bool {
+        self.home.is_none()
     }
 
     /// Bytes of a kernel's parameter block, and offset and size of each parameter in it.
@@ -192,7 +200,10 @@ impl Machine {
         let syntax = parse(ptx)?;
         let allocations = self.memory.allocations();
         match assemble(&syntax, &mut self.memory) {
-            Ok(program) => Ok(Module { program: Arc::new(program) }),
+            Ok(program) => {
+                let home = (self.memory.allocations() > allocations).then(|| self.memory.number());
+                Ok(Module { program: Arc::new(program), home })
+            }
             Err(mut errors) => {
                 self.memory.truncate(allocations);
                 Err(errors.swap_remove(0).into())
@@ -206,6 +217,10 @@ impl Machine {
     /// [`LaunchError`]; memory keeps what was written until then.
     pub fn launch(&self, module: &Module, kernel: &str, launch: &Launch, params: &[u8]) -> Result<Report, LaunchError> {
         let program = &module.program;
+        if module.home.is_some_and(|home| home != self.memory.number()) {
+            let why = "the module's variables lie in the memory of the machine that loaded it, which is another one";
+            return Err(LaunchError::Configuration(why.into()));
+        }
         let found = program.by_name.get(kernel).copied().filter(|&index| program.functions[index].is_kernel());
         let Some(index) = found else {
             let known = module.kernels().into_iter().map(String::from).collect();

@@ -8,7 +8,7 @@
 //! allocation is refused if the operating system refuses the process as much address space, as Linux by default does for
 //! about what the computer has.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ast::Space;
@@ -30,6 +30,8 @@ const COMPUTER: &str = "more than this computer has";
 /// Global memory of a [`Machine`](crate::Machine).
 #[derive(Debug)]
 pub struct Memory {
+    /// Tells this memory from others.
+    number: u64,
     /// In ascending order of address.
     allocations: Vec<Allocation>,
     next: u64,
@@ -92,7 +94,14 @@ impl Default for Memory {
 impl Memory {
     /// Memory of so many bytes.
     pub(crate) fn new(limit: u64) -> Self {
-        Self { allocations: Vec::new(), next: FIRST, limit, wide_atomics: Mutex::new(()) }
+        static MEMORIES: AtomicU64 = AtomicU64::new(0);
+        let number = MEMORIES.fetch_add(1, Relaxed);
+        Self { number, allocations: Vec::new(), next: FIRST, limit, wide_atomics: Mutex::new(()) }
+    }
+
+    /// Tells this memory from others of the process.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Reserves `len` bytes, unwritten, and returns their address.

@@ -230,3 +230,24 @@ fn all_of_dynamic_shared_memory_lies_behind_its_alignment() {
     machine.memory.read(out, &mut bytes).unwrap();
     assert_eq!(bytes, [16, 0, 0, 0, 7, 0, 0, 0]);
 }
+
+#[test]
+fn modules_without_variables_in_global_memory_run_on_every_machine_and_others_are_refused_there() {
+    let kernel = ".visible .entry k(.param .u64 out) {\n.reg .b32 %r;\n.reg .b64 %d;\nld.param.u64 %d, [out];\n\
+                  mov.u32 %r, 7;\nst.global.u32 [%d], %r;\nret;\n}\n";
+    let launch = Launch::new([1, 1, 1], [1, 1, 1]);
+    let (mut first, mut second) = (Machine::default(), Machine::default());
+    let out = second.memory.allocate(4).unwrap();
+    let mut run = |text: String| {
+        let module = first.load(&text).unwrap();
+        (module.is_portable(), second.launch(&module, "k", &launch, Params::new().pointer(out).bytes()))
+    };
+    let (portable, ran) = run(format!("{HEADER}.const .u32 c = 5;\n{kernel}"));
+    assert!(portable && ran.is_ok());
+    let (portable, refused) = run(format!("{HEADER}.global .u32 v;\n{kernel}"));
+    let message = refused.unwrap_err().to_string();
+    assert!(!portable && message.contains("the memory of the machine that loaded it"), "{message}");
+    let mut word = [0; 4];
+    second.memory.read(out, &mut word).unwrap();
+    assert_eq!(u32::from_le_bytes(word), 7);
+}

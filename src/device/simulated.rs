@@ -94,6 +94,10 @@ pub struct Counted {
     pub profile: Vec<Executed>,
 }
 
+/// Modules that this process has loaded once: assembling one takes longer than many a kernel, and every device would
+/// make the same of it. There are as many as the library has sources, for each architecture.
+static LOADED: Mutex<Vec<((&str, Arch), Module)>> = Mutex::new(Vec::new());
+
 pub(super) struct Simulated {
     simulation: Simulation,
     machine: RwLock<Machine>,
@@ -157,7 +161,18 @@ impl Simulated {
             Some(module) => module.clone(),
             None => {
                 let ptx = image::ptx(file, self.simulation.arch).ok_or_else(|| self.missing(file))?;
-                let module = self.machine_mut().load(ptx).map_err(|error| failed(file, error.to_string()))?;
+                let key = (file, self.simulation.arch);
+                let known = lock(&LOADED).iter().find(|(loaded, _)| *loaded == key).map(|(_, module)| module.clone());
+                let module = match known {
+                    Some(module) => module,
+                    None => {
+                        let module = self.machine_mut().load(ptx).map_err(|error| failed(file, error.to_string()))?;
+                        if module.is_portable() {
+                            lock(&LOADED).push((key, module.clone()));
+                        }
+                        module
+                    }
+                };
                 modules.insert(file, module.clone());
                 module
             }
