@@ -1,4 +1,4 @@
-// cp.async.bulk, cp.reduce.async.bulk and bulk groups (PTX ISA 9.7.9.25.4, 9.7.9.27.2). The numbers of rows are multiples
+// cp.async.bulk, cp.reduce.async.bulk and bulk groups (PTX ISA 9.7.9.25.4, 9.7.9.25.6). The numbers of rows are multiples
 // of a cluster's threads, so that all threads of a block are there.
 // nvcc -ptx -arch=compute_90a -o ptx/bulk_90.ptx bulk_90.cu
 #include "suite.h"

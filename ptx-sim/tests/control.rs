@@ -213,3 +213,24 @@ fn a_warp_that_polls_another_one_makes_progress() {
     // Polling begins before anything is written.
     assert!(ran.report().findings.iter().all(|f| matches!(f.fault, Fault::Uninitialised { .. })));
 }
+
+#[test]
+fn griddepcontrol_does_one_thing() {
+    for form in ["griddepcontrol;", "griddepcontrol.wait.launch_dependents;", "griddepcontrol.wait.wait;"] {
+        let text = Kernel { body: form, ..Kernel::default() }.ptx();
+        let error = ptx_sim::Machine::default().load(&text).err().expect(form).to_string();
+        assert!(error.contains("expected `.launch_dependents` or `.wait`"), "{error}");
+    }
+}
+
+#[test]
+fn a_pause_by_the_clock_is_no_deadlock() {
+    let body = "mov.u64 %d2, %clock64;
+        AGAIN: nanosleep.u32 20;
+        mov.u64 %d3, %clock64;
+        sub.s64 %d3, %d3, %d2;
+        setp.lt.u64 %p0, %d3, 50000;
+        @%p0 bra AGAIN;
+        st.global.u32 [%d1], 1;";
+    assert_eq!(Kernel { body, ..Kernel::default() }.clean().output[0], 1);
+}

@@ -75,3 +75,17 @@ fn a_called_function_has_registers_of_its_own() {
     let ran = Kernel { module, body, ..Kernel::default() }.clean();
     assert_eq!(ran.output[..32], (0..32).map(|lane| 1000 + 2 * lane).collect::<Vec<u32>>()[..]);
 }
+
+/// A function that jumps backwards from stretch to stretch: what lives where is known only after as many passes.
+#[test]
+fn a_long_chain_of_jumps_backwards_is_assembled_soon() {
+    let mut body = String::from("bra L20000;\nL0:\nadd.u32 %r9, %r9, 1;\nbra end;\n");
+    for link in 1..=20000 {
+        body += &format!("L{link}:\nbra L{};\n", link - 1);
+    }
+    body += "end:";
+    let started = std::time::Instant::now();
+    let text = Kernel { body: &body, ..Kernel::default() }.ptx();
+    assert!(ptx_sim::Machine::default().load(&text).is_ok());
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}

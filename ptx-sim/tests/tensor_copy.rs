@@ -159,6 +159,23 @@ fn a_wrong_number_of_bytes_is_a_deadlock() {
 }
 
 #[test]
+fn the_bytes_of_a_copy_order_nothing_else_of_the_thread_that_has_issued_it() {
+    // The first warp stores and copies, the second expects the bytes and waits for them.
+    let body = |between: &str| {
+        let copy = format!("@%p1 st.shared.u32 [tile+1024], %r1;\n{between}\n@%p1 {COPY}");
+        format!(
+            "mov.u32 %r6, %tid.x;\nsetp.eq.u32 %p1, %r6, 0;\n@%p1 {INIT}bar.sync 0;\n@%p1 {copy}\
+             setp.eq.u32 %p1, %r6, 32;\n@%p1 {EXPECT}setp.ge.u32 %p1, %r6, 32;\n@!%p1 bra end;\n{WAIT}\
+             ld.shared.u32 %r5, [tile+1024];\nend:\n",
+        )
+        .replace("@%p1 @%p1", "@%p1")
+    };
+    let fault = Kernel { threads: 64, ..kernel(&body("")) }.finds("ld.shared.u32");
+    assert!(matches!(fault, Fault::Race { action: "read", .. }), "{fault}");
+    Kernel { threads: 64, ..kernel(&body("bar.sync 0;")) }.clean();
+}
+
+#[test]
 fn ordinary_stores_before_a_copy_need_a_proxy_fence() {
     let body = format!("st.shared.u32 [tile+16], %r1;\n{}", whole());
     assert!(matches!(kernel(&body).finds("cp.async.bulk.tensor"), Fault::NoProxyFence { .. }));

@@ -387,6 +387,7 @@ fn unknown_forms_are_refused_with_line_and_instruction() {
         ),
         (format!("wgmma.mma_async.sync.aligned.m64n8k32.s32.s8.s8 {d}, d0, d1, p, 1, 1;"), "expected 4 to 4 operands"),
         ("wgmma.wait_group.sync.aligned r0;".into(), "expected a number"),
+        ("wgmma.wait_group.sync.aligned -1;".into(), "expected a number"),
         ("wgmma.fence.sync;".into(), "expected `.fence`, `.mma_async`"),
     ];
     for (text, why) in refused {

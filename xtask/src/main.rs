@@ -67,7 +67,7 @@ enum Task {
     /// Build the C library into target/capi: shared, static, and the header
     Capi,
     /// Build the programs that check the kernels on a GPU into target/gpu, and run them if there is one: tests,
-    /// compute-sanitizer, the benchmarks' smallest sweep
+    /// questions to the hardware, compute-sanitizer, the benchmarks' smallest sweep
     #[command(disable_help_flag = true)]
     GpuCheck {
         /// Passed on to the program; `target/gpu/gpu-check --help` lists them

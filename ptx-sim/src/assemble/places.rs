@@ -234,11 +234,16 @@ fn stretches(effects: &[Uses], registers: usize) -> Vec<Stretch> {
 
 /// First and last point at which each register lives. Instruction `i` reads at point `2 * i`, and writes at the one behind;
 /// what it reads lives on until it has written.
-fn lives(effects: &[Uses], registers: usize) -> Vec<Option<(usize, usize)>> {
+/// `None` if that is not known after [`MOST_PASSES`].
+fn lives(effects: &[Uses], registers: usize) -> Option<Vec<Option<(usize, usize)>>> {
     let mut stretches = stretches(effects, registers);
-    let mut changed = true;
+    let (mut changed, mut passes) = (true, 0);
     while changed {
         changed = false;
+        passes += 1;
+        if passes > MOST_PASSES {
+            return None;
+        }
         for index in (0..stretches.len()).rev() {
             let mut live = stretches[index].reads.clone();
             for &next in &stretches[index].next {
@@ -267,8 +272,12 @@ fn lives(effects: &[Uses], registers: usize) -> Vec<Option<(usize, usize)>> {
             effect.writes.iter().for_each(|&register| touch(register, 2 * step + 1, 2 * step + 1));
         }
     }
-    lives
+    Some(lives)
 }
+
+/// Most passes over a function. Compilers' loops need a few more than they are deep; a function that jumps backwards from
+/// stretch to stretch would need as many as it has stretches.
+const MOST_PASSES: usize = 64;
 
 /// Most sets of registers of all stretches, in bits: a function with more, which no compiler writes, does not share.
 const MOST_BITS: usize = 1 << 28;
@@ -278,8 +287,9 @@ pub(super) fn places(declared: &[Declared], effects: &[Uses]) -> (Vec<usize>, [u
     let jumps = effects.iter().map(|effect| usize::from(effect.ends) + effect.targets.len()).sum::<usize>();
     let mut lives = match jumps.saturating_mul(declared.len()) {
         0..=MOST_BITS => lives(effects, declared.len()),
-        _ => vec![None; declared.len()],
-    };
+        _ => None,
+    }
+    .unwrap_or_else(|| vec![None; declared.len()]);
     for (register, declared) in declared.iter().enumerate() {
         if declared.fixed {
             lives[register] = None;

@@ -17,6 +17,8 @@ struct Groups {
     open: Vec<u64>,
     /// Committed, oldest first.
     committed: VecDeque<Vec<u64>>,
+    /// How many of the oldest have read their sources.
+    read: usize,
 }
 
 impl BulkGroups {
@@ -39,11 +41,42 @@ impl BulkGroups {
         groups.committed.iter().take(complete).flatten().copied().collect()
     }
 
+    /// The operations of a lane's groups but the `left` most recent ones, without those of groups that it has asked for
+    /// before.
+    pub fn unread(&mut self, lane: usize, left: usize) -> Vec<u64> {
+        let Some(groups) = self.lanes.get_mut(&lane) else { return Vec::new() };
+        let complete = groups.committed.len().saturating_sub(left);
+        let first = groups.read;
+        groups.read = first.max(complete);
+        groups.committed.range(first.min(complete)..complete).flatten().copied().collect()
+    }
+
     /// Keeps a lane's `left` most recent groups only: the others have completed.
     pub fn keep(&mut self, lane: usize, left: usize) {
         if let Some(groups) = self.lanes.get_mut(&lane) {
             let complete = groups.committed.len().saturating_sub(left);
             groups.committed.drain(..complete);
+            groups.read = groups.read.saturating_sub(complete);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_asked_once_whether_they_have_read() {
+        let mut groups = BulkGroups::default();
+        for operation in 0..4 {
+            groups.issue(3, operation);
+            groups.commit(3);
+        }
+        assert_eq!(groups.unread(3, 2), [0, 1]);
+        assert_eq!(groups.unread(3, 3), []);
+        assert_eq!(groups.unread(3, 1), [2]);
+        assert_eq!(groups.before(3, 0), [0, 1, 2, 3]);
+        groups.keep(3, 1);
+        assert_eq!((groups.unread(3, 0), groups.unread(3, 0)), (vec![3], vec![]));
     }
 }

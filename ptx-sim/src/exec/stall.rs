@@ -15,8 +15,9 @@ use super::warp::Warp;
 /// Rounds without an event before states are compared: comparing costs about as much as a few hundred instructions.
 const PATIENCE: u64 = 4;
 
-/// Rounds of waiting with an eye on the time that are taken for the rest of eternity.
-const ETERNITY: u64 = 2048;
+/// Rounds of waiting with an eye on the time that are taken for the rest of eternity. They take a small kernel about a
+/// second, and are more instructions than any pause or time limit of a kernel that goes on by itself.
+const ETERNITY: u64 = 1 << 19;
 
 /// How long nothing has happened, and which warps have been where they are since.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@
 //! through it. What it needs of the executor is there: `Context::cluster` has all blocks of the cluster with their
 //! shared memory, for distributed shared memory and `barrier.cluster`; `Outcome::Wait` and `Outcome::Part` execute an
 //! instruction again after other warps have run, for the waits of `mbarrier` and of `wgmma`; a warp's pending work lives
-//! beside `Warp::copies`, a block's (the `mbarrier`s, by address) beside `Block::barriers`, each in a file of its own in
+//! beside `Warp::bulk`, a block's (the `mbarrier`s, by address) beside `Block::barriers`, each in a file of its own in
 //! `exec`; and `SharedMemory::begin_copy`/`finish_copy` tell the checker of bulk and tensor copies in flight. Several
 //! families may share a root such as `cp`: each returns `None` for what is not its own.
 

@@ -82,22 +82,34 @@ SUM(sum_f16, "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16", ", 1, 1, 0")
 SUM(sum_bf16, "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16", ", 1, 1, 0")
 SUM(sum_e4m3, "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3", ", 1, 1")
 
+namespace {
+
+// Two f16 between 1 and 2 in magnitude, of any signs and fractions.
+__device__ u32 numbers(u32 bits) { return (bits & 0x83FF83FF) | 0x3C003C00; }
+
+}  // namespace
+
 // Steps of 16 elements of k between a fence and its commit: two tiles of 64, as a query has them, each step with a
-// descriptor of its own, because ptxas makes one instruction of equal ones. And such stages in a round: at its end the
-// warpgroup waits for all of them, for between rounds ptxas would have it wait after every instruction (C7514).
+// descriptor of its own, because ptxas makes one instruction of equal ones (findings/ptxas-merges-equal-wgmma.sh). And
+// such stages in a round: at its end the warpgroup waits for all of them, for between rounds ptxas would have it wait
+// after every instruction (its notice C7514).
 constexpr u32 STEPS = 8, STAGES = 8;
 
-// `rounds` times STAGES * STEPS products of 64 x N x 16 of f16 by every warpgroup of a block, A in registers. Writes
-// for each block the cycles and the nanoseconds that its first thread saw.
+// `rounds` times STAGES * STEPS products of 64 x N x 16 of f16 by every warpgroup of a block, A in registers, of
+// numbers made of the 4096 words of `in`. Writes for each block the cycles and the nanoseconds that its first thread
+// saw, and a number that depends on all sums.
 #define RATE(N, registers, list, a_and_b, ...)                                                                         \
     QUESTION(rate_##N) {                                                                                               \
         __shared__ __align__(1024) unsigned char tiles[2 * N * 128];                                                   \
         for (u32 i = threadIdx.x; i < sizeof(tiles) / 4; i += blockDim.x) {                                            \
-            ((u32 *)tiles)[i] = 0;                                                                                     \
+            ((u32 *)tiles)[i] = numbers((u32)in[i % 4096]);                                                            \
         }                                                                                                              \
         publish();                                                                                                     \
         float d[registers] = {};                                                                                       \
-        const u32 a[4] = {threadIdx.x, threadIdx.x + 1, threadIdx.x + 2, threadIdx.x + 3};                             \
+        u32 a[4];                                                                                                      \
+        _Pragma("unroll") for (u32 i = 0; i < 4; ++i) {                                                                \
+            a[i] = numbers((u32)(in[(4 * threadIdx.x + i) % 4096] >> 32));                                             \
+        }                                                                                                              \
         const u32 base = shared_address(tiles);                                                                        \
         const u64 time = nanoseconds(), start = clock_cycles();                                                        \
         _Pragma("unroll 1") for (u32 round = 0; round < rounds; ++round) {                                             \
@@ -120,8 +132,9 @@ constexpr u32 STEPS = 8, STAGES = 8;
         float total = 0;                                                                                               \
         _Pragma("unroll") for (u32 i = 0; i < registers; ++i) { total += d[i]; }                                       \
         if (threadIdx.x == 0) {                                                                                        \
-            out[2 * blockIdx.x] = total == 0 ? cycles : 0;                                                             \
-            out[2 * blockIdx.x + 1] = passed;                                                                          \
+            out[3 * blockIdx.x] = cycles;                                                                              \
+            out[3 * blockIdx.x + 1] = passed;                                                                          \
+            out[3 * blockIdx.x + 2] = __float_as_uint(total);                                                          \
         }                                                                                                              \
     }
 
@@ -142,7 +155,7 @@ RATE(64, 32, LIST_32, "{%32, %33, %34, %35}, %36", FOUR(0), FOUR(16))
 RATE(128, 64, LIST_64, "{%64, %65, %66, %67}, %68", FOUR(0), FOUR(16), FOUR(32), FOUR(48))
 
 // Reads all of `in`, n * rounds units of 16 bytes, once and writes nothing of it. Writes for each block when it began
-// and when it ended, in nanoseconds, and its cycles between.
+// and when it ended, in nanoseconds, its cycles between, and what no data make but all zeros.
 QUESTION(read_only) {
     constexpr u32 UNROLL = 8;
     const u64 time = nanoseconds(), start = clock_cycles();
@@ -162,12 +175,12 @@ QUESTION(read_only) {
         }
         unit += (u64)UNROLL * n;
     }
-    // `in` is zeros: the compiler does not know it, and keeps the loads.
-    const int any = __syncthreads_or(seen != 0);
+    const int all_zeros = __syncthreads_and(seen == 0);
     if (threadIdx.x == 0) {
-        out[3 * blockIdx.x] = any ? 0 : time;
-        out[3 * blockIdx.x + 1] = nanoseconds();
-        out[3 * blockIdx.x + 2] = clock_cycles() - start;
+        out[4 * blockIdx.x] = time;
+        out[4 * blockIdx.x + 1] = nanoseconds();
+        out[4 * blockIdx.x + 2] = clock_cycles() - start;
+        out[4 * blockIdx.x + 3] = all_zeros;
     }
 }
 

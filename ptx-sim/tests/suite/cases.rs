@@ -29,6 +29,8 @@ pub struct Case {
     pub dynamic_shared: usize,
     /// Bytes of the parameter block behind `n`, padding included.
     pub extra: Vec<u8>,
+    /// How often a GPU launches the kernel, before the results of the last time are read.
+    pub launches: u32,
     /// Tensor maps behind these, each at the next multiple of 128 bytes; the back end makes them.
     pub maps: Vec<Map>,
 }
@@ -142,6 +144,7 @@ impl Case {
             cluster: 1,
             dynamic_shared: 0,
             extra: Vec::new(),
+            launches: 1,
             maps: Vec::new(),
         }
     }

@@ -17,8 +17,9 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    pub fn new() -> Self {
-        Self { context: CudaContext::new(0).unwrap(), modules: HashMap::new() }
+    /// The GPU of this number.
+    pub fn new(number: usize) -> Self {
+        Self { context: CudaContext::new(number).unwrap(), modules: HashMap::new() }
     }
 
     /// Whether the GPU runs a file's instructions: some are Hopper's own.
@@ -93,8 +94,11 @@ impl Backend for Cuda {
                 attrs: attributes.as_mut_ptr(),
                 numAttrs: u32::from(case.cluster > 1),
             };
-            let launched = sys::cuLaunchKernelEx(&raw const config, function, std::ptr::null_mut(), extra.as_mut_ptr());
-            launched.result().unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+            for _ in 0..case.launches {
+                let launched =
+                    sys::cuLaunchKernelEx(&raw const config, function, std::ptr::null_mut(), extra.as_mut_ptr());
+                launched.result().unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
+            }
             result::ctx::synchronize().unwrap_or_else(|error| panic!("{}: {error}", case.kernel));
             result::memcpy_dtoh_sync(&mut result, to).unwrap();
             result::free_sync(from).unwrap();

@@ -1,4 +1,4 @@
-//! Bulk copies, reductions and groups (PTX ISA 9.7.9.25.4, 9.7.9.27.2). A row of 16 bytes is moved as it is; what is
+//! Bulk copies, reductions and groups (PTX ISA 9.7.9.25.4, 9.7.9.25.6). A row of 16 bytes is moved as it is; what is
 //! reduced is cut into elements here.
 
 use crate::cases::{Case, Format, Tolerance};

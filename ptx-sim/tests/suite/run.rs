@@ -32,12 +32,23 @@ pub trait Backend {
     fn run(&mut self, case: &Case, input: &[u64], words: usize) -> Option<Vec<u64>>;
 }
 
-/// The back end that `PTX_SIM_DEVICE` names: the simulator, or with `cuda` the first GPU.
+/// The back end that `PTX_SIM_DEVICE` names: the simulator, or with `cuda` or `cuda:N` a GPU.
 pub fn backend() -> Box<dyn Backend> {
+    match gpu() {
+        None => Box::new(Simulator::default()),
+        Some(number) => Box::new(Cuda::new(number)),
+    }
+}
+
+/// The number of the GPU that `PTX_SIM_DEVICE` names, if it names one.
+pub fn gpu() -> Option<usize> {
     match std::env::var("PTX_SIM_DEVICE").as_deref() {
-        Err(_) | Ok("" | "simulated") => Box::new(Simulator::default()),
-        Ok("cuda") => Box::new(Cuda::new()),
-        Ok(other) => panic!("PTX_SIM_DEVICE={other}: expected simulated or cuda"),
+        Err(_) | Ok("" | "simulated") => None,
+        Ok("cuda") => Some(0),
+        Ok(other) => {
+            let number = other.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+            Some(number.unwrap_or_else(|| panic!("PTX_SIM_DEVICE={other}: expected simulated, cuda or cuda:N")))
+        }
     }
 }
 

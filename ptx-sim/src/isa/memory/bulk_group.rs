@@ -1,5 +1,5 @@
 //! `cp.async.bulk.commit_group` and `cp.async.bulk.wait_group`: the bulk async-groups of each thread (PTX ISA
-//! 9.7.9.27.2).
+//! 9.7.9.25.6.1-2).
 //!
 //! Operations of a group are performed when it is waited for, the latest time that the ISA allows. A wait for `.read`
 //! ends when their sources have been read: these may be written again, and the destinations still have old bytes.
@@ -42,10 +42,11 @@ fn commit(context: &mut Context) -> Outcome {
 fn wait(context: &mut Context, left: usize, read: bool) -> Result<Outcome, Fault> {
     for lane in context.lanes() {
         context.lane = lane;
-        let mut complete = context.warp.bulk.before(lane, left).into_iter();
         if read {
-            complete.try_for_each(|operation| context.cluster.release_sources(operation))?;
+            let mut unread = context.warp.bulk.unread(lane, left).into_iter();
+            unread.try_for_each(|operation| context.cluster.release_sources(operation))?;
         } else {
+            let mut complete = context.warp.bulk.before(lane, left).into_iter();
             complete.try_for_each(|operation| context.cluster.land(context.grid.memory, operation))?;
             context.warp.bulk.keep(lane, left);
         }

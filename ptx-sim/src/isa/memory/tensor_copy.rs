@@ -174,8 +174,6 @@ impl Load {
         };
         let bytes = tensor_box.swizzle(offset, &load(context, lane, &tensor_box)?);
         let access = issuer(context, lane);
-        let mut issued = Knowledge::default();
-        context.cluster.clocks.release(access.actor(), &mut issued);
         for rank in targets {
             receives(context, rank, mbarrier)?;
             let (shared, clocks) = context.cluster.shared(rank);
@@ -190,7 +188,8 @@ impl Load {
             let signal = Some(Signal { rank, offset: mbarrier, bytes: size as u32 });
             let delivery =
                 Delivery { place: Place::Shared { rank, offset }, bytes: bytes.clone(), merge: None, signal };
-            let (issued, deliveries) = (issued.clone(), vec![delivery]);
+            // Those who wait know of its bytes, not of what its thread did before (8.9.1.1).
+            let (issued, deliveries) = (Knowledge::default(), vec![delivery]);
             context.cluster.depart(Flight { access, issued, sources: Vec::new(), deliveries });
         }
         Ok(())

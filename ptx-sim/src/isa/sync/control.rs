@@ -1,4 +1,4 @@
-//! Pauses, dependent launches and traps (PTX ISA 9.7.12.7, 9.7.19).
+//! Pauses, dependent launches and traps (PTX ISA 9.7.12.7, 9.7.13.13, 9.7.19).
 
 use crate::ast::Type;
 use crate::decode::Operands;
@@ -10,6 +10,9 @@ use crate::meter::Class;
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     let (known, operand_count): (&[&str], _) = match operands.root() {
         "nanosleep" => (&[], 1),
+        "griddepcontrol" if !matches!(operands.parts()[..], ["launch_dependents" | "wait"]) => {
+            return operands.error("expected `.launch_dependents` or `.wait`");
+        }
         "griddepcontrol" => (&["launch_dependents", "wait"], 0),
         "trap" | "brkpt" => (&[], 0),
         _ => return Ok(None),

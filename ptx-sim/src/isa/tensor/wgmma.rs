@@ -53,7 +53,10 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
         }
         ["wait_group", "sync", "aligned"] => {
             operands.count(1, 1)?;
-            let Operand::Integer(pending) = *operands.operand(0)? else { return operands.error("expected a number") };
+            let pending = match *operands.operand(0)? {
+                Operand::Integer(pending) if i32::try_from(pending).is_ok() => pending,
+                _ => return operands.error("expected a number of groups"),
+            };
             (Class::Barrier, Box::new(move |context| wait(context, &what, pending)))
         }
         ["mma_async", "sp", ..] => return operands.error("sparse products are not known"),

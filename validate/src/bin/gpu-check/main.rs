@@ -48,7 +48,10 @@ fn main() -> Result<ExitCode> {
     let here = std::env::current_exe()?.parent().context("this program is in no folder")?.to_path_buf();
     if !arguments.only_timing {
         report.programs = programs::run_all(&here, &arguments.suite, arguments.device)?;
-        report.questions = questions::ask(&here, &arguments.suite)?;
+        let is_hopper = device.compute_capability() == Some((9, 0));
+        let (outcome, answers) = questions::ask(&here, &arguments.suite, arguments.device, is_hopper)?;
+        report.programs.push(outcome);
+        report.questions = answers;
         // Kept, should the rest be cut short.
         report.write(&arguments.json)?;
     }

@@ -37,11 +37,11 @@ pub fn run_all(folder: &Path, suite: &Path, device: usize) -> Result<Vec<Outcome
     ensure!(suite.is_dir(), "{} is no folder: --suite names the repository's ptx-sim/suite", suite.display());
     let mut outcomes = Vec::new();
     let device = format!("cuda:{device}");
-    outcomes.push(run("kernels", Command::new(&kernels).env("LATENT_ATTENTION_DEVICE", &device))?);
+    outcomes.push(run("kernels", Command::new(&kernels).env("LATENT_ATTENTION_DEVICE", &device))?.0);
     let mut command = Command::new(&instructions);
     // The rest of that program tests the simulator itself.
-    command.arg("families::").env("PTX_SIM_DEVICE", "cuda").env("PTX_SIM_SUITE", suite);
-    outcomes.push(run("instruction suite", &mut command)?);
+    command.arg("families::").env("PTX_SIM_DEVICE", &device).env("PTX_SIM_SUITE", suite);
+    outcomes.push(run("instruction suite", &mut command)?.0);
     match sanitizer() {
         Some(sanitizer) => {
             for tool in ["memcheck", "racecheck"] {
@@ -49,7 +49,7 @@ pub fn run_all(folder: &Path, suite: &Path, device: usize) -> Result<Vec<Outcome
                 command.args(["--error-exitcode", "99", "--tool", tool]).arg(&kernels);
                 command.arg("--exact").args(SANITIZED.lines()).arg("--test-threads=1");
                 command.env("LATENT_ATTENTION_DEVICE", &device);
-                let mut outcome = run(&format!("compute-sanitizer {tool}"), &mut command)?;
+                let (mut outcome, _) = run(&format!("compute-sanitizer {tool}"), &mut command)?;
                 outcome.success &= outcome.passed == SANITIZED.lines().count();
                 outcomes.push(outcome);
             }
@@ -73,7 +73,7 @@ fn sanitizer() -> Option<PathBuf> {
     folders.map(|folder| folder.join("compute-sanitizer")).find(|program| program.is_file())
 }
 
-fn run(name: &str, command: &mut Command) -> Result<Outcome> {
+pub(crate) fn run(name: &str, command: &mut Command) -> Result<(Outcome, String)> {
     println!("== {name}");
     let start = Instant::now();
     let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
@@ -87,7 +87,7 @@ fn run(name: &str, command: &mut Command) -> Result<Outcome> {
     if let Some(end) = &kept {
         println!("{end}");
     }
-    Ok(Outcome { name: name.into(), passed, failed, success, seconds, output: kept })
+    Ok((Outcome { name: name.into(), passed, failed, success, seconds, output: kept }, text))
 }
 
 /// How many tests passed, and the names of those that failed, in the output of Rust's test harness.

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
+
+use crate::programs::{Outcome, run};
 
 /// One answer.
 #[derive(Debug, PartialEq, Serialize)]
@@ -17,28 +19,22 @@ pub struct Answer {
     pub unit: String,
 }
 
-/// Asks the first GPU. The kernels are Hopper's own; on others there are no answers.
-pub fn ask(folder: &Path, suite: &Path) -> Result<Vec<Answer>> {
-    println!("== questions");
+/// Asks a GPU. The kernels are Hopper's own: others have no answers, and a Hopper GPU without any has failed.
+pub fn ask(folder: &Path, suite: &Path, device: usize, is_hopper: bool) -> Result<(Outcome, Vec<Answer>)> {
     let mut command = Command::new(folder.join("suite"));
-    command.args(["--exact", "questions::hopper", "--nocapture"]);
-    command.env("PTX_SIM_DEVICE", "cuda").env("PTX_SIM_SUITE", suite);
-    let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    command.args(["--exact", "questions::hopper", "--show-output"]);
+    command.env("PTX_SIM_DEVICE", format!("cuda:{device}")).env("PTX_SIM_SUITE", suite);
+    let (mut outcome, text) = run("questions", &mut command)?;
     let answers = answers(&text);
+    outcome.success &= !(is_hopper && answers.is_empty());
     answers.iter().for_each(|Answer { name, value, unit }| println!("{name:<60} {value:>12.4} {unit}"));
-    if !output.status.success() {
-        println!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(answers)
+    Ok((outcome, answers))
 }
 
 /// The lines that are answers.
 fn answers(text: &str) -> Vec<Answer> {
     let answer = |line: &str| {
-        // The test harness may have begun the line.
-        let (_, line) = line.split_once("question\t")?;
-        let mut parts = line.split('\t');
+        let mut parts = line.strip_prefix("question\t")?.split('\t');
         let (name, value, unit) = (parts.next()?, parts.next()?, parts.next()?);
         Some(Answer { name: name.into(), value: value.parse().ok()?, unit: unit.into() })
     };
@@ -51,7 +47,8 @@ mod tests {
 
     #[test]
     fn answers_are_found_between_what_the_test_harness_prints() {
-        let text = "running 1 test\ntest questions::hopper ... question\ta b\t1.5\tcycles\nquestion\tc\tx\tGHz\nok\n";
+        let text = "test questions::hopper ... ok\n\n---- questions::hopper stdout ----\nquestion\ta b\t1.5\tcycles\n\
+                    question\tc\tx\tGHz\n\nsuccesses:\n";
         assert_eq!(answers(text), [Answer { name: "a b".into(), value: 1.5, unit: "cycles".into() }]);
     }
 }
