@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::law::{CONSTANTS, Constants, terms};
-use crate::layer::Survey;
+use crate::layer::{Layer, Survey};
 use crate::machine::Machine;
 use crate::rows::Row;
 
@@ -56,7 +56,9 @@ pub struct Calibration {
     pub held_out: Errors,
     /// The same, kernel by kernel.
     pub held_out_kernels: Vec<(String, Errors)>,
-    /// Errors if all kernels of a format are held out together.
+    /// Errors on the rows of each format, predicted with constants that were fitted to the other formats' rows.
+    pub formats_held_out: Errors,
+    /// The same, format by format.
     pub held_out_formats: Vec<(String, Errors)>,
     /// What the machine code of the measured kernels costs.
     pub survey: Survey,
@@ -69,6 +71,14 @@ impl Calibration {
     /// If the file is not what `cargo xtask cost --calibrate` writes.
     pub fn committed() -> Result<Self> {
         serde_json::from_str(include_str!("../calibration/h200.json")).context("cost/calibration/h200.json")
+    }
+
+    /// The errors to expect of a kernel with a format: those of held-out kernels if rows of it are among those that the
+    /// law was fitted to, those of held-out formats if nothing like it was measured.
+    #[must_use]
+    pub fn expected(&self, kernel: &str, format: &str) -> Errors {
+        let is_known = |layer: &Layer| (layer.kernel.as_str(), layer.format.as_str()) == (kernel, format);
+        if self.survey.layers.iter().any(is_known) { self.held_out } else { self.formats_held_out }
     }
 }
 
@@ -97,7 +107,7 @@ pub fn calibrate(machine: &Machine, survey: Survey, device: &str, commit: &str, 
     let all: Vec<&Sample> = samples.iter().collect();
     let constants = fit(&all);
     let (held, held_out_kernels) = hold_out(&all, |sample| sample.kernel);
-    let (_, held_out_formats) = hold_out(&all, |sample| sample.format);
+    let (formats_held, held_out_formats) = hold_out(&all, |sample| sample.format);
     Ok(Calibration {
         command: "cargo xtask cost --calibrate".into(),
         device: device.into(),
@@ -107,6 +117,7 @@ pub fn calibrate(machine: &Machine, survey: Survey, device: &str, commit: &str, 
         fitted: Errors::of(&times(&all, &constants)),
         held_out: Errors::of(&held),
         held_out_kernels,
+        formats_held_out: Errors::of(&formats_held),
         held_out_formats,
         survey: survey.clone(),
     })

@@ -29,7 +29,7 @@ pub enum Evidence {
     Sums,
     /// What enters and leaves the blocks around it.
     Flow,
-    /// Only warps whose lanes have parted would run it, or nothing enters it.
+    /// Only warps whose lanes have diverged would run it, or nothing enters it.
     Unreachable,
     /// None: counted as never run.
     Unmatched,
@@ -200,6 +200,42 @@ fn flow(block: usize, neighbours: &[usize], back: &dyn Fn(usize) -> Vec<usize>, 
     }
 }
 
+/// A block that runs an unknown number of times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gap {
+    /// Bytes from the function's start.
+    pub address: u32,
+    /// Its instructions.
+    pub instructions: usize,
+    /// The first and the last line of PTX that it was made of.
+    pub lines: Option<(u32, u32)>,
+    /// The issue slots that it would have if it ran as often as the busiest block next to it.
+    pub slots: f64,
+}
+
+/// Unmatched blocks that may run, in the order of addresses.
+#[must_use]
+pub fn gaps(function: &Function, graph: &Graph, runs: &[Runs]) -> Vec<Gap> {
+    let previous = graph.previous();
+    let unmatched = (0..graph.blocks.len()).filter(|&block| runs[block].evidence == Evidence::Unmatched);
+    let gap = |block: usize| {
+        let code = &function.instructions[graph.blocks[block].clone()];
+        let lines = || code.iter().filter_map(|instruction| instruction.ptx_line);
+        Gap {
+            address: code.first().map_or(0, |first| first.address),
+            instructions: code.len(),
+            lines: lines().min().zip(lines().max()),
+            slots: busiest_neighbour(graph, &previous, runs, block) * code.len() as f64,
+        }
+    };
+    unmatched.map(gap).filter(|gap| gap.slots > 0.0).collect()
+}
+
+/// How often the busiest block runs that may come before or after a block.
+fn busiest_neighbour(graph: &Graph, previous: &[Vec<usize>], runs: &[Runs], block: usize) -> f64 {
+    previous[block].iter().chain(&graph.next[block]).map(|&other| runs[other].count).fold(0.0, f64::max)
+}
+
 /// Of the issue slots of all blocks, those that each kind of evidence stands for; of unmatched blocks, those that they
 /// would have if they ran as often as the busiest block next to them.
 #[must_use]
@@ -207,9 +243,8 @@ pub fn slots_by_evidence(graph: &Graph, runs: &[Runs]) -> BTreeMap<Evidence, f64
     let previous = graph.previous();
     let mut slots = BTreeMap::new();
     for (block, range) in graph.blocks.iter().enumerate() {
-        let around = previous[block].iter().chain(&graph.next[block]).map(|&other| runs[other].count);
         let count = match runs[block].evidence {
-            Evidence::Unmatched => around.fold(0.0, f64::max),
+            Evidence::Unmatched => busiest_neighbour(graph, &previous, runs, block),
             _ => runs[block].count,
         };
         *slots.entry(runs[block].evidence).or_insert(0.0) += count * range.len() as f64;

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! time     = launch + waves * (prologue + tiles * tile) + merge
-//! tile     = a lone + b (c issue + d shared) + [one stage] e b bytes / rate
+//! tile     = a lone + b (c issue + d lsu) + [one stage] e b bytes / rate
 //! prologue = f lone + g b issue
 //! merge    = h lone + i b issue + j bytes / rate                                  if anything is split
 //! ```
 //!
-//! with `lone`, `issue` and `shared` in cycles of a block's work, `b` blocks on a multiprocessor. Latency, issue and shared
+//! with `lone`, `issue` and `lsu` in cycles of a block's work, `b` blocks on a multiprocessor. Latency, issue and lsu
 //! memory add up, because between barriers a block's warps do one thing at a time, and its neighbour on the multiprocessor
 //! fills little of what is left. Ten constants, all of them not negative, are the same for all kernels, models and shapes.
 
@@ -25,19 +25,19 @@ pub const CONSTANTS: usize = 10;
 pub struct Constants {
     /// Microseconds of two launches in a graph.
     pub launch_us: f64,
-    /// Of a tile's lone way.
+    /// Of a lone warp's path through a tile.
     pub tile_lone: f64,
     /// Of the issue slots of a multiprocessor's blocks.
     pub tile_issue: f64,
     /// Of their wavefronts of shared memory.
-    pub tile_shared: f64,
+    pub tile_lsu: f64,
     /// Of the time that a copy takes for a tile's bytes, where no other tile is computed in it.
     pub tile_exposed: f64,
-    /// Of the lone way beside the tiles.
+    /// Of a lone warp's path through what is beside the tiles.
     pub rest_lone: f64,
     /// Of the issue slots beside the tiles.
     pub rest_issue: f64,
-    /// Of a merge's lone way.
+    /// Of a lone warp's path through a merge.
     pub merge_lone: f64,
     /// Of the issue slots of a multiprocessor's merges.
     pub merge_issue: f64,
@@ -53,7 +53,7 @@ impl Constants {
             self.launch_us,
             self.tile_lone,
             self.tile_issue,
-            self.tile_shared,
+            self.tile_lsu,
             self.tile_exposed,
             self.rest_lone,
             self.rest_issue,
@@ -66,13 +66,13 @@ impl Constants {
     /// The inverse of [`to_array`](Self::to_array).
     #[must_use]
     pub fn from_array(constants: [f64; CONSTANTS]) -> Self {
-        let [launch_us, tile_lone, tile_issue, tile_shared, tile_exposed, rest_lone, rest_issue, rest @ ..] = constants;
+        let [launch_us, tile_lone, tile_issue, tile_lsu, tile_exposed, rest_lone, rest_issue, rest @ ..] = constants;
         let [merge_lone, merge_issue, merge_bytes] = rest;
         Self {
             launch_us,
             tile_lone,
             tile_issue,
-            tile_shared,
+            tile_lsu,
             tile_exposed,
             rest_lone,
             rest_issue,
@@ -112,7 +112,7 @@ pub fn terms(machine: &Machine, layer: &Layer, merge: &Merge, batch: usize, cont
         1.0,
         us(tiles * tile.lone),
         us(tiles * b * tile.issue),
-        us(tiles * b * tile.shared),
+        us(tiles * b * tile.lsu),
         exposed,
         us(waves * rest.lone),
         us(waves * b * rest.issue),
@@ -125,7 +125,7 @@ pub fn terms(machine: &Machine, layer: &Layer, merge: &Merge, batch: usize, cont
 /// Blocks that share a multiprocessor: the hardware fills one before it goes on to the next, as far as the measurements
 /// tell, unless there is one for each.
 fn residents(plan: &Plan, blocks: usize, multiprocessors: usize) -> f64 {
-    if plan.items > multiprocessors { blocks as f64 } else { 1.0 }
+    if plan.blocks > multiprocessors { blocks as f64 } else { 1.0 }
 }
 
 /// Threads that a multiprocessor holds, and blocks.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::counts::Gap;
 use crate::machine::Machine;
 use crate::plan::{Division, Plan};
 use crate::work::{Shares, Work};
@@ -31,10 +32,16 @@ pub struct Layer {
     pub target_splits: usize,
     /// What a tile costs a block.
     pub tile: Work,
-    /// What a block costs beside its tiles: the query's way into shared memory, the results' way out.
+    /// What a block costs beside its tiles: the query into shared memory, the results out of it.
     pub rest: Work,
-    /// Of the issue slots of tiles and rest, the share of each kind of evidence.
-    pub evidence: Shares,
+    /// Of the issue slots of a tile, the share of each kind of evidence.
+    pub tile_evidence: Shares,
+    /// Of those of the rest.
+    pub rest_evidence: Shares,
+    /// Code that runs an unknown number of times, with the slots of a block of [`TILES`](crate::survey::TILES)`[0]` tiles.
+    /// Known of layers that have just been counted.
+    #[serde(skip)]
+    pub gaps: Vec<Gap>,
 }
 
 impl Layer {
@@ -58,7 +65,7 @@ impl Layer {
 }
 
 /// The merging of splits, for latents of one size.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Merge {
     /// Numbers of a latent.
     pub latent_rank: usize,
@@ -68,6 +75,9 @@ pub struct Merge {
     pub split: Work,
     /// What it costs beside.
     pub rest: Work,
+    /// Of the issue slots of a block that merges [`SPLITS`](crate::survey::SPLITS)`[0]` splits, the share of each kind of
+    /// evidence.
+    pub evidence: Shares,
 }
 
 /// Everything that was counted.

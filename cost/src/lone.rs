@@ -1,4 +1,4 @@
-//! A lone warp's way through its code: what it would take if no other warp were there.
+//! A lone warp's path through its code: what it would take if no other warp were there.
 //!
 //! Instructions are issued in order. Each waits until the scoreboards are free that it names, and until the products of
 //! tensor cores that it reads are there, which the hardware sees to; then for as many cycles as its predecessor's stall

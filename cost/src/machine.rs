@@ -10,7 +10,7 @@ pub struct Machine {
     /// Most shared memory of a block, in bytes.
     pub shared_bytes: usize,
     /// Cycles per microsecond while kernels run. Nobody recorded the clock of the committed rows: this is the highest one
-    /// of an H200, with which counts of issue slots agree with the hardware's own (docs/cost.md).
+    /// of an H200.
     pub cycles_per_us: f64,
     /// Bytes per microsecond of global memory, as a copy reached them.
     pub bytes_per_us: f64,

@@ -1,14 +1,16 @@
 //! `cargo xtask cost`: what attention costs, counted in machine code, and the time that follows.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use latent_attention::image::Arch;
 use latent_attention_cost::calibrate::{Calibration, calibrate};
+use latent_attention_cost::layer::{Layer, Merge};
 use latent_attention_cost::machine::{H200, Machine};
-use latent_attention_cost::report::{self, Context};
+use latent_attention_cost::report::{self, Context, Prediction};
 use latent_attention_cost::survey::Surveyor;
 use latent_attention_cost::tools::Tools;
 use latent_attention_cost::{models, rows};
@@ -44,8 +46,11 @@ struct Arguments {
     /// Measured rows to print beside predictions and to calibrate with
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/results/h200/benchmarks.json"))]
     rows: PathBuf,
-    /// Fit the law's constants to the measured rows and write cost/calibration/h200.json
+    /// List the addresses and lines of PTX of machine code that runs an unknown number of times
     #[arg(long)]
+    unmatched: bool,
+    /// Fit the law's constants to the measured rows and write cost/calibration/h200.json
+    #[arg(long, conflicts_with_all = ["kernel", "model", "format", "batch", "context", "arch", "json", "unmatched"])]
     calibrate: bool,
 }
 
@@ -62,7 +67,6 @@ fn main() -> Result<()> {
     let tools = Tools::find(&Path::new(ROOT).join("target"))?;
     let surveyor = Surveyor::new(tools, arch, &machine);
     if arguments.calibrate {
-        ensure!(arch == Arch::Sm90a, "there are measured rows of sm_90a only");
         return write_calibration(surveyor, &machine, &arguments.rows);
     }
     predict(&arguments, surveyor, arch, &machine)
@@ -94,24 +98,28 @@ fn passes(parts: &[String], name: &str) -> bool {
 
 fn predict(arguments: &Arguments, mut surveyor: Surveyor, arch: Arch, machine: &Machine) -> Result<()> {
     let is_measured = arch == Arch::Sm90a;
-    let measured = if is_measured { rows::read(&arguments.rows)?.rows } else { Vec::new() };
+    let measured = if is_measured { rows::read(&arguments.rows)?.of_h200()?.rows } else { Vec::new() };
     let calibrated = is_measured.then(Calibration::committed).transpose()?;
+    let mut file = arguments.json.as_deref().filter(|path| path.as_os_str() != "-").map(writable).transpose()?;
+    let mut left_out = 0;
     for model in models::MODELS.into_iter().filter(|model| passes(&arguments.model, model)) {
         let wanted = |format: &&str| arguments.format.is_empty() || arguments.format.iter().any(|f| f == format);
         for format in models::FORMATS.into_iter().filter(wanted) {
-            surveyor.layer(model, format)?;
+            // Assembling and simulating take long: kernels that nobody asks for do without.
+            if !passes(&arguments.kernel, surveyor.chosen(model, format)?) {
+                continue;
+            }
+            if let Err(why) = surveyor.layer(model, format) {
+                eprintln!("left out: {why:#}");
+                left_out += 1;
+            }
         }
     }
     let found = surveyor.into_survey();
-    let context = Context {
-        arch: arch.name(),
-        machine,
-        calibrated: calibrated.map(|calibration| (calibration.constants, calibration.held_out)),
-        measured: &measured,
-    };
+    let context = Context { arch: arch.name(), machine, calibrated: calibrated.as_ref(), measured: &measured };
     let layers = found.layers.iter().filter_map(|layer| found.find(&layer.model, &layer.format));
-    let layers: Vec<_> = layers.filter(|(layer, _)| passes(&arguments.kernel, &layer.kernel)).collect();
-    ensure!(!layers.is_empty(), "no layer has such a model, format and kernel");
+    let layers: Vec<_> = layers.collect();
+    ensure!(!layers.is_empty() || left_out > 0, "no layer has such a model, format and kernel");
     let mut predictions = Vec::new();
     for (layer, merge) in &layers {
         for &batch in &arguments.batch {
@@ -119,29 +127,43 @@ fn predict(arguments: &Arguments, mut surveyor: Surveyor, arch: Arch, machine: &
         }
     }
     let json = serde_json::to_string_pretty(&predictions)?;
-    match &arguments.json {
-        Some(path) if path.as_os_str() == "-" => {
-            println!("{json}");
-            return Ok(());
-        }
-        Some(path) => fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?,
-        None => {}
+    if let Some(file) = &mut file {
+        file.set_len(0).and_then(|()| writeln!(file, "{json}")).context("cannot write the rows")?;
     }
-    println!("Cycles of a block for 64 cached tokens, {}:\n", arch.name());
-    println!("{}", report::layers(&context, layers.iter().copied()));
-    println!("{}", report::times(&predictions));
-    if let Some((_, errors)) = context.calibrated {
-        println!("{}", report::errors("of kernels that the law had not seen", &errors));
+    if arguments.json.is_some() && file.is_none() {
+        println!("{json}");
+    } else {
+        print_tables(arguments, &context, &layers, &predictions);
+    }
+    ensure!(left_out == 0, "{left_out} layers could not be counted");
+    Ok(())
+}
+
+/// A file that can be written to, as it was before until it is written to: so that it is known before the long work.
+fn writable(path: &Path) -> Result<File> {
+    let options = File::options().create(true).write(true).truncate(false).open(path);
+    options.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn print_tables(arguments: &Arguments, context: &Context, layers: &[(&Layer, &Merge)], predictions: &[Prediction]) {
+    println!("Cycles of a block for 64 cached tokens, {}:\n", context.arch);
+    println!("{}", report::layers(context, layers.iter().copied()));
+    if arguments.unmatched {
+        println!("{}", report::gaps(layers.iter().copied()));
+    }
+    println!("{}", report::times(predictions));
+    if let Some(calibration) = context.calibrated {
+        println!("{}", report::errors("each kernel held out in turn", &calibration.held_out));
+        println!("{}", report::errors("each format held out in turn", &calibration.formats_held_out));
     }
     if let Some(path) = &arguments.json {
         println!("wrote {}", path.display());
     }
-    Ok(())
 }
 
 /// Makes the calibration anew.
 fn write_calibration(mut surveyor: Surveyor, machine: &Machine, path: &Path) -> Result<()> {
-    let measured = rows::read(path)?;
+    let measured = rows::read(path)?.of_h200()?;
     for row in &measured.rows {
         surveyor.layer(&row.model, &row.format)?;
     }
@@ -158,6 +180,7 @@ fn print_calibration(made: &Calibration) {
     println!("{:#?}", made.constants);
     println!("{}", report::errors("fitted", &made.fitted));
     println!("{}", report::errors("each kernel held out in turn", &made.held_out));
+    println!("{}", report::errors("each format held out in turn", &made.formats_held_out));
     for (name, errors) in made.held_out_kernels.iter().chain(&made.held_out_formats) {
         println!("{}", report::errors(&format!("  {name} held out"), errors));
     }

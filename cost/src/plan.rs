@@ -22,7 +22,7 @@ pub struct Plan {
     /// Tiles of a split, the longest.
     pub tiles: usize,
     /// Blocks of the launch that do something.
-    pub items: usize,
+    pub blocks: usize,
     /// How often the machine is filled with them.
     pub waves: usize,
 }
@@ -36,8 +36,8 @@ impl Division {
         let fits = |tiles: &usize| batch * context.div_ceil(tiles * self.tile_tokens) <= self.target_splits;
         let tiles = (1..=most).find(fits).unwrap_or(most);
         let splits = most.div_ceil(tiles);
-        let items = batch * splits * self.head_tiles;
-        Plan { splits, tiles, items, waves: items.div_ceil(self.blocks) }
+        let blocks = batch * splits * self.head_tiles;
+        Plan { splits, tiles, blocks, waves: blocks.div_ceil(self.blocks) }
     }
 }
 
@@ -51,15 +51,15 @@ mod tests {
     #[test]
     fn splits_are_as_short_as_they_can_be_while_all_run_at_once() {
         // 16 splits of a sequence run at once, 16 of 16 tiles each.
-        assert_eq!(LLAMA3.plan(16, 16384), Plan { splits: 16, tiles: 16, items: 256, waves: 1 });
-        assert_eq!(LLAMA3.plan(1, 8192), Plan { splits: 128, tiles: 1, items: 128, waves: 1 });
+        assert_eq!(LLAMA3.plan(16, 16384), Plan { splits: 16, tiles: 16, blocks: 256, waves: 1 });
+        assert_eq!(LLAMA3.plan(1, 8192), Plan { splits: 128, tiles: 1, blocks: 128, waves: 1 });
         // 2048 tiles in at most 264 splits: 8 tiles each.
-        assert_eq!(LLAMA3.plan(1, 131_072), Plan { splits: 256, tiles: 8, items: 256, waves: 1 });
+        assert_eq!(LLAMA3.plan(1, 131_072), Plan { splits: 256, tiles: 8, blocks: 256, waves: 1 });
     }
 
     #[test]
     fn more_sequences_than_run_at_once_are_not_split_and_come_in_waves() {
         let v3 = Division { head_tiles: 4, target_splits: 66, ..LLAMA3 };
-        assert_eq!(v3.plan(128, 1024), Plan { splits: 1, tiles: 16, items: 512, waves: 2 });
+        assert_eq!(v3.plan(128, 1024), Plan { splits: 1, tiles: 16, blocks: 512, waves: 2 });
     }
 }

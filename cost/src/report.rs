@@ -1,14 +1,16 @@
 //! Rows of a prediction, as JSON and as text.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use crate::calibrate::Errors;
-use crate::counts::Evidence;
-use crate::law::Constants;
+use crate::calibrate::{Calibration, Errors};
+use crate::counts::{Evidence, Gap};
 use crate::layer::{Layer, Merge};
 use crate::machine::Machine;
 use crate::rows::Row;
-use crate::survey::in_words;
+use crate::survey::{TILES, in_words};
+use crate::work::Shares;
 
 /// What one shape costs. Cycles are those of a block of threads for 64 cached tokens: of one scheduler, but for `lsu`, which
 /// is the multiprocessor's, and `lone`, a single warp's.
@@ -40,10 +42,14 @@ pub struct Prediction {
     pub tensor: Option<f64>,
     /// Bytes of the cache, at a multiprocessor's share of the rate of a copy, if the machine's is known.
     pub dram: Option<f64>,
-    /// A lone warp's way.
+    /// A lone warp's path.
     pub lone: f64,
-    /// Of the issue slots, the share whose basic blocks could not be matched to the simulator's counts.
+    /// Of the issue slots of a tile, the share whose basic blocks could not be matched to the simulator's counts, at most.
     pub unmatched: f64,
+    /// Of what a block does beside its tiles.
+    pub unmatched_rest: f64,
+    /// Of merging.
+    pub unmatched_merge: f64,
     /// Blocks that a multiprocessor holds.
     pub blocks_per_multiprocessor: usize,
     /// Splits of a sequence, tiles of a split, and how often the machine is filled.
@@ -54,7 +60,8 @@ pub struct Prediction {
     pub waves: usize,
     /// The time, if the law is calibrated for the architecture.
     pub predicted_us: Option<f64>,
-    /// The error bar: 95 % of the rows of kernels that the law had not seen lay within it.
+    /// The error bar: 95 % of the rows of kernels that the law had not seen lay within it; of a kernel or format that was
+    /// never measured, 95 % of the rows of formats that it had not seen.
     pub low_us: Option<f64>,
     /// Its upper end.
     pub high_us: Option<f64>,
@@ -69,7 +76,7 @@ pub struct Context<'a> {
     /// The machine.
     pub machine: &'a Machine,
     /// Constants and held-out errors, if the law is calibrated for the architecture.
-    pub calibrated: Option<(Constants, Errors)>,
+    pub calibrated: Option<&'a Calibration>,
     /// Measured rows of the architecture.
     pub measured: &'a [Row],
 }
@@ -79,8 +86,9 @@ impl Context<'_> {
     #[must_use]
     pub fn predict(&self, layer: &Layer, merge: &Merge, batch: usize, context: usize) -> Prediction {
         let (work, plan) = (layer.per_64_tokens(), layer.plan(self.machine, batch, context));
-        let time = self.calibrated.map(|(constants, errors)| {
-            let us = constants.predict(self.machine, layer, merge, batch, context);
+        let time = self.calibrated.map(|calibration| {
+            let us = calibration.constants.predict(self.machine, layer, merge, batch, context);
+            let errors = calibration.expected(&layer.kernel, &layer.format);
             // Measured times are within that much of predictions, relative to themselves.
             (us, us / (1.0 + errors.p95), us / (1.0 - errors.p95))
         });
@@ -97,12 +105,14 @@ impl Context<'_> {
             issue: work.issue,
             alu: work.alu,
             fma: work.fma,
-            mufu: work.special,
-            lsu: work.shared,
+            mufu: work.mufu,
+            lsu: work.lsu,
             tensor: time.map(|_| work.products / self.machine.products_per_cycle),
             dram: time.map(|_| work.bytes / self.machine.bytes_per_cycle()),
             lone: work.lone,
-            unmatched: layer.evidence.get(&Evidence::Unmatched).copied().unwrap_or(0.0),
+            unmatched: unmatched(&layer.tile_evidence),
+            unmatched_rest: unmatched(&layer.rest_evidence),
+            unmatched_merge: unmatched(&merge.evidence),
             blocks_per_multiprocessor: layer.blocks,
             splits: plan.splits,
             tiles: plan.tiles,
@@ -141,9 +151,30 @@ pub fn layers<'a>(context: &Context, layers: impl Iterator<Item = (&'a Layer, &'
             cycles(p.dram),
             p.lone
         );
-        notes += &format!("{} {}: issue slots {}\n", p.model, p.format, in_words(&layer.evidence));
+        let [tile, rest, merge] = [&layer.tile_evidence, &layer.rest_evidence, &merge.evidence].map(in_words);
+        notes += &format!("{} {}: tile {tile}; rest {rest}; merge {merge}\n", p.model, p.format);
     }
-    text + "\nWhere trip counts come from:\n" + &notes
+    text + "\nWhere trip counts come from, as shares of issue slots:\n" + &notes
+}
+
+fn unmatched(shares: &Shares) -> f64 {
+    shares.get(&Evidence::Unmatched).copied().unwrap_or(0.0)
+}
+
+/// Where machine code is that runs an unknown number of times, kernel by kernel.
+#[must_use]
+pub fn gaps<'a>(layers: impl Iterator<Item = (&'a Layer, &'a Merge)>) -> String {
+    let mut text =
+        format!("Unmatched machine code, and the issue slots that it has at most in a block of {} tiles:\n", TILES[0]);
+    let mut seen = BTreeSet::new();
+    for (layer, _) in layers.filter(|(layer, _)| seen.insert(layer.kernel.clone())) {
+        text += &format!("{} ({} {})\n", layer.kernel, layer.model, layer.format);
+        for Gap { address, instructions, lines, slots } in &layer.gaps {
+            let lines = lines.map_or("no line".into(), |(first, last)| format!("lines {first} to {last}"));
+            text += &format!("  {address:#07x}: {instructions:>3} instructions, {lines} of PTX, {slots:.0} slots\n");
+        }
+    }
+    text
 }
 
 /// The table of times.

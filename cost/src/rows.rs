@@ -54,6 +54,18 @@ struct Timed {
     median_us: f64,
 }
 
+impl Measured {
+    /// Rows of an H200, which is what the law predicts.
+    ///
+    /// # Errors
+    /// If they are another device's.
+    pub fn of_h200(self) -> Result<Self> {
+        let is_h200 = self.device.split_whitespace().any(|word| word == "H200");
+        ensure!(is_h200, "the measured rows are of {:?}, and the law is that of an H200", self.device);
+        Ok(self)
+    }
+}
+
 /// Reads what `benchmarks --json` wrote on a GPU.
 ///
 /// # Errors

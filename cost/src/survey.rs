@@ -14,14 +14,14 @@ use crate::models;
 use crate::sass::parse::Function;
 use crate::simulate::{self, Attention};
 use crate::tools::Tools;
-use crate::work::{Shares, measure};
+use crate::work::{Shares, combine, measure, shares};
 
 /// Tiles of the two launches that tell what a tile costs from what the rest does. Tiles take turns between two stages, so
 /// that they differ by a whole number of turns; and with fewer than three there is no tile whose copies are all behind it.
-const TILES: [usize; 2] = [3, 5];
+pub const TILES: [usize; 2] = [3, 5];
 
 /// Splits of the two merges that tell what a split costs. The kernel takes four at a time.
-const SPLITS: [usize; 2] = [16, 64];
+pub const SPLITS: [usize; 2] = [16, 64];
 
 /// Kernels' machine code, as it is needed.
 #[derive(Debug)]
@@ -77,6 +77,16 @@ impl Surveyor {
         self.code.kernel(file, kernel)
     }
 
+    /// The name of the kernel that serves a layer, without counting it.
+    ///
+    /// # Errors
+    /// As the library says, with the layer's name.
+    pub fn chosen(&self, model: &str, format: &str) -> Result<&'static str> {
+        let (geometry, layout) = models::layer(model, format)?;
+        let attention = Attention::new(&self.device, geometry, layout);
+        Ok(attention.with_context(|| format!("{model} with {format}"))?.tiles.kernel)
+    }
+
     /// A layer and its merge.
     ///
     /// # Errors
@@ -106,9 +116,12 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<
     let attention = Attention::new(device, geometry, layout)?;
     let chosen = attention.tiles;
     let function = code.kernel(chosen.file, chosen.kernel)?;
-    let [(few, _), (many, evidence)] =
-        [measure(function, &attention.run(TILES[0])?)?, measure(function, &attention.run(TILES[1])?)?];
-    let tile = (many - few) * (1.0 / (TILES[1] - TILES[0]) as f64);
+    let few = measure(function, &attention.run(TILES[0])?)?;
+    let many = measure(function, &attention.run(TILES[1])?)?;
+    let per_tile = 1.0 / (TILES[1] - TILES[0]) as f64;
+    let tile = (many.work - few.work) * per_tile;
+    let tile_slots = combine(&many.slots, &few.slots, |many, few| (many - few) * per_tile);
+    let rest_slots = combine(&few.slots, &tile_slots, |few, tile| few - tile * TILES[0] as f64);
     Ok(Layer {
         model: model.into(),
         format: format.into(),
@@ -121,8 +134,10 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<
         blocks: chosen.blocks_per_multiprocessor,
         target_splits: chosen.target_splits,
         tile,
-        rest: few - tile * TILES[0] as f64,
-        evidence,
+        rest: few.work - tile * TILES[0] as f64,
+        tile_evidence: shares(&tile_slots),
+        rest_evidence: shares(&rest_slots),
+        gaps: few.gaps,
     })
 }
 
@@ -132,9 +147,10 @@ fn merge(code: &mut Code, device: &Device, latent_rank: usize) -> Result<Merge> 
     let [few, many] =
         [simulate::combine(device, latent_rank, SPLITS[0])?, simulate::combine(device, latent_rank, SPLITS[1])?];
     let threads = 32 * few.issued.len();
-    let [(few, _), (many, _)] = [measure(function, &few)?, measure(function, &many)?];
-    let split = (many - few) * (1.0 / (SPLITS[1] - SPLITS[0]) as f64);
-    Ok(Merge { latent_rank, threads, split, rest: few - split * SPLITS[0] as f64 })
+    let [few, many] = [measure(function, &few)?, measure(function, &many)?];
+    let split = (many.work - few.work) * (1.0 / (SPLITS[1] - SPLITS[0]) as f64);
+    let rest = few.work - split * SPLITS[0] as f64;
+    Ok(Merge { latent_rank, threads, split, rest, evidence: shares(&few.slots) })
 }
 
 /// Shares of evidence in words, the largest first.

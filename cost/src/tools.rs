@@ -12,6 +12,9 @@ use crate::sass::parse::{Function, parse};
 const ASSEMBLER: &str = "ptxas";
 const DISASSEMBLER: &str = "nvdisasm";
 
+/// The assembler's version that the committed calibration was made with: that of `cargo xtask setup`.
+pub const PINNED: &str = "13.0.88";
+
 /// A folder that has them.
 #[derive(Clone, Debug)]
 pub struct Tools {
@@ -19,20 +22,32 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Those of the toolkit that `CUDA_HOME` or `CUDA_PATH` names, or that `cargo xtask setup` has installed in a target
-    /// folder.
+    /// Those that `cargo xtask setup` has installed in a target folder, or else of the toolkit that `CUDA_HOME` or
+    /// `CUDA_PATH` names. Counts depend on the assembler: of another version than the committed ones it says so on the
+    /// standard error output.
     ///
     /// # Errors
-    /// Says where they were looked for, if they are nowhere.
+    /// Says where they were looked for, if they are nowhere; or what the assembler says instead of its version.
     pub fn find(target: &Path) -> Result<Self> {
         let variables = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
-        let folders: Vec<PathBuf> =
-            variables.chain([target.join("cuda/nvidia/cu13")]).map(|toolkit| toolkit.join("bin")).collect();
+        let toolkits = std::iter::once(target.join("cuda/nvidia/cu13")).chain(variables);
+        let folders: Vec<PathBuf> = toolkits.map(|toolkit| toolkit.join("bin")).collect();
         let whole = |folder: &&PathBuf| {
             [ASSEMBLER, DISASSEMBLER].iter().all(|name| folder.join(format!("{name}{EXE_SUFFIX}")).is_file())
         };
         match folders.iter().find(whole) {
-            Some(folder) => Ok(Self { folder: folder.clone() }),
+            Some(folder) => {
+                let tools = Self { folder: folder.clone() };
+                let printed = output(tools.command(ASSEMBLER).arg("--version"))?;
+                let version = version(&printed)?;
+                if version != PINNED {
+                    eprintln!(
+                        "{} is of version {version}: the committed counts and constants are those of {PINNED}",
+                        folder.join(ASSEMBLER).display()
+                    );
+                }
+                Ok(tools)
+            }
             None => bail!(
                 "{ASSEMBLER} and {DISASSEMBLER} are in none of {folders:?}: `cargo xtask setup` installs them, and \
                  CUDA_HOME names another toolkit"
@@ -85,4 +100,24 @@ fn output(command: &mut Command) -> Result<String> {
     let complaints = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?}: {}\n{complaints}", output.status);
     String::from_utf8(output.stdout).with_context(|| format!("{command:?} does not print UTF-8"))
+}
+
+/// The version in what `ptxas --version` prints: `Cuda compilation tools, release 13.0, V13.0.88`.
+fn version(text: &str) -> Result<&str> {
+    let found = text.split_whitespace().find_map(|word| word.strip_prefix('V').filter(|rest| rest.contains('.')));
+    found.with_context(|| format!("{ASSEMBLER} --version has no version: {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_and_the_pinned_one_is_that_of_setup() {
+        let text = "ptxas: NVIDIA (R) Ptx optimizing assembler\nCuda compilation tools, release 13.0, V13.0.88\n";
+        assert_eq!(version(text).unwrap(), "13.0.88");
+        assert!(version("Very new").is_err());
+        let pins = include_str!("../../xtask/cuda-requirements.txt");
+        assert!(pins.contains(&format!("nvidia-cuda-nvcc=={PINNED} ")), "{pins}");
+    }
 }

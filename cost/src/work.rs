@@ -1,12 +1,12 @@
-//! What a piece of work costs: issue slots, pipes, a lone warp's way; sums over basic blocks.
+//! What a piece of work costs: issue slots, pipes, a lone warp's path; sums over basic blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Add, Mul, Sub};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::counts::{Evidence, Runs, runs, slots_by_evidence};
+use crate::counts::{Evidence, Gap, Runs, gaps, runs, slots_by_evidence};
 use crate::lone::block_cycles;
 use crate::sass::blocks::Graph;
 use crate::sass::parse::Function;
@@ -25,18 +25,16 @@ pub struct Work {
     /// Multiply-add pipe of a scheduler.
     pub fma: f64,
     /// Special functions of a scheduler.
-    pub special: f64,
+    pub mufu: f64,
     /// Tensor cores of a scheduler: multiplications and additions, whose rate depends on the instruction.
     pub products: f64,
     /// Tensor-core instructions of all warps.
     pub mma: f64,
-    /// Loads, stores and shuffles of all warps: instructions.
-    pub accesses: f64,
     /// Wavefronts of shared memory, bank conflicts included, as the simulator counts them.
-    pub shared: f64,
+    pub lsu: f64,
     /// Bytes of global memory that its lanes and copies read and write.
     pub bytes: f64,
-    /// The way of a warp that is alone: of each phase between barriers that of the slowest warp.
+    /// The path of a warp that is alone: of each phase between barriers that of the slowest warp.
     pub lone: f64,
 }
 
@@ -47,11 +45,10 @@ impl Work {
             issue: op(self.issue, other.issue),
             alu: op(self.alu, other.alu),
             fma: op(self.fma, other.fma),
-            special: op(self.special, other.special),
+            mufu: op(self.mufu, other.mufu),
             products: op(self.products, other.products),
             mma: op(self.mma, other.mma),
-            accesses: op(self.accesses, other.accesses),
-            shared: op(self.shared, other.shared),
+            lsu: op(self.lsu, other.lsu),
             bytes: op(self.bytes, other.bytes),
             lone: op(self.lone, other.lone),
         }
@@ -90,22 +87,49 @@ pub struct Launch {
     /// How often each warp of a block issued each line of PTX, by all blocks.
     pub issued: Vec<BTreeMap<u32, u64>>,
     /// Wavefronts of shared memory, of all blocks.
-    pub shared: u64,
+    pub wavefronts: u64,
     /// Bytes of global memory, of all blocks.
     pub bytes: u64,
     /// Tensor-core products, of all warps.
     pub mma: u64,
 }
 
-/// Of the issue slots, the share of each kind of evidence.
+/// Of the issue slots, those that each kind of evidence stands for, or their share.
 pub type Shares = BTreeMap<Evidence, f64>;
 
 /// What a launch cost per block of threads, and how its counts were found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// The cost.
+    pub work: Work,
+    /// Issue slots of all schedulers by evidence.
+    pub slots: Shares,
+    /// Code that runs an unknown number of times; its slots are those of all schedulers too.
+    pub gaps: Vec<Gap>,
+}
+
+/// Slots as shares of their sum.
+#[must_use]
+pub fn shares(slots: &Shares) -> Shares {
+    let sum: f64 = slots.values().sum();
+    slots.iter().map(|(&evidence, &slots)| (evidence, if sum > 0.0 { slots / sum } else { 0.0 })).collect()
+}
+
+/// Slots of one kind of evidence of two launches, combined. The same block may be found in another way in each of the two,
+/// so that a difference may be negative: there is then nothing of the kind.
+#[must_use]
+pub fn combine(a: &Shares, b: &Shares, op: impl Fn(f64, f64) -> f64) -> Shares {
+    let of = |slots: &Shares, evidence: Evidence| slots.get(&evidence).copied().unwrap_or(0.0);
+    let kinds: BTreeSet<Evidence> = a.keys().chain(b.keys()).copied().collect();
+    kinds.into_iter().map(|evidence| (evidence, op(of(a, evidence), of(b, evidence)).max(0.0))).collect()
+}
+
+/// Counts a launch.
 ///
 /// # Errors
-/// If the tensor-core instructions of the machine code do not add up to those that the simulator executed: then blocks
-/// were matched wrongly, and nothing else can be trusted.
-pub fn measure(function: &Function, launch: &Launch) -> Result<(Work, Shares)> {
+/// If the machine code has an instruction whose cost is not known, or if its tensor-core instructions do not add up to
+/// those that the simulator executed: then blocks were matched wrongly, and nothing else can be trusted.
+pub fn measure(function: &Function, launch: &Launch) -> Result<Measured> {
     let graph = Graph::new(function);
     let mut issued = BTreeMap::new();
     for (line, count) in launch.issued.iter().flatten() {
@@ -117,17 +141,18 @@ pub fn measure(function: &Function, launch: &Launch) -> Result<(Work, Shares)> {
         for instruction in &function.instructions[range.clone()] {
             let times = runs.count / SCHEDULERS;
             work.issue += times;
-            let busy = f64::from(occupies(instruction)) * times;
-            match Pipe::of(instruction) {
+            let pipe = Pipe::of(instruction).with_context(|| function.name.clone())?;
+            let busy = f64::from(occupies(instruction, pipe)) * times;
+            match pipe {
                 Pipe::Alu => work.alu += busy,
                 Pipe::Fma => work.fma += busy,
-                Pipe::Special => work.special += busy,
+                Pipe::Special => work.mufu += busy,
                 Pipe::Tensor => {
                     work.mma += runs.count;
-                    work.products += products(instruction).unwrap_or(0) as f64 * times;
+                    work.products += products(instruction).with_context(|| function.name.clone())? as f64 * times;
                 }
-                Pipe::LoadStore => work.accesses += runs.count,
-                Pipe::Uniform | Pipe::Constant | Pipe::Control => {}
+                // Counted by the simulator, in wavefronts.
+                Pipe::LoadStore | Pipe::Uniform | Pipe::Constant | Pipe::Control => {}
             }
         }
     }
@@ -141,17 +166,18 @@ pub fn measure(function: &Function, launch: &Launch) -> Result<(Work, Shares)> {
     let cycles = block_cycles(function, &graph, &all);
     let warps: Vec<Vec<Runs>> = launch.issued.iter().map(|issued| runs(function, &graph, issued)).collect();
     work.lone = slowest(&graph.phases(function), &warps, &cycles);
-    (work.shared, work.bytes) = (launch.shared as f64, launch.bytes as f64);
-    let slots = slots_by_evidence(&graph, &all);
-    let sum: f64 = slots.values().sum();
-    let shares = slots.into_iter().map(|(evidence, slots)| (evidence, slots / sum.max(1.0))).collect();
-    Ok((work * (1.0 / launch.blocks), shares))
+    (work.lsu, work.bytes) = (launch.wavefronts as f64, launch.bytes as f64);
+    let mut slots = slots_by_evidence(&graph, &all);
+    slots.values_mut().for_each(|slots| *slots /= launch.blocks);
+    let mut gaps = gaps(function, &graph, &all);
+    gaps.iter_mut().for_each(|gap| gap.slots /= launch.blocks);
+    Ok(Measured { work: work * (1.0 / launch.blocks), slots, gaps })
 }
 
 /// By how much tensor-core instructions may differ from the simulator's before matching has failed.
 const MMA_TOLERANCE: f64 = 0.02;
 
-/// Between two barriers all wait for the slowest: of each phase the longest way of a warp.
+/// Between two barriers all wait for the slowest: of each phase the longest path of a warp.
 fn slowest(phases: &[usize], warps: &[Vec<Runs>], cycles: &[f64]) -> f64 {
     let mut longest = vec![0.0f64; phases.len()];
     for runs in warps {

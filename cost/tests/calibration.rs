@@ -33,6 +33,7 @@ fn constants_and_errors_are_what_the_committed_rows_give() {
     };
     same(&committed.fitted, &anew.fitted);
     same(&committed.held_out, &anew.held_out);
+    same(&committed.formats_held_out, &anew.formats_held_out);
     let groups = |made: &Calibration| [made.held_out_kernels.clone(), made.held_out_formats.clone()].concat();
     assert_eq!(groups(&committed).len(), groups(&anew).len());
     for ((name, committed), (anew_name, anew)) in groups(&committed).iter().zip(&groups(&anew)) {
@@ -75,13 +76,13 @@ fn terms_are_the_laws() {
     let (layer, merge) = committed.survey.find("llama3-8b-d64", "int4").unwrap();
     // 16 splits of 16 tiles of each sequence: 256 blocks, two on a multiprocessor, at once; 512 rows to merge, on each
     // multiprocessor four blocks of 128 threads (of the 16 that there is room for).
-    let [one, lone, issue, shared, exposed, rest_lone, rest_issue, merge_lone, merge_issue, merge_bytes] =
+    let [one, lone, issue, lsu, exposed, rest_lone, rest_issue, merge_lone, merge_issue, merge_bytes] =
         terms(&machine::H200, layer, merge, 16, 16384);
     let close = |a: f64, b: f64| assert!((a - b).abs() <= 1e-9 * b.abs(), "{a} {b}");
     close(one, 1.0);
     close(lone, 16.0 * layer.tile.lone / 1980.0);
     close(issue, 16.0 * 2.0 * layer.tile.issue / 1980.0);
-    close(shared, 16.0 * 2.0 * layer.tile.shared / 1980.0);
+    close(lsu, 16.0 * 2.0 * layer.tile.lsu / 1980.0);
     close(exposed, 0.0);
     close(rest_lone, layer.rest.lone / 1980.0);
     close(rest_issue, 2.0 * layer.rest.issue / 1980.0);
@@ -94,6 +95,24 @@ fn terms_are_the_laws() {
     // Four tiles of 8 heads for each, one block on a multiprocessor: 512 blocks in four waves of 512 tiles of 32 tokens.
     close(terms[4], 4.0 * 512.0 * layer.tile.bytes / (3.892e6 / 132.0));
     assert_eq!(terms[7..], [0.0; 3]);
+}
+
+#[test]
+fn error_bars_of_what_was_never_measured_are_those_of_held_out_formats() {
+    let committed = Calibration::committed().unwrap();
+    assert_eq!(committed.expected("decode_whole_1x4", "int4"), committed.held_out);
+    for (kernel, format) in [("decode_whole_1x4", "fp8"), ("decode_hopper", "int4")] {
+        assert_eq!(committed.expected(kernel, format), committed.formats_held_out);
+    }
+    assert!(committed.formats_held_out.p95 > committed.held_out.p95);
+}
+
+#[test]
+fn rows_of_another_device_are_refused() {
+    let mut measured = measured();
+    assert!(measured.clone().of_h200().is_ok());
+    measured.device = "NVIDIA H100 80GB HBM3".into();
+    assert!(measured.of_h200().unwrap_err().to_string().contains("H100"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A lone warp's way through small programs, against cycles that were counted by hand from the latencies of
+//! A lone warp's path through small programs, against cycles that were counted by hand from the latencies of
 //! `sass::pipes`: 30 of shared memory, 20 of special functions, 33 of tensor-core products, 450 of global memory.
 
 use latent_attention_cost::counts::{Evidence, Runs};

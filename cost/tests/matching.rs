@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use latent_attention_cost::counts::{Evidence, runs, slots_by_evidence};
+use latent_attention_cost::counts::{Evidence, Gap, gaps, runs, slots_by_evidence};
 use latent_attention_cost::sass::blocks::Graph;
 use latent_attention_cost::sass::parse::{Function, parse};
 use ptx_sim::{Launch, Machine};
@@ -112,7 +112,7 @@ fn a_block_without_lines_of_its_own_runs_as_often_as_it_is_entered() {
 }
 
 #[test]
-fn code_for_parted_lanes_does_not_run() {
+fn code_for_diverged_lanes_does_not_run() {
     let function =
         code(&[("", "SHFL R0", "", 1), ("", "BRA.DIV", ".D", 1), ("", "EXIT", "", 2), (".D", "EXIT", "", 1)]);
     assert_eq!(
@@ -141,4 +141,6 @@ fn what_cannot_be_matched_is_said_with_the_slots_that_it_may_have() {
     // At most ten times two and one instructions; the four that are known ten times each.
     assert_eq!(slots[&Evidence::Unmatched], 30.0);
     assert_eq!(slots[&Evidence::Lines], 40.0);
+    let gap = |address, instructions, slots| Gap { address, instructions, lines: Some((2, 2)), slots };
+    assert_eq!(gaps(&function, &graph, &runs), [gap(0x20, 2, 20.0), gap(0x40, 1, 10.0)]);
 }

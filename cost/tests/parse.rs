@@ -2,8 +2,9 @@
 //! 13.0.88 make it, with blanks at the ends of lines and in front of words taken out.
 
 use latent_attention_cost::sass::blocks::Graph;
-use latent_attention_cost::sass::parse::{Function, parse};
+use latent_attention_cost::sass::parse::{Function, Instruction, parse};
 use latent_attention_cost::sass::pipes::{Pipe, products};
+use latent_attention_cost::work::{Launch, measure};
 
 const TEXT: &str = include_str!("data/copy_pages.sass");
 
@@ -72,20 +73,63 @@ fn text_that_is_no_disassembly_is_refused_with_its_line() {
     assert_eq!(error(nowhere), "k: BRA jumps to `.L_x_9`, which is nowhere");
 }
 
+/// An instruction that is nothing but its opcode.
+fn instruction(opcode: &str) -> Instruction {
+    let text = format!(".text.k:\n/*0000*/ {opcode} ; /* 0x1 */\n/* 0x000fe20000000000 */\n");
+    parse(&text).unwrap().remove(0).instructions.remove(0)
+}
+
 #[test]
 fn instructions_belong_to_pipes() {
-    let of = |opcode: &str| {
-        let mut instruction = copy_pages().instructions.remove(0);
-        instruction.opcode = opcode.into();
-        (Pipe::of(&instruction), products(&instruction))
-    };
-    assert_eq!(of("LOP3.LUT"), (Pipe::Alu, None));
-    assert_eq!(of("IMAD.WIDE.U32"), (Pipe::Fma, None));
-    assert_eq!(of("MUFU.EX2"), (Pipe::Special, None));
-    assert_eq!(of("LDSM.16.M88.4"), (Pipe::LoadStore, None));
-    assert_eq!(of("UIADD3"), (Pipe::Uniform, None));
-    assert_eq!(of("ULDC.64"), (Pipe::Constant, None));
-    assert_eq!(of("BAR.SYNC.DEFER_BLOCKING"), (Pipe::Control, None));
-    assert_eq!(of("HMMA.16816.F32.BF16"), (Pipe::Tensor, Some(2048)));
-    assert_eq!(of("HGMMA.64x32x16.F32"), (Pipe::Tensor, Some(8192)));
+    let of = |opcode| Pipe::of(&instruction(opcode)).unwrap();
+    assert_eq!(of("LOP3.LUT"), Pipe::Alu);
+    assert_eq!(of("IMAD.WIDE.U32"), Pipe::Fma);
+    assert_eq!(of("MUFU.EX2"), Pipe::Special);
+    assert_eq!(of("LDSM.16.M88.4"), Pipe::LoadStore);
+    assert_eq!(of("UIADD3"), Pipe::Uniform);
+    assert_eq!(of("ULDC.64"), Pipe::Constant);
+    assert_eq!(of("BAR.SYNC.DEFER_BLOCKING"), Pipe::Control);
+}
+
+#[test]
+fn products_are_those_of_the_shape_and_an_unknown_shape_is_an_error() {
+    for (opcode, m, n, k) in [
+        ("HMMA.16816.F32.BF16", 16, 8, 16),
+        ("IMMA.16832.S8.S8", 16, 8, 32),
+        ("HMMA.1688.F32", 16, 8, 8),
+        ("DMMA.8x8x4", 8, 8, 4),
+    ] {
+        let instruction = instruction(opcode);
+        assert_eq!(Pipe::of(&instruction).unwrap(), Pipe::Tensor);
+        assert_eq!(products(&instruction).unwrap(), m * n * k, "{opcode}");
+    }
+    for opcode in ["HMMA.8x32x16.F32", "DMMA.64x64x64", "HMMA.F32"] {
+        let error = products(&instruction(opcode)).unwrap_err().to_string();
+        assert!(error.starts_with(opcode), "{error}");
+    }
+}
+
+#[test]
+fn what_is_not_known_or_not_measured_is_an_error_that_names_it() {
+    for opcode in ["HGMMA.64x32x16.F32", "QGMMA.64x8x32.F32", "IGMMA.64x8x32.S8.S8", "WARPGROUP.ARRIVE"] {
+        let error = Pipe::of(&instruction(opcode)).unwrap_err().to_string();
+        assert!(error.starts_with(opcode) && error.contains("wgmma"), "{error}");
+    }
+    for opcode in ["UBLKCP.S.G", "UTMALDG.2D", "SYNCS.ARRIVE.TRANS64.A1T0"] {
+        let error = Pipe::of(&instruction(opcode)).unwrap_err().to_string();
+        assert!(error.starts_with(opcode) && error.contains("bulk copies"), "{error}");
+    }
+    for opcode in ["UTCHMMA", "UNEW", "LDT.x2"] {
+        let error = Pipe::of(&instruction(opcode)).unwrap_err().to_string();
+        assert!(error.starts_with(opcode) && error.contains("does not know"), "{error}");
+    }
+}
+
+#[test]
+fn a_kernel_with_an_instruction_that_is_not_measured_is_refused() {
+    let text =
+        ".text.k:\n/*0000*/ HGMMA.64x32x16.F32 R24 ; /* 0x1 */\n/* 0x2 */\n/*0010*/ EXIT ; /* 0x1 */\n/* 0x2 */\n";
+    let function = parse(text).unwrap().remove(0);
+    let error = format!("{:#}", measure(&function, &Launch::default()).unwrap_err());
+    assert!(error.starts_with("k: HGMMA.64x32x16.F32"), "{error}");
 }

@@ -13,7 +13,7 @@ pub struct Graph {
     pub blocks: Vec<Range<usize>>,
     /// The blocks that may follow each block.
     pub next: Vec<Vec<usize>>,
-    /// Whether converged warps reach a block: code behind `BRA.DIV` alone serves warps whose lanes have parted.
+    /// Whether converged warps reach a block: code behind `BRA.DIV` alone serves warps whose lanes have diverged.
     pub reachable: Vec<bool>,
 }
 
@@ -27,7 +27,7 @@ fn is_barrier(instruction: &Instruction) -> bool {
     instruction.mnemonic() == "BAR"
 }
 
-/// Whether it is there for warps whose lanes have parted.
+/// Whether it is there for warps whose lanes have diverged.
 fn is_divergent(instruction: &Instruction) -> bool {
     instruction.mnemonic() == "BRA" && instruction.has("DIV")
 }
