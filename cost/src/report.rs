@@ -170,7 +170,11 @@ pub fn gaps<'a>(layers: impl Iterator<Item = (&'a Layer, &'a Merge)>) -> String 
     for (layer, _) in layers.filter(|(layer, _)| seen.insert(layer.kernel.clone())) {
         text += &format!("{} ({} {})\n", layer.kernel, layer.model, layer.format);
         for Gap { address, instructions, lines, slots } in &layer.gaps {
-            let lines = lines.map_or("no line".into(), |(first, last)| format!("lines {first} to {last}"));
+            let lines = match lines {
+                Some((first, last)) if first < last => format!("lines {first} to {last}"),
+                Some((line, _)) => format!("line {line}"),
+                None => "no line".into(),
+            };
             text += &format!("  {address:#07x}: {instructions:>3} instructions, {lines} of PTX, {slots:.0} slots\n");
         }
     }
