@@ -19,6 +19,7 @@ pub const PINNED: &str = "13.0.88";
 #[derive(Clone, Debug)]
 pub struct Tools {
     folder: PathBuf,
+    version: String,
 }
 
 impl Tools {
@@ -37,22 +38,25 @@ impl Tools {
         };
         match folders.iter().find(whole) {
             Some(folder) => {
-                let tools = Self { folder: folder.clone() };
-                let printed = output(tools.command(ASSEMBLER).arg("--version"))?;
-                let version = version(&printed)?;
+                let assembler = folder.join(format!("{ASSEMBLER}{EXE_SUFFIX}"));
+                let version = version(&output(Command::new(&assembler).arg("--version"))?)?.to_owned();
                 if version != PINNED {
-                    eprintln!(
-                        "{} is of version {version}: the committed counts and constants are those of {PINNED}",
-                        folder.join(ASSEMBLER).display()
-                    );
+                    let path = assembler.display();
+                    eprintln!("{path} is version {version}: the committed counts and constants are those of {PINNED}");
                 }
-                Ok(tools)
+                Ok(Self { folder: folder.clone(), version })
             }
             None => bail!(
                 "{ASSEMBLER} and {DISASSEMBLER} are in none of {folders:?}: `cargo xtask setup` installs them, and \
                  CUDA_HOME names another toolkit"
             ),
         }
+    }
+
+    /// The assembler's version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The machine code of a kernel of a module, each instruction with the line of PTX that it was made of.
@@ -111,6 +115,24 @@ fn version(text: &str) -> Result<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)] // They are shell scripts.
+    #[test]
+    fn the_programs_of_setup_come_first_and_their_version_is_known() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let target = tempfile::tempdir().unwrap();
+        let bin = target.path().join("cuda/nvidia/cu13/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        for name in [ASSEMBLER, DISASSEMBLER] {
+            let program = bin.join(name);
+            std::fs::write(&program, "#!/bin/sh\necho Cuda compilation tools, release 12.9, V12.9.86\n").unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        // Whatever CUDA_HOME says.
+        let tools = Tools::find(target.path()).unwrap();
+        assert_eq!((tools.folder.as_path(), tools.version()), (bin.as_path(), "12.9.86"));
+    }
 
     #[test]
     fn the_version_is_read_and_the_pinned_one_is_that_of_setup() {
