@@ -1,5 +1,7 @@
 //! What the simulator's meter says of an operation, per token.
 
+use std::sync::Once;
+
 use anyhow::{Result, bail};
 use ptx_sim::meter::{Class, Meter, Path};
 use serde::{Deserialize, Serialize};
@@ -49,7 +51,6 @@ impl Counts {
         let conflicts = |meter: &Meter| Path::ALL.iter().map(|&path| traffic(meter, path).1).sum();
         let needed = Work { bytes: most.bytes - least.bytes, flops: most.flops - least.flops };
         let least_ns = |machine: &Ceilings| 1000.0 * machine.least_us(&needed) / tokens as f64;
-        let predicted_us = lab.predictions.as_mut().map(|model| model.predict(operation, shape)).transpose()?.flatten();
         Ok(Self {
             tokens,
             needed_bytes: needed.bytes as f64 / tokens as f64,
@@ -60,9 +61,19 @@ impl Counts {
             mma_instructions: difference(&|meter| meter.instructions(Class::Mma).warp),
             bank_conflicts: difference(&conflicts),
             least_ns: machines.iter().map(|machine| (machine.name.clone(), least_ns(machine))).collect(),
-            predicted_us,
+            predicted_us: predicted_us(lab, operation, shape),
         })
     }
+}
+
+/// What the cost model says. A kernel that it cannot count costs the row no more than this number, and one note.
+fn predicted_us(lab: &mut Lab, operation: &Operation, shape: &Shape) -> Option<f64> {
+    static NOTE: Once = Once::new();
+    let predicted = lab.predictions.as_mut()?.predict(operation, shape);
+    predicted.unwrap_or_else(|why| {
+        NOTE.call_once(|| eprintln!("some rows have no predicted time, the first of them because of this: {why:#}"));
+        None
+    })
 }
 
 fn meter(lab: &mut Lab, operation: &Operation, shape: &Shape) -> Result<Meter> {

@@ -204,7 +204,9 @@ fn validate(arguments: &[String]) -> Result<()> {
 /// Builds and runs the cost model. Does not return: the program's exit status is the task's.
 fn cost(arguments: &[String]) -> Result<()> {
     let mut command = process::cargo(["run", "--quiet", "--release", "--package", "latent-attention-cost", "--"]);
-    setup::cuda()?;
+    if !arguments.iter().any(|argument| ["--help", "-h"].contains(&argument.as_str())) {
+        setup::cuda()?;
+    }
     if std::env::var_os("CUDA_COMPUTE_CAP").is_none() {
         // It runs and assembles PTX, which is always made; machine code for every GPU would only take time.
         command.env("CUDA_COMPUTE_CAP", "80");
