@@ -153,9 +153,9 @@ fn arrive(operands: &Operands, drops: bool, parts: &[&str]) -> Result<Run, Decod
         ["noComplete", rest @ ..] => (false, true, rest),
         rest => (false, false, rest),
     };
-    let sems: &[&str] = if no_complete { &["release"] } else { &["release", "relaxed"] };
+    let orders: &[&str] = if no_complete { &["release"] } else { &["release", "relaxed"] };
     let spaces: &[&str] = if no_complete { &OWN } else { &ANY };
-    let qualifiers = Qualifiers::decode(operands, parts, spaces, sems)?;
+    let qualifiers = Qualifiers::decode(operands, parts, spaces, orders)?;
     if no_complete && qualifiers.scope == Some("cluster") {
         return operands.error("`.noComplete` is for `.cta` scope");
     }

@@ -16,7 +16,12 @@ pub(super) struct Qualifiers<'a> {
 
 impl<'a> Qualifiers<'a> {
     /// Reads them. Each must be one of those that the operation has.
-    pub fn decode(operands: &Operands, parts: &[&'a str], spaces: &[&str], sems: &[&str]) -> Result<Self, DecodeError> {
+    pub fn decode(
+        operands: &Operands,
+        parts: &[&'a str],
+        spaces: &[&str],
+        orders: &[&str],
+    ) -> Result<Self, DecodeError> {
         let Some((&"b64", mut rest)) = parts.split_last() else { return operands.error("expected `.b64` at the end") };
         let (mut space, mut ordered) = (None, None);
         while let [first, behind @ ..] = rest {
@@ -26,10 +31,10 @@ impl<'a> Qualifiers<'a> {
                 continue;
             }
             match behind {
-                [scope @ ("cta" | "cluster"), behind @ ..] if sems.contains(first) && ordered.is_none() => {
+                [scope @ ("cta" | "cluster"), behind @ ..] if orders.contains(first) && ordered.is_none() => {
                     (ordered, rest) = (Some((*first, *scope)), behind);
                 }
-                _ if sems.contains(first) && ordered.is_none() => {
+                _ if orders.contains(first) && ordered.is_none() => {
                     return operands.error(format!("expected `.cta` or `.cluster` behind `.{first}`"));
                 }
                 _ => return operands.error(format!("unexpected part `.{first}`")),
