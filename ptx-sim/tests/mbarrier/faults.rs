@@ -4,7 +4,7 @@ use ptx_sim::LaunchError;
 use ptx_sim::fault::Fault;
 
 use crate::kernels::Kernel;
-use crate::{deadlock, initialised, kernel, mbarrier};
+use crate::{deadlock, deadlock_of, initialised, kernel, mbarrier};
 
 #[test]
 fn waits_that_never_end_are_a_deadlock_with_all_that_is_missing() {
@@ -78,7 +78,7 @@ fn loops_that_wait_with_an_eye_on_the_time_are_deadlocks_if_nobody_comes() {
             ),
         )
     };
-    let why = deadlock(Kernel { steps: 100_000_000, ..kernel(&body(""), 64) });
+    let why = deadlock_of(Kernel { steps: 100_000_000, ..kernel(&body(""), 64) });
     assert!(why.contains("2 warps of block (0,0,0) at `mbarrier.try_wait") && why.contains("1 of 1 arrivals"), "{why}");
     // A few thousand steps are not for ever.
     Kernel { steps: 40_000, ..kernel(&body("@%p7 mbarrier.arrive.shared.b64 _, [s];"), 64) }.clean();

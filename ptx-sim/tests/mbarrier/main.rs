@@ -31,7 +31,12 @@ fn mbarrier(fault: &Fault) -> &str {
 
 /// Why nobody could go on, which must be found before any warp has issued 40,000 instructions: far less than a second.
 fn deadlock(kernel: Kernel) -> String {
-    match (Kernel { steps: 40_000, ..kernel }).run().result {
+    deadlock_of(Kernel { steps: 40_000, ..kernel })
+}
+
+/// Why nobody could go on, found within the kernel's own number of steps.
+fn deadlock_of(kernel: Kernel) -> String {
+    match kernel.run().result {
         Err(LaunchError::Fault(finding)) => match finding.fault {
             Fault::Deadlock(why) => why,
             other => panic!("{other}"),
