@@ -5,11 +5,10 @@ use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, Group, PageTable, RangeSetting, Sequences};
 use latent_attention::device::Device;
 use latent_attention::ops::BatchBuffers;
+pub use latent_attention_cost::models::PAGE_SIZE;
+use latent_attention_cost::models::{MODELS, geometry};
 
 use super::lab::{Lab, Sample};
-
-/// Tokens per page of all caches.
-pub const PAGE_SIZE: usize = 64;
 
 /// A number format of the cache, or, for operations without a cache, of their tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,20 +56,7 @@ pub type Model = (&'static str, Geometry);
 /// # Errors
 /// None, as long as the library knows them.
 pub fn models() -> Result<Vec<Model>> {
-    let named = |name| anyhow::Ok((name, Geometry::named(name)?));
-    Ok(vec![
-        named("llama2-7b-d64")?,
-        named("llama2-7b-d32")?,
-        named("llama2-7b-d16")?,
-        named("llama3-8b-d64")?,
-        named("deepseek-v2-lite")?, // 16 heads
-        // Half of DeepSeek-V3's 128 heads: one of two GPUs that share its layers.
-        ("deepseek-64-heads", Geometry::deepseek(64, 512, 64, 128, 128)?),
-        named("deepseek-v3")?,
-        named("minicpm3-4b")?,
-        named("smollm-1.7b-d32")?,
-        named("smollm-135m-d32")?,
-    ])
+    MODELS.iter().map(|name| Ok((*name, geometry(name)?))).collect()
 }
 
 /// One layer and one batch: `batch` sequences with `context` tokens each in the cache, one new token each.

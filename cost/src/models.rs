@@ -24,16 +24,24 @@ pub const MODELS: [&str; 10] = [
 /// Names of formats.
 pub const FORMATS: [&str; 3] = ["bf16", "int4-g64", "int4"];
 
+/// One layer of a model.
+///
+/// # Errors
+/// Names the model if it is not known.
+pub fn geometry(model: &str) -> Result<Geometry> {
+    Ok(match model {
+        // Half of DeepSeek-V3's 128 heads: one of two GPUs that share its layers.
+        "deepseek-64-heads" => Geometry::deepseek(64, 512, 64, 128, 128)?,
+        name => Geometry::named(name)?,
+    })
+}
+
 /// A layer of a model, and how its cache lies.
 ///
 /// # Errors
 /// Names the model or format that is not known.
 pub fn layer(model: &str, format: &str) -> Result<(Geometry, CacheLayout)> {
-    let geometry = match model {
-        // Half of DeepSeek-V3's 128 heads, as one of two GPUs has it.
-        "deepseek-64-heads" => Geometry::deepseek(64, 512, 64, 128, 128)?,
-        name => Geometry::named(name)?,
-    };
+    let geometry = geometry(model)?;
     let format = match format {
         "bf16" => CacheFormat::BF16,
         "int4-g64" => CacheFormat::int4(Group::G64),

@@ -14,7 +14,17 @@ use std::collections::HashMap;
 use crate::fault::Other;
 
 /// Lanes of a warp: threads are numbered through the actors.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
+
+/// The actor that a thread belongs to.
+pub(crate) fn actor_of(thread: u32) -> usize {
+    thread as usize / LANES
+}
+
+/// The first thread of an actor, which stands for all of an engine.
+pub(crate) fn thread_of(actor: usize) -> u32 {
+    (actor * LANES) as u32
+}
 
 /// Who accesses, and how.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +42,7 @@ pub(crate) struct Access {
 impl Access {
     /// Who accesses.
     pub fn actor(self) -> usize {
-        self.thread as usize / LANES
+        actor_of(self.thread)
     }
 }
 
@@ -210,7 +220,7 @@ impl Clocks {
             knowledge.fenced.clone_from(&knowledge.seen);
         } else {
             for lane in (0..LANES).filter(|lane| lanes >> lane & 1 == 1) {
-                self.proxy_fences.insert((actor * LANES + lane) as u32, knowledge.seen.clone());
+                self.proxy_fences.insert(thread_of(actor) + lane as u32, knowledge.seen.clone());
             }
         }
         // What follows has another count than what has passed.
@@ -226,16 +236,16 @@ impl Clocks {
     /// Whether a thread's ordinary write at its actor's time `clock` reaches what `reader` does through the
     /// asynchronous proxy: a fence lies between, of the writer's or the reader's warp, or of either thread alone.
     pub fn passed_fence(&self, reader: u32, writer: u32, clock: u32) -> bool {
-        let (actor, other) = (reader as usize / LANES, writer as usize / LANES);
+        let (actor, other) = (actor_of(reader), actor_of(writer));
         let alone = |thread: u32| self.proxy_fences.get(&thread).is_some_and(|seen| of(seen, other) >= clock);
         of(&self.actors[actor].fenced, other) >= clock || alone(reader) || alone(writer)
     }
 
     /// The thread as a message names it to `reader`.
     pub fn name(&self, reader: usize, thread: u32) -> Other {
-        let actor = thread as usize / LANES;
+        let actor = actor_of(thread);
         let (rank, own) = (actor / self.warps, reader / self.warps);
-        let number = thread - (rank * self.warps * LANES) as u32;
+        let number = thread - thread_of(rank * self.warps);
         match rank {
             _ if self.is_engine(actor) => Other::Copy,
             _ if rank == own => Other::Thread(number),

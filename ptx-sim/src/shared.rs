@@ -62,8 +62,7 @@ impl SharedMemory {
         address: u64,
         out: &mut [u8],
     ) -> Result<Option<Fault>, Fault> {
-        let start = self.locate("read", address, out.len())?;
-        out.copy_from_slice(&self.bytes[start..start + out.len()]);
+        let start = self.peek(address, out)?;
         if !self.checked {
             return Ok(None);
         }
@@ -78,8 +77,7 @@ impl SharedMemory {
         address: u64,
         bytes: &[u8],
     ) -> Result<Option<Fault>, Fault> {
-        let start = self.locate("write", address, bytes.len())?;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        let start = self.poke("write", address, bytes)?;
         Ok(self.check_write(clocks, access, start, bytes.len(), Behind::Bytes))
     }
 
@@ -97,8 +95,7 @@ impl SharedMemory {
 
     /// The bytes of an asynchronous copy arrive: from here on they count as written by `access`'s thread.
     pub fn finish_copy(&mut self, clocks: &Clocks, access: Access, address: u64, bytes: &[u8]) -> Result<(), Fault> {
-        let start = self.locate("asynchronous copy", address, bytes.len())?;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        let start = self.poke("asynchronous copy", address, bytes)?;
         if self.checked {
             self.shadows.arrive(clocks, access, start, bytes.len());
         }
@@ -131,8 +128,7 @@ impl SharedMemory {
         address: u64,
         bytes: &[u8],
     ) -> Result<(), Fault> {
-        let start = self.locate("asynchronous reduction", address, bytes.len())?;
-        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        let start = self.poke("asynchronous reduction", address, bytes)?;
         if self.checked {
             self.shadows.reduce(clocks, access, start, bytes.len());
         }
@@ -169,8 +165,7 @@ impl SharedMemory {
         address: u64,
         out: &mut [u8],
     ) -> Result<Option<Fault>, Fault> {
-        let start = self.locate("read", address, out.len())?;
-        out.copy_from_slice(&self.bytes[start..start + out.len()]);
+        let start = self.peek(address, out)?;
         if !self.checked {
             return Ok(None);
         }
@@ -196,11 +191,18 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Fills `out` without asking the checker.
-    pub fn peek(&self, address: u64, out: &mut [u8]) -> Result<(), Fault> {
+    /// Fills `out` without asking the checker, and returns where that was.
+    pub fn peek(&self, address: u64, out: &mut [u8]) -> Result<usize, Fault> {
         let start = self.locate("read", address, out.len())?;
         out.copy_from_slice(&self.bytes[start..start + out.len()]);
-        Ok(())
+        Ok(start)
+    }
+
+    /// Puts bytes in their place without telling the checker, and returns where that was.
+    fn poke(&mut self, action: &'static str, address: u64, bytes: &[u8]) -> Result<usize, Fault> {
+        let start = self.locate(action, address, bytes.len())?;
+        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        Ok(start)
     }
 
     fn locate(&self, action: &'static str, address: u64, size: usize) -> Result<usize, Fault> {

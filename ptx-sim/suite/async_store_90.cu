@@ -1,43 +1,28 @@
 // Stores and reductions that complete on an mbarrier of another block (PTX ISA 9.7.9.12, 9.7.13.7). Every kernel is
 // launched in clusters of 4 blocks of 64 threads.
 // nvcc -ptx -arch=compute_90a -o ptx/async_store_90.ptx async_store_90.cu
-#include "suite.h"
+#include "cluster.h"
 
 #define THREADS 64
 #define BLOCKS 4
 
-__device__ u32 special_rank() {
-    u32 rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-__device__ u32 shared(const void *x) { return (u32)__cvta_generic_to_shared(x); }
-// The shared address of the same place in another block.
-__device__ u32 shared_in(const void *x, u32 rank) {
-    u32 there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared(x)), "r"(rank));
-    return there;
-}
-__device__ void meet() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
 // One thread makes an object of one arrival, before the blocks meet.
 __device__ void init(u64 *object) {
     if (threadIdx.x == 0) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared(object)) : "memory");
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(object)) : "memory");
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
 }
 // One thread arrives and says how many bytes come.
 __device__ void expect(u64 *object, u32 bytes) {
     if (threadIdx.x == 0)
-        asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared(object)), "r"(bytes)
+        asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(object)), "r"(bytes)
                      : "memory");
 }
 __device__ void wait(u64 *object) {
     asm volatile(
         "{.reg .pred p;\nWAIT: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], 0;\n@!p bra WAIT;}" ::"r"(
-            shared(object))
+            shared_address(object))
         : "memory");
 }
 
@@ -48,10 +33,10 @@ __device__ void wait(u64 *object) {
         __shared__ u64 object;                                                                              \
         ROWS(count, count);                                                                                 \
         init(&object);                                                                                      \
-        meet();                                                                                             \
+        meet_cluster();                                                                                     \
         expect(&object, bytes * count * THREADS);                                                           \
-        u32 next = (special_rank() + 1) % BLOCKS;                                                           \
-        u32 there = shared_in(x + count * threadIdx.x, next), done = shared_in(&object, next);              \
+        u32 next = (cluster_rank() + 1) % BLOCKS;                                                           \
+        u32 there = in_block(shared_address(x + count * threadIdx.x), next), done = in_block(shared_address(&object), next); \
         send(text);                                                                                         \
         wait(&object);                                                                                      \
         for (int k = 0; k < count; ++k) out[k] = x[count * threadIdx.x + k];                                \
@@ -60,7 +45,7 @@ __device__ void wait(u64 *object) {
 #define SEND2(text, W) \
     asm volatile(text " [%0], {%1, %2}, [%3];" ::"r"(there), ARG(W, 0), ARG(W, 1), "r"(done) : "memory")
 #define SEND4(text, W)                                                                                                \
-    asm volatile(text " [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there), ARG(W, 0), ARG(W, 1), ARG(W, 2), ARG(W, 3), \
+    asm volatile(text " [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there), ARG(W, 0), ARG(W, 1), ARG(W, 2), ARG(W, 3),      \
                  "r"(done)                                                                                            \
                  : "memory")
 #define SEND1R(text) SEND1(text, r)
@@ -81,9 +66,9 @@ KERNEL(st_async_generic) {
     __shared__ u64 object;
     ROWS(1, 1);
     init(&object);
-    meet();
+    meet_cluster();
     expect(&object, 8 * THREADS);
-    u32 next = (special_rank() + 1) % BLOCKS;
+    u32 next = (cluster_rank() + 1) % BLOCKS;
     u64 there, done;
     asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(x + threadIdx.x), "r"(next));
     asm volatile("mapa.u64 %0, %1, %2;" : "=l"(done) : "l"(&object), "r"(next));
@@ -100,18 +85,18 @@ KERNEL(st_async_generic) {
         __shared__ T x;                                                                                           \
         __shared__ u64 object;                                                                                    \
         ROWS(2, 1);                                                                                               \
-        u32 rank = special_rank();                                                                                \
+        u32 rank = cluster_rank();                                                                                \
         init(&object);                                                                                            \
         if (threadIdx.x == 0) x = (T)in[1];                                                                       \
-        meet();                                                                                                   \
+        meet_cluster();                                                                                           \
         if (rank == 0) {                                                                                          \
             expect(&object, bytes * (BLOCKS - 1) * THREADS);                                                      \
             wait(&object);                                                                                        \
             out[0] = x;                                                                                           \
         } else {                                                                                                  \
             asm volatile("red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes." op             \
-                         " [%0], %1, [%2];" ::"r"(shared_in(&x, 0)),                                              \
-                         ARG(W, 0), "r"(shared_in(&object, 0))                                                    \
+                         " [%0], %1, [%2];" ::"r"(in_block(shared_address(&x), 0)),                               \
+                         ARG(W, 0), "r"(in_block(shared_address(&object), 0))                                     \
                          : "memory");                                                                             \
             out[0] = 0;                                                                                           \
         }                                                                                                         \
@@ -136,16 +121,16 @@ KERNEL(reduce_scatter) {
     __shared__ __align__(16) float sums[THREADS][4];
     __shared__ u64 scattered, gathered;
     ROWS(4, 4);
-    u32 rank = special_rank(), share = THREADS / BLOCKS, t = threadIdx.x;
+    u32 rank = cluster_rank(), share = THREADS / BLOCKS, t = threadIdx.x;
     init(&scattered);
     init(&gathered);
-    meet();
+    meet_cluster();
     expect(&scattered, sizeof partial);
     expect(&gathered, sizeof sums);
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
-                     shared_in(partial[rank][t % share], t / share)),
+                     in_block(shared_address(partial[rank][t % share]), t / share)),
                  "f"(__uint_as_float((u32)in[0])), "f"(__uint_as_float((u32)in[1])), "f"(__uint_as_float((u32)in[2])),
-                 "f"(__uint_as_float((u32)in[3])), "r"(shared_in(&scattered, t / share))
+                 "f"(__uint_as_float((u32)in[3])), "r"(in_block(shared_address(&scattered), t / share))
                  : "memory");
     if (t < share) {
         wait(&scattered);
@@ -154,8 +139,8 @@ KERNEL(reduce_scatter) {
             for (int k = 0; k < 4; ++k) sum[k] += partial[block][t][k];
         for (int block = 0; block < BLOCKS; ++block)
             asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
-                             shared_in(sums[rank * share + t], block)),
-                         "f"(sum[0]), "f"(sum[1]), "f"(sum[2]), "f"(sum[3]), "r"(shared_in(&gathered, block))
+                             in_block(shared_address(sums[rank * share + t]), block)),
+                         "f"(sum[0]), "f"(sum[1]), "f"(sum[2]), "f"(sum[3]), "r"(in_block(shared_address(&gathered), block))
                          : "memory");
     }
     wait(&gathered);

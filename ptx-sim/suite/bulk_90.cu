@@ -1,38 +1,23 @@
 // cp.async.bulk, cp.reduce.async.bulk and bulk groups (PTX ISA 9.7.9.25.4, 9.7.9.25.6). The numbers of rows are multiples
 // of a cluster's threads, so that all threads of a block are there.
 // nvcc -ptx -arch=compute_90a -o ptx/bulk_90.ptx bulk_90.cu
-#include "suite.h"
+#include "cluster.h"
 
-#define SHARED(p) ((u32)__cvta_generic_to_shared(p))
 #define FENCE asm volatile("fence.proxy.async;" ::: "memory")
 #define GROUP "cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;"
 
 __device__ void init(u64 *bar, u32 count) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SHARED(bar)), "r"(count) : "memory");
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(count) : "memory");
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 __device__ void expect(u64 *bar, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SHARED(bar)), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(bytes) : "memory");
 }
 __device__ void wait(u64 *bar, u32 parity) {
     u32 done = 0;
     while (!done)
         asm volatile("{.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;}"
-                     : "=r"(done) : "r"(SHARED(bar)), "r"(parity) : "memory");
-}
-__device__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// The address of the same variable in another block of the cluster.
-__device__ u32 remote(u32 address, u32 rank) {
-    u32 there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-    return there;
-}
-__device__ u32 rank() {
-    u32 own;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(own));
-    return own;
+                     : "=r"(done) : "r"(shared_address(bar)), "r"(parity) : "memory");
 }
 
 // A row is 16 bytes of the block's memory. Each thread copies 1 to 4 rows of the block, from one that its own row names,
@@ -44,7 +29,7 @@ __device__ u32 rank() {
         cell[2 * threadIdx.x] = in[0], cell[2 * threadIdx.x + 1] = in[1];                                             \
         FENCE;                                                                                                        \
         __syncthreads();                                                                                              \
-        u32 from = SHARED(cell) + (u32)in[1] % 125 * 16, size = (u32)in[0] % 4 * 16 + 16;                             \
+        u32 from = shared_address(cell) + (u32)in[1] % 125 * 16, size = (u32)in[0] % 4 * 16 + 16;                     \
         asm volatile(form " [%0], [%1], %2" hint ";\n" GROUP ::"l"(out), "r"(from), "r"(size), "l"(0x12F0000000000000ull) : "memory"); \
     }
 STORE(bulk_store, "cp.async.bulk.global.shared::cta.bulk_group", "")
@@ -60,7 +45,7 @@ KERNEL(bulk_groups) {
         mine[0] = in[k], mine[1] = ~in[k];
         FENCE;
         asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], 16;\ncp.async.bulk.commit_group;"
-                     ::"l"(out + 2 * k), "r"(SHARED(mine)) : "memory");
+                     ::"l"(out + 2 * k), "r"(shared_address(mine)) : "memory");
     }
     asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
@@ -79,8 +64,8 @@ KERNEL(bulk_groups) {
         const u64 *from = all + (u32)in[1] % 125 * 2;                                                                 \
         u32 size = (u32)in[0] % 4 * 16 + 16;                                                                          \
         expect(bar + threadIdx.x, size);                                                                              \
-        asm volatile(form " [%0], [%1], %2, [%3]" hint ";" ::"r"(SHARED(mine)), "l"(from), "r"(size),                 \
-                     "r"(SHARED(bar + threadIdx.x)), "l"(0x12F0000000000000ull) : "memory");                          \
+        asm volatile(form " [%0], [%1], %2, [%3]" hint ";" ::"r"(shared_address(mine)), "l"(from), "r"(size),         \
+                     "r"(shared_address(bar + threadIdx.x)), "l"(0x12F0000000000000ull) : "memory");                  \
         wait(bar + threadIdx.x, 0);                                                                                   \
         for (int k = 0; k < 8; k++) out[k] = mine[k];                                                                 \
     }
@@ -93,16 +78,16 @@ LOAD(bulk_load_hint, "cp.async.bulk.shared::cta.global.mbarrier::complete_tx::by
 extern "C" __global__ void __cluster_dims__(2, 1, 1) bulk_multicast(const u64 *in, u64 *out, int n) {
     __shared__ __align__(16) u64 cell[2 * 128];
     __shared__ u64 bar;
-    const u64 *half = in + 2 * (blockIdx.x * 128 + rank() * 64);
+    const u64 *half = in + 2 * (blockIdx.x * 128 + cluster_rank() * 64);
     ROWS(2, 2);
     if (threadIdx.x == 0) init(&bar, 1), expect(&bar, 2048);
-    cluster_sync();
+    meet_cluster();
     if (threadIdx.x == 0)
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], 1024, [%2], %3;"
-                     ::"r"(SHARED(cell) + rank() * 1024), "l"(half), "r"(SHARED(&bar)), "h"((u16)3) : "memory");
+                     ::"r"(shared_address(cell) + cluster_rank() * 1024), "l"(half), "r"(shared_address(&bar)), "h"((u16)3) : "memory");
     wait(&bar, 0);
     out[0] = cell[2 * threadIdx.x], out[1] = cell[2 * threadIdx.x + 1];
-    cluster_sync();
+    meet_cluster();
 }
 
 // Each block copies its 128 rows to the other one's memory, whose object is told.
@@ -113,14 +98,14 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) bulk_remote(const u64 *in, 
     cell[2 * threadIdx.x] = in[0], cell[2 * threadIdx.x + 1] = in[1];
     FENCE;
     if (threadIdx.x == 0) init(&bar, 1), expect(&bar, 2048);
-    cluster_sync();
+    meet_cluster();
     if (threadIdx.x == 0)
         asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                     ::"r"(remote(SHARED(got), rank() ^ 1)), "r"(SHARED(cell)), "r"(2048),
-                       "r"(remote(SHARED(&bar), rank() ^ 1)) : "memory");
+                     ::"r"(in_block(shared_address(got), cluster_rank() ^ 1)), "r"(shared_address(cell)), "r"(2048),
+                       "r"(in_block(shared_address(&bar), cluster_rank() ^ 1)) : "memory");
     wait(&bar, 0);
     out[0] = got[2 * threadIdx.x], out[1] = got[2 * threadIdx.x + 1];
-    cluster_sync();
+    meet_cluster();
 }
 
 // 16 bytes of global memory that begin as the first half of the row are reduced with the second half.
@@ -132,7 +117,7 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) bulk_remote(const u64 *in, 
         mine[0] = in[2], mine[1] = in[3], out[0] = in[0], out[1] = in[1];                                             \
         FENCE;                                                                                                        \
         asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group." form " [%0], [%1], 16;\n" GROUP            \
-                     ::"l"(out), "r"(SHARED(mine)) : "memory");                                                       \
+                     ::"l"(out), "r"(shared_address(mine)) : "memory");                                               \
     }
 #define GLOBAL(op, T) REDUCE(bulk_reduce_##op##_##T, #op "." #T)
 GLOBAL(add, u32) GLOBAL(add, s32) GLOBAL(add, u64) GLOBAL(add, f32) GLOBAL(add, f64)
@@ -150,7 +135,7 @@ KERNEL(bulk_reduce_together) {
     mine[0] = in[0], mine[1] = in[1];
     FENCE;
     asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.L2::cache_hint.add.u64 [%0], [%1], 16, %2;\n" GROUP
-                 ::"l"(out - 2 * threadIdx.x), "r"(SHARED(mine)), "l"(0x12F0000000000000ull) : "memory");
+                 ::"l"(out - 2 * threadIdx.x), "r"(shared_address(mine)), "l"(0x12F0000000000000ull) : "memory");
 }
 
 // 16 bytes of the other block's shared memory that begin as the first half of its row are reduced with the second half
@@ -164,13 +149,13 @@ KERNEL(bulk_reduce_together) {
         mine[0] = in[2], mine[1] = in[3], there[0] = in[0], there[1] = in[1];                                         \
         FENCE;                                                                                                        \
         if (threadIdx.x == 0) init(&bar, 1), expect(&bar, 2048);                                                      \
-        cluster_sync();                                                                                               \
+        meet_cluster();                                                                                               \
         asm volatile("cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes." #op "." #T      \
-                     " [%0], [%1], 16, [%2];" ::"r"(remote(SHARED(there), rank() ^ 1)), "r"(SHARED(mine)),            \
-                     "r"(remote(SHARED(&bar), rank() ^ 1)) : "memory");                                               \
+                     " [%0], [%1], 16, [%2];" ::"r"(in_block(shared_address(there), cluster_rank() ^ 1)), "r"(shared_address(mine)), \
+                     "r"(in_block(shared_address(&bar), cluster_rank() ^ 1)) : "memory");                             \
         wait(&bar, 0);                                                                                                \
         out[0] = there[0], out[1] = there[1];                                                                         \
-        cluster_sync();                                                                                               \
+        meet_cluster();                                                                                               \
     }
 REMOTE(add, u32) REMOTE(add, s32) REMOTE(add, u64) REMOTE(min, u32) REMOTE(min, s32) REMOTE(max, u32) REMOTE(max, s32)
 REMOTE(inc, u32) REMOTE(dec, u32) REMOTE(and, b32) REMOTE(or, b32) REMOTE(xor, b32)

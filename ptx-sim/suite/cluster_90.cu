@@ -1,26 +1,14 @@
 // Clusters and distributed shared memory (PTX ISA 9.7.13.3, 9.7.9.19-20, 9.7.9.23-24, 10.11-17). Every kernel is launched
 // in clusters of 4 blocks of 64 threads.
 // nvcc -ptx -arch=compute_90a -o ptx/cluster_90.ptx cluster_90.cu
-#include "suite.h"
+#include "cluster.h"
 
 #define THREADS 64
 
-__device__ u32 special_rank() {
-    u32 rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
 __device__ u32 special_blocks() {
     u32 blocks;
     asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(blocks));
     return blocks;
-}
-__device__ u32 shared(const void *x) { return (u32)__cvta_generic_to_shared(x); }
-// The shared address of the same place in another block.
-__device__ u32 shared_in(const void *x, u32 rank) {
-    u32 there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared(x)), "r"(rank));
-    return there;
 }
 __device__ void meet() {
     asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
@@ -33,7 +21,7 @@ __device__ void meet() {
         ROWS(1, 1);                                                                                         \
         x[threadIdx.x] = in[0];                                                                             \
         asm volatile(arrive "\n" wait ::: "memory");                                                        \
-        u32 there = shared_in(x + threadIdx.x, (special_rank() + 1) % special_blocks());                    \
+        u32 there = in_block(shared_address(x + threadIdx.x), (cluster_rank() + 1) % special_blocks());     \
         u64 y;                                                                                              \
         asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(y) : "r"(there) : "memory");                 \
         asm volatile(arrive "\n" wait ::: "memory");                                                        \
@@ -51,7 +39,7 @@ KERNEL(ring_generic) {
     meet();
     u64 there;
     u32 blocks = special_blocks();
-    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(x + threadIdx.x), "r"((special_rank() + blocks - 1) % blocks));
+    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(x + threadIdx.x), "r"((cluster_rank() + blocks - 1) % blocks));
     asm volatile("st.u64 [%0], %1;" ::"l"(there), "l"(in[0]) : "memory");
     meet();
     out[0] = x[threadIdx.x];
@@ -62,8 +50,8 @@ KERNEL(widths) {
     __shared__ __align__(16) u32 x[4 * THREADS];
     ROWS(2, 11);
     meet();
-    u32 next = (special_rank() + 1) % special_blocks();
-    u32 there = shared_in(x + 4 * threadIdx.x, next);
+    u32 next = (cluster_rank() + 1) % special_blocks();
+    u32 there = in_block(shared_address(x + 4 * threadIdx.x), next);
     asm volatile("st.shared::cluster.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(there), "r"((u32)in[0]), "r"((u32)(in[0] >> 32)),
                  "r"((u32)in[1]), "r"((u32)(in[1] >> 32))
                  : "memory");
@@ -95,7 +83,7 @@ KERNEL(all_to_all) {
         u64 y;
         asm volatile("ld.shared::cluster.u64 %0, [%1];"
                      : "=l"(y)
-                     : "r"(shared_in(x + (threadIdx.x + rank) % THREADS, rank))
+                     : "r"(in_block(shared_address(x + (threadIdx.x + rank) % THREADS), rank))
                      : "memory");
         sum += (rank + 1) * y;
     }
@@ -113,32 +101,32 @@ KERNEL(atomics) {
     meet();
     u32 x = (u32)in[0], ticket, earlier, turn;
     u64 partial;
-    asm volatile("atom.shared::cluster.add.u32 %0, [%1], 1;" : "=r"(ticket) : "r"(shared_in(&count, 0)) : "memory");
-    asm volatile("red.shared::cluster.add.u32 [%0], %1;" ::"r"(shared_in(&sum, 0)), "r"(x) : "memory");
-    asm volatile("red.relaxed.cluster.shared::cluster.min.u32 [%0], %1;" ::"r"(shared_in(&least, 0)), "r"(x) : "memory");
+    asm volatile("atom.shared::cluster.add.u32 %0, [%1], 1;" : "=r"(ticket) : "r"(in_block(shared_address(&count), 0)) : "memory");
+    asm volatile("red.shared::cluster.add.u32 [%0], %1;" ::"r"(in_block(shared_address(&sum), 0)), "r"(x) : "memory");
+    asm volatile("red.relaxed.cluster.shared::cluster.min.u32 [%0], %1;" ::"r"(in_block(shared_address(&least), 0)), "r"(x) : "memory");
     asm volatile("atom.acq_rel.cluster.shared::cluster.max.u32 %0, [%1], %2;"
                  : "=r"(earlier)
-                 : "r"(shared_in(&most, 0)), "r"(x)
+                 : "r"(in_block(shared_address(&most), 0)), "r"(x)
                  : "memory");
-    asm volatile("red.shared::cluster.xor.b32 [%0], %1;" ::"r"(shared_in(&bits, 0)), "r"(x) : "memory");
-    asm volatile("atom.shared::cluster.inc.u32 %0, [%1], 100;" : "=r"(turn) : "r"(shared_in(&turns, 0)) : "memory");
+    asm volatile("red.shared::cluster.xor.b32 [%0], %1;" ::"r"(in_block(shared_address(&bits), 0)), "r"(x) : "memory");
+    asm volatile("atom.shared::cluster.inc.u32 %0, [%1], 100;" : "=r"(turn) : "r"(in_block(shared_address(&turns), 0)) : "memory");
     asm volatile("atom.shared::cluster.add.u64 %0, [%1], %2;"
                  : "=l"(partial)
-                 : "r"(shared_in(&wide, 0)), "l"(in[0])
+                 : "r"(in_block(shared_address(&wide), 0)), "l"(in[0])
                  : "memory");
     // Ones in both halves, so that the sums are exact.
-    asm volatile("red.shared::cluster.add.noftz.f16x2 [%0], %1;" ::"r"(shared_in(&halves, 0)), "r"(0x3C003C00) : "memory");
+    asm volatile("red.shared::cluster.add.noftz.f16x2 [%0], %1;" ::"r"(in_block(shared_address(&halves), 0)), "r"(0x3C003C00) : "memory");
     meet();
     u32 *cells[6] = {&sum, &least, &most, &bits, &turns, &count};
     for (int k = 0; k < 6; ++k) {
         u32 value;
-        asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(shared_in(cells[k], 0)) : "memory");
+        asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(in_block(shared_address(cells[k]), 0)) : "memory");
         out[k] = value;
     }
     u64 total;
     u32 pair;
-    asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(total) : "r"(shared_in(&wide, 0)) : "memory");
-    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(pair) : "r"(shared_in(&halves, 0)) : "memory");
+    asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(total) : "r"(in_block(shared_address(&wide), 0)) : "memory");
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(pair) : "r"(in_block(shared_address(&halves), 0)) : "memory");
     meet();
     out[6] = total, out[7] = pair, out[8] = ticket < THREADS * special_blocks();
     // What an atomic returns has been there before: never above the totals.
@@ -157,20 +145,20 @@ KERNEL(lock) {
         do {
             asm volatile("atom.acquire.cluster.shared::cluster.cas.b32 %0, [%1], 0, 1;"
                          : "=r"(old)
-                         : "r"(shared_in(&taken, last))
+                         : "r"(in_block(shared_address(&taken), last))
                          : "memory");
         } while (old != 0);
-        u32 at = shared_in(&total, last);
+        u32 at = in_block(shared_address(&total), last);
         asm volatile("ld.relaxed.cluster.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(at) : "memory");
         asm volatile("st.relaxed.cluster.shared::cluster.u32 [%0], %1;" ::"r"(at), "r"(value + (u32)in[0]) : "memory");
         asm volatile("atom.release.cluster.shared::cluster.exch.b32 %0, [%1], 0;"
                      : "=r"(old)
-                     : "r"(shared_in(&taken, last))
+                     : "r"(in_block(shared_address(&taken), last))
                      : "memory");
     }
     meet();
     u32 value;
-    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(shared_in(&total, last)) : "memory");
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(in_block(shared_address(&total), last)) : "memory");
     meet();
     out[0] = value;
 }
@@ -181,7 +169,7 @@ KERNEL(addresses) {
     __shared__ u64 x[THREADS];
     ROWS(1, 5);
     for (u32 rank = 0; rank < 4; ++rank) {
-        u32 there = shared_in(x + threadIdx.x, rank), narrow, wide, cluster, own, global;
+        u32 there = in_block(shared_address(x + threadIdx.x), rank), narrow, wide, cluster, own, global;
         u64 generic;
         asm volatile("getctarank.shared::cluster.u32 %0, %1;" : "=r"(narrow) : "r"(there));
         asm volatile("{.reg .b64 a;\ncvt.u64.u32 a, %1;\ncvta.shared::cluster.u64 %0, a;}" : "=l"(generic) : "r"(there));
@@ -197,7 +185,7 @@ KERNEL(addresses) {
                     (mapped == generic) << 12 | (u32)(in[0] & 1) << 13;
     }
     u32 mine;
-    asm volatile("getctarank.shared::cluster.u32 %0, %1;" : "=r"(mine) : "r"(shared(x)));
+    asm volatile("getctarank.shared::cluster.u32 %0, %1;" : "=r"(mine) : "r"(shared_address(x)));
     out[4] = mine;
 }
 
@@ -216,5 +204,5 @@ KERNEL(registers) {
     out[4] = d;
     asm volatile("{.reg .pred p;\nmov.pred p, %%is_explicit_cluster;\nselp.u32 %0, 1, 0, p;}" : "=r"(d));
     out[5] = d;
-    out[6] = special_rank(), out[7] = special_blocks();
+    out[6] = cluster_rank(), out[7] = special_blocks();
 }

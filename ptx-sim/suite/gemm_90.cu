@@ -19,7 +19,6 @@
 #define STAGES 4
 // Bytes of 64 rows of 64 columns, the unit of which tiles are made.
 #define UNIT 8192
-#define SHARED(p) ((u32)__cvta_generic_to_shared(p))
 
 struct Maps {
     CUtensorMap a, b, d;
@@ -90,14 +89,14 @@ __device__ __forceinline__ void consume(const Maps &maps, Memory &memory, u32 gr
     u32 lane = threadIdx.x % 32;
     for (int i = 0; i < K / STEP; i++) {
         u32 stage = i % STAGES;
-        wait(SHARED(&memory.full[stage]), i / STAGES & 1);
-        u32 a = SHARED(memory.stage[stage][group]), b = SHARED(memory.stage[stage][2]);
+        wait(shared_address(&memory.full[stage]), i / STAGES & 1);
+        u32 a = shared_address(memory.stage[stage][group]), b = shared_address(memory.stage[stage][2]);
         asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
         for (int k = 0; k < STEP / 16; k++) multiply(d, descriptor(a + 32 * k), descriptor(b + 32 * k), i + k);
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
         // The stage before this one has been read.
         asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-        if (i > 0 && lane < 2) arrive(SHARED(&memory.empty[(i - 1) % STAGES]), lane);
+        if (i > 0 && lane < 2) arrive(shared_address(&memory.empty[(i - 1) % STAGES]), lane);
     }
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 
@@ -108,7 +107,7 @@ __device__ __forceinline__ void consume(const Maps &maps, Memory &memory, u32 gr
         for (int k = 0; k < 4; k++)
             asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair[k]) : "f"(d[4 * j + 2 * k + 1]), "f"(d[4 * j + 2 * k]));
         u32 chunk = j + lane / 16;
-        u32 at = SHARED(memory.result[group][chunk / 8]) + own * 128 + (chunk % 8 ^ own % 8) * 16;
+        u32 at = shared_address(memory.result[group][chunk / 8]) + own * 128 + (chunk % 8 ^ own % 8) * 16;
         asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
                      ::"r"(at), "r"(pair[0]), "r"(pair[1]), "r"(pair[2]), "r"(pair[3]) : "memory");
     }
@@ -116,7 +115,7 @@ __device__ __forceinline__ void consume(const Maps &maps, Memory &memory, u32 gr
     if (threadIdx.x % 128 == 0) {
         for (int half = 0; half < 2; half++)
             asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];"
-                         ::"l"(&maps.d), "r"(SHARED(memory.result[group][half])), "r"(column + 64 * half),
+                         ::"l"(&maps.d), "r"(shared_address(memory.result[group][half])), "r"(column + 64 * half),
                            "r"(row + 64 * (int)group) : "memory");
         asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
     }
@@ -130,8 +129,8 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
     int row = blockIdx.x % (M / TILE) * TILE, column = blockIdx.x / (M / TILE) * TILE;
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < STAGES; stage++) {
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(SHARED(&memory.full[stage])) : "memory");
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 16;" ::"r"(SHARED(&memory.empty[stage])) : "memory");
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&memory.full[stage])) : "memory");
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 16;" ::"r"(shared_address(&memory.empty[stage])) : "memory");
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
@@ -142,8 +141,8 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
             for (int i = 0; i < K / STEP; i++) {
                 u32 stage = i % STAGES;
                 // The ring begins empty: the first waits are for the phase before the first one.
-                wait(SHARED(&memory.empty[stage]), (i / STAGES & 1) ^ 1);
-                load(maps, SHARED(memory.stage[stage]), SHARED(&memory.full[stage]), rank, i * STEP, row, column);
+                wait(shared_address(&memory.empty[stage]), (i / STAGES & 1) ^ 1);
+                load(maps, shared_address(memory.stage[stage]), shared_address(&memory.full[stage]), rank, i * STEP, row, column);
             }
         __syncwarp();
     } else {

@@ -3,15 +3,13 @@
 // nvcc -ptx -arch=compute_90a -o ptx/mbarrier_90.ptx mbarrier_90.cu
 #include "suite.h"
 
-__device__ inline u32 shared(const void *at) { return (u32)__cvta_generic_to_shared(at); }
-
 // Rounds in which each thread of the block writes a word, arrives, waits and reads another thread's.
 #define ROUNDS(name, arrive, wait)                                                                                     \
     KERNEL(name) {                                                                                                     \
         ROWS(1, 1);                                                                                                    \
         __shared__ u64 object;                                                                                         \
         __shared__ u64 words[2][128];                                                                                  \
-        u32 t = threadIdx.x, at = shared(&object);                                                                     \
+        u32 t = threadIdx.x, at = shared_address(&object);                                                             \
         if (t == 0) asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(128) : "memory");            \
         __syncthreads();                                                                                               \
         u64 value = in[0];                                                                                             \
@@ -48,7 +46,7 @@ ROUNDS(rounds_expect_tx,
 
 #define EACH                                                                                                           \
     __shared__ u64 objects[128];                                                                                       \
-    u32 at = shared(&objects[threadIdx.x])
+    u32 at = shared_address(&objects[threadIdx.x])
 #define INIT(count) asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory")
 
 // Whether the phase of a parity has ended, by an address of its own kind.
@@ -150,9 +148,9 @@ KERNEL(inval_each) {
     asm volatile("mbarrier.inval.b64 [%0];" ::"l"(at) : "memory");
     *at = in[0];
     out[1] = *(volatile u64 *)at;
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared(at)), "r"(2) : "memory");
-    out[2] = ended(shared(at), 1) << 1 | ended(shared(at), 0);
-    asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(shared(at)) : "memory");
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(2) : "memory");
+    out[2] = ended(shared_address(at), 1) << 1 | ended(shared_address(at), 0);
+    asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(shared_address(at)) : "memory");
 }
 
 // The first warp hands over buffers, three stages deep, which the others sum up; `full` and `empty` as pipelines have them.
@@ -162,8 +160,8 @@ KERNEL(pipeline) {
     u32 t = threadIdx.x;
     if (t == 0) {
         for (int s = 0; s < 3; s++) {
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 32;" ::"r"(shared(&full[s])) : "memory");
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 96;" ::"r"(shared(&empty[s])) : "memory");
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 32;" ::"r"(shared_address(&full[s])) : "memory");
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 96;" ::"r"(shared_address(&empty[s])) : "memory");
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
@@ -171,7 +169,7 @@ KERNEL(pipeline) {
     u64 sum = t < 32 ? 0 : in[0];
     for (u32 k = 0; k < 10; k++) {
         u32 s = k % 3, parity = k / 3 & 1, done = 0;
-        u32 at = shared(t < 32 ? &empty[s] : &full[s]);
+        u32 at = shared_address(t < 32 ? &empty[s] : &full[s]);
         while (!done)
             asm volatile("{.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;}"
                          : "=r"(done)
@@ -181,7 +179,7 @@ KERNEL(pipeline) {
             buffers[s][t] = (in[0] >> k) + k;
         else
             sum += buffers[s][(t + k) & 31];
-        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared(t < 32 ? &full[s] : &empty[s])) : "memory");
+        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(t < 32 ? &full[s] : &empty[s])) : "memory");
     }
     out[0] = sum;
 }
@@ -192,11 +190,11 @@ KERNEL(pipeline) {
         ROWS(2, 2);                                                                                                    \
         __shared__ u64 object;                                                                                         \
         __shared__ __align__(16) u64 words[128][2];                                                                    \
-        u32 t = threadIdx.x, at = shared(&object), done = 0;                                                           \
+        u32 t = threadIdx.x, at = shared_address(&object), done = 0;                                                   \
         if (t == 0) asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory");          \
         __syncthreads();                                                                                               \
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared(&words[t][0])), "l"(in) : "memory");      \
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared(&words[t][1])), "l"(in + 1) : "memory");  \
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared_address(&words[t][0])), "l"(in) : "memory"); \
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared_address(&words[t][1])), "l"(in + 1) : "memory"); \
         asm volatile(text ::"r"(at) : "memory");                                                                       \
         if (count == 128) asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");               \
         while (!done)                                                                                                  \

@@ -12,6 +12,8 @@ typedef unsigned short u16;
 #define T_r u32
 #define T_l u64
 
+static __device__ __forceinline__ u32 shared_address(const void *at) { return (u32)__cvta_generic_to_shared(at); }
+
 #define KERNEL(name) extern "C" __global__ void name(const u64 *in, u64 *out, int n)
 // Goes to the thread's rows, of `from` and `to` words.
 #define ROWS(from, to)                           \

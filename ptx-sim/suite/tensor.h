@@ -21,8 +21,6 @@ struct Task {
     const CUtensorMap *map;
 };
 
-static __device__ __forceinline__ u32 shared_address(const void *at) { return (u32)__cvta_generic_to_shared(at); }
-
 static __device__ __forceinline__ Task task_of(const u64 *in, const CUtensorMap *maps) {
     const u64 *row = in + (u64)blockIdx.x * THREADS * WORDS;
     Task task;

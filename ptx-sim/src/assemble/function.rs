@@ -109,6 +109,18 @@ impl Assembler<'_> {
         self.scopes.push(self.opened);
     }
 
+    /// Labels and names are those of a new scope.
+    fn enter_scope(&mut self) {
+        self.open();
+        self.names.open();
+    }
+
+    /// They are those of the scope around it again.
+    fn leave_scope(&mut self) {
+        self.scopes.pop();
+        self.names.close();
+    }
+
     fn find_labels(&mut self, body: &[Statement]) {
         let mut step = 0;
         for statement in body {
@@ -132,14 +144,8 @@ impl Assembler<'_> {
         let mut products = ProductRegisters::default();
         for statement in body {
             match statement {
-                Statement::Open => {
-                    self.open();
-                    self.names.open();
-                }
-                Statement::Close => {
-                    self.scopes.pop();
-                    self.names.close();
-                }
+                Statement::Open => self.enter_scope(),
+                Statement::Close => self.leave_scope(),
                 Statement::Registers { ty, vector, names } => self.registers(*ty, *vector, names)?,
                 Statement::Variable(variable) => self.variable(variable)?,
                 Statement::Location(place) => location = Some(*place),
@@ -191,14 +197,8 @@ impl Assembler<'_> {
         self.names.open();
         for statement in body {
             match statement {
-                Statement::Open => {
-                    self.open();
-                    self.names.open();
-                }
-                Statement::Close => {
-                    self.scopes.pop();
-                    self.names.close();
-                }
+                Statement::Open => self.enter_scope(),
+                Statement::Close => self.leave_scope(),
                 Statement::Registers { ty, vector, names } => self.registers(*ty, *vector, names)?,
                 // Hides a register of that name.
                 Statement::Variable(variable) => self.names.define(&variable.name, Entity::FrameLocal(0)),

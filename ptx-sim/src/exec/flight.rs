@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::cluster::Cluster;
-use crate::clocks::{Access, Knowledge};
+use crate::clocks::{Access, Knowledge, thread_of};
 use crate::fault::Fault;
 use crate::memory::Memory;
 
@@ -103,7 +103,7 @@ impl Cluster {
         let (access, sources) = (flight.access, std::mem::take(&mut flight.sources));
         let signal = flight.deliveries.first().and_then(|delivery| delivery.signal);
         let engine = signal.map(|signal| self.mbarrier(signal.rank, signal.offset, access.line)).transpose()?;
-        let access = Access { thread: engine.map_or(access.thread, |engine| 32 * engine as u32), ..access };
+        let access = Access { thread: engine.map_or(access.thread, thread_of), ..access };
         for (rank, offset, len) in sources {
             let (shared, clocks) = self.shared(rank);
             shared.finish_reading(clocks, access, offset, len)?;
@@ -151,7 +151,7 @@ impl Cluster {
             Place::Shared { rank, offset } => {
                 // What the engine has written is known to those who have seen its `mbarrier`'s phase end.
                 let issuer = access.thread;
-                let thread = engine.map_or(issuer, |engine| 32 * engine as u32);
+                let thread = engine.map_or(issuer, thread_of);
                 let access = Access { thread, ..*access };
                 if let Some(engine) = engine {
                     self.remember_visit(rank, "asynchronous operation", engine, Access { thread: issuer, ..access });

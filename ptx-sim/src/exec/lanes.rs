@@ -1,7 +1,6 @@
 //! A warp's width.
 
-/// Lanes of a warp.
-pub(crate) const LANES: usize = 32;
+pub(crate) use crate::clocks::LANES;
 
 /// One value per lane.
 pub(crate) type Lanes = [u64; LANES];

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::clocks::{Access, Clocks, Knowledge};
+use crate::clocks::{Access, Clocks, Knowledge, thread_of};
 use crate::fault::Fault;
 use crate::shared::SharedMemory;
 
@@ -197,7 +197,7 @@ impl Warpgroup {
             let Some(index) = number.checked_sub(self.first_group) else { continue };
             let Some(group) = self.groups.get_mut(index as usize) else { continue };
             if group.ended.is_none() {
-                let thread = (32 * self.engine) as u32;
+                let thread = thread_of(self.engine);
                 let access = Access { thread, line: group.line, strong: false, asynchronous: true };
                 for (offset, len) in std::mem::take(&mut group.reads) {
                     shared.finish_reading(clocks, access, offset, len)?;

@@ -4,7 +4,7 @@
 //! [`Shadow`] for a word; a word of which only a part is accessed gets one for each byte, until it is written as a whole.
 
 use crate::ast::Space;
-use crate::clocks::{Access, Clocks};
+use crate::clocks::{Access, Clocks, actor_of};
 use crate::fault::{Fault, SpaceName};
 use crate::memory::grow;
 
@@ -41,7 +41,7 @@ impl Mark {
     }
 
     fn actor(&self) -> usize {
-        self.thread as usize / 32
+        actor_of(self.thread)
     }
 }
 

@@ -1,13 +1,11 @@
 // Questions that only a Hopper GPU answers: what the ISA leaves open of wgmma's sums, and rates. Every kernel is
 // `NAME(const u64 *in, u64 *out, int n, u32 rounds)`, `n` the number of threads; `tests/suite/questions.rs` says what
 // goes in and what comes out, and runs them. On the simulator they only have to run without a finding.
-#include "../suite.h"
+#include "../cluster.h"
 
 #define QUESTION(name) extern "C" __global__ void name(const u64 *in, u64 *out, int n, u32 rounds)
 
 namespace {
-
-__device__ u32 shared_address(const void *pointer) { return (u32)__cvta_generic_to_shared(pointer); }
 
 __device__ u64 clock_cycles() {
     u64 cycles;
@@ -187,16 +185,7 @@ QUESTION(read_only) {
 namespace {
 
 // The address of the other block's memory in a cluster of two.
-__device__ u32 neighbour(u32 address) {
-    u32 rank, result;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(result) : "r"(address), "r"(rank ^ 1));
-    return result;
-}
-
-__device__ void meet_cluster() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
+__device__ u32 neighbour(u32 address) { return in_block(address, cluster_rank() ^ 1); }
 
 }  // namespace
 

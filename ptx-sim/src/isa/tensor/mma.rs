@@ -12,14 +12,14 @@
 
 use std::mem::MaybeUninit;
 
-use super::mma_formats::{Bf16, E4m3, E5m2, F16, F64, Format, Signed, Tf32, Unsigned};
+use super::mma_formats::{Bf16, E4m3, E5m2, F16, F64, Signed, Tf32, Unsigned};
 use super::product::{Accumulators, ExactProducts, FusedChain, Integers, Sum, Unpack, product};
+use super::rounded::{add_f16, add_f32};
 use crate::ast::Type;
 use crate::decode::{DecodeError, Operands};
 use crate::exec::{Context, Kernel, LANES, Outcome, Run, Source, Vectors, Word, Words, run_vectors};
 use crate::fault::Fault;
 use crate::isa::Decoded;
-use crate::isa::arithmetic::rounding::{f32_to_odd, sum_to_odd};
 use crate::isa::sync::converge::{synchronise, whole_warp};
 use crate::meter::Class;
 
@@ -231,18 +231,11 @@ impl Kernel for AddF32<'_> {
         }
         if doubtful != 0 {
             for (d, (c, sum)) in d.iter_mut().zip(self.c.iter().zip(self.sums)) {
-                let rounded = sum_to_odd(*sum, f32::from_bits(*c).into()) as f32;
-                *d = if rounded.is_nan() { 0x7FFF_FFFF } else { rounded.to_bits() };
+                *d = add_f32(*c, *sum);
             }
         }
         *self.c = d;
     }
-}
-
-fn add_f16(c: u32, sum: f64) -> u32 {
-    // Through a f32 rounded to odd, because `from_f64` ignores the lowest bits.
-    let d = half::f16::from_f32(f32_to_odd(sum_to_odd(sum, F16::value(c.into()))));
-    if d.is_nan() { 0x7fff } else { d.to_bits().into() }
 }
 
 fn integer(

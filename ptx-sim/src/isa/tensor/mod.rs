@@ -10,6 +10,7 @@ pub(crate) mod matrix;
 pub(crate) mod mma;
 pub(crate) mod mma_formats;
 pub(crate) mod product;
+mod rounded;
 pub(crate) mod wgmma;
 mod wgmma_descriptor;
 mod wgmma_multiply;

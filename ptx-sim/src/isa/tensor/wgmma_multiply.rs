@@ -5,9 +5,9 @@
 //! same way.
 
 use super::mma_formats::{Bf16, E4m3, E5m2, F16, Format, Signed, Tf32, Unsigned};
+use super::rounded::{add_f16, add_f32};
 use super::wgmma_descriptor::{Major, UNIT, UNITS};
 use crate::exec::{LANES, Lanes};
-use crate::isa::arithmetic::rounding::{f32_to_odd, sum_to_odd};
 
 /// Rows of A and D that a warp has.
 pub(super) const ROWS: usize = 16;
@@ -159,15 +159,4 @@ impl Accumulator {
             }
         }
     }
-}
-
-fn add_f32(c: u32, sum: f64) -> u32 {
-    let d = sum_to_odd(sum, f32::from_bits(c).into()) as f32;
-    if d.is_nan() { 0x7fff_ffff } else { d.to_bits() }
-}
-
-fn add_f16(c: u32, sum: f64) -> u32 {
-    // Through a f32 rounded to odd, because `from_f64` ignores the lowest bits.
-    let d = half::f16::from_f32(f32_to_odd(sum_to_odd(sum, F16::value(u64::from(c & 0xffff)))));
-    if d.is_nan() { 0x7fff } else { d.to_bits().into() }
 }
