@@ -49,6 +49,19 @@ fn products(kernel: &str, what: &str, rounds: i32, checked: bool) {
 }
 
 fn main() {
+    // `cargo bench -p ptx-sim --bench simulator -- mma` measures the rows that name it.
+    let filters: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |what: &str| filters.is_empty() || filters.iter().any(|filter| what.contains(filter.as_str()));
+    let lanes = |kernel, what: &str, cores, checked| {
+        if is_wanted(what) {
+            lanes(kernel, what, cores, checked);
+        }
+    };
+    let products = |kernel, what: &str, rounds, checked| {
+        if is_wanted(what) {
+            products(kernel, what, rounds, checked);
+        }
+    };
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     lanes("alu", "arithmetic, 1 core", 1, true);
     products("tensor", "mma.sync bf16, 1 core", 1000, true);
@@ -56,8 +69,11 @@ fn main() {
     products("tiles", "tiles of bf16, 1 core, unchecked", 20, false);
     lanes("shared", "shared memory, 1 core, checked", 1, true);
     lanes("shared", "shared memory, 1 core, unchecked", 1, false);
-    let (_, seconds) = measure("blocks", 100, 1, 1, true);
-    println!("{:<40} {:>9.1} thousand blocks/s", "short blocks, 1 core, checked", 0.1 / seconds);
+    let short = "short blocks, 1 core, checked";
+    if is_wanted(short) {
+        let (_, seconds) = measure("blocks", 100, 1, 1, true);
+        println!("{short:<40} {:>9.1} thousand blocks/s", 0.1 / seconds);
+    }
     for cores in (1..=all.ilog2()).map(|power| 1 << power) {
         lanes("alu", &format!("arithmetic, {cores} cores"), cores, true);
         lanes("shared", &format!("shared memory, {cores} cores, checked"), cores, true);

@@ -82,6 +82,20 @@ impl Context<'_> {
         }
     }
 
+    /// The same of up to `N` operands. The views after the last operand's are of zeros.
+    #[inline]
+    pub fn views<'a, W: Word, const N: usize>(
+        &'a self,
+        sources: &[Source],
+        rooms: &'a mut [MaybeUninit<[W; LANES]>; N],
+    ) -> [&'a [W; LANES]; N] {
+        let mut sources = sources.iter();
+        rooms.each_mut().map(|room| match sources.next() {
+            Some(source) => self.view(*source, room),
+            None => room.write([W::default(); LANES]),
+        })
+    }
+
     /// The low 32 bits of an operand's values.
     #[inline]
     pub fn words(&self, source: Source) -> Words {

@@ -4,6 +4,7 @@
 //! on twice as many lanes at once. A register is named by a number; a bit of it says which file it lies in.
 
 use std::mem::MaybeUninit;
+use std::ops::Shr;
 
 use super::lanes::{LANES, Lanes, Words};
 use super::vectors::{Kernel, Vectors};
@@ -32,7 +33,7 @@ fn place(register: usize) -> Place {
 }
 
 /// Values of one width, one for each lane.
-pub(crate) trait Word: Copy + Default + Send + Sync + Into<u64> + 'static {
+pub(crate) trait Word: Copy + Default + Send + Sync + Into<u64> + Shr<usize, Output = Self> + 'static {
     /// The lowest bits of a value.
     fn cut(value: u64) -> Self;
 

@@ -3,6 +3,8 @@
 //! The results are the same bits. Nothing here reorders or contracts floating-point operations: the compiler may do so
 //! in neither version, and [`Vectors::FUSED`] is for operations whose result it does not change.
 
+use std::sync::LazyLock;
+
 /// A loop, with all that it works on.
 pub(crate) trait Kernel {
     type Output;
@@ -39,18 +41,22 @@ fn with_avx2<K: Kernel>(kernel: K) -> K::Output {
 }
 
 /// Whether this processor has wider vectors than the least of its architecture, and fused multiplication and addition.
+/// Asked for every instruction, so it is found out once.
 #[inline]
 pub(crate) fn has_wide_vectors() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("bmi1")
-        && is_x86_feature_detected!("bmi2")
-        && is_x86_feature_detected!("f16c")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("lzcnt")
-        && is_x86_feature_detected!("popcnt");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    static WIDE: LazyLock<bool> = LazyLock::new(|| {
+        #[cfg(target_arch = "x86_64")]
+        return is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("popcnt");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    });
+    *WIDE
 }
 
 /// Runs a loop in the version for this processor.

@@ -11,13 +11,6 @@ pub(super) fn a(rows: usize, parts: usize, lane: usize, register: usize, part: u
     (lane / 4 + 8 * (register % halves), lane % 4 * parts + part + register / halves * 4 * parts)
 }
 
-/// Where A's elements of column `k` lie, if it has `halves` times eight rows: the lane of the first row (that of the
-/// next row is 4 further on), the register of the first eight rows (the others are in the next one), and the part of it.
-#[inline(always)]
-pub(super) fn a_column(halves: usize, parts: usize, k: usize) -> (usize, usize, usize) {
-    (k / parts % 4, k / (4 * parts) * halves, k % parts)
-}
-
 /// Row and column of an element of B, which has 8 columns.
 #[cfg(test)]
 pub(super) fn b(parts: usize, lane: usize, register: usize, part: usize) -> (usize, usize) {

@@ -155,7 +155,8 @@ impl Fragments {
         [unpack_a, unpack_b]: [&Unpack<W, S::Value>; 2],
         sums: &mut Accumulators<S::Value>,
     ) {
-        let (a, b) = (Self::read(context, &self.a), Self::read(context, &self.b));
+        let (mut a, mut b) = ([MaybeUninit::uninit(); REGISTERS], [MaybeUninit::uninit(); REGISTERS]);
+        let (a, b) = (context.views(&self.a, &mut a), context.views(&self.b, &mut b));
         product::<S, W>(unpack_a, &a[..self.a.len()], unpack_b, &b[..self.b.len()], sums);
     }
 

@@ -6,14 +6,15 @@
 //!
 //! [`fragments`]: super::fragments
 
-use super::fragments;
-use super::mma_formats::Format;
+use super::mma_formats::{Format, unpack};
 use crate::exec::{Kernel, LANES, Vectors, Word, run_vectors};
 
 /// Columns of B, C and D in every shape.
 const COLUMNS: usize = 8;
 /// Most rows of A.
 const TALLEST: usize = 16;
+/// Lanes that share a row of A, and of the accumulators.
+const GROUPS: usize = 4;
 /// Rows that are computed at once, so that one sum need not wait for the one before it.
 const ROWS: usize = 4;
 
@@ -21,8 +22,8 @@ const ROWS: usize = 4;
 pub(super) struct Unpack<W, T> {
     /// Elements of a register.
     pub parts: usize,
-    a: fn(registers: &[[W; LANES]], out: &mut [[T; TALLEST]]),
-    b: fn(registers: &[[W; LANES]], out: &mut [[T; COLUMNS]]),
+    a: fn(registers: &[&[W; LANES]], out: &mut [[T; LANES]]),
+    b: fn(registers: &[&[W; LANES]], out: &mut [[T; COLUMNS]]),
 }
 
 impl<W: Word, T: Copy> Unpack<W, T> {
@@ -37,8 +38,8 @@ impl<W: Word, T: Copy> Unpack<W, T> {
 
 /// Puts the elements of A into `out`: all lanes' first part of the first register, all lanes' second part of it, ...
 struct UnpackA<'a, F: Format> {
-    registers: &'a [[F::Word; LANES]],
-    out: &'a mut [[F::Value; TALLEST]],
+    registers: &'a [&'a [F::Word; LANES]],
+    out: &'a mut [[F::Value; LANES]],
 }
 
 impl<F: Format> Kernel for UnpackA<'_, F> {
@@ -46,12 +47,9 @@ impl<F: Format> Kernel for UnpackA<'_, F> {
 
     #[inline(always)]
     fn run<V: Vectors>(self) {
-        let mut columns = self.out.as_flattened_mut().chunks_exact_mut(LANES);
-        for words in self.registers {
-            for (part, out) in (0..F::PARTS).zip(&mut columns) {
-                for (word, out) in words.iter().zip(out) {
-                    *out = F::value((*word).into() >> (part * F::BITS % 64));
-                }
+        for (words, out) in self.registers.iter().zip(self.out.chunks_exact_mut(F::PARTS)) {
+            for (part, out) in out.iter_mut().enumerate() {
+                unpack::<F, _>(words, part, out);
             }
         }
     }
@@ -59,7 +57,7 @@ impl<F: Format> Kernel for UnpackA<'_, F> {
 
 /// Puts the rows of B into `out`.
 struct UnpackB<'a, F: Format> {
-    registers: &'a [[F::Word; LANES]],
+    registers: &'a [&'a [F::Word; LANES]],
     out: &'a mut [[F::Value; COLUMNS]],
 }
 
@@ -68,16 +66,15 @@ impl<F: Format> Kernel for UnpackB<'_, F> {
 
     #[inline(always)]
     fn run<V: Vectors>(self) {
-        let mut rows = self.out.iter_mut();
-        for words in self.registers {
-            for group in 0..4 {
-                // Lane `4 * n + group` has elements of column `n`.
-                let column = |i: usize| words[4 * (2 * (i % 4) + i / 4) + group].into();
-                let words: [u64; COLUMNS] = std::array::from_fn(column);
-                for (part, row) in (0..F::PARTS).zip(&mut rows) {
-                    for (word, out) in words.iter().zip(row) {
-                        *out = F::value(word >> (part * F::BITS % 64));
-                    }
+        for (words, rows) in self.registers.iter().zip(self.out.chunks_exact_mut(GROUPS * F::PARTS)) {
+            // Lane `4 * n + group` has elements of column `n`. Group after group:
+            let lane = |i: usize| GROUPS * (2 * (i % 4) + i / 4 % 2) + i / COLUMNS;
+            let words: [_; LANES] = std::array::from_fn(|i| words[lane(i)]);
+            let mut elements = [F::Value::default(); LANES];
+            for part in 0..F::PARTS {
+                unpack::<F, _>(&words, part, &mut elements);
+                for (rows, elements) in rows.chunks_exact_mut(F::PARTS).zip(elements.as_chunks().0) {
+                    rows[part] = *elements;
                 }
             }
         }
@@ -130,9 +127,9 @@ pub(super) struct Accumulators<T>(pub [[T; LANES]; 4]);
 /// Adds the product of the matrices in the registers of A and B to `sums`, in ascending order of k.
 pub(super) fn product<S: Sum<Value: Default>, W: Word>(
     unpack_a: &Unpack<W, S::Value>,
-    a: &[[W; LANES]],
+    a: &[&[W; LANES]],
     unpack_b: &Unpack<W, S::Value>,
-    b: &[[W; LANES]],
+    b: &[&[W; LANES]],
     sums: &mut Accumulators<S::Value>,
 ) {
     // Room for more elements than there are would have to be filled in vain.
@@ -147,24 +144,26 @@ pub(super) fn product<S: Sum<Value: Default>, W: Word>(
 /// The same, of rows of A that have up to `DEPTH` elements.
 fn product_of<S: Sum<Value: Default>, W: Word, const DEPTH: usize>(
     unpack_a: &Unpack<W, S::Value>,
-    a: &[[W; LANES]],
+    a: &[&[W; LANES]],
     unpack_b: &Unpack<W, S::Value>,
-    b: &[[W; LANES]],
+    b: &[&[W; LANES]],
     sums: &mut Accumulators<S::Value>,
 ) {
     let mut elements = [[S::Value::default(); TALLEST]; DEPTH];
+    let elements = elements.as_flattened_mut().as_chunks_mut().0;
     let mut rows = [[S::Value::default(); COLUMNS]; DEPTH];
-    (unpack_a.a)(a, &mut elements);
+    (unpack_a.a)(a, elements);
     (unpack_b.b)(b, &mut rows);
     let depth = (4 * unpack_b.parts * b.len()).min(DEPTH);
     // A has a register for every register of B and eight rows.
     let halves = a.len() / b.len().max(1);
-    let elements = elements.as_flattened();
     run_vectors(Multiply::<S> { a: elements, b: &rows[..depth], parts: unpack_a.parts, halves, sums });
 }
 
 struct Multiply<'a, S: Sum> {
-    a: &'a [S::Value],
+    /// All lanes' elements, for each register and part of it.
+    a: &'a [[S::Value; LANES]],
+    /// The rows of B.
     b: &'a [[S::Value; COLUMNS]],
     parts: usize,
     /// How often A has eight rows.
@@ -177,28 +176,37 @@ impl<S: Sum> Kernel for Multiply<'_, S> {
 
     #[inline(always)]
     fn run<V: Vectors>(self) {
-        for half in 0..self.halves.min(2) {
-            let [low, high] = &mut self.sums.0[2 * half..][..2] else { return };
-            for first in (0..8).step_by(ROWS) {
-                // Lane `4 * row` holds the first element of a row of accumulators.
+        let Self { a, b, parts, halves, sums } = self;
+        for (half, [low, high]) in sums.0.as_chunks_mut().0.iter_mut().enumerate().take(halves) {
+            for first in (0..LANES).step_by(GROUPS * ROWS) {
+                // The first lane of a group holds the first element of a row of accumulators.
                 let mut sums = [[low[0]; COLUMNS]; ROWS];
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let lane = 4 * (first + i);
+                    let lane = first + GROUPS * i;
                     sums[..4].copy_from_slice(&low[lane..lane + 4]);
                     sums[4..].copy_from_slice(&high[lane..lane + 4]);
                 }
-                for (k, b) in self.b.iter().enumerate() {
-                    let (lane, register, part) = fragments::a_column(self.halves, self.parts, k);
-                    let start = ((register + half) * self.parts + part) * LANES + lane + 4 * first;
-                    let Some(column) = self.a.get(start..start + 4 * (ROWS - 1) + 1) else { return };
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        for (sum, y) in sums.iter_mut().zip(b) {
-                            *sum = S::add::<V>(*sum, column[4 * i], *y);
+                // In ascending order of k: registers, groups, parts. No division and no multiplication in here: they
+                // would take longer than the products.
+                let (mut rows, mut registers) = (b, a.get(half * parts..).unwrap_or_default());
+                while !rows.is_empty() {
+                    for group in 0..GROUPS {
+                        let (b, rest) = rows.split_at_checked(parts).unwrap_or_default();
+                        rows = rest;
+                        for (b, a) in b.iter().zip(registers) {
+                            let lane = |i: usize| (first + group + GROUPS * i) % LANES;
+                            let column: [_; ROWS] = std::array::from_fn(|i| a[lane(i)]);
+                            for (sums, x) in sums.iter_mut().zip(column) {
+                                for (sum, y) in sums.iter_mut().zip(b) {
+                                    *sum = S::add::<V>(*sum, x, *y);
+                                }
+                            }
                         }
                     }
+                    registers = registers.get(halves * parts..).unwrap_or_default();
                 }
                 for (i, sums) in sums.iter().enumerate() {
-                    let lane = 4 * (first + i);
+                    let lane = first + GROUPS * i;
                     low[lane..lane + 4].copy_from_slice(&sums[..4]);
                     high[lane..lane + 4].copy_from_slice(&sums[4..]);
                 }
@@ -209,6 +217,7 @@ impl<S: Sum> Kernel for Multiply<'_, S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fragments;
     use super::super::mma_formats::{Signed, Tf32, Unsigned};
     use super::*;
 
@@ -231,7 +240,7 @@ mod tests {
             for (lane, word) in words.iter().enumerate() {
                 for part in 0..F::PARTS {
                     let (row, column) = place(lane, register, part);
-                    out[row * columns + column] = F::value(u64::from(word >> (part * F::BITS % 32)));
+                    out[row * columns + column] = F::element(word >> (part * F::BITS)).into();
                 }
             }
         }
@@ -249,7 +258,8 @@ mod tests {
         let a: Vec<_> = (0..halves * length).map(|_| words(seed)).collect();
         let b: Vec<_> = (0..length).map(|_| words(seed)).collect();
         let mut sums = Accumulators::<S::Value>::default();
-        product::<S, u32>(&unpack, &a, &unpack, &b, &mut sums);
+        let (of_a, of_b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
+        product::<S, u32>(&unpack, &of_a, &unpack, &of_b, &mut sums);
         let rows = 8 * halves;
         let x = matrix::<F>(&a, depth, |lane, register, part| fragments::a(rows, F::PARTS, lane, register, part));
         let y = matrix::<F>(&b, COLUMNS, |lane, register, part| fragments::b(F::PARTS, lane, register, part));
@@ -281,11 +291,12 @@ mod tests {
     struct Finite;
 
     impl Format for Finite {
+        type Element = f32;
         type Value = f64;
         type Word = u32;
         const BITS: usize = 32;
-        fn value(bits: u64) -> f64 {
-            Tf32::value(bits & 0x9FFF_FFFF | 0x2000_0000)
+        fn element(word: u32) -> f32 {
+            Tf32::element(word & 0x9FFF_FFFF | 0x2000_0000)
         }
     }
 }

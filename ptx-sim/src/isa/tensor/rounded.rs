@@ -13,6 +13,6 @@ pub(super) fn add_f32(c: u32, sum: f64) -> u32 {
 /// The sum with the accumulator's f16 in the lower half of `c`, as bits.
 pub(super) fn add_f16(c: u32, sum: f64) -> u32 {
     // Through a f32 rounded to odd, because `from_f64` ignores the lowest bits.
-    let d = half::f16::from_f32(f32_to_odd(sum_to_odd(sum, F16::value(u64::from(c & 0xffff)))));
+    let d = half::f16::from_f32(f32_to_odd(sum_to_odd(sum, F16::element(c & 0xffff).into())));
     if d.is_nan() { 0x7fff } else { d.to_bits().into() }
 }

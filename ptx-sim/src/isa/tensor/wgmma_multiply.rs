@@ -7,7 +7,7 @@
 use super::mma_formats::{Bf16, E4m3, E5m2, F16, Format, Signed, Tf32, Unsigned};
 use super::rounded::{add_f16, add_f32};
 use super::wgmma_descriptor::{Major, UNIT, UNITS};
-use crate::exec::{LANES, Lanes};
+use crate::exec::{LANES, Lanes, Word};
 
 /// Rows of A and D that a warp has.
 pub(super) const ROWS: usize = 16;
@@ -36,15 +36,15 @@ pub(super) enum Accumulator {
 
 fn format<F: Format>() -> Elements
 where
-    F::Value: Into<f64>,
+    F::Element: Into<f64>,
 {
     fn unpack<F: Format>(bytes: &[u8], out: &mut [f64])
     where
-        F::Value: Into<f64>,
+        F::Element: Into<f64>,
     {
         for (element, out) in bytes.chunks_exact(F::BITS / 8).zip(out) {
             let bits = element.iter().rev().fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte));
-            *out = F::value(bits).into();
+            *out = F::element(F::Word::cut(bits)).into();
         }
     }
     Elements { size: F::BITS / 8, unpack: unpack::<F> }
