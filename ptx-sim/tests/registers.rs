@@ -61,9 +61,6 @@ fn a_kernel_is_launched_with_what_its_directives_say() {
         (".maxnreg 168", 128, 168),
         (".maxnreg 170", 128, 176),
         (".maxntid 384, 1, 1 .maxnreg 160", 384, 160),
-        // Not known: what such a block could have.
-        (".maxntid 384, 1, 1", 384, 168),
-        ("", 512, 128),
     ] {
         let body = |count: u32| format!("setmaxnreg.dec.sync.aligned.u32 {count}; /* dec */");
         Kernel { directives, threads, ..kernel(&body(most)) }.clean();
@@ -71,6 +68,20 @@ fn a_kernel_is_launched_with_what_its_directives_say() {
         assert_eq!(trap(&fault), format!("setmaxnreg.dec to {} registers of a warp that has {most}", most + 8));
     }
     Kernel { directives: ".maxnreg 255", threads: 128, ..kernel("setmaxnreg.dec.sync.aligned.u32 256;") }.clean();
+}
+
+#[test]
+fn a_setmaxnreg_that_ptxas_leaves_out_is_found() {
+    for directives in [".maxntid 384, 1, 1", ".reqntid 384, 1, 1", ".minnctapersm 1", ""] {
+        let only = SPLIT.replace("setmaxnreg.dec.sync.aligned.u32 24; /* dec */", "nanosleep.u32 1;");
+        let body = roles(&only.replace("240", "168"));
+        let fault = Kernel { directives, ..kernel(&body) }.finds(0, 128, "/* inc */");
+        assert!(trap(&fault).starts_with("setmaxnreg: ptxas leaves it out, so that no registers move"), "{fault}");
+    }
+    // It goes on with as many registers as such a block could have.
+    let body = "setmaxnreg.dec.sync.aligned.u32 176; /* dec */";
+    let fault = Kernel { directives: "", ..kernel(body) }.finds(0, 0, "/* dec */");
+    assert_eq!(trap(&fault), "setmaxnreg.dec to 176 registers of a warp that has 168");
 }
 
 #[test]

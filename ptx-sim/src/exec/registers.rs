@@ -25,6 +25,9 @@ pub(crate) struct Registers {
     warps: Vec<Owner>,
     /// Free registers.
     pub pool: u64,
+    /// Whether the compiler knows how many registers a thread has at entry. Of a kernel for which it does not, ptxas
+    /// leaves every `setmaxnreg` out.
+    pub bounded: bool,
     /// Where each warpgroup's warps have changed their number, by warpgroup.
     changes: Vec<Vec<Change>>,
 }
@@ -61,10 +64,13 @@ pub(crate) enum Request {
 impl Registers {
     /// The registers of a block of `threads` threads that runs a kernel.
     pub fn new(code: &Code, threads: usize) -> Self {
-        let registers = at_launch(code, threads as u64);
+        let bound = bound(code);
+        // Without a bound they are as many as a block of that size could have.
+        let registers = bound.unwrap_or_else(|| fitting(threads as u64, 1));
         let warps = threads.div_ceil(LANES);
         let owner = Owner { registers, changes: 0, clock: 0, entered: false };
-        Self { warps: vec![owner; warps], pool: 0, changes: vec![Vec::new(); warps.div_ceil(WARPGROUP)] }
+        let changes = vec![Vec::new(); warps.div_ceil(WARPGROUP)];
+        Self { warps: vec![owner; warps], pool: 0, bounded: bound.is_some(), changes }
     }
 
     /// Registers that a warp owns.
@@ -72,8 +78,8 @@ impl Registers {
         self.warps[warp].registers
     }
 
-    /// A warp comes to a change, at a place. `first` is the actor that the block's first warp is. The result is what the
-    /// checker has to say.
+    /// A warp comes to a change, at a place. `first` is the actor that the block's first warp is. The result is what
+    /// the checker has to say.
     pub fn enter(
         &mut self,
         warp: usize,
@@ -140,25 +146,22 @@ impl Registers {
     }
 }
 
-/// Registers per thread that a kernel is launched with. `setmaxnreg` needs a kernel for which the compiler knows them: by
-/// `.maxnreg`, or by `.minnctapersm` beside `.maxntid` or `.reqntid`. Then it gives every thread as many as fit.
-/// Otherwise they are as many as a block of that size could have.
-fn at_launch(code: &Code, threads: u64) -> u64 {
+/// Registers per thread of the largest block of so many threads of which so many run on a multiprocessor at once.
+fn fitting(threads: u64, blocks: u64) -> u64 {
+    let threads = threads.max(1).next_multiple_of(LANES as u64);
+    (FILE / threads.saturating_mul(blocks) / UNIT * UNIT).min(MOST)
+}
+
+/// Registers per thread that a kernel is launched with, if its directives bound them: by `.maxnreg`, or by
+/// `.minnctapersm` beside `.maxntid` or `.reqntid`. Then the compiler gives every thread as many as fit. No option of
+/// ptxas stands for them: it leaves `setmaxnreg` out under `--maxrregcount`, too.
+fn bound(code: &Code) -> Option<u64> {
     let product = |name: &str| {
         let (_, numbers) = code.directives.iter().find(|(own, _)| own == name)?;
         Some(numbers.iter().fold(1, |product: u64, n| product.saturating_mul(u64::from(*n))).max(1))
     };
-    let fitting = |threads: u64, blocks: u64| {
-        let threads = threads.max(1).next_multiple_of(LANES as u64);
-        (FILE / threads.saturating_mul(blocks) / UNIT * UNIT).min(MOST)
-    };
-    let bound = product("maxntid").or(product("reqntid")).zip(product("minnctapersm"));
-    match (product("maxnreg"), bound) {
-        (Some(registers), None) => registers.min(MOST).next_multiple_of(UNIT),
-        (Some(registers), Some((threads, blocks))) => {
-            registers.min(MOST).next_multiple_of(UNIT).min(fitting(threads, blocks))
-        }
-        (None, Some((threads, blocks))) => fitting(threads, blocks),
-        (None, None) => fitting(threads, 1),
-    }
+    let named = product("maxnreg").map(|registers| registers.min(MOST).next_multiple_of(UNIT));
+    let resident = product("maxntid").or(product("reqntid")).zip(product("minnctapersm"));
+    let shared = resident.map(|(threads, blocks)| fitting(threads, blocks));
+    named.into_iter().chain(shared).min()
 }

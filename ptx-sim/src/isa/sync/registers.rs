@@ -1,16 +1,23 @@
 //! `setmaxnreg`: warps of a warpgroup give registers to their block's pool, or take some (PTX ISA 9.7.19.5).
 //!
-//! Registers of the kernel that would be lost are the compiler's business, which assigns them; here the numbers are held
-//! against each other. What is undefined is a fault: a number on the wrong side of the warp's own, and different
+//! Registers of the kernel that would be lost are the compiler's business, which assigns them; here the numbers are
+//! held against each other. What is undefined is a fault: a number on the wrong side of the warp's own, and different
 //! instructions in the warps of a warpgroup. Two changes without a synchronisation between, and a warp that leaves one
-//! out, are noted.
+//! out, are noted. So is an instruction of a kernel whose registers at entry nothing bounds: ptxas leaves it out and
+//! says so in a line of class info alone.
 
 use super::converge::whole_warp;
 use crate::ast::Operand;
 use crate::decode::Operands;
 use crate::exec::{Goal, Outcome, Request, Wait};
+use crate::fault::Fault;
 use crate::isa::Decoded;
 use crate::meter::Class;
+
+/// What is wrong with every `setmaxnreg` of a kernel without a bound.
+const UNBOUNDED: &str = "setmaxnreg: ptxas leaves it out, so that no registers move: nothing bounds the kernel's \
+     registers at entry. `.minnctapersm` (the second number of `__launch_bounds__`) beside `.maxntid` or `.reqntid` \
+     does, and so does `.maxnreg`";
 
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     if operands.root() != "setmaxnreg" {
@@ -37,10 +44,11 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
             let (warp, actor, at, line) = (context.warp.index, context.actor(), context.at, context.line);
             let first = context.cluster.actor(context.rank, 0);
             let (block, clocks) = context.cluster.block(context.rank);
+            let unbounded = (!block.registers.bounded).then(|| Fault::Trap(UNBOUNDED.into()));
             let found = block.registers.enter(warp, (at, line), clocks, first)?;
             let now = clocks.now(actor);
             let changed = block.registers.change(warp, request, now)?;
-            if let Some(fault) = found {
+            if let Some(fault) = found.or(unbounded) {
                 context.find(fault, 0);
             }
             if changed {
