@@ -11,7 +11,7 @@ use crate::clocks::{Clocks, Knowledge};
 use crate::fault::Fault;
 
 /// Greatest number of arrivals of a phase, and of bytes that may be pending in either direction: 2^20 - 1.
-const GREATEST_COUNT: u32 = (1 << 20) - 1;
+pub(crate) const GREATEST_COUNT: u32 = (1 << 20) - 1;
 
 /// Bytes of an object, and their alignment.
 pub(crate) const MBARRIER_BYTES: usize = 8;
@@ -145,13 +145,15 @@ impl Mbarrier {
         self.pending == count && self.pending_bytes() == 0
     }
 
-    /// From the next phase on, `count` arrivals fewer complete one.
+    /// From the next phase on, `count` arrivals fewer complete one. One has to be left: an object expects at least one
+    /// arrival (PTX ISA section 9.7.13.15.2).
     pub fn expect_fewer(&mut self, count: u32) -> Result<(), Fault> {
         match self.expected.checked_sub(count) {
-            Some(left) => self.expected = left,
-            None => {
-                let expected = self.expected;
-                return Err(Fault::Mbarrier(format!("{count} arrivals drop out of phases of {expected} arrivals")));
+            Some(left @ 1..) => self.expected = left,
+            _ => {
+                let (expected, what) = (self.expected, if count == 1 { "arrival drops" } else { "arrivals drop" });
+                let why = format!("{count} {what} out of phases of {expected}, and none is left for the next phase");
+                return Err(Fault::Mbarrier(why));
             }
         }
         Ok(())

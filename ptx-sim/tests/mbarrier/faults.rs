@@ -104,7 +104,7 @@ fn misuse_is_found_where_it_happens() {
     let faults = [
         ("mbarrier.arrive.shared.b64 _, [s+8]; /* bad */\n", "no object at shared address 0x8"),
         ("mbarrier.arrive.shared.b64 _, [s], 3; /* bad */\n", "3 arrivals in phase 0, which waits for 2 more"),
-        ("mbarrier.arrive.shared.b64 _, [s], 0; /* bad */\n", "a count of 0"),
+        ("mov.u32 %r2, 0;\nmbarrier.arrive.shared.b64 _, [s], %r2; /* bad */\n", "a count of 0"),
         ("mbarrier.init.shared.b64 [s+16], 0; /* bad */\n", "a count of 0"),
         ("mbarrier.init.shared.b64 [s+16], 1048576; /* bad */\n", "a count of 1048576"),
         ("mbarrier.arrive.noComplete.shared.b64 _, [s], 2; /* bad */\n", "completes phase 0"),
@@ -130,9 +130,23 @@ fn misuse_is_found_where_it_happens() {
             "is of phase 0, but the current one is 2",
         ),
         ("mbarrier.inval.shared.b64 [s];\nmbarrier.arrive.shared.b64 _, [s]; /* bad */\n", "no object"),
+        // An object expects one arrival at least, also of phases that nobody means to wait for.
         (
-            "mbarrier.arrive_drop.shared.b64 _, [s], 2;\nmbarrier.arrive.shared.b64 _, [s]; /* bad */\n",
-            "waits for 0 more",
+            "mbarrier.arrive_drop.shared.b64 _, [s], 2; /* bad */\n",
+            "2 arrivals drop out of phases of 2, and none is left",
+        ),
+        (
+            "mbarrier.arrive_drop.shared.b64 _, [s], 3; /* bad */\n",
+            "3 arrivals drop out of phases of 2, and none is left",
+        ),
+        (
+            "mbarrier.arrive_drop.shared.b64 _, [s];\nmbarrier.arrive_drop.expect_tx.shared.b64 _, [s], 0; /* bad */\n",
+            "1 arrival drops out of phases of 1, and none is left",
+        ),
+        (
+            "mbarrier.arrive_drop.noComplete.shared.b64 %d2, [s], 1;\n\
+             mbarrier.arrive_drop.noComplete.shared.b64 %d2, [s], 1; /* bad */\n",
+            "completes phase 0",
         ),
     ];
     for (body, words) in faults {

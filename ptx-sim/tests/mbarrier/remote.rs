@@ -45,7 +45,8 @@ fn arrivals_from_another_block_release_what_was_before_them() {
         "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r3];",
         "mbarrier.arrive.release.cluster.b64 _, [%d3];",
         "mbarrier.arrive.shared::cluster.b64 _, [%r3], 1;",
-        "mbarrier.arrive_drop.shared::cluster.b64 _, [%r3];",
+        "setp.eq.u32 %p5, %r0, 0;\n@%p5 mbarrier.arrive.shared::cluster.b64 _, [%r3];\n\
+         @!%p5 mbarrier.arrive_drop.shared::cluster.b64 _, [%r3];",
         "fence.acq_rel.cluster;\nmbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%r3];",
         "mbarrier.arrive.expect_tx.release.cluster.b64 _, [%d3], 16;\n\
          mbarrier.complete_tx.relaxed.cluster.shared::cluster.b64 [%r3], 16;",
