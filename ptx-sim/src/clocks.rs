@@ -1,9 +1,10 @@
 //! Who knows of whose accesses: the vector clocks of a cluster.
 //!
-//! An *actor* is a warp, numbered through all blocks of the cluster, or an *engine*: the asynchronous copies that
-//! complete on one mechanism, for instance on one `mbarrier`. Every actor counts its own time, and knows each other
-//! actor's up to some count; where actors meet, at a barrier or by an arrival that another waits for, they join what
-//! they know. An access happened before another if the later actor knows the earlier one's count.
+//! An *actor* is a warp, numbered through all blocks of the cluster, or an *engine*: the asynchronous operations that
+//! complete on one mechanism, for instance on one `mbarrier`, or the `wgmma` of one warpgroup. Every actor counts its
+//! own time, and knows each other actor's up to some count; where actors meet, at a barrier or by an arrival that
+//! another waits for, they join what they know. An access happened before another if the later actor knows the earlier
+//! one's count.
 //!
 //! Order alone is not enough between the proxies through which memory is accessed (PTX ISA section 8.6): what a warp
 //! has written by ordinary stores reaches asynchronous copies and `wgmma` only behind a `fence.proxy.async`. So an actor
@@ -120,6 +121,8 @@ pub(crate) struct Clocks {
     fences: HashMap<usize, Fences>,
     /// What single threads know behind proxy fences of their own, which the rest of the warp did not execute.
     proxy_fences: HashMap<u32, Vec<u32>>,
+    /// The engines that are a warpgroup's `wgmma`.
+    products: Vec<usize>,
 }
 
 impl Clocks {
@@ -127,7 +130,7 @@ impl Clocks {
     pub fn new(blocks: usize, warps: usize) -> Self {
         let epochs = vec![1; blocks * warps];
         let (fences, proxy_fences) = (HashMap::new(), HashMap::new());
-        let mut clocks = Self { actors: Vec::new(), epochs, warps, fences, proxy_fences };
+        let mut clocks = Self { actors: Vec::new(), epochs, warps, fences, proxy_fences, products: Vec::new() };
         (0..blocks * warps).for_each(|_| _ = clocks.new_engine());
         clocks
     }
@@ -137,6 +140,13 @@ impl Clocks {
         let actor = self.actors.len();
         self.actors.push(Knowledge::of(actor, 1));
         actor
+    }
+
+    /// A new engine in whose name the `wgmma` of a warpgroup read.
+    pub fn new_product_engine(&mut self) -> usize {
+        let engine = self.new_engine();
+        self.products.push(engine);
+        engine
     }
 
     /// Whether the actor is no warp.
@@ -247,6 +257,7 @@ impl Clocks {
         let (rank, own) = (actor / self.warps, reader / self.warps);
         let number = thread - thread_of(rank * self.warps);
         match rank {
+            _ if self.products.contains(&actor) => Other::Product,
             _ if self.is_engine(actor) => Other::Copy,
             _ if rank == own => Other::Thread(number),
             _ => Other::Remote { rank: rank as u32, thread: number },

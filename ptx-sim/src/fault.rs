@@ -157,6 +157,7 @@ pub enum Fault {
 
 /// Who accessed memory, as a thread of the same cluster sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Other {
     /// A thread of the same block, by its linear index.
     Thread(u32),
@@ -167,8 +168,10 @@ pub enum Other {
         /// The thread's linear index in its block.
         thread: u32,
     },
-    /// An asynchronous copy that has completed.
+    /// An asynchronous copy, store or reduction that has completed.
     Copy,
+    /// A `wgmma` that has completed, which reads its matrices in shared memory.
+    Product,
 }
 
 impl fmt::Display for Other {
@@ -176,7 +179,8 @@ impl fmt::Display for Other {
         match self {
             Self::Thread(thread) => write!(f, "thread {thread}"),
             Self::Remote { rank, thread } => write!(f, "thread {thread} of the cluster's block {rank}"),
-            Self::Copy => f.write_str("an asynchronous copy"),
+            Self::Copy => f.write_str("an asynchronous operation"),
+            Self::Product => f.write_str("a `wgmma`"),
         }
     }
 }

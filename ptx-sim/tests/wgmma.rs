@@ -183,6 +183,35 @@ fn what_a_product_reads_must_not_be_written_before_the_wait() {
 }
 
 #[test]
+fn a_write_that_races_with_what_a_product_has_read_names_wgmma() {
+    // A second warpgroup sees by a flag in global memory, which orders nothing, that the first one's product has ended.
+    let roles = |ready: &str| {
+        format!(
+            "setp.ge.u32 %p1, %r0, 128;
+            @%p1 bra OTHER;
+            {SETUP}bar.sync 3;
+{FENCE}{PRODUCT}{COMMIT}{WAIT}st.volatile.global.u32 [%d0], 77;
+            {ready}
+            ret;
+            OTHER: bar.sync 3;
+            POLL: ld.volatile.global.u32 %r5, [%d0];
+            setp.ne.u32 %p2, %r5, 77;
+            @%p2 bra POLL;
+            {ready}
+            setp.eq.u32 %p3, %r0, 128;
+            @%p3 st.shared.u32 [s+64], 0;\n"
+        )
+        .replace("bar.sync 0;", "bar.sync 1, 128;")
+    };
+    let ran = Kernel { threads: 256, steps: 1_000_000, ..kernel(&roles("")) }.run();
+    let found: Vec<String> = ran.report().findings.iter().map(ToString::to_string).collect();
+    let product = ran.line_of("wgmma.mma_async");
+    let wanted = format!("write at shared address 0x40 races with a `wgmma`'s read (PTX line {product})");
+    assert!(found.len() == 1 && found[0].starts_with(&wanted), "{found:?}");
+    Kernel { threads: 256, ..kernel(&roles("bar.sync 2;")) }.clean();
+}
+
+#[test]
 fn copies_in_flight_are_no_operands() {
     let copy = "setp.eq.u32 %p1, %r0, 0;
         @%p1 cp.async.ca.shared.global [s], [%d0], 16;

@@ -71,7 +71,7 @@ pub(crate) struct Warpgroup {
 impl Warpgroup {
     pub fn new(clocks: &mut Clocks) -> Self {
         Self {
-            engine: clocks.new_engine(),
+            engine: clocks.new_product_engine(),
             events: VecDeque::new(),
             first_event: 0,
             executed: [0; WARPS],

@@ -126,6 +126,12 @@ impl Ran {
         self.result.as_ref().unwrap_or_else(|error| panic!("{error}\n{}", self.ptx))
     }
 
+    /// The PTX line that begins with a text.
+    pub fn line_of(&self, text: &str) -> usize {
+        let at = self.ptx.lines().position(|line| line.trim_start().starts_with(text));
+        at.unwrap_or_else(|| panic!("no `{text}`")) + 1
+    }
+
     pub fn check_place(&self, finding: &Finding, block: u32, thread: u32, marker: &str) {
         let at = self.ptx.lines().position(|line| line.contains(marker)).unwrap_or_else(|| panic!("no `{marker}`"));
         let location = self.ptx.lines().nth(at - 1).unwrap();
