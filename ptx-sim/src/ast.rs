@@ -77,6 +77,34 @@ impl Type {
         }
     }
 
+    /// Its name without the dot, such as `u32` or `bf16x2`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::S8 => "s8",
+            Self::S16 => "s16",
+            Self::S32 => "s32",
+            Self::S64 => "s64",
+            Self::U8 => "u8",
+            Self::U16 => "u16",
+            Self::U32 => "u32",
+            Self::U64 => "u64",
+            Self::F16 => "f16",
+            Self::F16x2 => "f16x2",
+            Self::Bf16 => "bf16",
+            Self::Bf16x2 => "bf16x2",
+            Self::Tf32 => "tf32",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::B8 => "b8",
+            Self::B16 => "b16",
+            Self::B32 => "b32",
+            Self::B64 => "b64",
+            Self::B128 => "b128",
+            Self::Pred => "pred",
+        }
+    }
+
     /// The type of a name such as `u32` or `bf16x2` (without the dot).
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

@@ -163,8 +163,8 @@ fn different_numbers_and_counts_are_faults() {
     let body = "setp.lt.u32 %p0, %r0, 32;\n@%p0 bar.sync 1, 64;\n@!%p0 bar.sync 1, 96;";
     let fault = kernel(body, 96).finds(0, 32, "bar.sync 1, 96");
     assert_eq!(divergent(&fault), "barrier 1 for 96 threads, but PTX line 21 says 64".replace("21", "22"));
-    assert_eq!(kernel("bar.sync 16;", 32).finds(0, 0, "bar.sync").to_string(), "barrier 16 of 16");
-    let fault = kernel("bar.sync 1, 40;", 64).finds(0, 0, "bar.sync");
+    assert_eq!(kernel("mov.u32 %r2, 16;\nbar.sync %r2;", 32).finds(0, 0, "bar.sync").to_string(), "barrier 16 of 16");
+    let fault = kernel("mov.u32 %r2, 40;\nbar.sync 1, %r2;", 64).finds(0, 0, "bar.sync");
     assert_eq!(fault.to_string(), "a barrier of 40 threads in a block of 64");
 }
 

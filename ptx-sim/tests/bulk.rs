@@ -100,9 +100,9 @@ fn a_source_that_nothing_has_written_is_found() {
     assert!(matches!(fault, Fault::Uninitialised { size: 64, .. }), "{fault}");
 }
 
-/// The fault of one copy, which ends the launch at its line.
+/// The fault of one copy, which ends the launch at its line. `%r20` is 40.
 fn misuse(cluster: u32, copy: &str) -> String {
-    let body = one(64, copy);
+    let body = one(64, &format!("mov.u32 %r20, 40;\n{copy}"));
     let kernel = Kernel { blocks: cluster, cluster, ..kernel(&body) };
     assert!(matches!(kernel.run().result, Err(LaunchError::Fault(_))), "{copy}");
     kernel.finds(0, 0, copy).to_string()
@@ -114,7 +114,7 @@ fn what_the_isa_does_not_define_ends_the_launch() {
         let text = misuse(2, &copy);
         assert!(text.contains(wanted), "{copy}: {text}");
     };
-    is(format!("{LOAD} [s], [%d0], 40, [s+{FULL}];"), "on 40 bytes, which are no multiple of 16");
+    is(format!("{LOAD} [s], [%d0], %r20, [s+{FULL}];"), "on 40 bytes, which are no multiple of 16");
     is(format!("{LOAD} [s], [%d0], 0, [s+{FULL}];"), "on 0 bytes, which the ISA does not define");
     is(format!("{LOAD} [s+8], [%d0], 64, [s+{FULL}];"), "shared address 0x8 is not aligned to 16 bytes");
     is(format!("{LOAD} [s], [%d0+8], 64, [s+{FULL}];"), "global address 0x700000000008 is not aligned to 16 bytes");
@@ -403,8 +403,8 @@ fn unknown_forms_are_refused_with_line_and_instruction() {
 #[test]
 fn a_prefetch_changes_nothing_and_needs_a_size_and_an_address_of_sixteen_bytes() {
     kernel("cp.async.bulk.prefetch.L2.global [%d0], 256;\ncp.async.bulk.prefetch.L2.global [%d0+65536], 64;").clean();
-    let line = "cp.async.bulk.prefetch.L2.global [%d0], 24;";
-    let fault = kernel(line).finds(0, 0, line);
+    let line = "cp.async.bulk.prefetch.L2.global [%d0], %r2;";
+    let fault = kernel(&format!("mov.u32 %r2, 24;\n{line}")).finds(0, 0, line);
     assert_eq!(fault.to_string(), "a bulk operation on 24 bytes, which are no multiple of 16");
     let line = "cp.async.bulk.prefetch.L2.global [%d0+4], 32;";
     assert!(matches!(kernel(line).finds(0, 0, line), Fault::Misaligned { alignment: 16, .. }));

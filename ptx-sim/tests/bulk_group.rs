@@ -199,10 +199,10 @@ fn bytes_that_nothing_has_written_are_found() {
     assert!(matches!(fault, Fault::Uninitialised { .. }), "{fault}");
 }
 
-/// The fault of one copy with these operands, which ends the launch at its line.
+/// The fault of one copy with these operands, which ends the launch at its line. `%r5` is 8.
 fn misuse(operands: &str) -> String {
     let copy = format!("cp.async.bulk.global.shared::cta.bulk_group {operands};");
-    let body = one(&copy);
+    let body = one(&format!("mov.u32 %r5, 8;\n{copy}"));
     let ran = kernel(&body).run();
     assert!(matches!(ran.result, Err(LaunchError::Fault(_))), "{operands}");
     kernel(&body).finds(0, 0, &copy).to_string()
@@ -211,7 +211,7 @@ fn misuse(operands: &str) -> String {
 #[test]
 fn sizes_addresses_and_ranges_that_the_isa_does_not_define_end_the_launch() {
     let is = |operands: &str, wanted: &str| assert_eq!(misuse(operands), wanted, "{operands}");
-    is("[%d1], [%r4], 8", "a bulk operation on 8 bytes, which are no multiple of 16");
+    is("[%d1], [%r4], %r5", "a bulk operation on 8 bytes, which are no multiple of 16");
     is("[%d1], [%r4], %r0", "a bulk operation on 0 bytes, which the ISA does not define");
     is("[%d1], [%r4+8], 16", "bulk operation of 16 bytes at shared address 0x8 is not aligned to 16 bytes");
     is("[%d1+4], [%r4], 32", "bulk operation of 32 bytes at global address 0x700000010104 is not aligned to 16 bytes");
@@ -268,7 +268,7 @@ fn unknown_forms_are_refused_with_line_and_instruction() {
     is("cp.async.bulk.wait_group.write 0;", "unknown part `.write`");
     let copy = "cp.async.bulk.global.shared::cta.bulk_group";
     is(&format!("{copy} [%d0], [%r2];"), "expected 3 to 3 operands");
-    is(&format!("{copy} [%d0], [%r2], %d2;"), "expected a size in a 32-bit register");
+    is(&format!("{copy} [%d0], [%r2], %d2;"), "`%d2` is a register of 64 bits, where `.u32` has 32");
     is(&format!("{copy} [%d0], %r2, 16;"), "expected an address");
     is(&format!("{copy}.L2::cache_hint [%d0], [%r2], 16;"), "expected 4 to 4 operands");
     is(&format!("{copy}.L2::cache_hint.L2::cache_hint [%d0], [%r2], 16, %d2;"), "stands twice");

@@ -243,7 +243,7 @@ fn groups_arrive_in_order_and_short_sources_are_filled_with_zeros() {
         st.global.v2.u32 [%d1+48], {%r2, %r3};";
     let ran = Kernel { body, threads: 1, ..Kernel::default() }.clean();
     assert_eq!(ran.output[..14], [0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 4, 5]);
-    let fault = Kernel { body: "cp.async.ca.shared.global [s], [%d0], 4, 8;", ..Kernel::default() };
+    let fault = Kernel { body: "mov.u32 %r2, 8;\ncp.async.ca.shared.global [s], [%d0], 4, %r2;", ..Kernel::default() };
     assert_eq!(fault.finds(0, 0, "cp.async").to_string(), "cp.async of 4 bytes with a source of 8");
 }
 

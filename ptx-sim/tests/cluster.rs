@@ -479,10 +479,10 @@ fn unknown_forms_are_refused_with_line_and_instruction() {
         ("mapa.shared::cluster.b32 %r2, s, 1;", "expected {.shared::cluster}"),
         ("mapa.u32 %r2, %r3, 1;", "generic addresses need 64 bits"),
         ("mapa.u64 %d2, s, 1;", "a generic address is in a register"),
-        ("mapa.shared::cluster.u32 %d2, s, 1;", "expected a register of 32 bits"),
-        ("mapa.shared::cluster.u64 %r2, s, 1;", "expected a register of 64 bits"),
+        ("mapa.shared::cluster.u32 %d2, s, 1;", "`%d2` is a register of 64 bits, where `.u32` has 32"),
+        ("mapa.shared::cluster.u64 %r2, s, 1;", "`%r2` is a register of 32 bits, where `.u64` has 64"),
         ("mapa.shared::cluster.u32 %r2, s;", "expected 3 to 3 operands, got 2"),
-        ("getctarank.shared::cluster.u64 %d2, %d3;", "expected a register of 32 bits"),
+        ("getctarank.shared::cluster.u64 %d2, %d3;", "`%d2` is a register of 64 bits, where `.u32` has 32"),
         ("getctarank.shared::cta.u32 %r2, %r3;", "expected {.shared::cluster}"),
         ("getctarank.u64 %r2;", "expected 2 to 2 operands, got 1"),
     ];

@@ -178,9 +178,9 @@ fn addresses_wrap_around_instead_of_overflowing() {
 #[test]
 fn registers_narrower_than_the_access_are_refused() {
     for (body, wanted) in [
-        ("ld.global.b128 %d, [%d];", "expected a 128-bit register, found `.B64`"),
-        ("st.global.b128 [%d], %d;", "expected a 128-bit register, found `.B64`"),
-        ("atom.global.exch.b128 %d, [%d], %d;", "expected a 128-bit register, found `.B64`"),
+        ("ld.global.b128 %d, [%d];", "`%d` is a register of 64 bits, where `.b128` has 128"),
+        ("st.global.b128 [%d], %d;", "`%d` is a register of 64 bits, where `.b128` has 128"),
+        ("atom.global.exch.b128 %d, [%d], %d;", "`%d` is a register of 64 bits, where `.b128` has 128"),
         ("ld.global.v4.u32 %r, [%d];", "`%r` has less than 4 elements"),
         ("ld.global.v8.u32 %v, [%d];", "`%v` has less than 8 elements"),
         ("st.global.v2.u32 [%d], %r;", "`%r` has less than 2 elements"),

@@ -11,6 +11,42 @@ fn one(body: &str, words: usize) -> Vec<u32> {
 }
 
 #[test]
+fn policies_that_the_isa_gives_no_meaning_end_the_launch() {
+    for (body, words) in [
+        ("mov.f32 %f0, 0f00000000;\nPOLICY %d2, %f0;", "createpolicy: a fraction of 0, which is not more than 0"),
+        ("mov.f32 %f0, 0f3F800001;\nPOLICY %d2, %f0;", "createpolicy: a fraction of 1.0000001, which is not more"),
+        ("mov.f32 %f0, 0f7FC00000;\nPOLICY %d2, %f0;", "createpolicy: a fraction of NaN, which is not more than 0"),
+        ("mov.u32 %r2, 9;\nRANGE %d2, [%d0], %r2, 8;", "createpolicy: a primary range of 9 bytes in one of 8"),
+        ("cvta.shared.u64 %d3, s;\nRANGE %d2, [%d3], 8, 8;", "createpolicy: a range at 0x0 of shared memory, where"),
+    ] {
+        let body = body
+            .replace("POLICY", "createpolicy.fractional.L2::evict_last.b64")
+            .replace("RANGE", "createpolicy.range.L2::evict_last.b64");
+        let fault = Kernel { body: &body, threads: 1, ..Kernel::default() }.finds(0, 0, "createpolicy");
+        assert!(matches!(&fault, Fault::Trap(why) if why.starts_with(words)), "{fault}");
+    }
+}
+
+#[test]
+fn accesses_take_the_policies_that_are_made_and_any_other_bits() {
+    let body = "createpolicy.fractional.L2::evict_first.b64 %d2, 0.25;
+        createpolicy.range.L2::evict_last.b64 %d3, [%d0], 16, 64;
+        mov.b64 %d4, 0x12F0000000000000;
+        st.global.L2::cache_hint.u32 [%d1], 5, %d2;
+        atom.global.add.L2::cache_hint.u32 %r2, [%d1], 2, %d3;
+        ld.global.L2::cache_hint.u32 %r3, [%d1], %d4;
+        mov.u32 %r4, s;
+        cp.async.cg.shared.global.L2::cache_hint [%r4], [%d0], 16, %d2;
+        cp.async.wait_all;
+        ld.shared.u32 %r5, [s+12];
+        st.global.v2.u32 [%d1+8], {%r3, %r5};
+        setp.ne.u64 %p0, %d2, %d3;
+        selp.u32 %r6, 1, 0, %p0;
+        st.global.u32 [%d1+4], %r6;";
+    assert_eq!(one(body, 4), [7, 1, 7, 3]);
+}
+
+#[test]
 fn narrow_loads_extend_to_their_register() {
     let body = "st.shared.u32 [s], 0x80FF8081;
         ld.shared.s8 %r2, [s];
@@ -125,9 +161,12 @@ fn unknown_parts_and_operands_are_refused() {
     }
 }
 
+/// Two ones, of f16 in `%r5` and of bf16 in `%r6`.
+const PAIRS: &str = "mov.b32 %r5, 0x3C003C00;\nmov.b32 %r6, 0x3F803F80;\n";
+
 /// Applies an atomic to a word and returns old and new value.
 fn atomic(instruction: &str, word: u32) -> (u32, u32) {
-    let body = format!("{instruction}\nst.global.u32 [%d1], %r2;");
+    let body = format!("{PAIRS}{instruction}\nst.global.u32 [%d1], %r2;");
     let ran = Kernel { body: &body, threads: 1, input: vec![word; 4], ..Kernel::default() }.clean();
     (ran.output[0], ran.input[0])
 }
@@ -152,15 +191,15 @@ fn atomics_return_the_old_word_and_store_the_new() {
         ("cas.b32 %r2, [%d0], 10, 12", 10, 12),
         ("cas.b32 %r2, [%d0], 11, 12", 10, 10),
         ("add.f32 %r2, [%d0], 0f3F800000", 1f32.to_bits(), 2f32.to_bits()),
-        ("add.noftz.f16x2 %r2, [%d0], 0x3C003C00", 0x4000_3C00, 0x4200_4000),
-        ("add.noftz.bf16x2 %r2, [%d0], 0x3F803F80", 0x4000_3F80, 0x4040_4000),
+        ("add.noftz.f16x2 %r2, [%d0], %r5", 0x4000_3C00, 0x4200_4000),
+        ("add.noftz.bf16x2 %r2, [%d0], %r6", 0x4000_3F80, 0x4040_4000),
     ] {
         assert_eq!(atomic(&format!("atom.global.{operation};"), word), (word, new), "{operation}");
         // The same without a space, and in shared memory.
         assert_eq!(atomic(&format!("atom.relaxed.gpu.{operation};"), word), (word, new), "{operation}");
         let shared = operation.replace("[%d0]", "[s]");
         let body = format!(
-            "ld.global.u32 %r3, [%d0];\nst.shared.u32 [s], %r3;\natom.shared.{shared};\n\
+            "{PAIRS}ld.global.u32 %r3, [%d0];\nst.shared.u32 [s], %r3;\natom.shared.{shared};\n\
              ld.shared.u32 %r4, [s];\nst.global.v2.u32 [%d1], {{%r2, %r4}};"
         );
         let ran = Kernel { body: &body, threads: 1, input: vec![word; 4], ..Kernel::default() }.clean();

@@ -17,7 +17,7 @@ pub(super) fn of(instruction: &Instruction, class: Class) -> Effect {
             Effect::Private
         }
         Class::Memory => match root {
-            "cvta" | "isspacep" | "mapa" | "getctarank" => Effect::Private,
+            "cvta" | "isspacep" | "mapa" | "getctarank" | "createpolicy" => Effect::Private,
             "ld" if ["local", "param", "const"].into_iter().any(has) => Effect::Private,
             "ld" if ["shared", "shared::cta", "shared::cluster"].into_iter().any(has) => Effect::Polls,
             "ld" | "ldu" => Effect::Looks,

@@ -18,6 +18,7 @@ pub(super) const ALL: &[fn(&Operands) -> Decoded] = &[
     arithmetic::video::decode,
     memory::memory::decode,
     memory::hint::decode,
+    memory::policy::decode,
     memory::cluster_address::decode,
     memory::async_store::decode,
     sync::barrier::decode,

@@ -2,8 +2,9 @@
 //! refuses one.
 //!
 //! `operands` turns what stands in the source into places where an instruction finds its values; `names` knows what the
-//! module and the function have declared.
+//! module and the function have declared; `agree` whether an operand is of the type that the instruction has for it.
 
+mod agree;
 mod error;
 mod names;
 mod operands;

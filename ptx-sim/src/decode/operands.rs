@@ -190,14 +190,6 @@ impl Operands<'_> {
         }
     }
 
-    /// Returns an error if the operand is a register of less than 128 bits: the second half would be another register.
-    pub fn only_wide(&self, operand: &Operand) -> Result<()> {
-        match self.register_type(operand) {
-            Some(ty) if ty != Type::B128 => self.error(format!("expected a 128-bit register, found `.{ty:?}`")),
-            _ => Ok(()),
-        }
-    }
-
     /// Every register, no predicates, that an operand names.
     pub fn registers_of(&self, operand: &Operand, found: &mut Vec<u32>) {
         match operand {

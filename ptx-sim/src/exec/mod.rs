@@ -56,7 +56,7 @@ pub(crate) use grid::Grid;
 pub(crate) use job::Job;
 pub(crate) use lanes::{LANES, Lanes, Words, lanes_of};
 pub(crate) use launch::run;
-pub(crate) use mbarrier::{MBARRIER_BYTES, Mbarrier, State};
+pub(crate) use mbarrier::{GREATEST_COUNT, MBARRIER_BYTES, Mbarrier, State};
 pub(crate) use meeting::{Meeting, Site};
 pub(crate) use pool::Pool;
 pub(crate) use products::Shape;

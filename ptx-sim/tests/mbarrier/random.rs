@@ -11,9 +11,9 @@ const OPERATIONS: [&str; 26] = [
     "mbarrier.init.b64 [%d2+A], N;",
     "mbarrier.inval.shared.b64 [A];",
     "mbarrier.arrive.shared.b64 S, [A];",
-    "mbarrier.arrive.shared.b64 S, [A], N;",
+    "mbarrier.arrive.shared.b64 S, [A], %r7;",
     "mbarrier.arrive.b64 _, [%d2+A];",
-    "mbarrier.arrive.noComplete.shared.b64 S, [A], N;",
+    "mbarrier.arrive.noComplete.shared.b64 S, [A], %r7;",
     "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [A];",
     "mbarrier.arrive.expect_tx.shared.b64 S, [A], N;",
     "mbarrier.arrive_drop.shared.b64 S, [A];",
@@ -54,6 +54,8 @@ fn whatever_threads_do_to_objects_ends_soon() {
             let guard = ["", "", "@%p2 ", "@%p3 ", "@!%p3 ", "@%p4 "][next(6)];
             let state = ["%d4", "%d5"][next(2)];
             let operation = OPERATIONS[next(OPERATIONS.len())];
+            // Counts of arrivals are in a register, since constants that no object holds are refused.
+            body += &format!("mov.u32 %r7, {number};\n");
             let operation = operation.replace('A', &address.to_string()).replace('N', &number.to_string());
             body += &format!("L{at}: {guard}{}\n", operation.replace('S', state));
             if next(4) == 0 && operation.contains("_wait") {

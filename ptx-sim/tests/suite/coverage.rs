@@ -22,7 +22,7 @@ const REQUIRED: &str = "mov ld st add sub mul mad fma div rem min max abs neg sh
     or xor not cnot popc clz brev bfind cvt cvta setp selp set slct sad dp4a ex2 lg2 rcp sqrt rsqrt sin cos tanh
     atom red membar fence bar barrier shfl vote match redux activemask ldmatrix stmatrix movmatrix mma cp bra
     brx call ret exit nanosleep trap griddepcontrol elect addc subc madc testp copysign dp2a bmsk szext fns
-    isspacep prefetch vabsdiff4 mapa getctarank mbarrier setmaxnreg wgmma";
+    isspacep prefetch createpolicy vabsdiff4 mapa getctarank mbarrier setmaxnreg wgmma";
 
 /// Beginnings of forms that differ from their root's others by more than a type.
 const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat mul.wide mul.hi mad.wide
@@ -68,7 +68,8 @@ const FORMS: &str = "add.sat add.cc add.rz add.rm add.rp add.rn.ftz add.rn.sat m
     cp.async.bulk.tensor.1d.global cp.async.bulk.tensor.2d.global cp.async.bulk.tensor.3d.global
     cp.async.bulk.tensor.4d.global cp.async.bulk.tensor.5d.global cp.reduce.async.bulk.tensor
     cp.async.bulk.prefetch.tensor prefetch.tensormap
-    setmaxnreg.inc setmaxnreg.dec
+    setmaxnreg.inc setmaxnreg.dec createpolicy.fractional createpolicy.range.L2 createpolicy.range.global
+    createpolicy.cvt ld.global.L2::cache_hint st.global.L2::cache_hint
     wgmma.fence wgmma.commit_group wgmma.wait_group wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16
     wgmma.mma_async.sync.aligned.m64n256k16.f16.f16.f16 wgmma.mma_async.sync.aligned.m64n120k16.f32.bf16.bf16
     wgmma.mma_async.sync.aligned.m64n40k8.f32.tf32.tf32 wgmma.mma_async.sync.aligned.m64n64k32.f32.e5m2.e4m3
@@ -121,11 +122,80 @@ fn sources(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Roots that stand in quotes in the families' sources: those that they decode.
-fn known() -> BTreeSet<String> {
-    let sources = sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src/isa").as_ref());
+/// Roots that stand in quotes in the sources of a folder below `src`: those that its families decode.
+fn known_in(folder: &str) -> BTreeSet<String> {
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder));
     let decoded = |root: &&str| sources.iter().any(|text| text.contains(&format!("\"{root}\"")));
     ISA.split_whitespace().filter(decoded).map(String::from).collect()
+}
+
+/// All roots that the families decode.
+fn known() -> BTreeSet<String> {
+    known_in("isa")
+}
+
+/// The crate's README.
+const README: &str = include_str!("../../README.md");
+
+/// A section of the README, by its heading.
+fn section(heading: &str) -> &'static str {
+    let (_, behind) = README.split_once(&format!("\n## {heading}\n")).unwrap();
+    behind.split_once("\n## ").map_or(behind, |(section, _)| section)
+}
+
+/// Whether a section has a name in backticks, perhaps with parts behind it.
+fn names(section: &str, name: &str) -> bool {
+    let mut quoted = section.split('`').skip(1).step_by(2).flat_map(|text| text.split(['/', ' ']));
+    quoted.any(|text| text.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+}
+
+#[test]
+fn the_readme_names_every_instruction_that_is_not_known() {
+    // Branches are the assembler's own.
+    let known: BTreeSet<String> = known().into_iter().chain(known_in("assemble")).collect();
+    let unknown = ISA.split_whitespace().filter(|root| !known.contains(*root)).chain(["tensormap"]);
+    let section = section("What it does not know");
+    // Video instructions stand there without the 2 and 4 of their relatives.
+    let missing: Vec<_> =
+        unknown.filter(|root| !names(section, root) && !names(section, root.trim_end_matches(['2', '4']))).collect();
+    assert!(missing.is_empty(), "the README says nothing of {missing:?}");
+    // Forms of roots that are known.
+    for (instruction, name) in [
+        ("st.bulk.weak.shared::cta [s], 8, 0;", "st.bulk"),
+        ("tensormap.replace.tile.rank.shared::cta.b1024.b32 [s], 1;", "tensormap.replace"),
+        ("mma.sp.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {f,f,f,f},{r,r},{r,r},{f,f,f,f},r,0;", "mma.sp"),
+        (
+            "wgmma.mma_async.sp.sync.aligned.m64n8k32.f32.f16.f16 {f,f,f,f}, d, d, r, 0, 1, 1, 1, 0, 0;",
+            "wgmma.mma_async.sp",
+        ),
+        (
+            "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {f,f,f,f,f,f,f,f},{r,r},{r,r},{f,f,f,f,f,f,f,f};",
+            "mma.sync.m8n8k4",
+        ),
+        ("mov.u32 r, %clock_hi;", "%clock_hi"),
+        ("mov.u32 r, %pm0;", "%pm0"),
+        ("mov.u32 r, %envreg0;", "%envreg0"),
+        ("mov.u32 r, %aggr_smem_size;", "%aggr_smem_size"),
+        ("mov.u32 r, %reserved_smem_offset_begin;", "%reserved_smem_offset_begin"),
+        ("mov.u64 d, %current_graph_exec;", "%current_graph_exec"),
+    ] {
+        let registers = ".reg .b32 r; .reg .b64 d; .reg .f32 f; .shared .align 128 .b8 s[128];";
+        let ptx =
+            format!(".version 9.0\n.target sm_90a\n.address_size 64\n.entry k() {{ {registers} {instruction} ret; }}");
+        assert!(!ptx_sim::check(&ptx).is_empty(), "{name} is known, and the README says that it is not");
+        assert!(names(section, name), "the README says nothing of {name}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_instruction_that_is_more_than_arithmetic() {
+    let arithmetic = known_in("isa/arithmetic");
+    let rest = ["isa/memory", "isa/sync", "isa/tensor"].into_iter().flat_map(known_in);
+    let excused = |root: &String| ELSEWHERE.iter().any(|(name, _)| name == root);
+    let section = section("What it knows");
+    let missing: BTreeSet<_> =
+        rest.filter(|root| !arithmetic.contains(root) && !excused(root) && !names(section, root)).collect();
+    assert!(missing.is_empty(), "the README says nothing of {missing:?}");
 }
 
 #[test]

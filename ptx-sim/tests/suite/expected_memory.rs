@@ -286,6 +286,19 @@ fn copies(list: &mut Vec<Case>) {
     list.push(groups.named("cp_async_groups"));
 }
 
+/// What a load and a store with a cache policy bring is what they bring without one.
+fn policies(list: &mut Vec<Case>) {
+    for name in [
+        "createpolicy.fractional.L2::evict_last.b64",
+        "createpolicy.fractional.L2::evict_first.L2::evict_unchanged.b64",
+        "createpolicy.range.L2::evict_normal.b64",
+        "createpolicy.range.global.L2::evict_last.L2::evict_first.b64",
+        "createpolicy.cvt.L2.b64",
+    ] {
+        list.push(Case::of("policy", name, 1, rows(&[I64, I64]), |row| vec![row[0]]));
+    }
+}
+
 pub fn cases() -> Vec<Case> {
     let mut list = Vec::new();
     loads(&mut list);
@@ -294,5 +307,6 @@ pub fn cases() -> Vec<Case> {
     atomics(&mut list);
     shared_atomics(&mut list);
     copies(&mut list);
+    policies(&mut list);
     list
 }

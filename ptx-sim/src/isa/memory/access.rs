@@ -59,7 +59,10 @@ impl Address {
     pub fn decode(operands: &Operands, index: usize, space: Option<Space>) -> Result<Self, DecodeError> {
         let (base, offset) = operands.address(index)?;
         let narrow = match operands.operand(index)? {
-            Operand::Address { base, .. } => operands.register_type(base).is_some_and(|ty| ty.size() <= 4),
+            Operand::Address { base, .. } => {
+                operands.check_address(base)?;
+                operands.register_type(base).is_some_and(|ty| ty.size() <= 4)
+            }
             _ => false,
         };
         let space = space.or_else(|| operands.named_space(index));

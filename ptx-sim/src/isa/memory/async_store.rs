@@ -149,7 +149,7 @@ impl Form {
             ty,
             operation,
             address: Address::decode(operands, 0, space)?,
-            values: elements.iter().map(|element| operands.value(element, ty)).collect::<Result<_, _>>()?,
+            values: elements.iter().map(|value| operands.agreeing_value(value, ty)).collect::<Result<_, _>>()?,
             mbarrier: Address::decode(operands, 2, space)?,
         })
     }

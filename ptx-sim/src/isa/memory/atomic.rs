@@ -2,6 +2,7 @@
 
 use super::access::{Address, extend, space_of};
 use super::memory::is_hint;
+use super::policy::policy;
 use super::reduction::{Operation, wide};
 use super::traffic::{Kind, count};
 use crate::ast::{Space, Type};
@@ -57,6 +58,7 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     let values = if operation == Operation::Cas { 2 } else { 1 };
     let hinted = usize::from(operands.has("L2::cache_hint"));
     operands.count(first + 1 + values + hinted, first + 1 + values + hinted)?;
+    policy(operands, first + 1 + values)?;
     let value = |index: usize| sources(operands, index, *ty, vector);
     let form = Form {
         operation,
@@ -75,13 +77,12 @@ fn sources(operands: &Operands, index: usize, ty: Type, vector: usize) -> Result
         return operands.error(format!("expected {vector} values, found {}", elements.len()));
     }
     if ty == Type::B128 {
-        operands.only_wide(&elements[0])?;
-        return match operands.source(index, ty)? {
+        return match operands.agreeing_value(&elements[0], ty)? {
             Source::Register(register) => Ok(vec![Source::Register(register), Source::Register(register + 1)]),
             _ => operands.error("expected a 128-bit register"),
         };
     }
-    elements.iter().map(|element| operands.value(element, ty)).collect()
+    elements.iter().map(|element| operands.agreeing_value(element, ty)).collect()
 }
 
 fn targets(operands: &Operands, ty: Type, vector: usize) -> Result<Vec<Option<(usize, usize)>>, DecodeError> {
@@ -92,10 +93,7 @@ fn targets(operands: &Operands, ty: Type, vector: usize) -> Result<Vec<Option<(u
     let mut targets = Vec::new();
     for element in elements {
         let width = operands.register_type(element).map_or(8, Type::size);
-        let register = operands.register(element)?;
-        if ty == Type::B128 {
-            operands.only_wide(element)?;
-        }
+        let register = operands.result_of(element, ty)?;
         targets.push(register.map(|register| (register, width)));
         if ty == Type::B128 {
             targets.push(register.map(|register| (register + 1, width)));

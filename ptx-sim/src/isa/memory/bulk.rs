@@ -8,8 +8,9 @@
 //! Of the ISA's forms those with `.cp_mask`, which needs sm_100, and `.ignore_oob` are left out.
 
 use super::access::Address;
-use super::bulk_operand::{Completion, aligned, issuer, load, own_side, policy, ranks, receives};
+use super::bulk_operand::{Completion, aligned, issuer, load, mask_operand, own_side, ranks, receives};
 use super::bulk_operand::{shared_side, size, size_operand, take};
+use super::policy::policy;
 use super::reduction::Operation;
 use super::traffic::{count_bulk, sectors};
 use crate::ast::{Space, Type};
@@ -108,7 +109,7 @@ fn copy(operands: &Operands, sides: (&str, &str, &str), rest: &[&str]) -> Result
     operands.count(count + hinted, count + hinted)?;
     policy(operands, count)?;
     let reach = match sides {
-        _ if multicast => Reach::Several(operands.source(4, Type::U16)?),
+        _ if multicast => Reach::Several(mask_operand(operands, 4)?),
         ("shared::cta", ..) => Reach::Own,
         (_, "global", _) => Reach::Any,
         // "The destination has to be in the shared memory of a different CTA within the cluster" (9.7.9.25.4.1).

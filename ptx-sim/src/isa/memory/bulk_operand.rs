@@ -6,12 +6,15 @@ use super::traffic::{count_bulk, sectors};
 use crate::ast::{Space, Type};
 use crate::clocks::Access;
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Context, Source, Target};
+use crate::exec::{Context, GREATEST_COUNT, Source, Target};
 use crate::fault::{Fault, SpaceName};
 use crate::meter::Path;
 
 /// Sizes and addresses are multiples of this many bytes.
 pub(super) const UNIT: u64 = 16;
+
+/// Most bytes that ptxas takes as a constant: what an `mbarrier` can count, in whole units.
+const MOST: u64 = GREATEST_COUNT as u64 / UNIT * UNIT;
 
 /// Who issues an operation of the asynchronous proxy.
 pub(super) fn issuer(context: &Context, lane: usize) -> Access {
@@ -137,19 +140,18 @@ pub(super) fn ranks(context: &Context, lane: usize, mask: Source) -> Result<Vec<
     Ok((0..blocks).filter(|rank| mask >> rank & 1 == 1).collect())
 }
 
-/// Checks the cache policy, operand `index` if the opcode has `.L2::cache_hint`. It changes nothing that a program could
-/// see.
-pub(super) fn policy(operands: &Operands, index: usize) -> Result<(), DecodeError> {
-    if operands.has("L2::cache_hint") {
-        operands.source(index, Type::B64)?;
+/// The operand that says how many bytes: 32 bits wide. A constant has to be a multiple of
+/// 16, and no more than ptxas takes.
+pub(super) fn size_operand(operands: &Operands, index: usize) -> Result<Source, DecodeError> {
+    match operands.constant(index) {
+        Some(bytes) if bytes % UNIT != 0 || bytes > MOST => {
+            operands.error(format!("{} bytes, which are no multiple of {UNIT} up to {MOST}", bytes as i64))
+        }
+        _ => operands.agreeing(index, Type::U32),
     }
-    Ok(())
 }
 
-/// The operand that says how many bytes: 32 bits wide.
-pub(super) fn size_operand(operands: &Operands, index: usize) -> Result<Source, DecodeError> {
-    match operands.register_type(operands.operand(index)?) {
-        Some(ty) if ty.size() != 4 => operands.error("expected a size in a 32-bit register"),
-        _ => operands.source(index, Type::U32),
-    }
+/// The operand that has a bit for each block of the cluster: 16 bits wide.
+pub(super) fn mask_operand(operands: &Operands, index: usize) -> Result<Source, DecodeError> {
+    operands.agreeing(index, Type::U16)
 }

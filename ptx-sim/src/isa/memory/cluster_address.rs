@@ -40,7 +40,7 @@ impl Form {
             _ => return operands.error("expected {.shared::cluster}.u32 or .u64"),
         };
         operands.count(count, count)?;
-        let source = operands.source(1, ty)?;
+        let source = operands.agreeing(1, ty)?;
         if generic && !matches!(source, Source::Register(_)) {
             return operands.error("a generic address is in a register");
         }
@@ -58,19 +58,11 @@ impl Form {
         let why = || Fault::Trap(format!("`{}`: {value:#x} is no address of shared memory", self.name));
         address.filter(known).ok_or_else(why)
     }
-
-    /// A register of so many bytes, as destination.
-    fn target(operands: &Operands, bytes: usize) -> Result<Option<usize>, DecodeError> {
-        match operands.register_type(operands.operand(0)?) {
-            Some(ty) if ty.size() != bytes => operands.error(format!("expected a register of {} bits", 8 * bytes)),
-            _ => operands.destination(0),
-        }
-    }
 }
 
 fn map(operands: &Operands) -> Decoded {
     let form = Form::decode(operands, 3)?;
-    let (target, block) = (Form::target(operands, form.ty.size())?, operands.source(2, Type::U32)?);
+    let (target, block) = (operands.needed(0, form.ty)?, operands.agreeing(2, Type::U32)?);
     Ok(Some((
         Class::Memory,
         Box::new(move |context| {
@@ -86,9 +78,7 @@ fn map(operands: &Operands) -> Decoded {
                 let address = address_in(rank, address);
                 values[lane] = if form.generic { to_generic(Space::Shared, address) } else { address };
             }
-            if let Some(target) = target {
-                context.write(target, &values);
-            }
+            context.write(target, &values);
             Ok(Outcome::Next)
         }),
     )))
@@ -96,7 +86,7 @@ fn map(operands: &Operands) -> Decoded {
 
 fn rank(operands: &Operands) -> Decoded {
     let form = Form::decode(operands, 2)?;
-    let target = Form::target(operands, 4)?;
+    let target = operands.needed(0, Type::U32)?;
     Ok(Some((
         Class::Memory,
         Box::new(move |context| {
@@ -106,9 +96,7 @@ fn rank(operands: &Operands) -> Decoded {
                 let address = form.shared(context, values[lane])?;
                 values[lane] = named_rank(address).unwrap_or(context.rank) as u64;
             }
-            if let Some(target) = target {
-                context.write(target, &values);
-            }
+            context.write(target, &values);
             Ok(Outcome::Next)
         }),
     )))

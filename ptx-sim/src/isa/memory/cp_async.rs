@@ -5,6 +5,7 @@
 
 use super::access::Address;
 use super::memory::is_hint;
+use super::policy::policy;
 use super::traffic::{count_sectors, count_shared};
 use crate::ast::{Operand, Space, Type};
 use crate::decode::{DecodeError, Operands};
@@ -70,6 +71,14 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     }
 }
 
+/// The operand that says how many bytes of the source are read, at most `size`.
+fn source_size(operands: &Operands, size: u64) -> Result<Source, DecodeError> {
+    match operands.constant(3) {
+        Some(bytes) if bytes > size => operands.error(format!("{} bytes of a source of {size}", bytes as i64)),
+        _ => operands.agreeing(3, Type::U32),
+    }
+}
+
 /// Makes a group of what each lane has issued since the last one.
 fn commit(context: &mut Context) {
     let actor = context.actor();
@@ -94,14 +103,12 @@ impl Form {
             (16, _) | (4 | 8, false) => {}
             _ => return operands.error(format!("cannot copy {size} bytes")),
         }
-        if hinted == 1 {
-            operands.source(count - 1, Type::B64)?;
-        }
+        policy(operands, count - 1)?;
         let extent = match count - hinted {
             3 => Extent::Whole,
             _ => match operands.predicate(operands.operand(3)?) {
                 Ok((predicate, negated)) => Extent::Unless { predicate, negated },
-                Err(_) => Extent::Bytes(operands.source(3, Type::U32)?),
+                Err(_) => Extent::Bytes(source_size(operands, size)?),
             },
         };
         Ok(Self {

@@ -2,6 +2,7 @@
 
 use super::access::{Address, extend, from_generic, space_of, to_generic};
 use super::lanes::{Data, WIDEST, piece, read, write};
+use super::policy::policy;
 use super::traffic::{Kind, count};
 use crate::ast::{Operand, Space, Type};
 use crate::decode::{DecodeError, Operands};
@@ -74,9 +75,7 @@ impl Form {
         }
         let hinted = usize::from(operands.has("L2::cache_hint"));
         operands.count(2 + hinted, 2 + hinted)?;
-        if hinted == 1 {
-            operands.source(2, Type::B64)?;
-        }
+        policy(operands, 2)?;
         let strong = operands.modifiers().any(|part| STRONG.contains(&part));
         Ok(Self { space, ty, vector, strong })
     }
@@ -99,9 +98,6 @@ impl Form {
                 return operands.error(format!("`{name}` has less than {} elements", self.vector));
             }
         }
-        if self.ty == Type::B128 {
-            elements.iter().try_for_each(|element| operands.only_wide(element))?;
-        }
         let register = |i: usize| {
             let element = &elements[if declared { 0 } else { i }];
             let first = operands.register(element)?;
@@ -119,6 +115,12 @@ impl Form {
 
 fn load(operands: &Operands) -> Decoded {
     let form = Form::decode(operands)?;
+    let elements = operands.elements(0)?;
+    if matches!(elements, [Operand::Sink]) {
+        return operands.error("expected a register in place of `_`");
+    }
+    operands.check_vector(elements)?;
+    elements.iter().try_for_each(|element| operands.check_loaded(element, form.ty))?;
     let registers = form.registers(operands, 0)?;
     let address = Address::decode(operands, 1, form.space)?;
     Ok(Some((
@@ -150,6 +152,8 @@ fn store(operands: &Operands) -> Decoded {
     let form = Form::decode(operands)?;
     let address = Address::decode(operands, 0, form.space)?;
     let elements = operands.elements(1)?;
+    operands.check_vector(elements)?;
+    elements.iter().try_for_each(|element| operands.check_stored(element, form.ty))?;
     let is_register = |operand: &Operand| operands.register_type(operand).is_some();
     let mut sources = Vec::new();
     if elements.iter().all(is_register) {
@@ -209,7 +213,7 @@ fn convert(operands: &Operands) -> Decoded {
     operands.count(2, 2)?;
     let [ty] = operands.types()[..] else { return operands.error("expected one type") };
     let Some(space) = operands.modifiers().find_map(space_of) else { return operands.error("expected a state space") };
-    let (target, source) = (operands.destination(0)?, operands.source(1, ty)?);
+    let (target, source) = (operands.needed(0, ty)?, operands.agreeing(1, ty)?);
     let to = operands.has("to");
     // The windows lie beyond 32 bits, so an address that is no global one cannot be generic in a 32-bit register.
     if ty == Type::U32 && space != Space::Global {
@@ -228,9 +232,7 @@ fn convert(operands: &Operands) -> Decoded {
                     to_generic(space, values[lane])
                 };
             }
-            if let Some(target) = target {
-                context.write(target, &values);
-            }
+            context.write(target, &values);
             Ok(Outcome::Next)
         }),
     )))
@@ -242,8 +244,9 @@ fn is_space(operands: &Operands) -> Decoded {
     // `.shared` is `.shared::cta`: the window of the own block, as opposed to that of the cluster.
     let cluster = part == "shared::cluster";
     operands.count(2, 2)?;
-    let target = operands.predicate_destination(operands.operand(0)?)?;
-    let source = operands.source(1, Type::U64)?;
+    let target = operands.needed_predicate(0)?;
+    let narrow = operands.register_type(operands.operand(1)?).is_some_and(|ty| ty.size() == 4);
+    let source = operands.agreeing(1, if narrow { Type::U32 } else { Type::U64 })?;
     Ok(Some((
         Class::Memory,
         Box::new(move |context| {
@@ -256,9 +259,7 @@ fn is_space(operands: &Operands) -> Decoded {
                 (found, _) => found == space,
             };
             let bits = (0..LANES).fold(0, |bits, lane| bits | u32::from(inside(lane)) << lane);
-            if let Some(target) = target {
-                context.write_predicate(target, bits);
-            }
+            context.write_predicate(target, bits);
             Ok(Outcome::Next)
         }),
     )))

@@ -9,7 +9,8 @@
 //! A map in global memory that a kernel writes needs `fence.proxy.tensormap`, which the checker does not ask for.
 
 use super::access::Address;
-use super::bulk_operand::{Completion, issuer, policy, ranks, receives, shared_side, take};
+use super::bulk_operand::{Completion, issuer, mask_operand, ranks, receives, shared_side, take};
+use super::policy::policy;
 use super::reduction::Operation;
 use super::tensor_box::TensorBox;
 use super::tensor_operand::{TensorOperand, aligned, length};
@@ -146,14 +147,11 @@ impl Load {
             return operands.error("`.multicast::cluster` is for `.shared::cluster`");
         }
         Parts::count(operands, 3 + usize::from(parts.multicast))?;
-        if parts.multicast && operands.register_type(operands.operand(3)?).is_some_and(|ty| ty.size() != 2) {
-            return operands.error("the mask of blocks is a number or a 16-bit register");
-        }
         Ok(Self {
             target: Address::decode(operands, 0, Some(Space::Shared))?,
             tensor: TensorOperand::decode(operands, 1, parts.rank)?,
             completion: Completion::decode(operands, 2)?,
-            blocks: if parts.multicast { Some(operands.source(3, Type::U16)?) } else { None },
+            blocks: if parts.multicast { Some(mask_operand(operands, 3)?) } else { None },
             own,
         })
     }

@@ -34,10 +34,7 @@ impl TensorOperand {
         if operands.register_type(map).is_none_or(|ty| ty.size() != 8) {
             return operands.error("expected the generic address of a tensor map in a 64-bit register");
         }
-        if coordinates.iter().any(|coordinate| operands.register_type(coordinate).is_some_and(|ty| ty.size() != 4)) {
-            return operands.error("coordinates are numbers or 32-bit registers");
-        }
-        let coordinates = coordinates.iter().map(|coordinate| operands.value(coordinate, Type::S32));
+        let coordinates = coordinates.iter().map(|coordinate| operands.agreeing_value(coordinate, Type::S32));
         Ok(Self { map: operands.value(map, Type::U64)?, coordinates: coordinates.collect::<Result<_, _>>()? })
     }
 

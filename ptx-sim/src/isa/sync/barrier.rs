@@ -74,15 +74,24 @@ fn block_barrier(operands: &Operands) -> Decoded {
         return operands.error("needs a thread count");
     }
     let target = match verb {
-        Verb::Red(Reduction::Popc) => operands.destination(0)?,
-        Verb::Red(_) => operands.predicate_destination(operands.operand(0)?)?,
+        Verb::Red(Reduction::Popc) => Some(operands.needed(0, Type::U32)?),
+        Verb::Red(_) => Some(operands.needed_predicate(0)?),
         _ => None,
     };
+    if let Some(number) = operands.constant(first).filter(|&number| number as u32 >= BARRIERS) {
+        return operands.error(format!("barrier {}, where there are {BARRIERS}", number as i64));
+    }
+    if let Some(threads) = operands.constant(first + 1).filter(|_| counted) {
+        let threads = threads as u32;
+        if threads == 0 && verb == Verb::Arrive || !threads.is_multiple_of(LANES as u32) {
+            return operands.error(format!("{threads} threads, which are no multiple of a warp's {LANES}"));
+        }
+    }
     let form = Form {
         verb,
         aligned,
-        number: operands.source(first, Type::U32)?,
-        count: if counted { Some(operands.source(first + 1, Type::U32)?) } else { None },
+        number: operands.agreeing(first, Type::U32)?,
+        count: if counted { Some(operands.agreeing(first + 1, Type::U32)?) } else { None },
         predicate: if is_red { Some(operands.predicate(operands.operand(written - 1)?)?) } else { None },
         target,
     };
@@ -278,7 +287,7 @@ fn warp_barrier(operands: &Operands) -> Decoded {
     if matches!(operands.operand(0)?, Operand::Sink) {
         return operands.error("expected a member mask");
     }
-    let members = operands.source(0, Type::B32)?;
+    let members = operands.agreeing(0, Type::U32)?;
     Ok(Some((
         Class::Barrier,
         Box::new(move |context| {

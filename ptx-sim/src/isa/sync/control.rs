@@ -20,7 +20,7 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     operands.only(known)?;
     operands.count(operand_count, operand_count)?;
     if operand_count == 1 {
-        operands.source(0, Type::U32)?;
+        operands.agreeing(0, Type::U32)?;
     }
     Ok(Some((
         Class::Control,

@@ -7,15 +7,20 @@
 //! What the ISA leaves undefined ends the launch where the object would be in no state that could be named: an address
 //! where there is none, more arrivals than a phase takes, counts out of range. The rest is noted and goes on.
 
+use std::ops::RangeInclusive;
+
 use super::mbarrier_wait;
 use super::object::{ANY, OWN, Object, Place, Qualifiers, check_order, object_at};
 use crate::ast::{Operand, Space, Type};
 use crate::clocks::{Access, Knowledge, Scope};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Context, LANES, MBARRIER_BYTES, Mbarrier, Outcome, Run, Source, State, Target};
+use crate::exec::{Context, GREATEST_COUNT, LANES, MBARRIER_BYTES, Mbarrier, Outcome, Run, Source, State, Target};
 use crate::fault::Fault;
 use crate::isa::Decoded;
 use crate::meter::Class;
+
+/// Arrivals that one operation may count for (PTX ISA section 9.7.13.15.2).
+const COUNTS: RangeInclusive<u64> = 1..=GREATEST_COUNT as u64;
 
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     let parts = operands.parts();
@@ -44,7 +49,7 @@ fn init(operands: &Operands, parts: &[&str]) -> Result<Run, DecodeError> {
     let qualifiers = Qualifiers::decode(operands, parts, &OWN, &[])?;
     operands.count(2, 2)?;
     let object = Object::decode(operands, 0, qualifiers.space, false)?;
-    let count = operands.source(1, Type::U32)?;
+    let count = operands.agreeing(1, Type::U32)?;
     Ok(Box::new(move |context| {
         let (places, counts) = (object.places(context)?, context.read(count));
         for lane in context.lanes() {
@@ -113,7 +118,7 @@ fn count_bytes(operands: &Operands, expect: bool, parts: &[&str]) -> Result<Run,
     let qualifiers = Qualifiers::decode(operands, parts, &ANY, &["relaxed"])?;
     operands.count(2, 2)?;
     let object = Object::decode(operands, 0, qualifiers.space, true)?;
-    let bytes = operands.source(1, Type::U32)?;
+    let bytes = operands.agreeing(1, Type::U32)?;
     Ok(Box::new(move |context| {
         let (places, bytes) = (object.places(context)?, context.read(bytes));
         for lane in context.lanes() {
@@ -165,11 +170,15 @@ fn arrive(operands: &Operands, drops: bool, parts: &[&str]) -> Result<Run, Decod
     if qualifiers.space == Some("shared::cluster") && !sink {
         return operands.error("an arrival in `.shared::cluster` returns no state: expected `_`");
     }
+    if let Some(arrivals) = operands.constant(2).filter(|arrivals| !expects && !COUNTS.contains(arrivals)) {
+        let [least, greatest] = [COUNTS.start(), COUNTS.end()];
+        return operands.error(format!("{} arrivals, which are not between {least} and {greatest}", arrivals as i64));
+    }
     let form = Arrive {
         object: Object::decode(operands, 1, qualifiers.space, !no_complete)?,
-        target: operands.destination(0)?,
+        target: operands.result(0, Type::U64)?,
         sink,
-        count: if count == 3 { Some(operands.source(2, Type::U32)?) } else { None },
+        count: if count == 3 { Some(operands.agreeing(2, Type::U32)?) } else { None },
         expects,
         drops,
         no_complete,
@@ -243,8 +252,7 @@ fn pending_count(operands: &Operands, parts: &[&str]) -> Result<Run, DecodeError
         return operands.error("expected `mbarrier.pending_count.b64`");
     }
     operands.count(2, 2)?;
-    let Some(target) = operands.destination(0)? else { return operands.error("expected a register") };
-    let state = operands.source(1, Type::B64)?;
+    let (target, state) = (operands.needed(0, Type::U32)?, operands.agreeing(1, Type::U64)?);
     Ok(Box::new(move |context| {
         let mut counts = context.read(state);
         for lane in context.lanes() {

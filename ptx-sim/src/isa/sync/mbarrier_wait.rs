@@ -31,7 +31,7 @@ pub(super) fn decode(operands: &Operands, suspends: bool, parts: &[&str]) -> Res
     let qualifiers = Qualifiers::decode(operands, parts, &OWN, &["acquire", "relaxed"])?;
     let count = operands.count(3, if suspends { 4 } else { 3 })?;
     if count == 4 {
-        operands.source(3, Type::U32)?;
+        operands.agreeing(3, Type::U32)?;
     }
     let Some(target) = operands.predicate_destination(operands.operand(0)?)? else {
         return operands.error("expected a predicate");
@@ -42,7 +42,7 @@ pub(super) fn decode(operands: &Operands, suspends: bool, parts: &[&str]) -> Res
     let form = Form {
         target,
         object: Object::decode(operands, 1, qualifiers.space, false)?,
-        phase: operands.source(2, if parity { Type::U32 } else { Type::B64 })?,
+        phase: operands.agreeing(2, if parity { Type::U32 } else { Type::U64 })?,
         parity,
         suspends,
         relaxed: qualifiers.relaxed(),

@@ -32,7 +32,7 @@ pub(super) fn decode(operands: &Operands) -> Result<Run, DecodeError> {
         }
         _ => return operands.error("expected `.sync`, an operation and a type that has it"),
     };
-    lanes(operands, |value| value, reduce, |value| value)
+    lanes(operands, Type::U32, |value| value, reduce, |value| value)
 }
 
 fn float(
@@ -42,7 +42,7 @@ fn float(
 ) -> Result<Run, DecodeError> {
     let strip = if abs { 0x7fff_ffff } else { u32::MAX };
     let canonical = |value: u32| if f32::from_bits(value).is_nan() { NAN } else { value };
-    lanes(operands, move |value| value & strip, reduce, canonical)
+    lanes(operands, Type::F32, move |value| value & strip, reduce, canonical)
 }
 
 /// The lesser or greater of two f32: -0 is less than +0, and a NaN loses unless `nan` makes it win.
@@ -76,13 +76,14 @@ fn extreme(a: u32, b: u32, max: bool, nan: bool) -> u32 {
 
 fn lanes(
     operands: &Operands,
+    ty: Type,
     prepare: impl Fn(u32) -> u32 + Send + Sync + 'static,
     reduce: impl Fn(u32, u32) -> u32 + Send + Sync + 'static,
     finish: impl Fn(u32) -> u32 + Send + Sync + 'static,
 ) -> Result<Run, DecodeError> {
     operands.count(3, 3)?;
-    let target = operands.destination(0)?;
-    let (value, mask) = (operands.source(1, Type::B32)?, operands.source(2, Type::B32)?);
+    let target = operands.needed(0, ty)?;
+    let (value, mask) = (operands.agreeing(1, ty)?, operands.agreeing(2, Type::U32)?);
     let what = operands.instruction.name();
     Ok(Box::new(move |context| {
         let masks = context.read(mask);
@@ -92,12 +93,10 @@ fn lanes(
             let taking_part = (0..LANES).filter(|lane| members >> lane & 1 == 1).map(|lane| values[lane]);
             taking_part.reduce(&reduce).map_or(0, &finish)
         };
-        if let Some(target) = target {
-            let first = members[context.mask.trailing_zeros() as usize];
-            let common = total(first);
-            let out = members.map(|members| u64::from(if members == first { common } else { total(members) }));
-            context.write(target, &out);
-        }
+        let first = members[context.mask.trailing_zeros() as usize];
+        let common = total(first);
+        let out = members.map(|members| u64::from(if members == first { common } else { total(members) }));
+        context.write(target, &out);
         Ok(Outcome::Next)
     }))
 }

@@ -22,11 +22,13 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     run.map(|run| Some((Class::Warp, run)))
 }
 
-/// `d|p`, or `d` alone.
-fn pair(operands: &Operands) -> Result<(Option<usize>, Option<usize>), DecodeError> {
+/// `d|p`, or `d` alone, of a type.
+fn pair(operands: &Operands, ty: Type) -> Result<(Option<usize>, Option<usize>), DecodeError> {
     match operands.operand(0)? {
-        Operand::Pair(value, predicate) => Ok((operands.register(value)?, operands.predicate_destination(predicate)?)),
-        single => Ok((operands.register(single)?, None)),
+        Operand::Pair(value, predicate) => {
+            Ok((operands.result_of(value, ty)?, operands.predicate_destination(predicate)?))
+        }
+        single => Ok((operands.result_of(single, ty)?, None)),
     }
 }
 
@@ -66,10 +68,12 @@ fn shfl(operands: &Operands) -> Result<Run, DecodeError> {
     };
     let count = 4 + usize::from(sync);
     operands.count(count, count)?;
-    let (target, valid) = pair(operands)?;
-    let [value, b, c] = [1, 2, 3].map(|index| operands.source(index, Type::B32));
+    let (Some(target), valid) = pair(operands, Type::B32)? else {
+        return operands.error("expected a register in place of `_`");
+    };
+    let [value, b, c] = [1, 2, 3].map(|index| operands.agreeing(index, Type::B32));
     let (value, b, c) = (value?, b?, c?);
-    let mask = if sync { Some(operands.source(4, Type::B32)?) } else { None };
+    let mask = if sync { Some(operands.agreeing(4, Type::U32)?) } else { None };
     let what = operands.instruction.name();
     Ok(Box::new(move |context| {
         let Some(members) = participants(context, &what, mask)? else { return Ok(Outcome::Wait) };
@@ -88,9 +92,7 @@ fn shfl(operands: &Operands) -> Result<Run, DecodeError> {
             let why = format!("`{what}`: lane {lane} reads lane {from}, which does not take part");
             context.find(Fault::Trap(why), lane);
         }
-        if let Some(target) = target {
-            context.write_typed(target, &out);
-        }
+        context.write_typed(target, &out);
         if let Some(valid) = valid {
             context.write_predicate(valid, in_range);
         }
@@ -128,20 +130,18 @@ fn vote(operands: &Operands) -> Result<Run, DecodeError> {
     if !matches!(condition, Source::Predicate { .. }) {
         return operands.error("expected a predicate to vote with");
     }
-    let mask = if sync { Some(operands.source(2, Type::B32)?) } else { None };
+    let mask = if sync { Some(operands.agreeing(2, Type::U32)?) } else { None };
     let what = operands.instruction.name();
     let bits = move |context: &Context| {
         let values = context.read(condition);
         (0..LANES).fold(0, |bits, lane| bits | (values[lane] as u32) << lane)
     };
     if *list == ["ballot", "b32"] {
-        let target = operands.destination(0)?;
+        let target = operands.needed(0, Type::B32)?;
         return Ok(Box::new(move |context| {
             let Some(members) = participants(context, &what, mask)? else { return Ok(Outcome::Wait) };
             let bits = bits(context);
-            if let Some(target) = target {
-                context.write(target, &members.map(|members| u64::from(bits & members)));
-            }
+            context.write(target, &members.map(|members| u64::from(bits & members)));
             Ok(Outcome::Next)
         }));
     }
@@ -151,14 +151,12 @@ fn vote(operands: &Operands) -> Result<Run, DecodeError> {
         ["uni", "pred"] => |bits, members| bits & members == 0 || bits & members == members,
         _ => return operands.error("expected `.all.pred`, `.any.pred`, `.uni.pred` or `.ballot.b32`"),
     };
-    let target = operands.predicate_destination(operands.operand(0)?)?;
+    let target = operands.needed_predicate(0)?;
     Ok(Box::new(move |context| {
         let Some(members) = participants(context, &what, mask)? else { return Ok(Outcome::Wait) };
         let bits = bits(context);
-        if let Some(target) = target {
-            let decided = (0..LANES).fold(0, |all, lane| all | u32::from(decide(bits, members[lane])) << lane);
-            context.write_predicate(target, decided);
-        }
+        let decided = (0..LANES).fold(0, |all, lane| all | u32::from(decide(bits, members[lane])) << lane);
+        context.write_predicate(target, decided);
         Ok(Outcome::Next)
     }))
 }
@@ -172,8 +170,8 @@ fn matching(operands: &Operands) -> Result<Run, DecodeError> {
         _ => return operands.error("expected `match.any.sync` or `match.all.sync` with `.b32` or `.b64`"),
     };
     operands.count(3, 3)?;
-    let (target, same) = if all { pair(operands)? } else { (operands.destination(0)?, None) };
-    let (value, mask) = (operands.source(1, ty)?, operands.source(2, Type::B32)?);
+    let (target, same) = if all { pair(operands, Type::U32)? } else { (Some(operands.needed(0, Type::U32)?), None) };
+    let (value, mask) = (operands.agreeing(1, ty)?, operands.agreeing(2, Type::U32)?);
     let what = operands.instruction.name();
     Ok(Box::new(move |context| {
         let Some(members) = participants(context, &what, Some(mask))? else { return Ok(Outcome::Wait) };
@@ -200,11 +198,9 @@ fn activemask(operands: &Operands) -> Result<Run, DecodeError> {
         return operands.error("expected `activemask.b32`");
     }
     operands.count(1, 1)?;
-    let target = operands.destination(0)?;
+    let target = operands.needed(0, Type::B32)?;
     Ok(Box::new(move |context| {
-        if let Some(target) = target {
-            context.write(target, &[context.mask.into(); LANES]);
-        }
+        context.write(target, &[context.mask.into(); LANES]);
         Ok(Outcome::Next)
     }))
 }
@@ -216,8 +212,11 @@ fn elect(operands: &Operands) -> Result<Run, DecodeError> {
     }
     operands.count(2, 2)?;
     let Operand::Pair(target, elected) = operands.operand(0)? else { return operands.error("expected `d|p`") };
-    let (target, elected) = (operands.register(target)?, operands.predicate_destination(elected)?);
-    let mask = operands.source(1, Type::B32)?;
+    let target = operands.result_of(target, Type::U32)?;
+    let Some(elected) = operands.predicate_destination(elected)? else {
+        return operands.error("expected a predicate in place of `_`");
+    };
+    let mask = operands.agreeing(1, Type::U32)?;
     let what = operands.instruction.name();
     Ok(Box::new(move |context| {
         let Some(members) = participants(context, &what, Some(mask))? else { return Ok(Outcome::Wait) };
@@ -225,10 +224,8 @@ fn elect(operands: &Operands) -> Result<Run, DecodeError> {
         if let Some(target) = target {
             context.write(target, &leaders.map(u64::from));
         }
-        if let Some(elected) = elected {
-            let bits = (0..LANES).fold(0, |bits, lane| bits | u32::from(leaders[lane] as usize == lane) << lane);
-            context.write_predicate(elected, bits);
-        }
+        let bits = (0..LANES).fold(0, |bits, lane| bits | u32::from(leaders[lane] as usize == lane) << lane);
+        context.write_predicate(elected, bits);
         Ok(Outcome::Next)
     }))
 }
