@@ -43,8 +43,8 @@ impl Site {
     }
 }
 
-/// Why lanes of a warp cannot go on, if they wait at a barrier of the block or cluster without the rest of the warp: the fault,
-/// the function and step, and one of the lanes.
+/// Why lanes of a warp cannot go on, if they wait at a barrier of the block or cluster without the rest of the warp:
+/// the fault, the function and step, and one of the lanes.
 pub(crate) fn divergence(meetings: &[Meeting], live: u32) -> Option<(Fault, (usize, usize), usize)> {
     meetings.iter().filter(|meeting| meeting.phase.is_none()).find_map(|meeting| {
         let (here, missing) = (meeting.lanes, live & !meeting.lanes);
