@@ -119,7 +119,8 @@ fn rounded<T: Real, const N: usize>(
     if round == Round::Nearest {
         return flagged(operands, nearest);
     }
-    flagged(operands, move |values: [T; N]| {
+    // Not compiled into the loops over lanes: these modes are rare, and exact sums are long.
+    let directed: Box<dyn Fn([T; N]) -> T + Send + Sync> = Box::new(move |values| {
         // What is infinite or not a number is so in every mode, unless finite operands overflowed.
         let near = nearest(values);
         let wide = values.map(Float::wide);
@@ -128,14 +129,12 @@ fn rounded<T: Real, const N: usize>(
             return near;
         }
         T::of(exact(wide, round).round(T::FORMAT, round))
-    })
+    });
+    flagged(operands, directed)
 }
 
 /// Applies `.ftz` and `.sat` around an operation.
-fn flagged<T: Float, const N: usize>(
-    operands: &Operands,
-    f: impl Fn([T; N]) -> T + Copy + Send + Sync + 'static,
-) -> Decoded {
+fn flagged<T: Float, const N: usize>(operands: &Operands, f: impl Fn([T; N]) -> T + Send + Sync + 'static) -> Decoded {
     let class = Class::Float;
     match flags::<T>(operands)? {
         (false, false) => map(operands, class, move |v: [T; N]| f(v).settle(v)),

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use crate::ast::Type;
-use crate::decode::Operands;
+use crate::decode::{DecodeError, Operands};
 use crate::exec::{Context, Kernel, LANES, Lanes, Outcome, Source, Vectors, Word, run_vectors};
 use crate::fault::Fault;
 use crate::isa::Decoded;
@@ -111,24 +111,54 @@ impl<T: Copy> Pair<T> {
 type Column<E> = [<E as Element>::Word; LANES];
 
 /// A function of `N` values of one type, as a loop over lanes. Nothing but the loop: it is compiled for every instruction
-/// and every kind of vectors, so what does not depend on the function is done around it.
-struct Map<'a, T: Element, R, F, const N: usize> {
+/// and every kind of vectors, so what does not depend on the function is done around it, in [`operands_of`] and
+/// [`execute`].
+struct Map<'a, T: Element, R: Element, F, const N: usize> {
     columns: [&'a Column<T>; N],
     f: &'a F,
-    result: PhantomData<fn() -> R>,
+    result: &'a mut Column<R>,
 }
 
 impl<T: Element, R: Element, F: Fn([T; N]) -> R, const N: usize> Kernel for Map<'_, T, R, F, N> {
-    type Output = Column<R>;
+    type Output = ();
 
     #[inline(always)]
-    fn run<V: Vectors>(self) -> Column<R> {
-        let mut result = [R::Word::default(); LANES];
-        for (lane, result) in result.iter_mut().enumerate() {
+    fn run<V: Vectors>(self) {
+        for (lane, result) in self.result.iter_mut().enumerate() {
             *result = (self.f)(self.columns.map(|column| T::load(column[lane]))).store();
         }
-        result
     }
+}
+
+/// The destination of an instruction, and its `N` other operands.
+#[inline(never)]
+fn operands_of<const N: usize>(
+    operands: &Operands,
+    types: [Type; N],
+) -> Result<(Option<usize>, [Source; N]), DecodeError> {
+    operands.count(N + 1, N + 1)?;
+    let target = operands.destination(0)?;
+    let mut sources = [Source::Immediate(0); N];
+    for (i, (source, ty)) in sources.iter_mut().zip(types).enumerate() {
+        *source = operands.source(i + 1, ty)?;
+    }
+    Ok((target, sources))
+}
+
+/// Executes an instruction of `N` operands in words of one width: `compute` makes the result of them.
+#[inline(never)]
+fn execute<W: Word, R: Word, const N: usize>(
+    context: &mut Context,
+    target: Option<usize>,
+    sources: [Source; N],
+    compute: &dyn Fn([&[W; LANES]; N], &mut [R; LANES]),
+) -> Result<Outcome, Fault> {
+    if let Some(target) = target {
+        let mut result = [R::default(); LANES];
+        compute(context.views(&sources, &mut [const { MaybeUninit::uninit() }; N]), &mut result);
+        context.write_typed(target, &result);
+    }
+    Ok(Outcome::Next)
 }
 
 /// An instruction of `N` operands of one type, with a result of another.
@@ -137,12 +167,7 @@ fn mapped<T: Element, R: Element, const N: usize>(
     class: Class,
     f: impl Fn([T; N]) -> R + Send + Sync + 'static,
 ) -> Decoded {
-    operands.count(N + 1, N + 1)?;
-    let target = operands.destination(0)?;
-    let mut sources = [Source::Immediate(0); N];
-    for (i, source) in sources.iter_mut().enumerate() {
-        *source = operands.source(i + 1, T::TYPE)?;
-    }
+    let (target, sources) = operands_of(operands, [T::TYPE; N])?;
     Ok(Some((class, Box::new(move |context| apply(context, target, sources, &f)))))
 }
 
@@ -153,16 +178,7 @@ pub(super) fn apply<T: Element, R: Element, const N: usize>(
     sources: [Source; N],
     f: &impl Fn([T; N]) -> R,
 ) -> Result<Outcome, Fault> {
-    let Some(target) = target else { return Ok(Outcome::Next) };
-    let mut room = [const { MaybeUninit::uninit() }; N];
-    let none = [T::Word::default(); LANES];
-    let mut columns: [&Column<T>; N] = [&none; N];
-    for ((column, source), room) in columns.iter_mut().zip(sources).zip(&mut room) {
-        *column = context.view(source, room);
-    }
-    let result = run_vectors(Map { columns, f, result: PhantomData });
-    context.write_typed(target, &result);
-    Ok(Outcome::Next)
+    execute(context, target, sources, &|columns, result| run_vectors(Map { columns, f, result }))
 }
 
 /// An instruction of one operand: `d, a`.
@@ -184,7 +200,7 @@ pub(super) fn map<T: Element, const N: usize>(
 }
 
 macro_rules! mixed {
-    ($name:ident, $loop:ident, $number:literal, $($room:ident $operand:ident: $ty:ident at $index:literal),*) => {
+    ($name:ident, $loop:ident, $($room:ident $operand:ident: $ty:ident),*) => {
         struct $loop<'a, $($ty: Element,)* R, F> {
             $($operand: &'a Column<$ty>,)*
             f: &'a F,
@@ -210,9 +226,7 @@ macro_rules! mixed {
             class: Class,
             f: impl Fn($($ty),*) -> R + Send + Sync + 'static,
         ) -> Decoded {
-            operands.count($number + 1, $number + 1)?;
-            let target = operands.destination(0)?;
-            let sources = [$(operands.source($index, $ty::TYPE)?),*];
+            let (target, sources) = operands_of(operands, [$($ty::TYPE),*])?;
             Ok(Some((
                 class,
                 Box::new(move |context| {
@@ -229,8 +243,8 @@ macro_rules! mixed {
     };
 }
 
-mixed!(map2, Map2, 2, room_a a: A at 1, room_b b: B at 2);
-mixed!(map3, Map3, 3, room_a a: A at 1, room_b b: B at 2, room_c c: C at 3);
+mixed!(map2, Map2, room_a a: A, room_b b: B);
+mixed!(map3, Map3, room_a a: A, room_b b: B, room_c c: C);
 
 /// Writes a result that may be unwanted.
 #[inline]
