@@ -9,13 +9,30 @@
 //! Order alone is not enough between the proxies through which memory is accessed (PTX ISA section 8.6): what a warp
 //! has written by ordinary stores reaches asynchronous copies and `wgmma` only behind a `fence.proxy.async`. So an actor
 //! keeps a second count of each other: up to where it knows the other's accesses *by a path with such a fence*.
+//!
+//! Initialisations of `mbarrier`s have counts of their own, by warp: a `fence.mbarrier_init` releases them and no access.
+//! A warp makes one after the other, so that who knows of one knows of those before it.
+
+mod engines;
+mod knowledge;
 
 use std::collections::HashMap;
 
 use crate::fault::Other;
+use engines::Engines;
+use knowledge::Counts;
+pub(crate) use knowledge::Knowledge;
 
 /// Lanes of a warp: threads are numbered through the actors.
 pub(crate) const LANES: usize = 32;
+
+/// The number of the first engine: greater than that of any warp, of which a cluster has 512 at most.
+pub(crate) const FIRST_ENGINE: usize = 1 << 16;
+
+/// Whether the actor is no warp.
+pub(crate) fn is_engine(actor: usize) -> bool {
+    actor >= FIRST_ENGINE
+}
 
 /// The actor that a thread belongs to.
 pub(crate) fn actor_of(thread: u32) -> usize {
@@ -47,47 +64,6 @@ impl Access {
     }
 }
 
-/// What is known of the actors: counts up to which accesses happened before, by actor; 0 where there is none.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Knowledge {
-    seen: Vec<u32>,
-    /// The part of `seen` that a proxy fence has been passed with.
-    fenced: Vec<u32>,
-}
-
-/// Takes the greater count of each actor.
-fn join(counts: &mut Vec<u32>, others: &[u32]) {
-    if counts.len() < others.len() {
-        counts.resize(others.len(), 0);
-    }
-    counts.iter_mut().zip(others).for_each(|(count, other)| *count = (*count).max(*other));
-}
-
-fn of(counts: &[u32], actor: usize) -> u32 {
-    counts.get(actor).copied().unwrap_or(0)
-}
-
-impl Knowledge {
-    /// Knowledge of one actor, up to its time `count`.
-    pub fn of(actor: usize, count: u32) -> Self {
-        let mut seen = vec![0; actor + 1];
-        seen[actor] = count;
-        Self { seen, fenced: Vec::new() }
-    }
-
-    /// Learns what another knows.
-    pub fn join(&mut self, other: &Self) {
-        join(&mut self.seen, &other.seen);
-        join(&mut self.fenced, &other.fenced);
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.seen.clear();
-        self.fenced.clear();
-    }
-}
-
 /// The threads that a fence or an operation orders accesses for (PTX ISA section 8.5). Wider scopes are as the cluster's:
 /// nobody else sees shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +87,10 @@ struct Fences {
 /// The clocks of all actors of a cluster.
 #[derive(Debug)]
 pub(crate) struct Clocks {
-    /// What each actor knows; its own time is what it knows of itself.
-    actors: Vec<Knowledge>,
+    /// What each warp knows; its own time is what it knows of itself.
+    knowledge: Vec<Knowledge>,
+    /// Engines know of nothing but themselves.
+    engines: Engines,
     /// Synchronisations of each warp's lanes.
     epochs: Vec<u32>,
     /// Warps of a block.
@@ -120,7 +98,7 @@ pub(crate) struct Clocks {
     /// What fences of warps order.
     fences: HashMap<usize, Fences>,
     /// What single threads know behind proxy fences of their own, which the rest of the warp did not execute.
-    proxy_fences: HashMap<u32, Vec<u32>>,
+    proxy_fences: HashMap<u32, Counts>,
     /// The engines that are a warpgroup's `wgmma`.
     products: Vec<usize>,
 }
@@ -128,40 +106,66 @@ pub(crate) struct Clocks {
 impl Clocks {
     /// The clocks of so many blocks, of `warps` warps each.
     pub fn new(blocks: usize, warps: usize) -> Self {
-        let epochs = vec![1; blocks * warps];
-        let (fences, proxy_fences) = (HashMap::new(), HashMap::new());
-        let mut clocks = Self { actors: Vec::new(), epochs, warps, fences, proxy_fences, products: Vec::new() };
-        (0..blocks * warps).for_each(|_| _ = clocks.new_engine());
-        clocks
+        let count = blocks * warps;
+        let knowing_itself = |warp| {
+            let mut knowledge = Knowledge::default();
+            knowledge.seen.raise(warp, 1);
+            knowledge
+        };
+        Self {
+            knowledge: (0..count).map(knowing_itself).collect(),
+            engines: Engines::default(),
+            epochs: vec![1; count],
+            warps,
+            fences: HashMap::new(),
+            proxy_fences: HashMap::new(),
+            products: Vec::new(),
+        }
     }
 
-    /// A new engine: an actor behind those that are warps. One `mbarrier` may count bytes of either proxy.
+    /// An engine that nobody uses. One `mbarrier` may count bytes of either proxy.
     pub fn new_engine(&mut self) -> usize {
-        let actor = self.actors.len();
-        self.actors.push(Knowledge::of(actor, 1));
-        actor
+        self.engines.take()
     }
 
-    /// A new engine in whose name the `wgmma` of a warpgroup read.
+    /// The same, in whose name the `wgmma` of a warpgroup read.
     pub fn new_product_engine(&mut self) -> usize {
         let engine = self.new_engine();
         self.products.push(engine);
         engine
     }
 
-    /// Whether the actor is no warp.
-    fn is_engine(&self, actor: usize) -> bool {
-        actor >= self.epochs.len()
+    /// Nobody accesses in the name of an engine any more.
+    pub fn retire(&mut self, engine: usize) {
+        self.products.retain(|product| *product != engine);
+        self.engines.retire(engine);
     }
 
-    /// Number of actors so far.
-    pub fn actors(&self) -> usize {
-        self.actors.len()
+    /// Whether it is time for [`Self::recycle`].
+    pub fn engines_are_worn(&self) -> bool {
+        self.engines.are_worn()
+    }
+
+    /// Retired engines can be used again unless they are `remembered`: by number from [`FIRST_ENGINE`] on, whether there
+    /// is an access in the engine's name that somebody may yet race with.
+    pub fn recycle(&mut self, remembered: &[bool]) {
+        self.engines.recycle(remembered);
+    }
+
+    /// Number of engines that there are, or were.
+    pub fn engines(&self) -> usize {
+        self.engines.len()
+    }
+
+    /// Number of warps, which are the first actors.
+    pub fn warps(&self) -> usize {
+        self.knowledge.len()
     }
 
     /// The actor's own time.
+    #[inline]
     pub fn now(&self, actor: usize) -> u32 {
-        of(&self.actors[actor].seen, actor)
+        if is_engine(actor) { self.engines.time(actor) } else { self.knowledge[actor].seen.of(actor) }
     }
 
     /// How often the actor's lanes have synchronised.
@@ -171,8 +175,27 @@ impl Clocks {
 
     /// What the actor has done so far, and what it knows of others, becomes part of `joint`.
     pub fn release(&mut self, actor: usize, joint: &mut Knowledge) {
-        joint.join(&self.actors[actor]);
-        self.actors[actor].seen[actor] += 1;
+        let now = self.now(actor);
+        if is_engine(actor) {
+            joint.seen.raise(actor, now);
+            self.engines.advance(actor);
+        } else {
+            joint.join(&self.knowledge[actor]);
+            self.knowledge[actor].seen.raise(actor, now + 1);
+        }
+    }
+
+    /// A warp initialises an object. The result is how many it has initialised with it.
+    pub fn initialise(&mut self, warp: usize) -> u32 {
+        let knowledge = &mut self.knowledge[warp];
+        let count = knowledge.objects_of(warp).saturating_add(1);
+        knowledge.learn_objects(warp, count);
+        count
+    }
+
+    /// Whether a warp knows of the first `count` objects that another has initialised.
+    pub fn knows_objects(&self, warp: usize, other: usize, count: u32) -> bool {
+        self.knowledge[warp].objects_of(other) >= count
     }
 
     /// A fence of a warp that releases: a relaxed arrival behind it releases what lies before it.
@@ -186,11 +209,12 @@ impl Clocks {
         fences.in_block = joint;
     }
 
-    /// A fence that releases nothing but `part` of what the warp has done.
-    pub fn fence_part(&mut self, actor: usize, part: &Knowledge) {
-        let fences = self.fences.entry(actor).or_default();
-        fences.in_block.join(part);
-        fences.in_cluster.join(part);
+    /// A fence of a warp that releases nothing but its initialisations of objects.
+    pub fn fence_objects(&mut self, warp: usize) {
+        let count = self.knowledge[warp].objects_of(warp);
+        let fences = self.fences.entry(warp).or_default();
+        fences.in_block.learn_objects(warp, count);
+        fences.in_cluster.learn_objects(warp, count);
     }
 
     /// A fence of a warp that acquires what its relaxed operations have read.
@@ -215,7 +239,7 @@ impl Clocks {
 
     /// What is part of `joint` happened before what the actor does from here on.
     pub fn acquire(&mut self, actor: usize, joint: &Knowledge) {
-        self.actors[actor].join(joint);
+        self.knowledge[actor].join(joint);
     }
 
     /// A synchronisation of the lanes of one warp.
@@ -225,7 +249,7 @@ impl Clocks {
 
     /// Lanes of a warp execute a proxy fence: what they know passes it. If they are all lanes that live, the warp passes.
     pub fn fence_proxy(&mut self, actor: usize, lanes: u32, live: u32) {
-        let knowledge = &mut self.actors[actor];
+        let knowledge = &mut self.knowledge[actor];
         if lanes & live == live {
             knowledge.fenced.clone_from(&knowledge.seen);
         } else {
@@ -234,21 +258,21 @@ impl Clocks {
             }
         }
         // What follows has another count than what has passed.
-        knowledge.seen[actor] += 1;
+        knowledge.seen.raise(actor, knowledge.seen.of(actor) + 1);
     }
 
-    /// Whether `actor` knows what another did at its time `clock`.
+    /// Whether a warp knows what another actor did at its time `clock`.
     #[inline]
-    pub fn knows(&self, actor: usize, other: usize, clock: u32) -> bool {
-        of(&self.actors[actor].seen, other) >= clock
+    pub fn knows(&self, warp: usize, other: usize, clock: u32) -> bool {
+        self.knowledge[warp].seen.of(other) >= clock
     }
 
     /// Whether a thread's ordinary write at its actor's time `clock` reaches what `reader` does through the
     /// asynchronous proxy: a fence lies between, of the writer's or the reader's warp, or of either thread alone.
     pub fn passed_fence(&self, reader: u32, writer: u32, clock: u32) -> bool {
         let (actor, other) = (actor_of(reader), actor_of(writer));
-        let alone = |thread: u32| self.proxy_fences.get(&thread).is_some_and(|seen| of(seen, other) >= clock);
-        of(&self.actors[actor].fenced, other) >= clock || alone(reader) || alone(writer)
+        let alone = |thread: u32| self.proxy_fences.get(&thread).is_some_and(|seen| seen.of(other) >= clock);
+        self.knowledge[actor].fenced.of(other) >= clock || alone(reader) || alone(writer)
     }
 
     /// The thread as a message names it to `reader`.
@@ -258,7 +282,7 @@ impl Clocks {
         let number = thread - thread_of(rank * self.warps);
         match rank {
             _ if self.products.contains(&actor) => Other::Product,
-            _ if self.is_engine(actor) => Other::Copy,
+            _ if is_engine(actor) => Other::Copy,
             _ if rank == own => Other::Thread(number),
             _ => Other::Remote { rank: rank as u32, thread: number },
         }

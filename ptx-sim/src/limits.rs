@@ -15,6 +15,10 @@ pub struct Limits {
     /// attribute `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED` is set, and here where this is more. There are
     /// never more than 16.
     pub cluster_blocks: u32,
+    /// Most bytes of this computer's memory that a cluster may hold for asynchronous operations that it has begun and not
+    /// ended: bytes on their way, and what simulator and checker know of them and of `mbarrier`s. Each core runs a cluster at
+    /// a time.
+    pub held_bytes: u64,
     /// Number of multiprocessors that `%nsmid` reports.
     pub multiprocessors: u32,
     /// Cores of this computer to run on; 0 means all.
@@ -29,6 +33,7 @@ impl Default for Limits {
             shared_bytes: 232_448,
             steps: 100_000_000,
             cluster_blocks: 8,
+            held_bytes: 1 << 30,
             multiprocessors: 132,
             cores: 0,
         }

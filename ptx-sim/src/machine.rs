@@ -237,6 +237,7 @@ impl Machine {
             explicit_cluster: cluster.is_some(),
             dynamic_shared: launch.dynamic_shared,
             step_limit: self.limits.steps,
+            held_bytes: self.limits.held_bytes,
             checked: launch.checked,
             profiled: launch.profiled,
             multiprocessors: self.limits.multiprocessors,

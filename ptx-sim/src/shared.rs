@@ -50,6 +50,11 @@ impl SharedMemory {
         Ok(())
     }
 
+    /// Calls `note` with each engine that the checker remembers an access of, once or more.
+    pub fn engines(&self, note: impl FnMut(usize)) {
+        self.shadows.engines(note);
+    }
+
     pub fn len(&self) -> usize {
         self.bytes.len()
     }

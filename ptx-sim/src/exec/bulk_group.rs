@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::held::shrink;
+
 /// The bulk groups of a warp's lanes. Operations are named by their number in the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct BulkGroups {
@@ -10,54 +12,60 @@ pub(crate) struct BulkGroups {
     lanes: BTreeMap<usize, Groups>,
 }
 
-/// The groups of one lane.
+/// The groups of one lane. An empty group is nothing but a number that no operation has, so that a loop which commits
+/// groups takes no memory.
 #[derive(Debug, Default)]
 struct Groups {
-    /// Issued since the last commit.
-    open: Vec<u64>,
-    /// Committed, oldest first.
-    committed: VecDeque<Vec<u64>>,
+    /// Operations that have not been waited for, oldest first: the number of the group, and that of the operation.
+    operations: VecDeque<(u64, u64)>,
+    /// Groups committed so far: the number of the open one.
+    committed: u64,
     /// How many of the oldest have read their sources.
-    read: usize,
+    read: u64,
+}
+
+impl Groups {
+    /// How many groups are complete when `left` are not.
+    fn complete(&self, left: u64) -> u64 {
+        self.committed.saturating_sub(left)
+    }
+
+    /// How many of the operations are in the first `groups` groups.
+    fn within(&self, groups: u64) -> usize {
+        self.operations.partition_point(|(group, _)| *group < groups)
+    }
 }
 
 impl BulkGroups {
     /// A lane has issued an operation that completes in a bulk group.
     pub fn issue(&mut self, lane: usize, operation: u64) {
-        self.lanes.entry(lane).or_default().open.push(operation);
+        let groups = self.lanes.entry(lane).or_default();
+        groups.operations.push_back((groups.committed, operation));
     }
 
     /// Makes a group, which may be empty, of what a lane has issued since the last one.
     pub fn commit(&mut self, lane: usize) {
-        let groups = self.lanes.entry(lane).or_default();
-        let group = std::mem::take(&mut groups.open);
-        groups.committed.push_back(group);
+        self.lanes.entry(lane).or_default().committed += 1;
     }
 
-    /// The operations of a lane's groups but the `left` most recent ones.
-    pub fn before(&self, lane: usize, left: usize) -> Vec<u64> {
-        let Some(groups) = self.lanes.get(&lane) else { return Vec::new() };
-        let complete = groups.committed.len().saturating_sub(left);
-        groups.committed.iter().take(complete).flatten().copied().collect()
+    /// The operations of a lane's groups but the `left` most recent ones, which have not completed: the others are
+    /// forgotten.
+    pub fn take_complete(&mut self, lane: usize, left: u64) -> Vec<u64> {
+        let Some(groups) = self.lanes.get_mut(&lane) else { return Vec::new() };
+        let count = groups.within(groups.complete(left));
+        let taken = groups.operations.drain(..count).map(|(_, operation)| operation).collect();
+        shrink(&mut groups.operations);
+        taken
     }
 
     /// The operations of a lane's groups but the `left` most recent ones, without those of groups that it has asked for
     /// before.
-    pub fn unread(&mut self, lane: usize, left: usize) -> Vec<u64> {
+    pub fn unread(&mut self, lane: usize, left: u64) -> Vec<u64> {
         let Some(groups) = self.lanes.get_mut(&lane) else { return Vec::new() };
-        let complete = groups.committed.len().saturating_sub(left);
-        let first = groups.read;
-        groups.read = first.max(complete);
-        groups.committed.range(first.min(complete)..complete).flatten().copied().collect()
-    }
-
-    /// Keeps a lane's `left` most recent groups only: the others have completed.
-    pub fn keep(&mut self, lane: usize, left: usize) {
-        if let Some(groups) = self.lanes.get_mut(&lane) {
-            let complete = groups.committed.len().saturating_sub(left);
-            groups.committed.drain(..complete);
-            groups.read = groups.read.saturating_sub(complete);
-        }
+        let complete = groups.complete(left).max(groups.read);
+        let (first, end) = (groups.within(groups.read), groups.within(complete));
+        groups.read = complete;
+        groups.operations.range(first..end).map(|(_, operation)| *operation).collect()
     }
 }
 
@@ -75,8 +83,23 @@ mod tests {
         assert_eq!(groups.unread(3, 2), [0, 1]);
         assert_eq!(groups.unread(3, 3), []);
         assert_eq!(groups.unread(3, 1), [2]);
-        assert_eq!(groups.before(3, 0), [0, 1, 2, 3]);
-        groups.keep(3, 1);
+        assert_eq!(groups.take_complete(3, 1), [0, 1, 2]);
         assert_eq!((groups.unread(3, 0), groups.unread(3, 0)), (vec![3], vec![]));
+        assert_eq!(groups.take_complete(3, 0), [3]);
+    }
+
+    #[test]
+    fn empty_groups_count_and_take_no_room() {
+        let mut groups = BulkGroups::default();
+        groups.issue(0, 7);
+        (0..1000).for_each(|_| groups.commit(0));
+        groups.issue(0, 8);
+        (0..1000).for_each(|_| groups.commit(0));
+        assert_eq!(groups.take_complete(0, 2000), []);
+        assert_eq!(groups.unread(0, 1999), [7]);
+        assert_eq!(groups.take_complete(0, 1999), [7]);
+        assert_eq!((groups.unread(0, 1000), groups.take_complete(0, 1000)), (vec![], vec![]));
+        assert_eq!(groups.lanes[&0].operations.len(), 1);
+        assert_eq!(groups.take_complete(0, 999), [8]);
     }
 }

@@ -1,11 +1,12 @@
 //! The blocks of a cluster, which see each other's shared memory; a block without a cluster is alone in one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::block::Block;
 use super::cluster_barrier::ClusterBarrier;
-use super::copies::{Copies, CopyArrival};
-use super::flight::Flight;
+use super::copies::{Copies, CopyArrivals};
+use super::flight::{Bound, Flight};
+use super::held::Held;
 use super::program::Effect;
 use crate::clocks::Clocks;
 use crate::shared::SharedMemory;
@@ -19,15 +20,21 @@ pub(crate) struct Cluster {
     pub clocks: Clocks,
     /// Warps of a block.
     pub warps: usize,
+    /// Whether the checker is on.
+    pub(super) checked: bool,
     pub barrier: ClusterBarrier,
     /// Asynchronous operations in flight, by number: in the order in which they were issued.
     pub(super) flights: BTreeMap<u64, Flight>,
+    /// Those of them that an `mbarrier` is told of, by its rank and offset.
+    pub(super) bound: HashMap<(usize, u64), Bound>,
     /// Operations issued so far.
     pub(super) departed: u64,
     /// Copies of `cp.async`, by actor.
     pub(super) copies: Vec<Copies>,
-    /// Arrivals that follow some of them, in the order in which they were asked for.
-    pub(super) arrivals: Vec<CopyArrival>,
+    /// Arrivals that follow some of them.
+    pub(super) arrivals: CopyArrivals,
+    /// What all of this takes of this computer's memory.
+    pub(super) held: Held,
     /// Whether anything has happened in this round that another warp could notice.
     pub stirred: bool,
     /// Whether a warp has looked in this round at what the cluster's warps change.
@@ -41,8 +48,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Blocks of `warps` warps each.
-    pub fn new(blocks: Vec<Block>, warps: usize) -> Self {
+    /// Blocks of `warps` warps each, which hold at most `held_bytes` for what is in flight.
+    pub fn new(blocks: Vec<Block>, warps: usize, checked: bool, held_bytes: u64) -> Self {
         let clocks = Clocks::new(blocks.len(), warps);
         let barrier = ClusterBarrier::new(blocks.len() * warps);
         let copies = (0..blocks.len() * warps).map(|_| Copies::default()).collect();
@@ -50,11 +57,14 @@ impl Cluster {
             blocks,
             clocks,
             warps,
+            checked,
             barrier,
             flights: BTreeMap::new(),
+            bound: HashMap::new(),
             departed: 0,
             copies,
-            arrivals: Vec::new(),
+            arrivals: CopyArrivals::new(),
+            held: Held::new(held_bytes),
             stirred: false,
             polled: false,
             timed: false,

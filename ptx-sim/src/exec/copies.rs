@@ -5,11 +5,12 @@
 //! arrival follows them. Those that such an arrival follows write on behalf of an engine of their warp, so that whoever
 //! has waited for the object knows of them, and not of what else the warp did.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::cluster::Cluster;
+use super::held::shrink;
 use super::lanes::LANES;
-use crate::clocks::{Access, Knowledge};
+use crate::clocks::{Access, Knowledge, thread_of};
 use crate::fault::Fault;
 
 /// Most bytes of one copy.
@@ -19,17 +20,22 @@ pub(crate) const WIDEST_COPY: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     lanes: [Pending; LANES],
-    /// The actor of copies that an arrival follows.
+    /// The actor of copies that an arrival follows, if there was one.
     engine: Option<usize>,
 }
 
-/// One lane's copies.
+/// Bytes that a copy in flight and an arrival behind copies take of this computer's memory.
+const COPY_BYTES: usize = size_of::<(u64, Transfer)>();
+const ARRIVAL_BYTES: usize = size_of::<CopyArrival>();
+
+/// One lane's copies. An empty group is nothing but a number that no copy has, so that a loop which commits groups takes
+/// no memory.
 #[derive(Debug, Default)]
 struct Pending {
-    /// Issued since the last commit.
-    open: Vec<Transfer>,
-    /// Committed, oldest first.
-    groups: VecDeque<Vec<Transfer>>,
+    /// In flight, oldest first, each with the number of its group.
+    transfers: VecDeque<(u64, Transfer)>,
+    /// Groups committed so far: the number of the open one.
+    committed: u64,
     /// Copies issued so far.
     issued: u64,
     /// How many of them an arrival follows.
@@ -48,6 +54,9 @@ pub(crate) struct Transfer {
     pub size: usize,
 }
 
+/// Arrivals by the object where they come: rank and offset. In the order in which they were asked for.
+pub(super) type CopyArrivals = HashMap<(usize, u64), VecDeque<CopyArrival>>;
+
 /// An arrival that comes when a lane's first copies have completed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CopyArrival {
@@ -55,118 +64,138 @@ pub(super) struct CopyArrival {
     lane: usize,
     /// How many copies.
     behind: u64,
-    /// Where it arrives.
-    rank: usize,
-    offset: u64,
     /// PTX line.
     line: u32,
 }
 
 impl Pending {
-    /// Takes the transfers out that are among the lane's first `behind`.
-    fn take_first(&mut self, behind: u64) -> Vec<Transfer> {
-        let left = self.groups.iter().map(Vec::len).sum::<usize>() + self.open.len();
-        let mut due = left.saturating_sub((self.issued - behind) as usize);
-        let mut taken = Vec::new();
-        for group in self.groups.iter_mut().chain([&mut self.open]) {
-            let count = due.min(group.len());
-            taken.extend(group.drain(..count));
-            due -= count;
+    /// The number of the oldest copy in flight, among all that the lane has issued.
+    fn oldest(&self) -> u64 {
+        self.issued - self.transfers.len() as u64
+    }
+
+    /// Takes the oldest copy out if it is among the lane's first `behind`.
+    fn take_before(&mut self, behind: u64) -> Option<Transfer> {
+        if self.oldest() >= behind {
+            return None;
         }
-        taken
+        self.take().map(|(_, transfer)| transfer)
+    }
+
+    /// Takes the oldest copy out if it is in one of the lane's first `groups` groups, and says whether an arrival
+    /// follows it.
+    fn take_of(&mut self, groups: u64) -> Option<(Transfer, bool)> {
+        let followed = self.oldest() < self.followed;
+        self.transfers.front().filter(|(group, _)| *group < groups)?;
+        self.take().map(|(_, transfer)| (transfer, followed))
+    }
+
+    fn take(&mut self) -> Option<(u64, Transfer)> {
+        let first = self.transfers.pop_front();
+        shrink(&mut self.transfers);
+        first
     }
 }
 
 impl Cluster {
     /// A lane of a warp issues a copy.
-    pub fn issue_copy(&mut self, actor: usize, lane: usize, transfer: Transfer) {
+    pub fn issue_copy(&mut self, actor: usize, lane: usize, transfer: Transfer) -> Result<(), Fault> {
+        self.held.take(COPY_BYTES)?;
         let pending = &mut self.copies[actor].lanes[lane];
-        pending.open.push(transfer);
+        pending.transfers.push_back((pending.committed, transfer));
         pending.issued += 1;
+        Ok(())
     }
 
     /// Makes a group of what a lane has issued since the last one.
     pub fn commit_copies(&mut self, actor: usize, lane: usize) {
-        let pending = &mut self.copies[actor].lanes[lane];
-        let group = std::mem::take(&mut pending.open);
-        pending.groups.push_back(group);
+        self.copies[actor].lanes[lane].committed += 1;
     }
 
     /// A lane waits until at most `left` of its groups are in flight.
-    pub fn wait_for_copies(&mut self, actor: usize, lane: usize, left: usize) -> Result<(), Fault> {
-        while self.copies[actor].lanes[lane].groups.len() > left {
-            let before = self.copies[actor].lanes[lane].issued - self.copies_in_flight(actor, lane);
-            let group = self.copies[actor].lanes[lane].groups.pop_front().unwrap_or_default();
-            let followed = (self.copies[actor].lanes[lane].followed.saturating_sub(before) as usize).min(group.len());
-            let (behind, others) = group.split_at(followed);
-            self.finish_copies(others, None)?;
-            if !behind.is_empty() {
-                let engine = self.copy_engine(actor);
-                self.finish_copies(behind, Some(engine))?;
-                let mut own = Knowledge::default();
-                self.clocks.release(engine, &mut own);
-                self.clocks.acquire(actor, &own);
+    pub fn wait_for_copies(&mut self, actor: usize, lane: usize, left: u64) -> Result<(), Fault> {
+        let groups = self.copies[actor].lanes[lane].committed.saturating_sub(left);
+        let mut engine = None;
+        while let Some((transfer, followed)) = self.copies[actor].lanes[lane].take_of(groups) {
+            if followed && engine.is_none() {
+                engine = self.copy_engine(actor)?;
             }
+            self.finish_copy(&transfer, engine.filter(|_| followed))?;
+        }
+        if let Some(engine) = engine {
+            let mut own = Knowledge::default();
+            self.clocks.release(engine, &mut own);
+            self.clocks.acquire(actor, &own);
         }
         Ok(())
     }
 
     /// When what a lane has copied so far has completed, it arrives at an object.
-    pub fn arrive_behind_copies(&mut self, actor: usize, lane: usize, (rank, offset): (usize, u64), line: u32) {
+    pub fn arrive_behind_copies(
+        &mut self,
+        actor: usize,
+        lane: usize,
+        place: (usize, u64),
+        line: u32,
+    ) -> Result<(), Fault> {
+        self.held.take(ARRIVAL_BYTES)?;
         let pending = &mut self.copies[actor].lanes[lane];
         pending.followed = pending.issued;
         let behind = pending.issued;
-        self.arrivals.push(CopyArrival { actor, lane, behind, rank, offset, line });
+        self.arrivals.entry(place).or_default().push_back(CopyArrival { actor, lane, behind, line });
+        Ok(())
     }
 
     /// Completes copies that arrivals at an object follow, until its phase ends.
     pub(super) fn land_copies_for(&mut self, rank: usize, offset: u64) -> Result<(), Fault> {
         let phase = |cluster: &Self| cluster.blocks[rank].mbarriers.get(&offset).map(|object| object.phase);
         let first = phase(self);
-        while let Some(at) = self.arrivals.iter().position(|arrival| (arrival.rank, arrival.offset) == (rank, offset)) {
-            if phase(self) != first {
-                break;
+        while phase(self) == first
+            && let Some(arrival) = self.next_arrival((rank, offset))
+        {
+            let engine = self.copy_engine(arrival.actor)?;
+            while let Some(transfer) = self.copies[arrival.actor].lanes[arrival.lane].take_before(arrival.behind) {
+                self.finish_copy(&transfer, engine)?;
             }
-            let arrival = self.arrivals.remove(at);
-            let transfers = self.copies[arrival.actor].lanes[arrival.lane].take_first(arrival.behind);
-            let engine = self.copy_engine(arrival.actor);
-            self.finish_copies(&transfers, Some(engine))?;
             let (block, clocks) = self.block(rank);
             if let Some(object) = block.mbarriers.get_mut(&offset) {
-                object.release(engine, clocks);
+                if let Some(engine) = engine {
+                    object.release(engine, clocks);
+                }
                 object.arrive(1).map_err(|fault| behind_line(fault, arrival.line))?;
             }
         }
-        Ok(())
+        self.weigh((rank, offset))
     }
 
-    fn copies_in_flight(&self, actor: usize, lane: usize) -> u64 {
-        let pending = &self.copies[actor].lanes[lane];
-        (pending.groups.iter().map(Vec::len).sum::<usize>() + pending.open.len()) as u64
-    }
-
-    /// The actor on whose behalf a warp's copies write that an arrival follows. It writes through the generic proxy, as
-    /// `cp.async` does.
-    fn copy_engine(&mut self, actor: usize) -> usize {
-        match self.copies[actor].engine {
-            Some(engine) => engine,
-            None => {
-                let engine = self.clocks.new_engine();
-                self.copies[actor].engine = Some(engine);
-                engine
-            }
+    /// Takes the oldest arrival out that is to come at a place.
+    fn next_arrival(&mut self, place: (usize, u64)) -> Option<CopyArrival> {
+        let arrivals = self.arrivals.get_mut(&place)?;
+        let first = arrivals.pop_front();
+        if arrivals.is_empty() {
+            self.arrivals.remove(&place);
         }
+        self.held.give_back(ARRIVAL_BYTES);
+        first
     }
 
-    /// Transfers write, on behalf of their thread or of an engine.
-    fn finish_copies(&mut self, transfers: &[Transfer], engine: Option<usize>) -> Result<(), Fault> {
-        for transfer in transfers {
-            let thread = engine.map_or(transfer.access.thread, |engine| (LANES * engine) as u32);
-            let access = Access { thread, ..transfer.access };
-            let (shared, clocks) = self.shared(transfer.rank);
-            shared.finish_copy(clocks, access, transfer.offset, &transfer.bytes[..transfer.size])?;
-            self.stirred = true;
+    /// The actor on whose behalf a warp's copies write that an arrival follows, for the checker. It writes through the
+    /// generic proxy, as `cp.async` does.
+    fn copy_engine(&mut self, actor: usize) -> Result<Option<usize>, Fault> {
+        if self.checked && self.copies[actor].engine.is_none() {
+            self.copies[actor].engine = Some(self.new_engine()?);
         }
+        Ok(self.copies[actor].engine)
+    }
+
+    /// A copy writes, on behalf of its thread or of an engine.
+    fn finish_copy(&mut self, transfer: &Transfer, engine: Option<usize>) -> Result<(), Fault> {
+        self.held.give_back(COPY_BYTES);
+        let thread = engine.map_or(transfer.access.thread, thread_of);
+        let access = Access { thread, ..transfer.access };
+        let (shared, clocks) = self.shared(transfer.rank);
+        shared.finish_copy(clocks, access, transfer.offset, &transfer.bytes[..transfer.size])?;
+        self.stirred = true;
         Ok(())
     }
 }

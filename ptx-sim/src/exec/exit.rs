@@ -56,6 +56,15 @@ impl Cluster {
         self.blocks[rank].visits.insert(actor, visit);
     }
 
+    /// Forgets the accesses to the memory of a block that one of its warps knows of: these come before the block's end.
+    pub(super) fn forget_known_visits(&mut self, rank: usize) {
+        let mut visits = std::mem::take(&mut self.blocks[rank].visits);
+        visits.retain(|actor, visit| {
+            (0..self.warps).all(|warp| !self.clocks.knows(self.actor(rank, warp), *actor, visit.clock))
+        });
+        self.blocks[rank].visits = visits;
+    }
+
     /// Closes the block of that rank if its last warp has exited, and returns what it leaves behind.
     pub(super) fn close(&mut self, rank: usize) -> Vec<Orphan> {
         let block = &mut self.blocks[rank];
@@ -63,14 +72,11 @@ impl Cluster {
             return Vec::new();
         }
         block.closed = Some(self.departed);
-        let visits = std::mem::take(&mut block.visits);
-        let known = |(actor, visit): &(&usize, &Visit)| {
-            (0..self.warps).any(|warp| self.clocks.knows(self.actor(rank, warp), **actor, visit.clock))
-        };
+        self.forget_known_visits(rank);
+        let unknown = std::mem::take(&mut self.blocks[rank].visits);
         let why = "which exits without waiting for it";
-        let unknown = visits.iter().filter(|visit| !known(visit));
         let mut orphans: Vec<Orphan> =
-            unknown.map(|(_, visit)| self.orphan(rank, visit.action, why, visit.thread, visit.line)).collect();
+            unknown.values().map(|visit| self.orphan(rank, visit.action, why, visit.thread, visit.line)).collect();
         orphans.extend(self.in_flight(rank, 0));
         orphans
     }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::cluster::Cluster;
-use crate::clocks::{Access, Knowledge, thread_of};
+use crate::clocks::{Access, thread_of};
 use crate::fault::Fault;
 use crate::memory::Memory;
 
@@ -44,20 +44,30 @@ pub(crate) struct Delivery {
     pub bytes: Vec<u8>,
     /// How they change what is there; `None` if they replace it.
     pub merge: Option<Merge>,
-    /// Who is told.
-    pub signal: Option<Signal>,
 }
 
 /// An operation in flight.
 pub(crate) struct Flight {
     /// The thread that has issued it.
     pub access: Access,
-    /// What that thread knew.
-    pub issued: Knowledge,
     /// Shared memory that it reads: rank, offset, bytes. Given back by [`Cluster::release_sources`].
     pub sources: Vec<(usize, u64, usize)>,
     pub deliveries: Vec<Delivery>,
+    /// Who is told when it has been performed; `None` if it completes in a bulk group.
+    pub signal: Option<Signal>,
 }
+
+/// What is on its way to one `mbarrier`.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    /// The numbers of the operations, ascending.
+    numbers: Vec<u64>,
+    /// Bytes that they will count there.
+    bytes: u64,
+}
+
+/// Bytes of this computer's memory that an operation takes beside its own: in the lists that it stands in.
+const LISTED_BYTES: usize = 64;
 
 impl std::fmt::Debug for Flight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,32 +76,44 @@ impl std::fmt::Debug for Flight {
 }
 
 impl Flight {
-    /// Whether an `mbarrier` is told of it.
-    fn signals(&self, rank: usize, offset: u64) -> bool {
-        let told = |signal: &Signal| (signal.rank, signal.offset) == (rank, offset);
-        self.deliveries.iter().any(|delivery| delivery.signal.as_ref().is_some_and(told))
+    /// Bytes that it takes of this computer's memory.
+    fn held_bytes(&self) -> usize {
+        let delivered = self.deliveries.iter().map(|delivery| size_of::<Delivery>() + delivery.bytes.len());
+        size_of::<Self>() + LISTED_BYTES + delivered.sum::<usize>()
     }
 }
 
 impl Cluster {
     /// Puts an operation on its way, and returns its number.
-    pub fn depart(&mut self, flight: Flight) -> u64 {
+    ///
+    /// # Errors
+    /// If more is in flight than can be held, or than the `mbarrier` that is told can count.
+    pub fn depart(&mut self, flight: Flight) -> Result<u64, Fault> {
+        self.held.take(flight.held_bytes())?;
         let number = self.departed;
         self.departed += 1;
+        if let Some(Signal { rank, offset, bytes }) = flight.signal {
+            let bound = self.bound.entry((rank, offset)).or_default();
+            bound.numbers.push(number);
+            bound.bytes += u64::from(bytes);
+            if let Some(object) = self.blocks[rank].mbarriers.get(&offset) {
+                object.check_coming(bound.bytes)?;
+            }
+        }
         self.flights.insert(number, flight);
-        number
+        Ok(number)
     }
 
     /// Performs the operations that an `mbarrier` is told of, and the copies of `cp.async` that arrivals there follow.
     pub fn land_for(&mut self, memory: &Memory, rank: usize, offset: u64) -> Result<(), Fault> {
         self.land_copies_for(rank, offset)?;
-        let found: Vec<u64> =
-            self.flights.iter().filter(|(_, flight)| flight.signals(rank, offset)).map(|(number, _)| *number).collect();
-        found.into_iter().try_for_each(|number| self.land(memory, number))
+        let Some(bound) = self.bound.remove(&(rank, offset)) else { return Ok(()) };
+        bound.numbers.into_iter().try_for_each(|number| self.land(memory, number))
     }
 
     /// Performs everything that is still in flight, when all threads have exited.
     pub fn land_all(&mut self, memory: &Memory) -> Result<(), Fault> {
+        self.bound.clear();
         let all: Vec<u64> = self.flights.keys().copied().collect();
         all.into_iter().try_for_each(|number| self.land(memory, number))
     }
@@ -100,9 +122,8 @@ impl Cluster {
     /// waits for its bulk group, or who has seen the phase end of the `mbarrier` that is told.
     pub fn release_sources(&mut self, number: u64) -> Result<(), Fault> {
         let Some(flight) = self.flights.get_mut(&number) else { return Ok(()) };
-        let (access, sources) = (flight.access, std::mem::take(&mut flight.sources));
-        let signal = flight.deliveries.first().and_then(|delivery| delivery.signal);
-        let engine = signal.map(|signal| self.mbarrier(signal.rank, signal.offset, access.line)).transpose()?;
+        let (access, signal, sources) = (flight.access, flight.signal, std::mem::take(&mut flight.sources));
+        let engine = self.engine(signal, access.line)?;
         let access = Access { thread: engine.map_or(access.thread, thread_of), ..access };
         for (rank, offset, len) in sources {
             let (shared, clocks) = self.shared(rank);
@@ -111,33 +132,46 @@ impl Cluster {
         Ok(())
     }
 
-    /// Performs an operation, if it is still in flight.
+    /// Performs an operation, if it is still in flight. It is in no list any more of what its `mbarrier` is told of.
     pub fn land(&mut self, memory: &Memory, number: u64) -> Result<(), Fault> {
         self.release_sources(number)?;
         let Some(flight) = self.flights.remove(&number) else { return Ok(()) };
         self.stirred = true;
-        for delivery in flight.deliveries {
-            let engine = match delivery.signal {
-                None => None,
-                Some(signal) => Some(self.mbarrier(signal.rank, signal.offset, flight.access.line)?),
-            };
-            self.deliver(memory, &flight.access, engine, &delivery)?;
-            if let Some(signal) = delivery.signal {
-                let (block, clocks) = self.block(signal.rank);
-                if let Some(mbarrier) = block.mbarriers.get_mut(&signal.offset) {
-                    mbarrier.complete(signal.bytes, &flight.issued, clocks)?;
+        self.held.give_back(flight.held_bytes());
+        let engine = self.engine(flight.signal, flight.access.line)?;
+        for delivery in &flight.deliveries {
+            self.deliver(memory, &flight.access, engine, delivery)?;
+        }
+        if let Some(signal) = flight.signal {
+            let (block, clocks) = self.block(signal.rank);
+            if let Some(mbarrier) = block.mbarriers.get_mut(&signal.offset) {
+                if let Some(engine) = engine {
+                    mbarrier.release(engine, clocks);
                 }
+                mbarrier.complete(signal.bytes)?;
             }
+            self.weigh((signal.rank, signal.offset))?;
         }
         Ok(())
     }
 
-    /// The engine of an `mbarrier` that the operation of a PTX line completes on.
-    fn mbarrier(&self, rank: usize, offset: u64, line: u32) -> Result<usize, Fault> {
-        let known = self.blocks[rank].mbarriers.get(&offset).map(|mbarrier| mbarrier.engine);
-        known.ok_or_else(|| {
-            Fault::Mbarrier(format!("the copy of PTX line {line} completes on {offset:#x}, where there is none"))
-        })
+    /// The engine of the `mbarrier` that an operation of a PTX line completes on, if it completes on one and the checker
+    /// asks for it.
+    fn engine(&mut self, signal: Option<Signal>, line: u32) -> Result<Option<usize>, Fault> {
+        let Some(Signal { rank, offset, .. }) = signal else { return Ok(None) };
+        match self.blocks[rank].mbarriers.get(&offset) {
+            Some(mbarrier) if mbarrier.engine.is_some() || !self.checked => return Ok(mbarrier.engine),
+            Some(_) => {}
+            None => {
+                let why = format!("the copy of PTX line {line} completes on {offset:#x}, where there is none");
+                return Err(Fault::Mbarrier(why));
+            }
+        }
+        let engine = Some(self.new_engine()?);
+        if let Some(mbarrier) = self.blocks[rank].mbarriers.get_mut(&offset) {
+            mbarrier.engine = engine;
+        }
+        Ok(engine)
     }
 
     fn deliver(

@@ -22,6 +22,8 @@ pub(crate) struct Grid<'a> {
     pub explicit_cluster: bool,
     pub dynamic_shared: usize,
     pub step_limit: u64,
+    /// Most bytes that a cluster may hold for what is in flight.
+    pub held_bytes: u64,
     pub checked: bool,
     /// Whether the launch counts how often each instruction is issued.
     pub profiled: bool,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::cluster::Cluster;
-use crate::clocks::{Clocks, Knowledge};
+use crate::clocks::{Clocks, Knowledge, actor_of};
 use crate::fault::Fault;
 
 /// Greatest number of arrivals of a phase, and of bytes that may be pending in either direction: 2^20 - 1.
@@ -33,16 +33,20 @@ pub(crate) struct Mbarrier {
     joint: Knowledge,
     /// What happened before the last completed phase's end.
     done: Knowledge,
-    /// The actor on whose behalf copies that complete here write. Its first count stands for the initialisation.
-    pub engine: usize,
+    /// The actor on whose behalf copies that complete here write, if the checker has seen one.
+    pub engine: Option<usize>,
     /// The thread that has initialised it, and where.
     pub thread: u32,
+    /// How many objects that thread's warp has initialised with it, for the checker.
+    born: u32,
     /// PTX line of the initialisation.
     pub line: u32,
     /// Actors with lanes that wait for the current phase, with the PTX line of the wait.
     pub blocked: BTreeMap<usize, u32>,
     /// What the threads that have used it have seen of it.
     users: HashMap<u32, User>,
+    /// Bytes of this computer's memory that are known to be held by it.
+    held: usize,
 }
 
 /// What a thread has seen of an object.
@@ -89,8 +93,9 @@ impl fmt::Display for Mbarrier {
 }
 
 impl Mbarrier {
-    /// An object whose phases take `count` arrivals, between 1 and [`GREATEST_COUNT`], initialised by a thread.
-    pub fn new(count: u32, thread: u32, clocks: &mut Clocks, line: u32) -> Result<Self, Fault> {
+    /// An object whose phases take `count` arrivals, between 1 and [`GREATEST_COUNT`], initialised by a thread, as the
+    /// object number `born` of its warp.
+    pub fn new(count: u32, thread: u32, born: u32, line: u32) -> Result<Self, Fault> {
         if !(1..=GREATEST_COUNT).contains(&count) {
             return Err(Fault::Mbarrier(format!("a count of {count}, which is not between 1 and {GREATEST_COUNT}")));
         }
@@ -102,12 +107,20 @@ impl Mbarrier {
             received: 0,
             joint: Knowledge::default(),
             done: Knowledge::default(),
-            engine: clocks.new_engine(),
+            engine: None,
             thread,
+            born,
             line,
             blocked: BTreeMap::new(),
             users: HashMap::new(),
+            held: 0,
         })
+    }
+
+    /// Bytes of this computer's memory that it takes.
+    fn held_bytes(&self) -> usize {
+        let users = self.users.capacity() * (size_of::<(u32, User)>() + 1);
+        size_of::<Self>() + users + self.joint.held_bytes() + self.done.held_bytes()
     }
 
     /// Bytes that the current phase still waits for; negative if more have come than were announced.
@@ -177,15 +190,22 @@ impl Mbarrier {
         Ok(())
     }
 
-    /// `bytes` have come, written by this object's engine, or in its name; what happened before is in `before`.
-    pub fn complete(&mut self, bytes: u32, before: &Knowledge, clocks: &mut Clocks) -> Result<(), Fault> {
-        self.learn(before);
-        self.release(self.engine, clocks);
-        self.simulate(bytes)
+    /// A fault if its count of bytes gets out of range (PTX ISA section 9.7.13.15.2) when all those have come that are
+    /// on their way: they may come before more are announced.
+    pub fn check_coming(&self, bytes: u64) -> Result<(), Fault> {
+        let pending = self.pending_bytes();
+        let least = pending.saturating_sub_unsigned(bytes);
+        if least < -i64::from(GREATEST_COUNT) {
+            return Err(Fault::Mbarrier(format!(
+                "{bytes} bytes are on their way to an object that waits for {pending}: when they have come, its tx-count \
+                 is {least}, and it must not be less than -{GREATEST_COUNT}"
+            )));
+        }
+        Ok(())
     }
 
-    /// `bytes` count as come, and nothing was written.
-    pub fn simulate(&mut self, bytes: u32) -> Result<(), Fault> {
+    /// `bytes` have come, or count as if they had.
+    pub fn complete(&mut self, bytes: u32) -> Result<(), Fault> {
         self.received += i64::from(bytes);
         self.check_bytes()?;
         self.advance();
@@ -272,11 +292,31 @@ impl Mbarrier {
 }
 
 impl Cluster {
-    /// What is wrong if a warp uses the object at a place without knowing of its initialisation. Whoever knows of that
-    /// knows the first count of the object's engine.
+    /// The object at a place is no more. Its engine may be another object's one day.
+    pub fn remove_object(&mut self, (rank, offset): (usize, u64)) {
+        let Some(object) = self.blocks[rank].mbarriers.remove(&offset) else { return };
+        self.held.give_back(object.held);
+        if let Some(engine) = object.engine {
+            self.clocks.retire(engine);
+        }
+    }
+
+    /// Looks what the object at a place takes of this computer's memory, if there is one.
+    ///
+    /// # Errors
+    /// If it is too much.
+    pub fn weigh(&mut self, (rank, offset): (usize, u64)) -> Result<(), Fault> {
+        let Some(object) = self.blocks[rank].mbarriers.get_mut(&offset) else { return Ok(()) };
+        let bytes = object.held_bytes();
+        let before = std::mem::replace(&mut object.held, bytes);
+        self.held.give_back(before);
+        self.held.take(bytes)
+    }
+
+    /// What is wrong if a warp uses the object at a place without knowing of its initialisation.
     pub fn unordered_use(&self, actor: usize, rank: usize, offset: u64) -> Option<Fault> {
         let object = self.blocks[rank].mbarriers.get(&offset)?;
-        if self.clocks.knows(actor, object.engine, 1) {
+        if self.clocks.knows_objects(actor, actor_of(object.thread), object.born) {
             return None;
         }
         let (other, line) = (self.clocks.name(actor, object.thread), object.line);

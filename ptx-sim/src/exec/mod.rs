@@ -4,7 +4,7 @@
 //!
 //! - What an instruction is told of its operands: `source`, `lanes`. `vectors`: loops over lanes.
 //! - The state of a launch. `grid`: what all blocks share. `block`: shared memory and barriers, `mbarrier`s, `registers`,
-//!   and the `cluster` of blocks with its asynchronous operations in `flight`, its `cluster_barrier`, and what the `exit`
+//!   and the `cluster` of blocks with its asynchronous operations in `flight` and the `engines` in whose name they write, `held` within limits, its `cluster_barrier`, and what the `exit`
 //!   of a block must not come before; four warps are a `warpgroup`. `warp`: a `register_file` in `frame`s, one per level
 //!   of calls, and the work that a warp has begun and not ended: lanes in a `meeting` at a barrier, what they `wait` for,
 //!   `bulk_group`s and `products` in flight. What an instruction family has to remember from one instruction to the next gets a
@@ -22,10 +22,12 @@ mod cluster_barrier;
 mod context;
 mod copies;
 mod deadlock;
+mod engines;
 mod exit;
 mod flight;
 mod frame;
 mod grid;
+mod held;
 mod job;
 mod lanes;
 mod launch;

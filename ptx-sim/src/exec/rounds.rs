@@ -43,7 +43,7 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger, pool: &m
         })
     };
     let blocks = grid.blocks_of(cluster).into_iter().map(make).collect::<Result<Vec<Block>, Box<Finding>>>()?;
-    let mut cluster = Cluster::new(blocks, warps);
+    let mut cluster = Cluster::new(blocks, warps, grid.checked, grid.held_bytes);
     let mut all: Vec<(usize, Warp)> = Vec::new();
     for (rank, block) in cluster.blocks.iter().enumerate() {
         for index in 0..warps {

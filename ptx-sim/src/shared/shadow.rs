@@ -4,7 +4,7 @@
 //! [`Shadow`] for a word; a word of which only a part is accessed gets one for each byte, until it is written as a whole.
 
 use crate::ast::Space;
-use crate::clocks::{Access, Clocks, actor_of};
+use crate::clocks::{Access, Clocks, actor_of, is_engine};
 use crate::fault::{Fault, SpaceName};
 use crate::memory::grow;
 
@@ -99,10 +99,38 @@ impl Shadow {
     }
 }
 
-/// Reads of several warps of one byte: one mark per warp. Rows have numbers from 1 on.
+/// Reads of several actors of one byte, one mark for each.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    /// By warp; none where the clock is 0.
+    warps: Vec<Mark>,
+    /// Those of engines, of which there may be many that have not read it: ascending.
+    engines: Vec<Mark>,
+}
+
+impl Row {
+    /// Remembers an actor's last read, among those of so many warps.
+    #[inline]
+    fn set(&mut self, mark: Mark, warps: usize) {
+        let actor = mark.actor();
+        if is_engine(actor) {
+            match self.engines.binary_search_by_key(&actor, Mark::actor) {
+                Ok(at) => self.engines[at] = mark,
+                Err(at) => self.engines.insert(at, mark),
+            }
+            return;
+        }
+        if self.warps.len() <= actor {
+            self.warps.resize(warps, Mark::default());
+        }
+        self.warps[actor] = mark;
+    }
+}
+
+/// Rows have numbers from 1 on.
 #[derive(Debug, Default)]
 struct Readers {
-    rows: Vec<Vec<Mark>>,
+    rows: Vec<Row>,
     /// Numbers of rows that no byte uses.
     spare: Vec<u32>,
 }
@@ -111,10 +139,12 @@ impl Readers {
     /// A row that is free, empty.
     fn take(&mut self) -> u32 {
         let row = self.spare.pop().unwrap_or_else(|| {
-            self.rows.push(Vec::new());
+            self.rows.push(Row::default());
             self.rows.len() as u32
         });
-        self.rows[row as usize - 1].clear();
+        let Row { warps, engines } = &mut self.rows[row as usize - 1];
+        warps.clear();
+        engines.clear();
         row
     }
 
@@ -124,8 +154,13 @@ impl Readers {
         }
     }
 
-    fn row(&self, row: u32) -> &[Mark] {
-        row.checked_sub(1).map_or(&[], |index| &self.rows[index as usize])
+    /// Those of warps and those of engines.
+    #[inline]
+    fn row(&self, row: u32) -> (&[Mark], &[Mark]) {
+        row.checked_sub(1).map_or((&[], &[]), |index| {
+            let Row { warps, engines } = &self.rows[index as usize];
+            (warps, engines)
+        })
     }
 
     /// A row like another one.
@@ -171,6 +206,21 @@ impl Shadows {
         self.readers.spare.clear();
         self.readers.spare.extend(1..=self.readers.rows.len() as u32);
         Ok(())
+    }
+
+    /// Calls `note` with each engine that an access is remembered of, once or more.
+    pub fn engines(&self, mut note: impl FnMut(usize)) {
+        let mut of_byte = |shadow: &Shadow| {
+            let (_, engines) = self.readers.row(shadow.readers);
+            let marks = engines.iter().chain([&shadow.write, &shadow.read]);
+            marks.map(Mark::actor).filter(|actor| is_engine(*actor)).for_each(&mut note);
+        };
+        for shadow in &self.words {
+            match shadow.apart {
+                0 => of_byte(shadow),
+                apart => self.bytes[apart as usize - 1].iter().for_each(&mut of_byte),
+            }
+        }
     }
 
     /// What is to be said against a read.
@@ -362,7 +412,8 @@ fn check_write(
 
 #[inline]
 fn racing_reader(clocks: &Clocks, access: Access, shadow: &Shadow, readers: &Readers) -> Option<Mark> {
-    let mut readers = readers.row(shadow.readers).iter().chain([&shadow.read]);
+    let (warps, engines) = readers.row(shadow.readers);
+    let mut readers = warps.iter().chain(engines).chain([&shadow.read]);
     readers.find(|reader| races(clocks, access, reader)).copied()
 }
 
@@ -378,11 +429,8 @@ fn remember_read(shadow: &mut Shadow, readers: &mut Readers, clocks: &Clocks, mu
     }
     if let Some(row) = shadow.readers.checked_sub(1) {
         let row = &mut readers.rows[row as usize];
-        if row.len() <= last.actor().max(mark.actor()) {
-            row.resize(clocks.actors(), Mark::default());
-        }
-        row[last.actor()] = last;
-        row[mark.actor()] = mark;
+        row.set(last, clocks.warps());
+        row.set(mark, clocks.warps());
     }
     shadow.read = mark;
 }

@@ -27,13 +27,31 @@ pub struct Kernel<'a> {
     pub output: usize,
     pub cores: usize,
     pub steps: u64,
+    pub checked: bool,
+    /// Most bytes that a cluster holds for what is in flight.
+    pub held_bytes: u64,
 }
 
 impl Default for Kernel<'_> {
     fn default() -> Self {
         let (input, output) = ((0..64).collect(), 64);
-        let (blocks, cluster, threads, shared, cores, steps) = (1, 1, 32, 4096, 1, 100_000);
-        Self { module: "", directives: "", body: "", blocks, cluster, threads, shared, input, output, cores, steps }
+        let (blocks, cluster, threads, shared, cores, steps, checked) = (1, 1, 32, 4096, 1, 100_000, true);
+        let (module, directives, body, held_bytes) = ("", "", "", Limits::default().held_bytes);
+        Self {
+            module,
+            directives,
+            body,
+            blocks,
+            cluster,
+            threads,
+            shared,
+            input,
+            output,
+            cores,
+            steps,
+            checked,
+            held_bytes,
+        }
     }
 }
 
@@ -65,7 +83,7 @@ impl Kernel<'_> {
     pub fn run(&self) -> Ran {
         let ptx = self.ptx();
         let mut limits = Limits::default();
-        (limits.cores, limits.steps) = (self.cores, self.steps);
+        (limits.cores, limits.steps, limits.held_bytes) = (self.cores, self.steps, self.held_bytes);
         let mut machine = Machine::new(limits);
         let module = machine.load(&ptx).unwrap_or_else(|error| panic!("{error}\n{ptx}"));
         let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
@@ -73,7 +91,7 @@ impl Kernel<'_> {
             (machine.memory.allocate(4 * self.input.len()).unwrap(), machine.memory.allocate(4 * self.output).unwrap());
         machine.memory.write(input, &bytes(&self.input)).unwrap();
         let params: Vec<u8> = [input, output].iter().flat_map(|pointer| pointer.to_le_bytes()).collect();
-        let mut launch = Launch::new([self.blocks, 1, 1], [self.threads, 1, 1]);
+        let mut launch = Launch::new([self.blocks, 1, 1], [self.threads, 1, 1]).with_checked(self.checked);
         if self.cluster > 1 {
             launch = launch.with_cluster([self.cluster, 1, 1]);
         }

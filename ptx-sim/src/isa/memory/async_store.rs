@@ -12,7 +12,6 @@ use super::access::Address;
 use super::reduction::Operation;
 use super::traffic::{Kind, count};
 use crate::ast::{Space, Type};
-use crate::clocks::Knowledge;
 use crate::decode::{DecodeError, Operands};
 use crate::exec::{Context, Delivery, Flight, LANES, MBARRIER_BYTES, Outcome, Place, Signal, Source, Target};
 use crate::fault::Fault;
@@ -218,9 +217,8 @@ impl Form {
         let signal = Signal { rank, offset: at, bytes: bytes.len() as u32 };
         let place = Place::Shared { rank, offset };
         let merge = self.operation.map(|operation| operation.merge(self.ty, false));
-        let delivery = Delivery { place, bytes, merge, signal: Some(signal) };
-        let (issued, deliveries) = (Knowledge::default(), vec![delivery]);
-        context.cluster.depart(Flight { access, issued, sources: Vec::new(), deliveries });
+        let deliveries = vec![Delivery { place, bytes, merge }];
+        context.cluster.depart(Flight { access, sources: Vec::new(), deliveries, signal: Some(signal) })?;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::policy::policy;
 use super::reduction::Operation;
 use super::traffic::{count_bulk, sectors};
 use crate::ast::{Space, Type};
-use crate::clocks::{Access, Knowledge};
+use crate::clocks::Access;
 use crate::decode::{DecodeError, Operands};
 use crate::exec::{Context, Delivery, Flight, Merge, Outcome, Place, Signal, Source};
 use crate::fault::{Fault, SpaceName};
@@ -197,9 +197,8 @@ impl Transfer {
         let access = issuer(context, lane);
         let (rank, offset, mbarrier) = match &self.target {
             Target::Global => {
-                let delivery = self.to_global(context, lane, to, bytes)?;
-                let issued = Knowledge::default();
-                let flight = context.cluster.depart(Flight { access, issued, sources, deliveries: vec![delivery] });
+                let deliveries = vec![self.to_global(context, lane, to, bytes)?];
+                let flight = context.cluster.depart(Flight { access, sources, deliveries, signal: None })?;
                 context.warp.bulk.issue(lane, flight);
                 return Ok(());
             }
@@ -225,13 +224,8 @@ impl Transfer {
             // An operation of its own for each block: bytes arrive where their `mbarrier` is waited for, not before.
             let signal = Some(Signal { rank, offset: signal, bytes: size as u32 });
             let place = Place::Shared { rank, offset };
-            let delivery = Delivery { place, bytes: bytes.clone(), merge: self.merge.clone(), signal };
-            context.cluster.depart(Flight {
-                access,
-                issued: Knowledge::default(),
-                sources: sources.clone(),
-                deliveries: vec![delivery],
-            });
+            let deliveries = vec![Delivery { place, bytes: bytes.clone(), merge: self.merge.clone() }];
+            context.cluster.depart(Flight { access, sources: sources.clone(), deliveries, signal })?;
         }
         Ok(())
     }
@@ -245,7 +239,7 @@ impl Transfer {
             context.find(Fault::Uninitialised { space: SpaceName(Space::Global), address, size }, lane);
         }
         count_bulk(context, Path::BulkGlobalWrite, size as u64, sectors(address, size));
-        Ok(Delivery { place: Place::Global { address }, bytes, merge: self.merge.clone(), signal: None })
+        Ok(Delivery { place: Place::Global { address }, bytes, merge: self.merge.clone() })
     }
 
     /// Tells checker and meter that bytes are on their way to a block's shared memory.

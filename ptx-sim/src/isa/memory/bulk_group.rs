@@ -27,7 +27,7 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
     operands.count(1, 1)?;
     match *operands.operand(0)? {
         Operand::Integer(left) if i32::try_from(left).is_ok() => {
-            Ok(Some((Class::Copy, Box::new(move |context| wait(context, left as usize, read)))))
+            Ok(Some((Class::Copy, Box::new(move |context| wait(context, left, read)))))
         }
         _ => operands.error("expected a number of groups"),
     }
@@ -39,16 +39,15 @@ fn commit(context: &mut Context) -> Outcome {
 }
 
 /// Waits until at most `left` of each lane's groups are in flight, or all others have read their sources.
-fn wait(context: &mut Context, left: usize, read: bool) -> Result<Outcome, Fault> {
+fn wait(context: &mut Context, left: u64, read: bool) -> Result<Outcome, Fault> {
     for lane in context.lanes() {
         context.lane = lane;
         if read {
             let mut unread = context.warp.bulk.unread(lane, left).into_iter();
             unread.try_for_each(|operation| context.cluster.release_sources(operation))?;
         } else {
-            let mut complete = context.warp.bulk.before(lane, left).into_iter();
+            let mut complete = context.warp.bulk.take_complete(lane, left).into_iter();
             complete.try_for_each(|operation| context.cluster.land(context.grid.memory, operation))?;
-            context.warp.bulk.keep(lane, left);
         }
     }
     Ok(Outcome::Next)

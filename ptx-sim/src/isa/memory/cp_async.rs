@@ -48,7 +48,7 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
         ("cp", ["async", "wait_group"]) => {
             operands.count(1, 1)?;
             let Operand::Integer(left) = *operands.operand(0)? else { return operands.error("expected a number") };
-            Ok(Some((Class::Copy, Box::new(move |context| wait(context, left as usize)))))
+            Ok(Some((Class::Copy, Box::new(move |context| wait(context, left)))))
         }
         ("cp", ["async", "wait_all"]) => {
             operands.count(0, 0)?;
@@ -86,7 +86,7 @@ fn commit(context: &mut Context) {
 }
 
 /// Waits until at most `left` of each lane's groups are in flight.
-fn wait(context: &mut Context, left: usize) -> Result<Outcome, Fault> {
+fn wait(context: &mut Context, left: u64) -> Result<Outcome, Fault> {
     let actor = context.actor();
     for lane in context.lanes() {
         context.cluster.wait_for_copies(actor, lane, left)?;
@@ -166,7 +166,7 @@ impl Form {
             let found = shared.begin_copy(clocks, access, offset, size)?;
             target.find(context, found);
             let actor = context.actor();
-            context.cluster.issue_copy(actor, lane, Transfer { access, rank, offset, bytes, size });
+            context.cluster.issue_copy(actor, lane, Transfer { access, rank, offset, bytes, size })?;
         }
         Ok(Outcome::Next)
     }

@@ -16,7 +16,6 @@ use super::tensor_box::TensorBox;
 use super::tensor_operand::{TensorOperand, aligned, length};
 use super::traffic::{count_bulk, sectors};
 use crate::ast::{Space, Type};
-use crate::clocks::Knowledge;
 use crate::decode::{DecodeError, Operands};
 use crate::exec::{Context, Delivery, Flight, Merge, Outcome, Place, Signal, Source};
 use crate::fault::{Fault, SpaceName};
@@ -184,11 +183,9 @@ impl Load {
             }
             // A flight for each block: a box arrives where its own `mbarrier` is waited for, and not before.
             let signal = Some(Signal { rank, offset: mbarrier, bytes: size as u32 });
-            let delivery =
-                Delivery { place: Place::Shared { rank, offset }, bytes: bytes.clone(), merge: None, signal };
-            // Those who wait know of its bytes, not of what its thread did before (8.9.1.1).
-            let (issued, deliveries) = (Knowledge::default(), vec![delivery]);
-            context.cluster.depart(Flight { access, issued, sources: Vec::new(), deliveries });
+            let place = Place::Shared { rank, offset };
+            let deliveries = vec![Delivery { place, bytes: bytes.clone(), merge: None }];
+            context.cluster.depart(Flight { access, sources: Vec::new(), deliveries, signal })?;
         }
         Ok(())
     }
@@ -249,9 +246,8 @@ impl Store {
         let (offset, bytes) = take(context, lane, address, size)?;
         let bytes = tensor_box.swizzle(offset, &bytes);
         let deliveries = store(context, lane, &tensor_box, &bytes, merge.as_ref())?;
-        let (access, issued) = (issuer(context, lane), Knowledge::default());
-        let sources = vec![(context.rank, offset, size)];
-        let flight = context.cluster.depart(Flight { access, issued, sources, deliveries });
+        let (access, sources) = (issuer(context, lane), vec![(context.rank, offset, size)]);
+        let flight = context.cluster.depart(Flight { access, sources, deliveries, signal: None })?;
         context.warp.bulk.issue(lane, flight);
         Ok(())
     }
@@ -275,7 +271,7 @@ fn store(
         written += size as u64;
         touched += sectors(address, size);
         let bytes = bytes[row.start + row.before..][..size].to_vec();
-        deliveries.push(Delivery { place: Place::Global { address }, bytes, merge: merge.cloned(), signal: None });
+        deliveries.push(Delivery { place: Place::Global { address }, bytes, merge: merge.cloned() });
     }
     count_bulk(context, Path::BulkGlobalWrite, written, touched);
     Ok(deliveries)

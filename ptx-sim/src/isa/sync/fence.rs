@@ -5,9 +5,9 @@
 //! these is used with `.relaxed`. Between the proxies it wants one, where ordinary writes are read asynchronously.
 
 use crate::ast::{Operand, Space, Type};
-use crate::clocks::{Knowledge, Scope};
+use crate::clocks::Scope;
 use crate::decode::Operands;
-use crate::exec::{Context, LANES, Outcome, Run};
+use crate::exec::{Context, Outcome, Run};
 use crate::fault::{Fault, SpaceName};
 use crate::isa::Decoded;
 use crate::isa::memory::access::from_generic;
@@ -75,10 +75,7 @@ fn order(acquires: bool, releases: bool, scope: &str) -> Run {
 /// The initialisations of `mbarrier`s by the warp are before what follows, and nothing else is.
 fn publish_objects(context: &mut Context) -> Outcome {
     let actor = context.actor();
-    let (block, clocks) = context.cluster.block(context.rank);
-    for object in block.mbarriers.values().filter(|object| object.thread as usize / LANES == actor) {
-        clocks.fence_part(actor, &Knowledge::of(object.engine, 1));
-    }
+    context.cluster.clocks.fence_objects(actor);
     Outcome::Next
 }
 

@@ -68,14 +68,17 @@ fn initialise(context: &mut Context, lane: usize, (rank, offset): Place, count: 
             return Err(Fault::Mbarrier(format!("{before} is initialised again while PTX line {line} waits there")));
         }
         context.find(Fault::Mbarrier(format!("{before} is initialised again without `mbarrier.inval`")), lane);
+        context.cluster.remove_object((rank, offset));
         let (shared, clocks) = context.cluster.shared(rank);
         shared.end_object(clocks, access, offset, MBARRIER_BYTES)?;
     }
+    let checked = context.grid.checked;
     let (block, clocks) = context.cluster.block(rank);
-    let object = Mbarrier::new(count, access.thread, clocks, line)?;
-    clocks.acquire(actor, &Knowledge::of(object.engine, 1));
+    let born = if checked { clocks.initialise(actor) } else { 0 };
+    let object = Mbarrier::new(count, access.thread, born, line)?;
     let found = block.shared.begin_object(clocks, access, offset, MBARRIER_BYTES)?;
     block.mbarriers.insert(offset, object);
+    context.cluster.weigh((rank, offset))?;
     if let Some(fault) = found {
         context.find(fault, lane);
     }
@@ -104,9 +107,9 @@ fn invalidate(operands: &Operands, parts: &[&str]) -> Result<Run, DecodeError> {
                 let why = format!("the object at {offset:#x} is invalidated while PTX line {line} waits there");
                 return Err(Fault::Mbarrier(why));
             }
-            let (block, clocks) = context.cluster.block(rank);
-            block.mbarriers.remove(&offset);
-            block.shared.end_object(clocks, access, offset, MBARRIER_BYTES)?;
+            context.cluster.remove_object((rank, offset));
+            let (shared, clocks) = context.cluster.shared(rank);
+            shared.end_object(clocks, access, offset, MBARRIER_BYTES)?;
         }
         Ok(Outcome::Next)
     }))
@@ -127,7 +130,7 @@ fn count_bytes(operands: &Operands, expect: bool, parts: &[&str]) -> Result<Run,
             check_order(context, places[lane], lane)?;
             let object = object_at(context.cluster, places[lane])?;
             let bytes = bytes[lane] as u32;
-            if expect { object.expect(bytes)? } else { object.simulate(bytes)? }
+            if expect { object.expect(bytes)? } else { object.complete(bytes)? }
         }
         Ok(Outcome::Next)
     }))
@@ -238,6 +241,7 @@ impl Arrive {
                 object.expect_fewer(count)?;
             }
             object.arrive(count)?;
+            context.cluster.weigh(places[lane])?;
         }
         if let Some(target) = self.target {
             context.write(target, &states);
@@ -292,7 +296,7 @@ fn arrive_behind_copies(operands: &Operands, parts: &[&str]) -> Result<Run, Deco
             if !counted {
                 object_at(context.cluster, places[lane])?.expect_another()?;
             }
-            context.cluster.arrive_behind_copies(actor, lane, places[lane], line);
+            context.cluster.arrive_behind_copies(actor, lane, places[lane], line)?;
         }
         Ok(Outcome::Next)
     }))

@@ -113,7 +113,10 @@ impl Form {
         }
         let thread = (context.actor() * LANES + lane) as u32;
         let object = object_at(context.cluster, place)?;
-        if object.note_wait(thread) {
+        let stale = object.note_wait(thread);
+        context.cluster.weigh(place)?;
+        if stale {
+            let object = object_at(context.cluster, place)?;
             let (phase, parity) = (object.phase, object.phase & 1);
             let before = phase.checked_sub(1).map_or("before the first".into(), |before| before.to_string());
             let why = format!(
