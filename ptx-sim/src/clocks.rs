@@ -7,11 +7,11 @@
 //! one's count.
 //!
 //! Order alone is not enough between the proxies through which memory is accessed (PTX ISA section 8.6): what a warp
-//! has written by ordinary stores reaches asynchronous copies and `wgmma` only behind a `fence.proxy.async`. So an actor
-//! keeps a second count of each other: up to where it knows the other's accesses *by a path with such a fence*.
+//! has written by ordinary stores reaches asynchronous copies and `wgmma` only behind a `fence.proxy.async`. So an
+//! actor keeps a second count of each other: up to where it knows the other's accesses *by a path with such a fence*.
 //!
-//! Initialisations of `mbarrier`s have counts of their own, by warp: a `fence.mbarrier_init` releases them and no access.
-//! A warp makes one after the other, so that who knows of one knows of those before it.
+//! Initialisations of `mbarrier`s have counts of their own, by warp: a `fence.mbarrier_init` releases them and no
+//! access. A warp makes one after the other, so that who knows of one knows of those before it.
 
 mod engines;
 mod knowledge;
@@ -64,8 +64,8 @@ impl Access {
     }
 }
 
-/// The threads that a fence or an operation orders accesses for (PTX ISA section 8.5). Wider scopes are as the cluster's:
-/// nobody else sees shared memory.
+/// The threads that a fence or an operation orders accesses for (PTX ISA section 8.5). Wider scopes are as the
+/// cluster's: nobody else sees shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     Block,
@@ -146,8 +146,8 @@ impl Clocks {
         self.engines.are_worn()
     }
 
-    /// Retired engines can be used again unless they are `remembered`: by number from [`FIRST_ENGINE`] on, whether there
-    /// is an access in the engine's name that somebody may yet race with.
+    /// Retired engines can be used again unless they are `remembered`: by number from [`FIRST_ENGINE`] on, whether
+    /// there is an access in the engine's name that somebody may yet race with.
     pub fn recycle(&mut self, remembered: &[bool]) {
         self.engines.recycle(remembered);
     }
@@ -247,7 +247,8 @@ impl Clocks {
         self.epochs[actor] += 1;
     }
 
-    /// Lanes of a warp execute a proxy fence: what they know passes it. If they are all lanes that live, the warp passes.
+    /// Lanes of a warp execute a proxy fence: what they know passes it. If they are all lanes that live, the warp
+    /// passes.
     pub fn fence_proxy(&mut self, actor: usize, lanes: u32, live: u32) {
         let knowledge = &mut self.knowledge[actor];
         if lanes & live == live {

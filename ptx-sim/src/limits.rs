@@ -11,13 +11,13 @@ pub struct Limits {
     pub shared_bytes: usize,
     /// Most instructions that one warp may issue in a launch.
     pub steps: u64,
-    /// Most blocks of a cluster. 8 is what every device with clusters has; a Hopper device runs up to 16 where the kernel's
-    /// attribute `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED` is set, and here where this is more. There are
-    /// never more than 16.
+    /// Most blocks of a cluster. 8 is what every device with clusters has; a Hopper device runs up to 16 where the
+    /// kernel's attribute `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED` is set, and here where this is more.
+    /// There are never more than 16.
     pub cluster_blocks: u32,
-    /// Most bytes of this computer's memory that a cluster may hold for asynchronous operations that it has begun and not
-    /// ended: bytes on their way, and what simulator and checker know of them and of `mbarrier`s. Each core runs a cluster at
-    /// a time.
+    /// Most bytes of this computer's memory that a cluster may hold for asynchronous operations that it has begun and
+    /// not ended: bytes on their way, and what simulator and checker know of them and of `mbarrier`s. Each core runs a
+    /// cluster at a time.
     pub held_bytes: u64,
     /// Number of multiprocessors that `%nsmid` reports.
     pub multiprocessors: u32,

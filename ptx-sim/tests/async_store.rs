@@ -9,10 +9,10 @@ use ptx_sim::meter::{Class, Path};
 const BARRIER: &str = "barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;";
 const STORE: &str = "st.async.shared::cluster.mbarrier::complete_tx::bytes";
 
-/// One cluster of so many blocks of a warp each. `%r2` is the address of the thread's word in the own block, `%r3` in the
-/// block before it, the last one for the first; `%r12` is the address of that block's object, which takes one arrival, at
-/// 2048. `%p1` holds in block 1, `%p2` in first lanes, `%p3` in
-/// block 1's first lane; `%d2` is the thread's word of the output.
+/// One cluster of so many blocks of a warp each. `%r2` is the address of the thread's word in the own block, `%r3` in
+/// the block before it, the last one for the first; `%r12` is the address of that block's object, which takes one
+/// arrival, at 2048. `%p1` holds in block 1, `%p2` in first lanes, `%p3` in block 1's first lane; `%d2` is the thread's
+/// word of the output.
 fn cluster(blocks: u32, body: &str) -> String {
     let body = body.replace("BARRIER", BARRIER).replace("STORE", STORE);
     let body = body.replace("WAIT", "LOOP: mbarrier.try_wait.parity.shared.b64 %p7, [s+2048], 0;\n@!%p7 bra LOOP;");
@@ -246,8 +246,8 @@ fn the_completion_orders_the_bytes_alone() {
 
 #[test]
 fn a_store_over_bytes_that_are_still_read_races() {
-    // Twice the same place: the second store must hear that the first one's bytes have come and been read. To know of the
-    // object's initialisation is not enough.
+    // Twice the same place: the second store must hear that the first one's bytes have come and been read. To know of
+    // the object's initialisation is not enough.
     let body = "@%p3 mbarrier.arrive.expect_tx.shared.b64 _, [s+2048], 128;
         @!%p1 STORE.u32 [%r3], %r0, [%r12];
         @!%p1 bra AGAIN;
@@ -308,7 +308,8 @@ fn a_block_waits_for_what_comes_into_its_memory() {
         Fault::Exited { rank: 1, why: "which has exited", .. } => {}
         other => panic!("{other}"),
     }
-    // Block 0 goes on first where it does not wait for the barrier's end; block 1 exits while the bytes are on their way.
+    // Block 0 goes on first where it does not wait for the barrier's end; block 1 exits while the bytes are on their
+    // way.
     let late = body.replacen("//rest", "barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait;", 1);
     match finds(2, &late, 0, 0, "st.async") {
         Fault::Exited { rank: 1, why: "which exits while it is in flight", .. } => {}

@@ -8,9 +8,9 @@ const RETIRED: usize = 1024;
 
 /// The engines of a cluster.
 ///
-/// An engine whose `mbarrier` is gone can be another's from then on, once no byte of shared memory remembers an access of
-/// its old life: accesses of its new life have later times than all that anybody knows of it, and a race with its old
-/// life can no longer be found, nor be overlooked because somebody knows of its new one.
+/// An engine whose `mbarrier` is gone can be another's from then on, once no byte of shared memory remembers an access
+/// of its old life: accesses of its new life have later times than all that anybody knows of it, and a race with its
+/// old life can no longer be found, nor be overlooked because somebody knows of its new one.
 #[derive(Debug, Default)]
 pub(super) struct Engines {
     times: Vec<u32>,

@@ -9,6 +9,7 @@ use super::flight::{Bound, Flight};
 use super::held::Held;
 use super::program::Effect;
 use crate::clocks::Clocks;
+use crate::fault::Fault;
 use crate::shared::SharedMemory;
 
 /// Blocks that run together.
@@ -110,6 +111,14 @@ impl Cluster {
     pub fn missing_at_barrier(&self) -> BTreeSet<usize> {
         let missing = self.barrier.missing(|actor| Self::lives(&self.blocks, self.warps, actor));
         missing.into_iter().map(|actor| actor / self.warps).collect()
+    }
+
+    /// Something that is in flight took `before` bytes of this computer's memory, and takes `after` now.
+    ///
+    /// # Errors
+    /// If it is too much.
+    pub fn hold(&mut self, before: usize, after: usize) -> Result<(), Fault> {
+        self.held.change(before, after)
     }
 
     /// A block and the clocks.

@@ -1,5 +1,5 @@
-//! Asynchronous copies of `cp.async` that lanes have issued and not yet waited for, and the arrivals at `mbarrier`s that
-//! come when they have completed (PTX ISA section 9.7.13.15.15).
+//! Asynchronous copies of `cp.async` that lanes have issued and not yet waited for, and the arrivals at `mbarrier`s
+//! that come when they have completed (PTX ISA section 9.7.13.15.15).
 //!
 //! They write when somebody waits for them: their own thread for their group, or any thread for the object at which an
 //! arrival follows them. Those that such an arrival follows write on behalf of an engine of their warp, so that whoever
@@ -28,8 +28,8 @@ pub(super) struct Copies {
 const COPY_BYTES: usize = size_of::<(u64, Transfer)>();
 const ARRIVAL_BYTES: usize = size_of::<CopyArrival>();
 
-/// One lane's copies. An empty group is nothing but a number that no copy has, so that a loop which commits groups takes
-/// no memory.
+/// One lane's copies. An empty group is nothing but a number that no copy has, so that a loop which commits groups
+/// takes no memory.
 #[derive(Debug, Default)]
 struct Pending {
     /// In flight, oldest first, each with the number of its group.

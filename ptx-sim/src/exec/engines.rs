@@ -1,4 +1,5 @@
-//! The engines in whose name copies write shared memory: who gets one, and when one that was another's can be used again.
+//! The engines in whose name copies write shared memory: who gets one, and when one that was another's can be used
+//! again.
 
 use super::cluster::Cluster;
 use crate::clocks::FIRST_ENGINE;

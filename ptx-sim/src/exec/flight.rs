@@ -155,8 +155,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// The engine of the `mbarrier` that an operation of a PTX line completes on, if it completes on one and the checker
-    /// asks for it.
+    /// The engine of the `mbarrier` that an operation of a PTX line completes on, if it completes on one and the
+    /// checker asks for it.
     fn engine(&mut self, signal: Option<Signal>, line: u32) -> Result<Option<usize>, Fault> {
         let Some(Signal { rank, offset, .. }) = signal else { return Ok(None) };
         match self.blocks[rank].mbarriers.get(&offset) {

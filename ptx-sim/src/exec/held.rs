@@ -27,14 +27,23 @@ impl Held {
         let sum = self.bytes.saturating_add(bytes as u64);
         if sum > self.most {
             let why = format!(
-                "the cluster's asynchronous operations and the mbarriers that they complete on hold {} of at most {} bytes \
-                 (`Limits::held_bytes`), which is far more than kernels need that wait for them",
+                "the cluster's asynchronous operations and the mbarriers that they complete on hold {} of at most {} \
+                 bytes (`Limits::held_bytes`), which is far more than kernels need that wait for them",
                 self.bytes, self.most
             );
             return Err(Fault::OutOfMemory { bytes, why });
         }
         self.bytes = sum;
         Ok(())
+    }
+
+    /// Something that held `before` bytes holds `after` bytes now.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn change(&mut self, before: usize, after: usize) -> Result<(), Fault> {
+        self.give_back(before.saturating_sub(after));
+        self.take(after.saturating_sub(before))
     }
 
     /// `bytes` that were held are no more.
@@ -46,7 +55,8 @@ impl Held {
 /// Elements that an empty queue keeps room for.
 const KEPT: usize = 64;
 
-/// Gives room back that an empty queue has from longer days: many queues, each of them long once, would hold it for ever.
+/// Gives room back that an empty queue has from longer days: many queues, each of them long once, would hold it for
+/// ever.
 pub(crate) fn shrink<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > KEPT {
         queue.shrink_to(KEPT);

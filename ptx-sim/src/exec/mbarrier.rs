@@ -197,8 +197,8 @@ impl Mbarrier {
         let least = pending.saturating_sub_unsigned(bytes);
         if least < -i64::from(GREATEST_COUNT) {
             return Err(Fault::Mbarrier(format!(
-                "{bytes} bytes are on their way to an object that waits for {pending}: when they have come, its tx-count \
-                 is {least}, and it must not be less than -{GREATEST_COUNT}"
+                "{bytes} bytes are on their way to an object that waits for {pending}: when they have come, its \
+                 tx-count is {least}, and it must not be less than -{GREATEST_COUNT}"
             )));
         }
         Ok(())
@@ -309,8 +309,7 @@ impl Cluster {
         let Some(object) = self.blocks[rank].mbarriers.get_mut(&offset) else { return Ok(()) };
         let bytes = object.held_bytes();
         let before = std::mem::replace(&mut object.held, bytes);
-        self.held.give_back(before);
-        self.held.take(bytes)
+        self.held.change(before, bytes)
     }
 
     /// What is wrong if a warp uses the object at a place without knowing of its initialisation.

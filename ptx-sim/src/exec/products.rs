@@ -1,13 +1,15 @@
 //! The products of `wgmma` that a warp has begun and not waited for: accumulators on their way, and what the checker
 //! has to say of the registers (PTX ISA sections 9.7.15.5.2 and 9.7.15.7).
 //!
-//! A product is computed when it is issued, but its accumulators are kept here until a `wgmma.wait_group` has waited for
-//! it: a kernel that reads them before finds the old values. A product with the same accumulators finds the new ones.
+//! A product is computed when it is issued, but its accumulators are kept here until a `wgmma.wait_group` has waited
+//! for it: a kernel that reads them before finds the old values. A product with the same accumulators finds the new
+//! ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::frame::Frame;
+use super::held::shrink;
 use super::lanes::Lanes;
 use super::register_file::Word;
 use crate::fault::Fault;
@@ -57,8 +59,11 @@ struct Register {
 pub(crate) struct Products {
     /// Products issued so far.
     issued: u64,
-    /// `issued` at the commit of each group that has not been waited for.
-    groups: VecDeque<u64>,
+    /// Groups that have not been waited for, oldest first: `issued` at their commit, and how many in a row have the
+    /// same, so that a loop which commits empty groups takes no memory.
+    groups: VecDeque<(u64, u64)>,
+    /// How many groups they are.
+    pending: u64,
     /// Products that have been waited for: all up to this number.
     finished: u64,
     /// `issued` at the last commit.
@@ -203,7 +208,11 @@ impl Products {
 
     /// Makes a group of the products issued since the last one.
     pub fn commit(&mut self) {
-        self.groups.push_back(self.issued);
+        match self.groups.back_mut() {
+            Some((issued, count)) if *issued == self.issued => *count += 1,
+            _ => self.groups.push_back((self.issued, 1)),
+        }
+        self.pending += 1;
         self.committed = self.issued;
     }
 
@@ -211,19 +220,25 @@ impl Products {
     /// the checker has to say.
     pub fn wait(&mut self, pending: u64, depth: usize, frames: &mut [Frame]) -> Result<Option<Fault>, Fault> {
         let uncommitted = self.issued > self.committed;
-        let found = (pending == 0 && self.groups.is_empty() && uncommitted).then(|| {
+        let found = (pending == 0 && self.pending == 0 && uncommitted).then(|| {
             let line = self.line;
             Fault::Wgmma(format!("nothing is waited for: the product of PTX line {line} has not been committed"))
         });
-        if self.groups.len() as u64 <= pending {
+        if self.pending <= pending {
             return Ok(found);
         }
         self.enter(depth)?;
-        while self.groups.len() as u64 > pending
-            && let Some(number) = self.groups.pop_front()
+        while let Some((issued, count)) = self.groups.front_mut()
+            && self.pending > pending
         {
-            self.finished = number;
+            let complete = (*count).min(self.pending - pending);
+            (self.finished, self.pending) = (*issued, self.pending - complete);
+            *count -= complete;
+            if *count == 0 {
+                self.groups.pop_front();
+            }
         }
+        shrink(&mut self.groups);
         let finished = self.finished;
         let Some(frame) = frames.get_mut(depth) else { return Ok(found) };
         self.tiles.retain(|tile| {
@@ -236,6 +251,11 @@ impl Products {
             false
         });
         Ok(found)
+    }
+
+    /// Bytes of this computer's memory that groups in flight take.
+    pub fn held_bytes(&self) -> usize {
+        self.groups.len() * size_of::<(u64, u64)>()
     }
 
     /// What is wrong if the warp exits now.

@@ -5,7 +5,7 @@
 //! the same; and a group of products is complete for nobody before all four warps have committed it. So whoever has
 //! waited may have the operands overwritten, also on behalf of the other warps, as on hardware.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clocks::{Access, Clocks, Knowledge, thread_of};
@@ -37,6 +37,9 @@ struct Event {
 /// Bytes of shared memory that products in flight read: where and how many.
 pub(crate) type Read = (u64, usize);
 
+/// Bytes that the knowledge of a group's end takes: of one engine, in a list with room for four.
+const ENDED_BYTES: usize = 4 * size_of::<(u32, u32)>();
+
 /// A group of products that not all warps have waited for.
 #[derive(Debug, Default)]
 struct Group {
@@ -59,10 +62,11 @@ pub(crate) struct Warpgroup {
     first_event: u64,
     /// Instructions that each warp has executed.
     executed: [u64; WARPS],
-    /// Groups that not all warps have waited for, oldest first; the last ones are open for some.
-    groups: VecDeque<Group>,
-    /// Number of the first of them.
-    first_group: u64,
+    /// Groups that not all warps have waited for, by number, if there is something in them; the last ones are open for
+    /// some.
+    groups: BTreeMap<u64, Group>,
+    /// What they read: pieces, of all groups in flight together.
+    reads: usize,
     /// Groups that each warp has committed, and waited for.
     committed: [u64; WARPS],
     waited: [u64; WARPS],
@@ -75,8 +79,8 @@ impl Warpgroup {
             events: VecDeque::new(),
             first_event: 0,
             executed: [0; WARPS],
-            groups: VecDeque::new(),
-            first_group: 0,
+            groups: BTreeMap::new(),
+            reads: 0,
             committed: [0; WARPS],
             waited: [0; WARPS],
         }
@@ -148,27 +152,22 @@ impl Warpgroup {
         }
     }
 
-    /// The group that a warp's products belong to until it commits it.
-    fn open(&mut self, warp: usize) -> Option<&mut Group> {
-        let index = self.committed[warp].checked_sub(self.first_group)? as usize;
-        while self.groups.len() <= index {
-            self.groups.push_back(Group::default());
-        }
-        self.groups.get_mut(index)
-    }
-
     /// Products of a warp's open group read these bytes, until the group is complete.
     pub fn read(&mut self, warp: usize, reads: &[Read], line: u32) {
-        if let Some(group) = self.open(warp) {
-            group.reads.extend(reads);
-            group.line = line;
-        }
+        let group = self.groups.entry(self.committed[warp]).or_default();
+        group.reads.extend(reads);
+        group.line = line;
+        self.reads += reads.len();
     }
 
     /// A warp commits its open group.
     pub fn commit(&mut self, warp: usize) {
-        self.open(warp);
         self.committed[warp] += 1;
+    }
+
+    /// Bytes of this computer's memory that groups in flight take.
+    pub fn held_bytes(&self) -> usize {
+        self.groups.len() * (size_of::<(u64, Group)>() + ENDED_BYTES) + self.reads * size_of::<Read>()
     }
 
     /// A warp waits until at most `pending` of its groups are in flight. Returns whether it may go on: that the others
@@ -193,12 +192,11 @@ impl Warpgroup {
             }
             return Ok(false);
         }
-        for number in self.waited[warp]..target {
-            let Some(index) = number.checked_sub(self.first_group) else { continue };
-            let Some(group) = self.groups.get_mut(index as usize) else { continue };
+        for group in self.groups.range_mut(self.waited[warp]..target.max(self.waited[warp])).map(|(_, group)| group) {
             if group.ended.is_none() {
                 let thread = thread_of(self.engine);
                 let access = Access { thread, line: group.line, strong: false, asynchronous: true };
+                self.reads -= group.reads.len();
                 for (offset, len) in std::mem::take(&mut group.reads) {
                     shared.finish_reading(clocks, access, offset, len)?;
                 }
@@ -212,8 +210,10 @@ impl Warpgroup {
         }
         self.waited[warp] = self.waited[warp].max(target);
         let done = self.waited.iter().copied().min().unwrap_or(0);
-        while self.first_group < done && self.groups.pop_front().is_some() {
-            self.first_group += 1;
+        while let Some(first) = self.groups.first_entry()
+            && *first.key() < done
+        {
+            first.remove();
         }
         Ok(true)
     }

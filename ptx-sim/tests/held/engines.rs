@@ -76,7 +76,8 @@ fn objects_take_memory_in_proportion_to_their_number() {
 
 #[test]
 fn what_is_known_of_many_copies_is_bounded() {
-    // An arrival at each object releases what is known of the copies to all before it: that is the square of their number.
+    // An arrival at each object releases what is known of the copies to all before it: that is the square of their
+    // number.
     let used = "mbarrier.arrive.expect_tx.shared.b64 _, [%r2], 16;
         cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [s+32768], [%d0], 16, [%r2];
         WAIT: mbarrier.try_wait.parity.shared.b64 %p1, [%r2], 0;
@@ -93,8 +94,8 @@ fn what_is_known_of_many_copies_is_bounded() {
     assert!(ran.result.is_ok(), "{:?}", ran.result);
 }
 
-/// Thread 0 copies to `s+256` so many times, by an object that is gone each time; then by one that all know of. When the
-/// bytes have come, the second warp's first thread reads them behind `wait`.
+/// Thread 0 copies to `s+256` so many times, by an object that is gone each time; then by one that all know of. When
+/// the bytes have come, the second warp's first thread reads them behind `wait`.
 fn behind_others(count: u32, wait: &str) -> String {
     let others = rounds(&format!("{INIT}{COPY}{INVAL}")).replace("ROUNDS", &count.to_string());
     format!(
@@ -122,7 +123,8 @@ fn races_with_engines_that_were_used_before_are_found_and_none_is_invented() {
         let ran = Kernel { body, threads: 64, steps: 1_000_000, ..Kernel::default() }.run();
         ran.report().findings.clone()
     };
-    // The first copy of an engine's life and one of a later life: to know of an object is not to know of what it counts.
+    // The first copy of an engine's life and one of a later life: to know of an object is not to know of what it
+    // counts.
     for count in [0, 1, 3000] {
         let found = kernel(&behind_others(count, "nanosleep.u32 1;"));
         assert_eq!(found.len(), 1, "{count}: {found:?}");
@@ -134,9 +136,9 @@ fn races_with_engines_that_were_used_before_are_found_and_none_is_invented() {
 
 #[test]
 fn a_race_with_a_copy_is_not_lost_when_a_later_one_is_known() {
-    // Thread 0 copies to 3000 places, by an object for each, and waits for each itself. The second warp knows of the last
-    // copies only, each by an object of its own: of what all others have copied it knows nothing, whoever's engines the
-    // last ones have.
+    // Thread 0 copies to 3000 places, by an object for each, and waits for each itself. The second warp knows of the
+    // last copies only, each by an object of its own: of what all others have copied it knows nothing, whoever's
+    // engines the last ones have.
     let copy = |to: &str, object: &str, label: &str| {
         format!(
             "mbarrier.arrive.expect_tx.relaxed.cluster.shared::cta.b64 _, [{object}], 16;

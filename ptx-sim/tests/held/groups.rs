@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use ptx_sim::LaunchError;
+use ptx_sim::fault::Fault;
+
 use crate::kernels::Kernel;
-use crate::{rounds, takes_no_memory};
+use crate::{rounds, run, takes_no_memory, takes_no_memory_in};
 
 #[test]
 fn loops_of_groups_take_no_memory() {
@@ -23,6 +26,72 @@ fn loops_of_groups_take_no_memory() {
     for body in bodies {
         let body = format!("{fill}{}", rounds(&body));
         takes_no_memory(&Kernel { body: &body, threads: 1, ..Kernel::default() });
+    }
+}
+
+/// A warpgroup multiplies what lies in `s` in each round, and then `then`.
+fn products(then: &str) -> String {
+    let product =
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0, %f1, %f2, %f3}, %d2, %d3, 1, 1, 1, 0, 0; /* op */";
+    format!(
+        "mov.u32 %r2, 0;
+        shl.b32 %r3, %r0, 2;
+        mov.u32 %r4, s;
+        add.u32 %r3, %r3, %r4;
+        FILL: st.shared.u32 [%r3], %r2;
+        add.u32 %r3, %r3, 512;
+        add.u32 %r2, %r2, 512;
+        setp.lt.u32 %p0, %r2, 4096;
+        mov.b32 %r5, 0;
+        @%p0 bra FILL;
+        mov.f32 %f0, 0f00000000;
+        mov.f32 %f1, 0f00000000;
+        mov.f32 %f2, 0f00000000;
+        mov.f32 %f3, 0f00000000;
+        mov.u64 %d2, 0x0000000800100000;
+        mov.u64 %d3, 0x0000000800100000;
+        fence.proxy.async.shared::cta;
+        bar.sync 0;
+        wgmma.fence.sync.aligned;
+        {}
+        wgmma.commit_group.sync.aligned;
+        wgmma.wait_group.sync.aligned 0;",
+        rounds(&then.replace("PRODUCT", product))
+    )
+}
+
+#[test]
+fn loops_of_groups_of_products_take_no_memory() {
+    for (then, rounds) in [
+        ("wgmma.commit_group.sync.aligned;", 4000),
+        // A group that was not taken back would be 100 bytes at least; and what is held would not fit.
+        (
+            "PRODUCT\nwgmma.commit_group.sync.aligned;\nwgmma.commit_group.sync.aligned;\n\
+             wgmma.wait_group.sync.aligned 1;",
+            100,
+        ),
+    ] {
+        for checked in [true, false] {
+            let kernel = Kernel { threads: 128, checked, held_bytes: 8192, ..Kernel::default() };
+            takes_no_memory_in(&Kernel { body: &products(then), ..kernel }, rounds);
+        }
+    }
+}
+
+#[test]
+fn products_that_nobody_waits_for_end_the_launch() {
+    for (then, checked) in [
+        ("PRODUCT", true),
+        ("PRODUCT\nwgmma.commit_group.sync.aligned; /* op */", true),
+        ("PRODUCT\nwgmma.commit_group.sync.aligned; /* op */", false),
+    ] {
+        let body = products(then);
+        let kernel = Kernel { body: &body, threads: 128, checked, held_bytes: 1 << 14, ..Kernel::default() };
+        let (ran, _) = run(&kernel, 1_000_000);
+        let Err(LaunchError::Fault(finding)) = &ran.result else { panic!("{:?}", ran.result) };
+        assert!(matches!(finding.fault, Fault::OutOfMemory { .. }), "{finding}");
+        assert!(finding.instruction.starts_with("wgmma."), "{finding}");
+        assert!(finding.source.is_some(), "{finding}");
     }
 }
 

@@ -117,7 +117,9 @@ fn together(
 fn commit(context: &mut Context, _: u64) -> Result<Outcome, Fault> {
     let (index, warp) = warpgroup(context);
     parts(context, index).0.commit(warp);
+    let before = context.warp.products.held_bytes();
     context.warp.products.commit();
+    context.cluster.hold(before, context.warp.products.held_bytes())?;
     Ok(Outcome::Next)
 }
 
@@ -129,12 +131,16 @@ fn wait(context: &mut Context, what: &str, pending: u64) -> Result<Outcome, Faul
     let live = &context.cluster.blocks[context.rank].live[WARPS * index..];
     let exited = std::array::from_fn(|other| live[other] == 0);
     let (group, shared, clocks) = parts(context, index);
+    let before = group.held_bytes();
     if !group.wait(warp, pending, exited, shared, clocks, actor)? {
         return Ok(Outcome::Wait);
     }
+    let after = group.held_bytes();
+    context.cluster.hold(before, after)?;
     together(context, what, [None; 2], |context, _| {
-        let depth = context.depth;
+        let (depth, before) = (context.depth, context.warp.products.held_bytes());
         let found = context.warp.products.wait(pending, depth, &mut context.warp.frames)?;
+        context.cluster.hold(before, context.warp.products.held_bytes())?;
         if context.grid.checked
             && let Some(fault) = found
         {
@@ -280,7 +286,11 @@ impl Form {
         context.ledger.meter.mma(&self.name);
         if context.grid.checked {
             let (index, warp) = warpgroup(context);
-            parts(context, index).0.read(warp, &pieces(reads.units), line);
+            let (group, ..) = parts(context, index);
+            let before = group.held_bytes();
+            group.read(warp, &pieces(reads.units), line);
+            let after = group.held_bytes();
+            context.cluster.hold(before, after)?;
         }
         Ok(())
     }
