@@ -50,6 +50,12 @@ impl SharedMemory {
         Ok(())
     }
 
+    /// Bytes of this computer's memory by which the checker remembers reads of asynchronous operations: one for each
+    /// `mbarrier` and byte, where a copy has read it that completes there.
+    pub fn engine_bytes(&self) -> usize {
+        self.shadows.engine_bytes()
+    }
+
     /// Calls `note` with each engine that the checker remembers an access of, once or more.
     pub fn engines(&self, note: impl FnMut(usize)) {
         self.shadows.engines(note);

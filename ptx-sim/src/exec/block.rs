@@ -49,6 +49,8 @@ pub(crate) struct Block {
     pub live: Vec<u32>,
     /// The last access of others to its shared memory, by actor.
     pub visits: BTreeMap<usize, Visit>,
+    /// Bytes that are known to be held by what the checker remembers of asynchronous reads of its memory.
+    pub remembered: usize,
     /// How many operations the cluster had issued when the last warp exited.
     pub closed: Option<u64>,
 }

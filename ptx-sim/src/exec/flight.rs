@@ -128,6 +128,9 @@ impl Cluster {
         for (rank, offset, len) in sources {
             let (shared, clocks) = self.shared(rank);
             shared.finish_reading(clocks, access, offset, len)?;
+            let remembered = shared.engine_bytes();
+            let before = std::mem::replace(&mut self.blocks[rank].remembered, remembered);
+            self.held.change(before, remembered)?;
         }
         Ok(())
     }

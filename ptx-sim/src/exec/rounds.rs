@@ -39,6 +39,7 @@ pub(super) fn run_cluster(job: &Job, cluster: u64, ledger: &mut Ledger, pool: &m
             warpgroups: BTreeMap::new(),
             live: (0..warps).map(|warp| lanes_of(threads, warp)).collect(),
             visits: BTreeMap::new(),
+            remembered: 0,
             closed: None,
         })
     };

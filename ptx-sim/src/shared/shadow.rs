@@ -3,10 +3,13 @@
 //! Most accesses are to whole words of 4 bytes, and leave the same behind in each of their bytes. So there is one
 //! [`Shadow`] for a word; a word of which only a part is accessed gets one for each byte, until it is written as a whole.
 
+mod readers;
+
 use crate::ast::Space;
 use crate::clocks::{Access, Clocks, actor_of, is_engine};
 use crate::fault::{Fault, SpaceName};
 use crate::memory::grow;
+use readers::Readers;
 
 /// Bytes of a word.
 const WORD: usize = 4;
@@ -99,82 +102,6 @@ impl Shadow {
     }
 }
 
-/// Reads of several actors of one byte, one mark for each.
-#[derive(Clone, Debug, Default)]
-struct Row {
-    /// By warp; none where the clock is 0.
-    warps: Vec<Mark>,
-    /// Those of engines, of which there may be many that have not read it: ascending.
-    engines: Vec<Mark>,
-}
-
-impl Row {
-    /// Remembers an actor's last read, among those of so many warps.
-    #[inline]
-    fn set(&mut self, mark: Mark, warps: usize) {
-        let actor = mark.actor();
-        if is_engine(actor) {
-            match self.engines.binary_search_by_key(&actor, Mark::actor) {
-                Ok(at) => self.engines[at] = mark,
-                Err(at) => self.engines.insert(at, mark),
-            }
-            return;
-        }
-        if self.warps.len() <= actor {
-            self.warps.resize(warps, Mark::default());
-        }
-        self.warps[actor] = mark;
-    }
-}
-
-/// Rows have numbers from 1 on.
-#[derive(Debug, Default)]
-struct Readers {
-    rows: Vec<Row>,
-    /// Numbers of rows that no byte uses.
-    spare: Vec<u32>,
-}
-
-impl Readers {
-    /// A row that is free, empty.
-    fn take(&mut self) -> u32 {
-        let row = self.spare.pop().unwrap_or_else(|| {
-            self.rows.push(Row::default());
-            self.rows.len() as u32
-        });
-        let Row { warps, engines } = &mut self.rows[row as usize - 1];
-        warps.clear();
-        engines.clear();
-        row
-    }
-
-    fn give_back(&mut self, row: u32) {
-        if row != 0 {
-            self.spare.push(row);
-        }
-    }
-
-    /// Those of warps and those of engines.
-    #[inline]
-    fn row(&self, row: u32) -> (&[Mark], &[Mark]) {
-        row.checked_sub(1).map_or((&[], &[]), |index| {
-            let Row { warps, engines } = &self.rows[index as usize];
-            (warps, engines)
-        })
-    }
-
-    /// A row like another one.
-    fn copy(&mut self, row: u32) -> u32 {
-        if row == 0 {
-            return 0;
-        }
-        let copy = self.take();
-        let marks = self.rows[row as usize - 1].clone();
-        self.rows[copy as usize - 1] = marks;
-        copy
-    }
-}
-
 /// What the checker knows of a block's shared memory.
 #[derive(Debug, Default)]
 pub(super) struct Shadows {
@@ -203,9 +130,13 @@ impl Shadows {
         grow(&mut self.words, len.div_ceil(WORD), Shadow::default())?;
         self.bytes.clear();
         self.spare.clear();
-        self.readers.spare.clear();
-        self.readers.spare.extend(1..=self.readers.rows.len() as u32);
+        self.readers.renew();
         Ok(())
+    }
+
+    /// Bytes of this computer's memory that reads in the names of engines take.
+    pub fn engine_bytes(&self) -> usize {
+        self.readers.held_bytes()
     }
 
     /// Calls `note` with each engine that an access is remembered of, once or more.
@@ -427,10 +358,9 @@ fn remember_read(shadow: &mut Shadow, readers: &mut Readers, clocks: &Clocks, mu
     if other_warp && shadow.readers == 0 {
         shadow.readers = readers.take();
     }
-    if let Some(row) = shadow.readers.checked_sub(1) {
-        let row = &mut readers.rows[row as usize];
-        row.set(last, clocks.warps());
-        row.set(mark, clocks.warps());
+    if shadow.readers != 0 {
+        readers.set(shadow.readers, last, clocks.warps());
+        readers.set(shadow.readers, mark, clocks.warps());
     }
     shadow.read = mark;
 }

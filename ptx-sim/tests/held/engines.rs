@@ -94,6 +94,62 @@ fn what_is_known_of_many_copies_is_bounded() {
     assert!(ran.result.is_ok(), "{:?}", ran.result);
 }
 
+#[test]
+fn what_is_remembered_of_many_reads_of_the_same_bytes_is_bounded() {
+    // Each copy to the other block reads the same 16 KiB of block 0, and completes on an object of its own there.
+    let copies = "mapa.shared::cluster.u32 %r3, %r2, 1;
+        cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%r4], [s+32768], 16384, [%r3];
+        add.u32 %r2, %r2, 8;";
+    let waits = "mbarrier.arrive.expect_tx.shared.b64 _, [%r2], 16384;
+        WAIT: mbarrier.try_wait.parity.shared.b64 %p1, [%r2], 0;
+        @!%p1 bra WAIT; /* op */
+        add.u32 %r2, %r2, 8;";
+    let body = format!(
+        "mov.u32 %r2, s;
+        INIT: mbarrier.init.shared.b64 [%r2], 1;
+        add.u32 %r2, %r2, 8;
+        setp.lt.u32 %p0, %r2, 8192;
+        @%p0 bra INIT;
+        mov.u32 %r2, s+32768;
+        mov.u32 %r3, 0;
+        FILL: st.shared.u32 [%r2], %r3;
+        add.u32 %r2, %r2, 4;
+        setp.lt.u32 %p0, %r2, 49152;
+        @%p0 bra FILL;
+        fence.proxy.async;
+        barrier.cluster.arrive.aligned;
+        barrier.cluster.wait.aligned;
+        mapa.shared::cluster.u32 %r4, s+16384, 1;
+        setp.eq.u32 %p2, %r1, 1;
+        mov.u32 %r2, s;
+        @%p2 bra WAITS;
+        {}
+        bra END;
+        WAITS: {}
+        END: barrier.cluster.arrive.aligned;
+        barrier.cluster.wait.aligned;",
+        rounds(copies),
+        rounds(waits).replace("ROUND:", "AGAIN:").replace("bra ROUND;", "bra AGAIN;")
+    );
+    // 1000 copies of 16 KiB are 16 MiB in flight, and what is remembered of them would be seven times as much.
+    let kernel = Kernel {
+        body: &body,
+        threads: 1,
+        blocks: 2,
+        cluster: 2,
+        shared: 65536,
+        held_bytes: 24 << 20,
+        ..Kernel::default()
+    };
+    let (ran, bytes) = run(&kernel, 1000);
+    let Err(LaunchError::Fault(finding)) = &ran.result else { panic!("{:?}", ran.result) };
+    assert!(matches!(finding.fault, Fault::OutOfMemory { .. }), "{finding}");
+    assert!(finding.instruction.starts_with("mbarrier.try_wait"), "{finding}");
+    assert!(bytes < 96 << 20, "{bytes}");
+    let (ran, _) = run(&Kernel { checked: false, ..kernel }, 1000);
+    assert!(ran.report().findings.is_empty());
+}
+
 /// Thread 0 copies to `s+256` so many times, by an object that is gone each time; then by one that all know of. When
 /// the bytes have come, the second warp's first thread reads them behind `wait`.
 fn behind_others(count: u32, wait: &str) -> String {

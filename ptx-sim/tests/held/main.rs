@@ -62,7 +62,7 @@ fn run(kernel: &Kernel, rounds: u32) -> (Ran, isize) {
 
 /// A loop takes as much memory in many rounds as in a few: 4 KiB more at most, less than one byte of each round.
 fn takes_no_memory(kernel: &Kernel) {
-    takes_no_memory_in(kernel, 4000);
+    takes_no_memory_in(kernel, 2500);
 }
 
 /// The same, where few rounds are so many, and many are four times as many.
