@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::effect;
 use super::families;
-use super::places::{Declared, Uses, places};
+use super::places::{Declared, Places, Uses, places};
 use super::products::ProductRegisters;
 use super::variables::{LOCAL_BYTES, PARAM_BYTES, SHARED_BYTES, reserve, size_of};
 use crate::ast::{Function, Instruction, Operand, Space, Statement, Type, Variable};
@@ -56,6 +56,7 @@ pub(super) fn assemble(
         steps: Vec::new(),
         builtin: if function.body.is_none() { builtin::find(&function.name) } else { None },
         frame: FrameSize::default(),
+        unwritten: Vec::new(),
         params: Vec::new(),
         returns: Vec::new(),
         shared_bytes: shared,
@@ -226,9 +227,11 @@ impl Assembler<'_> {
         self.names.close();
         (self.scopes, self.opened) = (vec![0], 0);
         let declared = std::mem::take(&mut self.declared);
-        let (places, [narrow, wide]) = places(&declared, &uses);
+        let Places { of, used: [narrow, wide], unwritten } = places(&declared, &uses);
         let number = |(place, declared): (usize, &Declared)| register_number(place, declared.is_wide);
-        self.names.place_registers(places.into_iter().zip(&declared).map(number).collect());
+        let numbers: Vec<usize> = of.into_iter().zip(&declared).map(number).collect();
+        self.code.unwritten = unwritten.into_iter().map(|register| numbers[register]).collect();
+        self.names.place_registers(numbers);
         (self.code.frame.narrow_registers, self.code.frame.wide_registers) = (narrow, wide);
         self.code.frame.predicates = 0;
         Ok(())

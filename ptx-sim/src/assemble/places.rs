@@ -4,7 +4,8 @@
 //! Simulated, each of them takes 32 lanes' words, and so many do not fit a cache. So registers share places here, as
 //! ptxas has them do: two may if no instruction lies in the lives of both. A register lives from where it is written to
 //! where it is last read on any way through the function; one that may be read before it is written lives from the
-//! beginning, when it is zero. Every lane goes its own way with registers of its own, so divergence changes nothing.
+//! beginning, when it is zero: a kernel's registers are made so, and a call clears those that may be read so, which are
+//! none of a compiler's. Every lane goes its own way with registers of its own, so divergence changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -216,7 +217,8 @@ fn stretches(effects: &[Uses], registers: usize) -> Vec<Stretch> {
     let stretch = |(&first, end): (&usize, usize)| {
         let (mut reads, mut writes) = (Set::new(registers), Set::new(registers));
         for effect in &effects[first..end] {
-            effect.reads.iter().filter(|&&register| !writes.contains(register)).for_each(|&r| reads.insert(r));
+            let read = effect.reads.iter().chain(&effect.keeps);
+            read.filter(|&&register| !writes.contains(register)).for_each(|&r| reads.insert(r));
             // Where only some lanes write, the others keep what was there.
             if !effect.guarded {
                 effect.writes.iter().for_each(|&register| writes.insert(register));
@@ -232,10 +234,10 @@ fn stretches(effects: &[Uses], registers: usize) -> Vec<Stretch> {
     firsts.iter().zip(ends).map(stretch).collect()
 }
 
-/// First and last point at which each register lives. Instruction `i` reads at point `2 * i`, and writes at the one behind;
-/// what it reads lives on until it has written.
-/// `None` if that is not known after [`MOST_PASSES`].
-fn lives(effects: &[Uses], registers: usize) -> Option<Vec<Option<(usize, usize)>>> {
+/// First and last point at which each register lives, and those that may be read before they are written. Instruction `i`
+/// reads at point `2 * i`, and writes at the one behind; what it reads lives on until it has written. `None` if that is
+/// not known after [`MOST_PASSES`].
+fn lives(effects: &[Uses], registers: usize) -> Option<(Vec<Life>, Vec<usize>)> {
     let mut stretches = stretches(effects, registers);
     let (mut changed, mut passes) = (true, 0);
     while changed {
@@ -256,7 +258,7 @@ fn lives(effects: &[Uses], registers: usize) -> Option<Vec<Option<(usize, usize)
             }
         }
     }
-    let mut lives: Vec<Option<(usize, usize)>> = vec![None; registers];
+    let mut lives: Vec<Life> = vec![None; registers];
     let mut touch = |register: usize, from: usize, to: usize| {
         let life = lives[register].get_or_insert((from, to));
         *life = (life.0.min(from), life.1.max(to));
@@ -272,8 +274,12 @@ fn lives(effects: &[Uses], registers: usize) -> Option<Vec<Option<(usize, usize)
             effect.writes.iter().for_each(|&register| touch(register, 2 * step + 1, 2 * step + 1));
         }
     }
-    Some(lives)
+    let unwritten = stretches.first().map_or_else(Vec::new, |first| first.live.iter().collect());
+    Some((lives, unwritten))
 }
+
+/// First and last point at which a register lives; `None` if it has a place to itself, or is not in use.
+type Life = Option<(usize, usize)>;
 
 /// Most passes over a function. Compilers' loops need a few more than they are deep; a function that jumps backwards from
 /// stretch to stretch would need as many as it has stretches.
@@ -282,19 +288,35 @@ const MOST_PASSES: usize = 64;
 /// Most sets of registers of all stretches, in bits: a function with more, which no compiler writes, does not share.
 const MOST_BITS: usize = 1 << 28;
 
-/// A place for each declared register among those of its width, and how many places there are of either.
-pub(super) fn places(declared: &[Declared], effects: &[Uses]) -> (Vec<usize>, [usize; 2]) {
+/// Where the registers of a function lie.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// The place of each declared register among those of its width.
+    pub of: Vec<usize>,
+    /// How many places of up to 32 bits there are, and how many of 64.
+    pub used: [usize; 2],
+    /// The declared registers that may be read before they are written.
+    pub unwritten: Vec<usize>,
+}
+
+/// A place for each declared register.
+pub(super) fn places(declared: &[Declared], effects: &[Uses]) -> Places {
     let jumps = effects.iter().map(|effect| usize::from(effect.ends) + effect.targets.len()).sum::<usize>();
-    let mut lives = match jumps.saturating_mul(declared.len()) {
+    let known = match jumps.saturating_mul(declared.len()) {
         0..=MOST_BITS => lives(effects, declared.len()),
         _ => None,
-    }
-    .unwrap_or_else(|| vec![None; declared.len()]);
+    };
+    let (mut lives, mut unwritten) =
+        known.unwrap_or_else(|| (vec![None; declared.len()], (0..declared.len()).collect()));
     for (register, declared) in declared.iter().enumerate() {
         if declared.fixed {
             lives[register] = None;
+            // Instructions name the first part only, so nothing is known of the others.
+            unwritten.push(register);
         }
     }
+    unwritten.sort_unstable();
+    unwritten.dedup();
     for &register in effects.iter().flat_map(|effect| &effect.keeps) {
         lives[register] = None;
     }
@@ -327,5 +349,54 @@ pub(super) fn places(declared: &[Declared], effects: &[Uses]) -> (Vec<usize>, [u
         places[register] = place;
         busy[width].insert((to, place));
     }
-    (places, used)
+    Places { of: places, used, unwritten }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An instruction that reads and writes registers, by their numbers.
+    fn uses(reads: &[usize], writes: &[usize]) -> Uses {
+        Uses { reads: reads.to_vec(), writes: writes.to_vec(), ..Uses::default() }
+    }
+
+    /// A branch under a condition.
+    fn branch(target: usize) -> Uses {
+        Uses { guarded: true, ends: true, targets: vec![target], ..Uses::default() }
+    }
+
+    fn placed(registers: usize, effects: &[Uses]) -> Places {
+        places(&vec![Declared { is_wide: false, fixed: false }; registers], effects)
+    }
+
+    #[test]
+    fn registers_that_do_not_live_at_the_same_time_share_a_place() {
+        let chain: Vec<Uses> = (0..9).map(|i| uses(&[i], &[i + 1])).collect();
+        let Places { of, used, unwritten } = placed(10, &chain);
+        assert_eq!((used, &unwritten[..]), ([2, 0], &[0][..]));
+        assert!(of.windows(2).all(|pair| pair[0] != pair[1]), "{of:?}");
+    }
+
+    #[test]
+    fn a_register_is_unwritten_if_any_way_reads_it_before_it_is_written() {
+        // 0 is written and read; 1 is read first; 2 is written by some lanes only; 3 is written on one of two ways.
+        let some = Uses { guarded: true, ..uses(&[], &[2]) };
+        let ways = [uses(&[], &[0]), uses(&[0, 1], &[]), some, branch(5), uses(&[], &[3]), uses(&[2, 3], &[])];
+        assert_eq!(placed(4, &ways).unwritten, [1, 2, 3]);
+        // 1 is read in the second round what the first has written, and what was there before it in the first.
+        let ring = [uses(&[], &[0]), uses(&[1], &[]), uses(&[0], &[1]), branch(1)];
+        assert_eq!(placed(2, &ring).unwritten, [1]);
+    }
+
+    #[test]
+    fn a_register_of_which_little_is_known_counts_as_unwritten() {
+        // An instruction in neither list may read what it names.
+        let kept = [Uses { keeps: vec![0, 1], ..Uses::default() }];
+        assert_eq!(placed(2, &kept).unwritten, [0, 1]);
+        assert_eq!(placed(2, &[uses(&[], &[0]), Uses { keeps: vec![0], ..Uses::default() }]).unwritten, [0; 0]);
+        // Of several parts side by side only the first is named.
+        let parts = [Declared { is_wide: true, fixed: true }; 2];
+        assert_eq!(places(&parts, &[uses(&[], &[0]), uses(&[0], &[])]).unwritten, [0, 1]);
+    }
 }

@@ -1,4 +1,7 @@
 //! What one level of calls has of its own: registers, predicates, local memory and call parameters.
+//!
+//! A call finds its registers and predicates zero where it reads them before it writes them. Its local memory and call
+//! parameters hold what an earlier call of the level left there, and zeros before the first.
 
 use super::lanes::LANES;
 use super::ledger::Ledger;
@@ -82,5 +85,12 @@ impl Frame {
             grow(&mut self.local[lane], size.local_bytes, 0)?;
         }
         Ok(())
+    }
+
+    /// The lanes of `mask` begin a call, which has room already: what it may read of registers and of its first
+    /// `predicates` predicates before it writes them is zero. Other lanes may be in calls of the same level.
+    pub fn begin(&mut self, mask: u32, unwritten: &[usize], predicates: usize) {
+        unwritten.iter().for_each(|&register| self.registers.zero(register, mask));
+        self.predicates[..predicates].iter_mut().for_each(|predicate| *predicate &= !mask);
     }
 }

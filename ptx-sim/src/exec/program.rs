@@ -37,6 +37,8 @@ pub(crate) struct Code {
     pub builtin: Option<Builtin>,
     /// What a call of it needs.
     pub frame: FrameSize,
+    /// Registers other than predicates that it may read before it writes them, which are zero then.
+    pub unwritten: Vec<usize>,
     /// Offset and size of each parameter, in the kernel's parameter block or the call's parameter area.
     pub params: Vec<Slot>,
     /// Offset and size of each result in the call's parameter area.

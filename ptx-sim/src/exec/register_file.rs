@@ -74,6 +74,14 @@ impl RegisterFile {
         grow(&mut self.wide, wide, [0; LANES])
     }
 
+    /// Clears a register of the lanes of `mask`.
+    pub fn zero(&mut self, register: usize, mask: u32) {
+        match place(register) {
+            Place::Narrow(index) => assign(&mut self.narrow[index], mask, &[0; LANES]),
+            Place::Wide(index) => assign(&mut self.wide[index], mask, &[0; LANES]),
+        }
+    }
+
     /// A register's values, extended by zeros.
     #[inline]
     pub fn lanes(&self, register: usize) -> Lanes {

@@ -287,6 +287,7 @@ fn enter(
     let depth = warp.groups[group].callers.len();
     let code = &program.functions[target];
     warp.enter(depth + 1, &code.frame, ledger)?;
+    warp.frames[depth + 1].begin(mask, &code.unwritten, code.frame.predicates);
     warp.copy_params(depth, depth + 1, mask, &call.arguments, &code.params);
     let group = &mut warp.groups[group];
     group.callers.push((group.function, group.step + 1));
