@@ -8,12 +8,18 @@
 //! allocation is refused if the operating system refuses the process as much address space, as Linux by default does for
 //! about what the computer has.
 
+mod guards;
+
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use guards::{Guards, pieces};
 
 use crate::ast::Space;
 use crate::fault::{Fault, SpaceName};
 use crate::limits::Limits;
+
+pub(crate) use guards::WHOLE;
 
 /// Address of the first allocation.
 const FIRST: u64 = 0x7000_0000_0000;
@@ -37,8 +43,8 @@ pub struct Memory {
     next: u64,
     /// Most bytes of all allocations together.
     limit: u64,
-    /// Serialises atomics wider than a word.
-    wide_atomics: Mutex<()>,
+    /// Make strong accesses wider than a word whole.
+    guards: Guards,
 }
 
 #[derive(Debug)]
@@ -96,7 +102,7 @@ impl Memory {
     pub(crate) fn new(limit: u64) -> Self {
         static MEMORIES: AtomicU64 = AtomicU64::new(0);
         let number = MEMORIES.fetch_add(1, Relaxed);
-        Self { number, allocations: Vec::new(), next: FIRST, limit, wide_atomics: Mutex::new(()) }
+        Self { number, allocations: Vec::new(), next: FIRST, limit, guards: Guards::default() }
     }
 
     /// Tells this memory from others of the process.
@@ -172,9 +178,10 @@ impl Memory {
         Ok(())
     }
 
-    /// Keeps atomics that are no words of the host apart from each other, those of all blocks.
-    pub(crate) fn wide_atomics(&self) -> MutexGuard<'_, ()> {
-        self.wide_atomics.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps strong accesses and atomics of more than a word to the 16 bytes around `address` apart from each other, those
+    /// of all blocks. Nobody may hold two of these guards at a time.
+    pub(crate) fn hold(&self, address: u64) -> MutexGuard<'_, ()> {
+        self.guards.hold(address)
     }
 
     /// Changes the elements at `address`, of `element` bytes each, by those of `bytes`; every element atomically.
@@ -190,11 +197,15 @@ impl Memory {
     ) -> Result<(), Fault> {
         let place = self.find("asynchronous reduction", address, bytes.len())?;
         if element > size_of::<AtomicU32>() {
-            let _guard = self.wide_atomics();
-            let mut old = vec![0; bytes.len()];
-            place.read(&mut old);
-            apply(&mut old, bytes);
-            place.write(&old);
+            for piece in pieces(address, bytes.len()) {
+                let _guard = self.hold(address + piece.start as u64);
+                let place = Place { offset: place.offset + piece.start, ..place };
+                let mut old = [0; WHOLE];
+                let old = &mut old[..piece.len()];
+                place.read(old);
+                apply(old, &bytes[piece]);
+                place.write(old);
+            }
         } else {
             place.merge_words(bytes, apply);
         }
@@ -290,6 +301,24 @@ impl Words<'_> {
 }
 
 impl Place<'_> {
+    /// Fills `bytes` from here, so that those with a guard of `memory` together are of one time.
+    pub(crate) fn read_whole(self, memory: &Memory, bytes: &mut [u8]) {
+        let address = self.allocation.base + self.offset as u64;
+        for piece in pieces(address, bytes.len()) {
+            let _guard = memory.hold(address + piece.start as u64);
+            Place { offset: self.offset + piece.start, ..self }.read(&mut bytes[piece]);
+        }
+    }
+
+    /// Writes `bytes` here, so that nobody who holds a guard of `memory` sees a part of those that have it together.
+    pub(crate) fn write_whole(self, memory: &Memory, bytes: &[u8]) {
+        let address = self.allocation.base + self.offset as u64;
+        for piece in pieces(address, bytes.len()) {
+            let _guard = memory.hold(address + piece.start as u64);
+            Place { offset: self.offset + piece.start, ..self }.write(&bytes[piece]);
+        }
+    }
+
     pub(crate) fn read(self, bytes: &mut [u8]) {
         let words = &self.allocation.words;
         if self.offset.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
@@ -322,12 +351,14 @@ impl Place<'_> {
         self.mark(bytes.len(), true);
     }
 
-    /// Replaces the 4-byte word here by `f` of it, atomically; returns the old word.
-    pub(crate) fn update_word(self, f: impl FnMut(u32) -> u32) -> u32 {
+    /// Replaces the `size` bytes here, 1, 2 or 4 of them and aligned, by `f` of them, atomically; returns the old ones.
+    pub(crate) fn update_word(self, size: usize, f: impl FnMut(u32) -> u32) -> u32 {
         let mut f = f;
-        self.mark(4, true);
+        self.mark(size, true);
+        let (shift, mask) = (8 * (self.offset % 4), u32::MAX >> (32 - 8 * size));
+        let mut change = |word: u32| word & !(mask << shift) | (f(word >> shift & mask) & mask) << shift;
         let word = &self.allocation.words[self.offset / 4];
-        word.fetch_update(Relaxed, Relaxed, |old| Some(f(old))).unwrap_or_else(|old| old)
+        word.fetch_update(Relaxed, Relaxed, |old| Some(change(old))).unwrap_or_else(|old| old) >> shift & mask
     }
 
     /// Changes bytes word by word, of which the first and the last may belong to others in part.

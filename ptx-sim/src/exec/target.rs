@@ -58,6 +58,11 @@ impl Target {
         }
     }
 
+    /// Whether an access to global memory is of more than a word and must not tear.
+    fn is_whole(self, size: usize) -> bool {
+        self.strong && size > 4
+    }
+
     /// Fills `out` from memory.
     pub fn read(self, context: &mut Context, out: &mut [u8]) -> Result<(), Fault> {
         context.lane = self.lane;
@@ -65,7 +70,10 @@ impl Target {
         match self.space {
             Space::Global => {
                 let place = context.grid.memory.find("read", self.address, out.len())?;
-                place.read(out);
+                match self.is_whole(out.len()) {
+                    true => place.read_whole(context.grid.memory, out),
+                    false => place.read(out),
+                }
                 if context.grid.checked && !place.is_written(out.len()) {
                     self.uninitialised(context, out.len());
                 }
@@ -93,7 +101,13 @@ impl Target {
         context.lane = self.lane;
         self.aligned("write", bytes.len())?;
         match self.space {
-            Space::Global => context.grid.memory.write(self.address, bytes)?,
+            Space::Global => {
+                let place = context.grid.memory.find("write", self.address, bytes.len())?;
+                match self.is_whole(bytes.len()) {
+                    true => place.write_whole(context.grid.memory, bytes),
+                    false => place.write(bytes),
+                }
+            }
             Space::Shared => {
                 let access = self.access(context);
                 let (rank, offset) = self.visit(context, "write", bytes.len())?;
@@ -134,16 +148,15 @@ impl Target {
                 if context.grid.checked && !place.is_written(size) {
                     self.uninitialised(context, size);
                 }
-                if size == 4 {
-                    let word = place.update_word(|word| {
+                if size <= 4 {
+                    let word = place.update_word(size, |word| {
                         let mut wide = [0; 16];
                         wide[..4].copy_from_slice(&word.to_le_bytes());
                         u32_of(f(wide))
                     });
                     old[..4].copy_from_slice(&word.to_le_bytes());
                 } else {
-                    // Other sizes are no words of the host; the lock keeps atomics of all blocks apart.
-                    let _guard = context.grid.memory.wide_atomics();
+                    let _guard = context.grid.memory.hold(self.address);
                     place.read(&mut old[..size]);
                     place.write(&f(old)[..size]);
                 }

@@ -1,12 +1,13 @@
 //! Reads and writes of all lanes at once.
 //!
 //! Where all active lanes access global memory in one allocation, as they nearly always do, and nothing is to be said
-//! against it, they are served together. Everything else goes lane by lane, and finds what is wrong there.
+//! against it, they are served together. Everything else goes lane by lane, and finds what is wrong there. Strong accesses
+//! of 8 and 16 bytes are whole: they hold the guards of memory that those of other blocks hold.
 
 use crate::ast::Space;
 use crate::exec::{Context, LANES, Target};
 use crate::fault::Fault;
-use crate::memory::{Memory, Words};
+use crate::memory::{Memory, WHOLE, Words};
 
 /// Most bytes that a lane moves at once: `.v8.b32`.
 pub(super) const WIDEST: usize = 32;
@@ -75,6 +76,17 @@ pub(super) fn read(
     if let Some(Together { words, offsets }) = Together::find(context.grid.memory, places, mask, size)
         && (!checked || lanes(mask).all(|lane| words.is_written(offsets[lane], size)))
     {
+        if strong && size > 4 {
+            for lane in lanes(mask) {
+                for from in (0..size).step_by(WHOLE) {
+                    let _guard = context.grid.memory.hold(places[lane].1 + from as u64);
+                    for word in from / 4..size.min(from + WHOLE) / 4 {
+                        data[word][lane] = words.load(offsets[lane] + 4 * word);
+                    }
+                }
+            }
+            return Ok(());
+        }
         for (word, column) in data.iter_mut().enumerate().take(size.div_ceil(4)) {
             for lane in lanes(mask) {
                 column[lane] = words.load(offsets[lane] + 4 * word);
@@ -115,6 +127,18 @@ pub(super) fn write(
         && let Some(Together { words, offsets }) = Together::find(context.grid.memory, places, mask, size)
     {
         // Of lanes that write to one place the last one's value stays.
+        if strong && size > 4 {
+            for lane in lanes(mask) {
+                for from in (0..size).step_by(WHOLE) {
+                    let _guard = context.grid.memory.hold(places[lane].1 + from as u64);
+                    for word in from / 4..size.min(from + WHOLE) / 4 {
+                        words.store(offsets[lane] + 4 * word, data[word][lane]);
+                    }
+                }
+                words.mark_written(offsets[lane], size);
+            }
+            return Ok(());
+        }
         for lane in lanes(mask) {
             for (word, column) in data.iter().enumerate().take(size / 4) {
                 words.store(offsets[lane] + 4 * word, column[lane]);
