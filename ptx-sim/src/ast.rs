@@ -20,7 +20,7 @@ pub struct Module {
 }
 
 /// A state space (PTX ISA section 5.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
     /// `.reg`
     Reg,

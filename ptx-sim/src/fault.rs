@@ -186,7 +186,7 @@ impl fmt::Display for Other {
 }
 
 /// A state space as messages name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpaceName(pub Space);
 
 impl fmt::Display for SpaceName {

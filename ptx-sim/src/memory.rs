@@ -9,11 +9,13 @@
 //! about what the computer has.
 
 mod guards;
+mod traffic;
 
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use guards::{Guards, pieces};
+use traffic::{Presence, Traffic};
 
 use crate::ast::Space;
 use crate::fault::{Fault, SpaceName};
@@ -45,6 +47,8 @@ pub struct Memory {
     limit: u64,
     /// Make strong accesses wider than a word whole.
     guards: Guards,
+    /// Who changes it, and who waits for that.
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
@@ -102,7 +106,14 @@ impl Memory {
     pub(crate) fn new(limit: u64) -> Self {
         static MEMORIES: AtomicU64 = AtomicU64::new(0);
         let number = MEMORIES.fetch_add(1, Relaxed);
-        Self { number, allocations: Vec::new(), next: FIRST, limit, guards: Guards::default() }
+        Self {
+            number,
+            allocations: Vec::new(),
+            next: FIRST,
+            limit,
+            guards: Guards::default(),
+            traffic: Traffic::default(),
+        }
     }
 
     /// Tells this memory from others of the process.
@@ -157,6 +168,7 @@ impl Memory {
     /// [`Fault::OutOfBounds`].
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
         self.find("write", address, bytes.len())?.write(bytes);
+        self.change();
         Ok(())
     }
 
@@ -178,8 +190,33 @@ impl Memory {
         Ok(())
     }
 
-    /// Keeps strong accesses and atomics of more than a word to the 16 bytes around `address` apart from each other, those
-    /// of all blocks. Nobody may hold two of these guards at a time.
+    /// Notes that somebody has changed it. Returns whether somebody waits for that.
+    pub(crate) fn change(&self) -> bool {
+        self.traffic.change()
+    }
+
+    /// How often it was changed. Whatever a launch has written counts at the end of a round of its warps at the latest.
+    pub(crate) fn changes(&self) -> u64 {
+        self.traffic.changes()
+    }
+
+    /// Somebody waits for a change until the result is dropped.
+    pub(crate) fn sleeper(&self) -> Presence<'_> {
+        self.traffic.sleeper()
+    }
+
+    /// A launch runs on this memory until the result is dropped.
+    pub(crate) fn launch(&self) -> Presence<'_> {
+        self.traffic.launch()
+    }
+
+    /// Launches that run on this memory.
+    pub(crate) fn launches(&self) -> u64 {
+        self.traffic.launches()
+    }
+
+    /// Keeps strong accesses and atomics of more than a word to the 16 bytes around `address` apart from each other,
+    /// those of all blocks. Nobody may hold two of these guards at a time.
     pub(crate) fn hold(&self, address: u64) -> MutexGuard<'_, ()> {
         self.guards.hold(address)
     }
@@ -308,6 +345,13 @@ impl Place<'_> {
             let _guard = memory.hold(address + piece.start as u64);
             Place { offset: self.offset + piece.start, ..self }.read(&mut bytes[piece]);
         }
+    }
+
+    /// Whether the bytes here are these.
+    pub(crate) fn holds(self, bytes: &[u8]) -> bool {
+        let words = &self.allocation.words;
+        let byte = |at: usize| words[at / 4].load(Relaxed).to_le_bytes()[at % 4];
+        bytes.iter().enumerate().all(|(i, known)| byte(self.offset + i) == *known)
     }
 
     /// Writes `bytes` here, so that nobody who holds a guard of `memory` sees a part of those that have it together.

@@ -4,11 +4,11 @@ mod kernels;
 
 use kernels::Kernel;
 
-/// How often the writer writes, and each lane of the readers reads.
+/// How often each lane of the readers reads. The writer writes as long as they do.
 const ROUNDS: u32 = 20_000;
 
-/// Block 0 writes pairs of equal words by `write`, from `%d2`, which holds them, or `%q0`, which holds that twice. All lanes
-/// of the other blocks read by `read` into `%d3`, or `%q1` that becomes `%d3` and `%d4`. Counts unequal halves.
+/// Block 0 writes pairs of equal words by `write`, from `%d2`, which holds them, or `%q0`, which holds that twice. All
+/// lanes of the other blocks read by `read` into `%d3`, or `%q1` that becomes `%d3` and `%d4`. Counts unequal halves.
 fn halves(write: &str, read: &str) -> u32 {
     let body = format!(
         "mov.u32 %r2, 0;
@@ -24,7 +24,8 @@ fn halves(write: &str, read: &str) -> u32 {
         mov.b64 %d2, {{%r2, %r2}};
         mov.b128 %q0, {{%d2, %d2}};
         {write}
-        setp.lt.u32 %p1, %r2, {ROUNDS};
+        ld.volatile.global.u32 %r6, [%d0+36];
+        setp.lt.u32 %p1, %r6, 96;
         @%p1 bra WRITE;
         bra END;
         READ: add.u32 %r2, %r2, 1;
@@ -35,9 +36,11 @@ fn halves(write: &str, read: &str) -> u32 {
         setp.lt.u32 %p1, %r2, {ROUNDS};
         @%p1 bra READ;
         red.global.add.u32 [%d0+32], %r3;
+        red.global.add.u32 [%d0+36], 1;
         END:"
     );
-    let kernel = Kernel { body: &body, blocks: 4, cores: 4, steps: 1_000_000, input: vec![0; 64], ..Kernel::default() };
+    let kernel =
+        Kernel { body: &body, blocks: 4, cores: 4, steps: 1_000_000_000, input: vec![0; 64], ..Kernel::default() };
     kernel.clean().input[8]
 }
 

@@ -11,8 +11,7 @@ use crate::meter::Class;
 pub(super) fn of(instruction: &Instruction, class: Class) -> Effect {
     let has = |part: &str| instruction.opcode.iter().any(|own| own == part);
     let root = instruction.opcode.first().map_or("", String::as_str);
-    match class {
-        _ if instruction.operands.iter().any(is_time) => Effect::Times,
+    let effect = match class {
         Class::Integer | Class::Float | Class::Half | Class::Special | Class::Convert | Class::Move | Class::Warp => {
             Effect::Private
         }
@@ -22,14 +21,17 @@ pub(super) fn of(instruction: &Instruction, class: Class) -> Effect {
             "ld" if ["shared", "shared::cta", "shared::cluster"].into_iter().any(has) => Effect::Polls,
             "ld" | "ldu" => Effect::Looks,
             "st" if has("local") || has("param") => Effect::Private,
+            "st" if !has("async") => Effect::Writes,
             _ => Effect::Stirs,
         },
+        Class::Atomic if matches!(root, "atom" | "red") => Effect::Writes,
         Class::Matrix if root == "ldmatrix" => Effect::Polls,
         Class::Matrix if root == "movmatrix" => Effect::Private,
         Class::Mma if root == "mma" => Effect::Private,
         Class::Barrier => match root {
             "fence" | "membar" => Effect::Private,
             "bar" if has("warp") => Effect::Private,
+            "bar" | "barrier" => Effect::Meets,
             "mbarrier" if has("test_wait") || has("try_wait") => Effect::Polls,
             "mbarrier" if has("pending_count") => Effect::Private,
             _ => Effect::Stirs,
@@ -41,6 +43,12 @@ pub(super) fn of(instruction: &Instruction, class: Class) -> Effect {
             _ => Effect::Stirs,
         },
         _ => Effect::Stirs,
+    };
+    match effect {
+        Effect::Private if instruction.operands.iter().any(is_time) => Effect::Times,
+        // An instruction that does more than to note the time.
+        _ if instruction.operands.iter().any(is_time) => Effect::Stirs,
+        effect => effect,
     }
 }
 

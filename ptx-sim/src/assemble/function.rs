@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use super::effect;
 use super::families;
+use super::flow;
 use super::places::{Declared, Places, Uses, places};
 use super::products::ProductRegisters;
 use super::variables::{LOCAL_BYTES, PARAM_BYTES, SHARED_BYTES, reserve, size_of};
 use crate::ast::{Function, Instruction, Operand, Space, Statement, Type, Variable};
 use crate::decode::{DecodeError, Entity, Names, Operands};
-use crate::exec::{Action, Call, Callee, Code, Effect, FrameSize, Guard, Slot, Source, Step, register_number};
+use crate::exec::{Action, Call, Callee, Code, Effect, Flow, FrameSize, Guard, Slot, Source, Step, register_number};
 use crate::isa::builtin;
 use crate::meter::Class;
 
@@ -157,11 +158,13 @@ impl Assembler<'_> {
                         Ok((guard, (class, action))) => {
                             products.note(self.code.steps.len(), instruction, &self.names);
                             let (effect, product_registers) = (effect::of(instruction, class), Box::default());
+                            let flow = flow::of(instruction, class, guard.as_ref(), &self.names);
                             self.code.steps.push(Step {
                                 guard,
                                 action,
                                 class,
                                 effect,
+                                flow,
                                 product_registers,
                                 line,
                                 text,
@@ -183,6 +186,7 @@ impl Assembler<'_> {
             action,
             class,
             effect,
+            flow: Flow::default(),
             product_registers,
             line: last,
             text,

@@ -8,9 +8,27 @@ use super::copies::{Copies, CopyArrivals};
 use super::flight::{Bound, Flight};
 use super::held::Held;
 use super::program::Effect;
+use super::watch::Watch;
 use crate::clocks::Clocks;
 use crate::fault::Fault;
 use crate::shared::SharedMemory;
+
+/// What the instructions of a round did, as others see it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Noticed {
+    /// Something has happened that another warp could notice.
+    pub stirred: bool,
+    /// A store or an atomic was executed.
+    pub wrote: bool,
+    /// One of them has changed memory; known while the warps are watched.
+    pub altered: bool,
+    /// A warp was at a barrier.
+    pub met: bool,
+    /// A warp has looked at what the cluster's warps change.
+    pub polled: bool,
+    /// A warp has looked at what others change: global memory.
+    pub looked: bool,
+}
 
 /// Blocks that run together.
 #[derive(Debug)]
@@ -36,14 +54,10 @@ pub(crate) struct Cluster {
     pub(super) arrivals: CopyArrivals,
     /// What all of this takes of this computer's memory.
     pub(super) held: Held,
-    /// Whether anything has happened in this round that another warp could notice.
-    pub stirred: bool,
-    /// Whether a warp has looked in this round at what the cluster's warps change.
-    pub polled: bool,
-    /// Whether a warp has looked in this round at the time.
-    pub timed: bool,
-    /// Whether a warp has looked in this round at what others change: global memory.
-    pub looked: bool,
+    /// What has happened in this round.
+    pub noticed: Noticed,
+    /// A watch over the warps, now and then.
+    pub(super) watch: Option<Box<Watch>>,
     /// Whether waits with a time limit, `mbarrier.try_wait`, reach it: nobody can go on otherwise.
     pub impatient: bool,
 }
@@ -66,10 +80,8 @@ impl Cluster {
             copies,
             arrivals: CopyArrivals::new(),
             held: Held::new(held_bytes),
-            stirred: false,
-            polled: false,
-            timed: false,
-            looked: false,
+            noticed: Noticed::default(),
+            watch: None,
             impatient: false,
         }
     }
@@ -78,12 +90,26 @@ impl Cluster {
     #[inline]
     pub fn notice(&mut self, effect: Effect) {
         match effect {
-            Effect::Private => {}
-            Effect::Polls => self.polled = true,
-            Effect::Times => self.timed = true,
-            Effect::Looks => self.looked = true,
-            Effect::Stirs => self.stirred = true,
+            Effect::Private | Effect::Times => {}
+            Effect::Polls => self.noticed.polled = true,
+            Effect::Looks => self.noticed.looked = true,
+            Effect::Writes => self.noticed.wrote = true,
+            Effect::Meets => self.noticed.met = true,
+            Effect::Stirs => self.noticed.stirred = true,
         }
+    }
+
+    /// Whether accesses to memory have to say what they do: [`Cluster::access`].
+    #[inline]
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// While the warps are watched, a lane has looked at global memory or not, and changed memory or not.
+    #[inline]
+    pub fn access(&mut self, global: bool, changes: bool) {
+        self.noticed.looked |= global;
+        self.noticed.altered |= changes;
     }
 
     /// The actor that a warp is for the checker.

@@ -1,5 +1,7 @@
 //! The barrier of a cluster (PTX ISA section 9.7.13.3): every warp arrives, and later waits for the others.
 
+use std::hash::{Hash, Hasher};
+
 use crate::clocks::{Clocks, Knowledge, Scope};
 use crate::fault::Fault;
 
@@ -53,6 +55,13 @@ impl ClusterBarrier {
         if warps.clone().any(here) && warps.clone().all(|warp| here(warp) || !lives(warp)) {
             self.phase += 1;
             self.done = std::mem::take(&mut self.joint);
+        }
+    }
+
+    /// Hashes who has arrived, in the current phase or the one before.
+    pub fn hash_arrivals(&self, hasher: &mut impl Hasher) {
+        for arrival in &self.arrivals {
+            arrival.map(|arrival| (arrival.phase == self.phase, arrival.line)).hash(hasher);
         }
     }
 

@@ -74,6 +74,11 @@ impl Pending {
         self.issued - self.transfers.len() as u64
     }
 
+    /// Whether an arrival follows the oldest copy in flight.
+    fn is_followed(&self) -> bool {
+        self.oldest() < self.followed
+    }
+
     /// Takes the oldest copy out if it is among the lane's first `behind`.
     fn take_before(&mut self, behind: u64) -> Option<Transfer> {
         if self.oldest() >= behind {
@@ -85,7 +90,7 @@ impl Pending {
     /// Takes the oldest copy out if it is in one of the lane's first `groups` groups, and says whether an arrival
     /// follows it.
     fn take_of(&mut self, groups: u64) -> Option<(Transfer, bool)> {
-        let followed = self.oldest() < self.followed;
+        let followed = self.is_followed();
         self.transfers.front().filter(|(group, _)| *group < groups)?;
         self.take().map(|(_, transfer)| (transfer, followed))
     }
@@ -168,6 +173,24 @@ impl Cluster {
         self.weigh((rank, offset))
     }
 
+    /// Completes the copies of lanes that no arrival follows, and says whether there were any. Hardware does so at any
+    /// time.
+    pub(super) fn land_copies(&mut self) -> Result<bool, Fault> {
+        let mut landed = false;
+        for actor in 0..self.copies.len() {
+            for lane in 0..LANES {
+                if self.copies[actor].lanes[lane].is_followed() {
+                    continue;
+                }
+                while let Some((_, transfer)) = self.copies[actor].lanes[lane].take() {
+                    self.finish_copy(&transfer, None)?;
+                    landed = true;
+                }
+            }
+        }
+        Ok(landed)
+    }
+
     /// Takes the oldest arrival out that is to come at a place.
     fn next_arrival(&mut self, place: (usize, u64)) -> Option<CopyArrival> {
         let arrivals = self.arrivals.get_mut(&place)?;
@@ -195,7 +218,7 @@ impl Cluster {
         let access = Access { thread, ..transfer.access };
         let (shared, clocks) = self.shared(transfer.rank);
         shared.finish_copy(clocks, access, transfer.offset, &transfer.bytes[..transfer.size])?;
-        self.stirred = true;
+        self.noticed.stirred = true;
         Ok(())
     }
 }

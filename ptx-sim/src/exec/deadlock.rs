@@ -32,21 +32,24 @@ struct Crowd {
     lane: usize,
 }
 
-/// Every warp that is left waits, and none of them can go on.
-pub(super) fn deadlock(job: &Job, cluster: &Cluster, warps: &[(usize, Warp)]) -> Finding {
+/// Every warp that is left waits, and none of them can go on. `others` says what of the other clusters of the grid, if
+/// it matters.
+pub(super) fn deadlock(job: &Job, cluster: &Cluster, warps: &[(usize, Warp)], others: &str) -> Finding {
     let waiting = || warps.iter().filter(|(_, warp)| warp.live != 0);
     let report = |rank: usize, thread: usize, fault: Fault, at: (usize, usize)| {
         job.finding(fault, cluster.blocks[rank].index, thread, at, 1)
     };
     for (rank, warp) in waiting() {
-        if let Some((fault, at, lane)) = divergence(&warp.meetings, warp.live) {
+        // Lanes that wait elsewhere, or look at memory, may be meant to come.
+        let elsewhere = warp.waits.iter().fold(0, |lanes, wait| lanes | wait.lanes);
+        if let Some((fault, at, lane)) = divergence(&warp.meetings, warp.live, elsewhere) {
             return report(*rank, warp.index * LANES + lane, fault, at);
         }
     }
     let mut places: BTreeMap<Place, Crowd> = BTreeMap::new();
     let mut first = None;
     for (rank, warp) in waiting() {
-        for (place, lanes) in places_of(*rank, warp) {
+        for (place, lanes) in places_of(cluster, *rank, warp) {
             let lane = lanes.trailing_zeros() as usize;
             places.entry(place).or_insert(Crowd { warps: 0, warp: warp.index, lane }).warps += 1;
             first = first.or(Some(place));
@@ -66,6 +69,7 @@ pub(super) fn deadlock(job: &Job, cluster: &Cluster, warps: &[(usize, Warp)]) ->
     if !missing.is_empty() {
         why += &format!("; the cluster's barrier waits for its blocks {missing:?}");
     }
+    why += others;
     match first.and_then(|place| Some((place, places.get(&place)?))) {
         Some((place, crowd)) => report(place.rank, crowd.warp * LANES + crowd.lane, Fault::Deadlock(why), place.at),
         None => job.finding(Fault::Deadlock(why), [0; 3], 0, (job.kernel, 0), 1),
@@ -73,10 +77,15 @@ pub(super) fn deadlock(job: &Job, cluster: &Cluster, warps: &[(usize, Warp)]) ->
 }
 
 /// Where the lanes of a warp are. Lanes that poll are where they last found that they had to wait.
-fn places_of(rank: usize, warp: &Warp) -> Vec<(Place, u32)> {
+fn places_of(cluster: &Cluster, rank: usize, warp: &Warp) -> Vec<(Place, u32)> {
     let mut places = Vec::new();
     for Group { mask, function, step, waiting, yields, .. } in &warp.groups {
-        let blocked = *waiting && !yields;
+        // Who is about to leave a barrier does not wait there.
+        let leaves = warp.meetings.iter().any(|meeting| {
+            meeting.lanes & mask != 0
+                && meeting.phase.is_some_and(|phase| cluster.has_passed(rank, meeting.site, phase))
+        });
+        let blocked = *waiting && !yields && !leaves;
         let here = (*function, *step);
         let mut left = *mask;
         for wait in warp.waits.iter().filter(|wait| !blocked || wait.at == here) {
@@ -139,6 +148,7 @@ fn describe_goal(cluster: &Cluster, own: usize, crowd: &Crowd, goal: &Goal) -> S
             }
             text
         }
+        Goal::Value { space, address } => format!("another value of {space} memory at {address:#x}"),
         Goal::Registers { count } => {
             let registers = &cluster.blocks[own].registers;
             let owned = registers.owned(crowd.warp);

@@ -139,7 +139,7 @@ impl Cluster {
     pub fn land(&mut self, memory: &Memory, number: u64) -> Result<(), Fault> {
         self.release_sources(number)?;
         let Some(flight) = self.flights.remove(&number) else { return Ok(()) };
-        self.stirred = true;
+        self.noticed.stirred = true;
         self.held.give_back(flight.held_bytes());
         let engine = self.engine(flight.signal, flight.access.line)?;
         for delivery in &flight.deliveries {

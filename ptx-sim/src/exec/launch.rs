@@ -1,11 +1,12 @@
 //! A launch: clusters on all cores, findings and meters collected in the order of blocks.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, Scope};
 
 use super::job::Job;
 use super::ledger::{Found, Ledger};
+use super::peers::{Peers, Seat};
 use super::rounds::run_cluster;
 use crate::fault::Finding;
 use crate::meter::Meter;
@@ -24,37 +25,63 @@ pub(crate) struct Ran {
     pub profile: Vec<Executed>,
 }
 
+/// What a thread has written down, and the cluster that failed there with what was found.
+type Outcome = (Ledger, Option<(u64, Finding)>);
+
+/// What the threads of a launch share.
+struct Work<'a> {
+    job: &'a Job<'a>,
+    peers: Peers,
+    outcomes: Mutex<Vec<Outcome>>,
+}
+
 /// Runs all blocks. Clusters are spread over the cores; the outcome does not depend on how, as long as the kernel's
 /// own result does not.
 pub(crate) fn run(job: &Job, cores: usize) -> Ran {
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let outcomes = Mutex::new(Vec::new());
-    let clusters = job.grid.clusters();
-    let work = || {
+    let _launch = job.grid.memory.launch();
+    let threads = u64::try_from(cores).unwrap_or(u64::MAX).min(job.grid.clusters()).max(1);
+    let shared = job.code().shared_bytes + job.grid.dynamic_shared;
+    let work = Work { job, peers: Peers::new(job.grid, shared, threads), outcomes: Mutex::new(Vec::new()) };
+    work.peers.enter(threads);
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| drop(scope.spawn(|| work.run(scope))));
+        work.run(scope);
+    });
+    collect(job, work.outcomes.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Work<'_> {
+    /// Runs clusters, one after the other, as long as there are any and none has failed.
+    fn run<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let _leave = Leave(&self.peers);
+        let job = self.job;
+        let begin = || Builder::new().spawn_scoped(scope, || self.run(scope)).is_ok();
+        let seat = Seat { peers: &self.peers, begin: &begin };
         let (mut ledger, mut fatal) = (Ledger::new(job.grid.profiled), None);
         let mut pool = lock(job.grid.pools).pop().unwrap_or_default();
-        while !stop.load(Relaxed) {
-            let cluster = next.fetch_add(1, Relaxed);
-            if cluster >= clusters {
-                break;
-            }
+        // Clusters begin in order, so the first one that fails has begun, and it ends in any case.
+        while fatal.is_none()
+            && let Some(cluster) = self.peers.take()
+        {
             ledger.begin(cluster);
-            fatal = run_cluster(job, cluster, &mut ledger, &mut pool).err().map(|finding| (cluster, *finding));
+            fatal = run_cluster(job, cluster, &mut ledger, &mut pool, &seat).err().map(|finding| (cluster, *finding));
             ledger.end();
-            stop.fetch_or(fatal.is_some(), Relaxed);
-            // Clusters begin in order, so the first one that fails has begun, and it ends in any case.
             if fatal.is_some() {
-                break;
+                self.peers.fail();
             }
         }
         lock(job.grid.pools).push(pool);
-        lock(&outcomes).push((ledger, fatal));
-    };
-    match u64::try_from(cores).unwrap_or(u64::MAX).min(clusters) {
-        0 | 1 => work(),
-        cores => std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work)))),
+        lock(&self.outcomes).push((ledger, fatal));
     }
-    collect(job, outcomes.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A thread that leaves its peers, however it ends.
+struct Leave<'a>(&'a Peers);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 /// What nobody leaves half changed.
@@ -63,7 +90,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Joins what the cores did: of each finding the one of the first cluster, whichever core ran it.
-fn collect(job: &Job, outcomes: Vec<(Ledger, Option<(u64, Finding)>)>) -> Ran {
+fn collect(job: &Job, outcomes: Vec<Outcome>) -> Ran {
     let mut meter = Meter::default();
     let mut found: BTreeMap<_, Found> = BTreeMap::new();
     let (mut pages, mut fatal, mut profile) = (Vec::new(), None, Profile::default());

@@ -44,11 +44,11 @@ impl Site {
 }
 
 /// Why lanes of a warp cannot go on, if they wait at a barrier of the block or cluster without the rest of the warp:
-/// the fault, the function and step, and one of the lanes.
-pub(crate) fn divergence(meetings: &[Meeting], live: u32) -> Option<(Fault, (usize, usize), usize)> {
+/// the fault, the function and step, and one of the lanes. Those of `elsewhere` wait for something else.
+pub(crate) fn divergence(meetings: &[Meeting], live: u32, elsewhere: u32) -> Option<(Fault, (usize, usize), usize)> {
     meetings.iter().filter(|meeting| meeting.phase.is_none()).find_map(|meeting| {
         let (here, missing) = (meeting.lanes, live & !meeting.lanes);
-        let name = meeting.site.name().filter(|_| missing != 0)?;
+        let name = meeting.site.name().filter(|_| missing & !elsewhere != 0)?;
         let why = format!("lanes {here:#010x} are at {name}, lanes {missing:#010x} never come");
         Some((Fault::DivergentBarrier(why), meeting.at, here.trailing_zeros() as usize))
     })

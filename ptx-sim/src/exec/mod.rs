@@ -14,7 +14,7 @@
 //! - What an instruction sees of it all, the `context`, and its accesses to memory, a `target` for each lane.
 //! - The `program`: functions whose instructions are closures over a context.
 //! - What runs it. `job`: a kernel and its grid. `turn`: a warp. `rounds`: the warps of a cluster, until they `stall` in a
-//!   `deadlock`. `launch`: all clusters.
+//!   `deadlock`, as a `watch` over the `flow` of their registers shows. `launch`: all clusters, which are `peers`.
 
 mod block;
 mod bulk_group;
@@ -26,6 +26,7 @@ mod deadlock;
 mod engines;
 mod exit;
 mod flight;
+mod flow;
 mod frame;
 mod grid;
 mod held;
@@ -35,6 +36,7 @@ mod launch;
 mod ledger;
 mod mbarrier;
 mod meeting;
+mod peers;
 mod pool;
 mod products;
 mod program;
@@ -49,11 +51,13 @@ mod vectors;
 mod wait;
 mod warp;
 mod warpgroup;
+mod watch;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use context::{Context, Outcome};
 pub(crate) use copies::{Transfer, WIDEST_COPY};
 pub(crate) use flight::{Delivery, Flight, Merge, Place, Signal};
+pub(crate) use flow::{Flow, PREDICATE};
 pub(crate) use frame::{FRAME_LOCAL, FRAME_PARAMS, FrameSize, Slot};
 pub(crate) use grid::Grid;
 pub(crate) use job::Job;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::context::{Context, Outcome};
+use super::flow::Flow;
 use super::frame::{FrameSize, Slot};
 use super::grid::Grid;
 use super::source::Source;
@@ -101,6 +102,10 @@ pub(crate) enum Effect {
     Times,
     /// Nobody, but it depends on what others than the cluster change: global memory.
     Looks,
+    /// Whoever looks, if memory was not the same before.
+    Writes,
+    /// Who waits at the same barrier.
+    Meets,
     /// Whoever looks.
     Stirs,
 }
@@ -111,6 +116,7 @@ pub(crate) struct Step {
     pub action: Action,
     pub class: Class,
     pub effect: Effect,
+    pub flow: Flow,
     /// Registers that it touches and that a `wgmma` of the function accumulates in or takes A from; empty for `wgmma`.
     pub product_registers: Box<[u32]>,
     pub line: u32,

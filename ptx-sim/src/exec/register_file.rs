@@ -3,6 +3,7 @@
 //! They lie in two files by width, so that an instruction on 32 bits touches half as much memory as one on 64, and works
 //! on twice as many lanes at once. A register is named by a number; a bit of it says which file it lies in.
 
+use std::hash::{Hash, Hasher};
 use std::mem::MaybeUninit;
 use std::ops::Shr;
 
@@ -49,7 +50,7 @@ pub(crate) trait Word: Copy + Default + Send + Sync + Into<u64> + Shr<usize, Out
 }
 
 /// The registers of one level of calls.
-#[derive(Debug, Default, Hash)]
+#[derive(Debug, Default)]
 pub(crate) struct RegisterFile {
     narrow: Vec<Words>,
     wide: Vec<Lanes>,
@@ -79,6 +80,14 @@ impl RegisterFile {
         match place(register) {
             Place::Narrow(index) => assign(&mut self.narrow[index], mask, &[0; LANES]),
             Place::Wide(index) => assign(&mut self.wide[index], mask, &[0; LANES]),
+        }
+    }
+
+    /// Hashes a register's values, if it is there.
+    pub fn hash_register(&self, register: usize, hasher: &mut impl Hasher) {
+        match place(register) {
+            Place::Narrow(index) => self.narrow.get(index).hash(hasher),
+            Place::Wide(index) => self.wide.get(index).hash(hasher),
         }
     }
 

@@ -1,77 +1,115 @@
 //! Finds out that a cluster's warps poll for what will never come.
 //!
-//! A warp that waits by an instruction says so. One that polls, by loads of shared memory or by `mbarrier.test_wait`, is
-//! busy. It will be for ever if it comes back to the state it was in - registers, local memory, where each lane is -
-//! while nothing has happened that it could notice: what it does next depends on its state and on what it reads, and
-//! both are as before. If that is so of every warp that runs, nothing will ever happen.
+//! A warp that waits by an instruction says so. One that polls, by loads or atomics that change nothing or by
+//! `mbarrier.test_wait`, is busy. It will be for ever if it comes back to the state it was in while nothing has
+//! happened that it could notice. Whether that is so of all warps that run is found out by a [`Watch`], now and then:
+//! after rounds without an event, and whenever as many instructions again have been issued as until the last time.
 //!
-//! A loop that also reads the time never comes back to a state. Where all warps do nothing else but wait or poll and give
-//! up their turns, and some of them read the time, nothing is expected any more after a great many rounds.
+//! A loop that also looks at the time, or counts towards a limit, never comes back to a state. Where all warps do
+//! nothing else but wait or poll and give up their turns, nothing is expected any more after a great many rounds.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
+use super::cluster::{Cluster, Noticed};
+use super::job::Job;
 use super::warp::Warp;
+use super::watch::{Sight, Watch};
 
-/// Rounds without an event before states are compared: comparing costs about as much as a few hundred instructions.
+/// Rounds without an event before the warps are watched.
 const PATIENCE: u64 = 4;
 
-/// Rounds of waiting with an eye on the time that are taken for the rest of eternity. They take a small kernel about a
-/// second, and are more instructions than any pause or time limit of a kernel that goes on by itself.
+/// Instructions of all warps before they are watched though they write or meet at barriers. Most kernels then change
+/// memory in the first round of the watch, which ends it.
+const BUSY: u64 = 1 << 15;
+
+/// The part of the instructions until then that a watch may cost.
+const SHARE: u64 = 64;
+
+/// Rounds of nothing but waiting that are taken for the rest of eternity. They take a small kernel about a second, and
+/// are more instructions than any pause, time limit or bounded number of looks of a kernel that goes on by itself.
 const ETERNITY: u64 = 1 << 19;
 
-/// How long nothing has happened, and which warps have been where they are since.
+/// What the warps of a cluster have done in a round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round {
+    pub noticed: Noticed,
+    /// Whether something has happened that other warps could notice.
+    pub stirred: bool,
+    /// Whether a warp was busy to the end of its turn.
+    pub busy: bool,
+    /// Instructions that they have issued, and the warp that issued most.
+    pub issued: u64,
+    pub busiest: usize,
+}
+
+/// What is to become of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prospect {
+    /// It goes on.
+    Open,
+    /// No warp will ever do anything else, unless somebody changes global memory, whose changes were counted so far.
+    Circles(Option<u64>),
+    /// Nothing is expected any more.
+    Eternity,
+}
+
+/// How long nothing has happened.
 #[derive(Debug, Default)]
 pub(super) struct Stall {
-    /// Rounds without an event or a look at the time.
-    rounds: u64,
-    /// Rounds without an event in which all warps wait.
+    /// Rounds without an event.
+    quiet: u64,
+    /// Rounds without an event in which all warps wait and none looks at global memory.
     waiting: u64,
-    /// A hash of each warp's state at some round since, and whether it has come back to it.
-    reference: Vec<(u64, bool)>,
+    /// Instructions issued so far, and how many there are to be before the next watch.
+    issued: u64,
+    next: u64,
 }
 
 impl Stall {
-    /// Something has happened.
-    pub fn end(&mut self) {
-        (self.rounds, self.waiting) = (0, 0);
+    /// A round has passed.
+    pub fn round(&mut self, job: &Job, cluster: &mut Cluster, warps: &mut [(usize, Warp)], round: Round) -> Prospect {
+        let Round { noticed, stirred, busy, issued, busiest } = round;
+        self.issued += issued;
+        if let Some(mut watch) = cluster.watch.take() {
+            if stirred {
+                (self.quiet, self.waiting) = (0, 0);
+                forget(warps);
+                return Prospect::Open;
+            }
+            let sight = watch.round(job, cluster, warps, noticed, (!busy, issued));
+            match sight {
+                Sight::Over => forget(warps),
+                Sight::Unclear | Sight::Circles(_) => cluster.watch = Some(watch),
+            }
+            return if let Sight::Circles(changes) = sight { Prospect::Circles(changes) } else { Prospect::Open };
+        }
+        let polled = noticed.polled || noticed.looked;
+        self.quiet = if stirred || !polled { 0 } else { self.quiet + 1 };
+        self.waiting = if stirred || busy || !noticed.polled || noticed.looked { 0 } else { self.waiting + 1 };
+        if self.waiting >= ETERNITY {
+            return Prospect::Eternity;
+        }
+        let due = self.quiet >= PATIENCE && self.quiet.is_power_of_two();
+        if due || self.issued >= self.next.max(BUSY) && !noticed.stirred {
+            self.next = self.next.max(2 * self.issued);
+            cluster.watch = Some(Box::new(Watch::new(self.issued / SHARE, busiest)));
+        }
+        Prospect::Open
     }
 
-    /// A round has passed without an event, in which the time may have been looked at, and a warp been busy to the end of
-    /// its turn. The result is whether no warp will ever do anything else.
-    pub fn is_final<'a>(&mut self, warps: impl Iterator<Item = &'a Warp> + Clone, timed: bool, busy: bool) -> bool {
-        self.waiting = if busy { 0 } else { self.waiting + 1 };
-        if timed {
-            self.rounds = 0;
-            return self.waiting >= ETERNITY;
+    /// The watch goes on from here: something has changed that does not end it.
+    pub fn restart(&mut self, cluster: &mut Cluster) {
+        if let Some(watch) = &mut cluster.watch {
+            watch.restart();
         }
-        self.rounds += 1;
-        if self.rounds < PATIENCE {
-            return false;
-        }
-        // The distance to the state that others are compared with doubles, so that it gets longer than any loop.
-        if self.rounds.is_power_of_two() {
-            self.reference = warps.map(|warp| (state(warp), warp.live == 0)).collect();
-            return false;
-        }
-        for (warp, (reference, returned)) in warps.zip(&mut self.reference) {
-            *returned = *returned || state(warp) == *reference;
-        }
-        self.reference.iter().all(|(_, returned)| *returned)
+    }
+
+    /// The watch ends: it was in vain.
+    pub fn give_up(&mut self, cluster: &mut Cluster, warps: &mut [(usize, Warp)]) {
+        (self.quiet, self.waiting, cluster.watch) = (0, 0, None);
+        forget(warps);
     }
 }
 
-/// A hash of everything that decides what a warp does next, as long as what it reads stays the same.
-fn state(warp: &Warp) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for frame in &warp.frames {
-        (&frame.registers, &frame.predicates, &frame.params, &frame.local).hash(&mut hasher);
-    }
-    (warp.carry, warp.live).hash(&mut hasher);
-    for group in &warp.groups {
-        (group.mask, &group.callers, group.function, group.step).hash(&mut hasher);
-    }
-    for meeting in &warp.meetings {
-        (meeting.lanes, meeting.phase, meeting.at).hash(&mut hasher);
-    }
-    hasher.finish()
+/// Forgets what lanes have looked at, which only a deadlock tells of.
+fn forget(warps: &mut [(usize, Warp)]) {
+    warps.iter_mut().for_each(|(_, warp)| warp.forget_looks());
 }

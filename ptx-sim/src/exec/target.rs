@@ -70,9 +70,10 @@ impl Target {
         match self.space {
             Space::Global => {
                 let place = context.grid.memory.find("read", self.address, out.len())?;
-                match self.is_whole(out.len()) {
-                    true => place.read_whole(context.grid.memory, out),
-                    false => place.read(out),
+                if self.is_whole(out.len()) {
+                    place.read_whole(context.grid.memory, out);
+                } else {
+                    place.read(out);
                 }
                 if context.grid.checked && !place.is_written(out.len()) {
                     self.uninitialised(context, out.len());
@@ -103,14 +104,19 @@ impl Target {
         match self.space {
             Space::Global => {
                 let place = context.grid.memory.find("write", self.address, bytes.len())?;
-                match self.is_whole(bytes.len()) {
-                    true => place.write_whole(context.grid.memory, bytes),
-                    false => place.write(bytes),
+                if context.cluster.is_watched() {
+                    context.cluster.access(true, !place.holds(bytes));
+                }
+                if self.is_whole(bytes.len()) {
+                    place.write_whole(context.grid.memory, bytes);
+                } else {
+                    place.write(bytes);
                 }
             }
             Space::Shared => {
                 let access = self.access(context);
                 let (rank, offset) = self.visit(context, "write", bytes.len())?;
+                self.note_change(context, rank, offset, bytes)?;
                 let (shared, clocks) = context.cluster.shared(rank);
                 let found = shared.write(clocks, access, offset, bytes)?;
                 self.find(context, found);
@@ -160,18 +166,36 @@ impl Target {
                     place.read(&mut old[..size]);
                     place.write(&f(old)[..size]);
                 }
+                if context.cluster.is_watched() {
+                    context.cluster.access(true, f(old)[..size] != old[..size]);
+                }
             }
             Space::Shared => {
                 let access = self.access(context);
                 let (rank, offset) = self.visit(context, "atomic", size)?;
                 let (shared, clocks) = context.cluster.shared(rank);
                 let read = shared.read(clocks, access, offset, &mut old[..size])?;
-                let written = shared.write(clocks, access, offset, &f(old)[..size])?;
+                let new = f(old);
+                let written = shared.write(clocks, access, offset, &new[..size])?;
+                if context.cluster.is_watched() {
+                    context.cluster.access(false, new[..size] != old[..size]);
+                }
                 self.find(context, read.or(written));
             }
             _ => return Err(Fault::Trap(format!("an atomic on {} memory", SpaceName(self.space)))),
         }
         Ok(old)
+    }
+
+    /// While the warps are watched, notes whether a write to shared memory changes it.
+    fn note_change(self, context: &mut Context, rank: usize, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        if context.cluster.is_watched() {
+            let mut old = [0; 32];
+            let old = &mut old[..bytes.len()];
+            context.cluster.blocks[rank].shared.peek(offset, old)?;
+            context.cluster.access(false, old != bytes);
+        }
+        Ok(())
     }
 
     /// Notes what the checker said of this access.

@@ -131,7 +131,7 @@ pub(super) fn take_turn(
     ledger: &mut Ledger,
     budget: u64,
 ) -> Result<Stop, Failure> {
-    let (program, grid) = (job.program, job.grid);
+    let (program, grid, watched) = (job.program, job.grid, cluster.is_watched());
     warp.groups.iter_mut().for_each(|group| (group.waiting, group.yields) = (false, false));
     let end = warp.steps + budget;
     while warp.steps < end {
@@ -139,13 +139,18 @@ pub(super) fn take_turn(
             return Ok(if warp.live == 0 { Stop::Done } else { Stop::Waiting });
         };
         let before = warp.steps;
-        let begun = if single_steps() { None } else { run_straight(warp, job, cluster, rank, ledger, end, current)? };
+        // In a watch every instruction is noted.
+        let singly = watched || single_steps();
+        let begun = if singly { None } else { run_straight(warp, job, cluster, rank, ledger, end, current)? };
         if begun.is_none() && warp.steps > before {
             continue;
         }
         let at = (warp.groups[current].function, warp.groups[current].step);
         let step = &program.functions[at.0].steps[at.1];
         let depth = warp.groups[current].callers.len();
+        if let Some(watch) = &mut cluster.watch {
+            watch.note(at);
+        }
         let (next, mask) = match begun {
             Some(begun) => begun,
             None => {
@@ -187,7 +192,13 @@ pub(super) fn take_turn(
                 let waiting = warp.split(current, mask & !done);
                 warp.groups[waiting].waiting = true;
             }
-            Next::Jump(target) => warp.jump(current, mask, target),
+            Next::Jump(target) => {
+                let taken = warp.jump(current, mask, target);
+                // In a watch a round of a loop is what each of the warp's groups has in a turn.
+                if watched && target <= at.1 {
+                    (warp.groups[taken].waiting, warp.groups[taken].yields) = (true, true);
+                }
+            }
             Next::JumpIndexed { indices, targets } => warp.jump_indexed(current, mask, &indices, targets),
             Next::Call { call, target, lanes } => {
                 warp.set_aside(current, mask & !lanes);
@@ -198,7 +209,7 @@ pub(super) fn take_turn(
             Next::Leave if depth > 0 => leave(warp, program, current, mask),
             Next::Leave | Next::Exit => {
                 warp.exit(current, mask);
-                cluster.stirred = true;
+                cluster.noticed.stirred = true;
                 if warp.live == 0
                     && grid.checked
                     && let Some(fault) = warp.products.unfinished()

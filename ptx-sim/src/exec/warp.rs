@@ -135,10 +135,11 @@ impl Warp {
         }
     }
 
-    /// The lanes of `mask` go on at step `target`.
-    pub(super) fn jump(&mut self, index: usize, mask: u32, target: usize) {
+    /// The lanes of `mask` go on at step `target`, as the group whose index is returned.
+    pub(super) fn jump(&mut self, index: usize, mask: u32, target: usize) -> usize {
         let taken = self.split(index, mask);
         self.groups[taken].step = target;
+        taken
     }
 
     /// Each lane of `mask` goes on at the target that its index names.

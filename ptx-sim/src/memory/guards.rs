@@ -1,8 +1,8 @@
 //! What makes strong accesses of more than a word whole.
 //!
 //! Memory lies in words of 4 bytes. Strong accesses of 8 and 16 bytes, and atomics of them, are single-copy atomic
-//! (PTX ISA sections 8.2 and 8.6): whoever makes one holds the guard of the 16 bytes around it for as long. Weak accesses hold none,
-//! so that they cost nothing; they may tear, as the ISA lets them.
+//! (PTX ISA sections 8.2 and 8.6): whoever makes one holds the guard of the 16 bytes around it for as long. Weak
+//! accesses hold none, so that they cost nothing; they may tear, as the ISA lets them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -28,8 +28,8 @@ impl Default for Guards {
 }
 
 impl Guards {
-    /// Keeps strong accesses of more than a word to the 16 bytes around `address` apart from each other. Nobody may hold two at a
-    /// time.
+    /// Keeps strong accesses of more than a word to the 16 bytes around `address` apart from each other. Nobody may
+    /// hold two at a time.
     pub fn hold(&self, address: u64) -> MutexGuard<'_, ()> {
         let Guard(guard) = &self.0[address as usize / WHOLE % GUARDS];
         guard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -51,11 +51,11 @@ mod tests {
 
     #[test]
     fn pieces_end_where_guards_do() {
-        let all = |address, len| pieces(address, len).collect::<Vec<_>>();
-        assert_eq!(all(0x100, 8), [0..8]);
-        assert_eq!(all(0x108, 8), [0..8]);
-        assert_eq!(all(0x100, 32), [0..16, 16..32]);
-        assert_eq!(all(0x108, 40), [0..8, 8..24, 24..40]);
+        let all = |address, len| pieces(address, len).map(|piece| (piece.start, piece.end)).collect::<Vec<_>>();
+        assert_eq!(all(0x100, 8), [(0, 8)]);
+        assert_eq!(all(0x108, 8), [(0, 8)]);
+        assert_eq!(all(0x100, 32), [(0, 16), (16, 32)]);
+        assert_eq!(all(0x108, 40), [(0, 8), (8, 24), (24, 40)]);
         assert!(all(0x108, 0).is_empty());
     }
 }

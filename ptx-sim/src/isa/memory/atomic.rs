@@ -109,6 +109,9 @@ impl Form {
         count(context, Kind::Atomic, &places, size);
         let piece = size / self.operands[0].len();
         let values = [0, 1].map(|i| self.operands[i].iter().map(|s| context.read(*s)).collect::<Vec<_>>());
+        if context.cluster.is_watched() {
+            context.warp.note_look(context.at, context.mask, places[context.lane]);
+        }
         let mut old = [[0; 16]; LANES];
         for lane in context.lanes() {
             let (space, address) = places[lane];

@@ -1,8 +1,8 @@
 //! Reads and writes of all lanes at once.
 //!
 //! Where all active lanes access global memory in one allocation, as they nearly always do, and nothing is to be said
-//! against it, they are served together. Everything else goes lane by lane, and finds what is wrong there. Strong accesses
-//! of 8 and 16 bytes are whole: they hold the guards of memory that those of other blocks hold.
+//! against it, they are served together. Everything else goes lane by lane, and finds what is wrong there. Strong
+//! accesses of 8 and 16 bytes are whole: they hold the guards of memory that those of other blocks hold.
 
 use crate::ast::Space;
 use crate::exec::{Context, LANES, Target};
@@ -73,6 +73,10 @@ pub(super) fn read(
     data: &mut Data,
 ) -> Result<(), Fault> {
     let (mask, checked) = (context.mask, context.grid.checked);
+    if context.cluster.is_watched() {
+        let first = places[context.lane];
+        context.warp.note_look(context.at, mask, first);
+    }
     if let Some(Together { words, offsets }) = Together::find(context.grid.memory, places, mask, size)
         && (!checked || lanes(mask).all(|lane| words.is_written(offsets[lane], size)))
     {
@@ -80,8 +84,8 @@ pub(super) fn read(
             for lane in lanes(mask) {
                 for from in (0..size).step_by(WHOLE) {
                     let _guard = context.grid.memory.hold(places[lane].1 + from as u64);
-                    for word in from / 4..size.min(from + WHOLE) / 4 {
-                        data[word][lane] = words.load(offsets[lane] + 4 * word);
+                    for (word, column) in data.iter_mut().enumerate().take(size.min(from + WHOLE) / 4).skip(from / 4) {
+                        column[lane] = words.load(offsets[lane] + 4 * word);
                     }
                 }
             }
@@ -126,13 +130,19 @@ pub(super) fn write(
     if size >= 4
         && let Some(Together { words, offsets }) = Together::find(context.grid.memory, places, mask, size)
     {
+        if context.cluster.is_watched() {
+            let same = |lane: usize| (0..size / 4).all(|word| words.load(offsets[lane] + 4 * word) == data[word][lane]);
+            // Lanes may write different values to one place.
+            let changes = lanes(mask).any(|lane| !same(lane));
+            context.cluster.access(true, changes);
+        }
         // Of lanes that write to one place the last one's value stays.
         if strong && size > 4 {
             for lane in lanes(mask) {
                 for from in (0..size).step_by(WHOLE) {
                     let _guard = context.grid.memory.hold(places[lane].1 + from as u64);
-                    for word in from / 4..size.min(from + WHOLE) / 4 {
-                        words.store(offsets[lane] + 4 * word, data[word][lane]);
+                    for (word, column) in data.iter().enumerate().take(size.min(from + WHOLE) / 4).skip(from / 4) {
+                        words.store(offsets[lane] + 4 * word, column[lane]);
                     }
                 }
                 words.mark_written(offsets[lane], size);
