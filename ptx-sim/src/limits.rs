@@ -21,7 +21,8 @@ pub struct Limits {
     pub held_bytes: u64,
     /// Number of multiprocessors that `%nsmid` reports.
     pub multiprocessors: u32,
-    /// Cores of this computer to run on; 0 means all.
+    /// Cores of this computer to run on; 0 means all. Clusters that wait for others do not count: while they sleep, the
+    /// others run.
     pub cores: usize,
 }
 

@@ -32,6 +32,8 @@ type Outcome = (Ledger, Option<(u64, Finding)>);
 struct Work<'a> {
     job: &'a Job<'a>,
     peers: Peers,
+    /// How many they are, as long as no cluster sleeps.
+    threads: u64,
     outcomes: Mutex<Vec<Outcome>>,
 }
 
@@ -41,7 +43,7 @@ pub(crate) fn run(job: &Job, cores: usize) -> Ran {
     let _launch = job.grid.memory.launch();
     let threads = u64::try_from(cores).unwrap_or(u64::MAX).min(job.grid.clusters()).max(1);
     let shared = job.code().shared_bytes + job.grid.dynamic_shared;
-    let work = Work { job, peers: Peers::new(job.grid, shared, threads), outcomes: Mutex::new(Vec::new()) };
+    let work = Work { job, peers: Peers::new(job.grid, shared, threads), threads, outcomes: Mutex::new(Vec::new()) };
     work.peers.enter(threads);
     std::thread::scope(|scope| {
         (1..threads).for_each(|_| drop(scope.spawn(|| work.run(scope))));
@@ -70,7 +72,12 @@ impl Work<'_> {
                 self.peers.fail();
             }
         }
-        lock(job.grid.pools).push(pool);
+        // Those of clusters beside the cores would only take room.
+        let mut pools = lock(job.grid.pools);
+        if (pools.len() as u64) < self.threads {
+            pools.push(pool);
+        }
+        drop(pools);
         lock(&self.outcomes).push((ledger, fatal));
     }
 }

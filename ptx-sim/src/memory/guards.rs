@@ -1,8 +1,8 @@
 //! What makes strong accesses of more than a word whole.
 //!
 //! Memory lies in words of 4 bytes. Strong accesses of 8 and 16 bytes, and atomics of them, are single-copy atomic
-//! (PTX ISA sections 8.2 and 8.6): whoever makes one holds the guard of the 16 bytes around it for as long. Weak
-//! accesses hold none, so that they cost nothing; they may tear, as the ISA lets them.
+//! (PTX ISA section 8.10.3): whoever makes one holds the guard of the 16 bytes around it for as long. Weak accesses
+//! hold none, so that they cost nothing; they may tear, as the ISA lets them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
