@@ -72,6 +72,22 @@ fn a_waiting_loop_that_counts_is_a_deadlock() {
 }
 
 #[test]
+fn instructions_that_no_lane_executes_are_no_events() {
+    for event in ["trap"] {
+        let body = prepared(&format!(
+            "WAIT: add.u32 %r10, %r10, 1;
+            ld.volatile.shared.u32 %r3, [s+64];
+            setp.ne.u32 %p1, %r3, 0;
+            @%p1 {event};
+            nanosleep.u32 20;
+            @!%p1 bra WAIT;"
+        ));
+        let why = deadlock(&kernel(&body));
+        assert!(why.contains("another value of shared memory at 0x40"), "{why}");
+    }
+}
+
+#[test]
 fn atomics_that_change_nothing_are_looks() {
     for space in ["shared", "global"] {
         let address = if space == "shared" { "s+64" } else { "%d0" };

@@ -180,7 +180,10 @@ pub(super) fn take_turn(
         }
         warp.steps += 1;
         ledger.issue(step.class, mask, at, warp.index);
-        cluster.notice(step.effect);
+        // Nobody notices what no lane executes.
+        if mask != 0 {
+            cluster.notice(step.effect);
+        }
         match next {
             Next::Step => warp.groups[current].step += 1,
             // The lanes have had their share; the warp's other lanes have not, and may be those that they wait for.
@@ -288,7 +291,9 @@ fn run_straight<'a>(
         }
         context.warp.steps += 1;
         context.ledger.issue(next.class, mask, (function, step), context.warp.index);
-        context.cluster.notice(next.effect);
+        if mask != 0 {
+            context.cluster.notice(next.effect);
+        }
         step = target;
     }
     warp.groups[current].step = step;
