@@ -73,7 +73,7 @@ fn a_waiting_loop_that_counts_is_a_deadlock() {
 
 #[test]
 fn instructions_that_no_lane_executes_are_no_events() {
-    for event in ["trap"] {
+    for event in ["trap", "st.shared.u32 [s+64], %r10", "mbarrier.arrive.shared.b64 _, [s]", "bar.arrive 3, 64"] {
         let body = prepared(&format!(
             "WAIT: add.u32 %r10, %r10, 1;
             ld.volatile.shared.u32 %r3, [s+64];

@@ -1,6 +1,6 @@
 //! What instructions do with registers, and which registers decide where a loop goes on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use super::frame::Frame;
@@ -30,17 +30,21 @@ pub(super) struct Relevant {
 }
 
 impl Relevant {
-    /// Those of the instructions at `places`: functions and steps.
-    pub fn of(program: &Program, places: &HashSet<(usize, usize)>) -> Self {
-        let steps = || places.iter().map(|&(function, step)| (function, &program.functions[function].steps[step]));
+    /// Those of the instructions at `places`: functions and steps, and whether any lane executes them. Of those that
+    /// none does the guard alone matters.
+    pub fn of(program: &Program, places: &HashMap<(usize, usize), bool>) -> Self {
+        let step = |(function, step): (usize, usize)| (function, &program.functions[function].steps[step]);
+        let steps = || places.iter().map(|(&at, executed)| (step(at), *executed));
         let mut found: HashSet<(usize, u32)> = HashSet::new();
         let mut timed = false;
         loop {
             let before = found.len();
-            for (function, step) in steps() {
+            for ((function, step), executed) in steps() {
                 let matters =
                     !step.flow.pure || step.flow.writes.iter().any(|&place| found.contains(&(function, place)));
-                if matters {
+                if matters && !executed {
+                    found.extend(step.guard.map(|guard| (function, guard.predicate as u32 | PREDICATE)));
+                } else if matters {
                     found.extend(step.flow.reads.iter().map(|&place| (function, place)));
                     timed |= step.effect == Effect::Times;
                 }

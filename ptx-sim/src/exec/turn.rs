@@ -148,9 +148,6 @@ pub(super) fn take_turn(
         let at = (warp.groups[current].function, warp.groups[current].step);
         let step = &program.functions[at.0].steps[at.1];
         let depth = warp.groups[current].callers.len();
-        if let Some(watch) = &mut cluster.watch {
-            watch.note(at);
-        }
         let (next, mask) = match begun {
             Some(begun) => begun,
             None => {
@@ -159,6 +156,9 @@ pub(super) fn take_turn(
                     return Err(Failure { fault: Fault::StepLimit(grid.step_limit), lane, at });
                 }
                 let mask = warp.groups[current].mask & step.guard.map_or(u32::MAX, |guard| warp.holds(depth, guard));
+                if let Some(watch) = &mut cluster.watch {
+                    watch.note(at, mask != 0);
+                }
                 if mask == 0 {
                     (Next::Step, mask)
                 } else {

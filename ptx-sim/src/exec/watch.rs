@@ -5,7 +5,7 @@
 //! on the registers that the instructions of their loops look at ([`Relevant`]). If these come back to what they were,
 //! and no instruction has changed memory, the warps will execute the same again and again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::cluster::{Cluster, Noticed};
@@ -32,8 +32,8 @@ pub(super) enum Sight {
 /// What was seen so far.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// Functions and steps of the instructions that were executed.
-    seen: HashSet<(usize, usize)>,
+    /// Functions and steps of the instructions that the warps came to, and whether any lane executed them.
+    seen: HashMap<(usize, usize), bool>,
     /// Whether some of them were new in this round.
     grown: bool,
     relevant: Relevant,
@@ -64,7 +64,7 @@ impl Watch {
     /// A watch that is to cost about as much as `budget` instructions, and looks at the warp `leader` first.
     pub fn new(budget: u64, leader: usize) -> Self {
         Self {
-            seen: HashSet::new(),
+            seen: HashMap::new(),
             grown: true,
             relevant: Relevant::default(),
             leader,
@@ -83,9 +83,16 @@ impl Watch {
         }
     }
 
-    /// The instruction at function and step `at` is executed.
-    pub fn note(&mut self, at: (usize, usize)) {
-        self.grown |= self.seen.insert(at);
+    /// A warp comes to the instruction at function and step `at`, which some lanes execute or none.
+    pub fn note(&mut self, at: (usize, usize), executed: bool) {
+        match self.seen.get_mut(&at) {
+            Some(known) if *known || !executed => {}
+            Some(known) => (*known, self.grown) = (true, true),
+            None => {
+                self.seen.insert(at, executed);
+                self.grown = true;
+            }
+        }
     }
 
     /// Looks anew: something has changed that does not end the watch.
