@@ -5,7 +5,7 @@
 //! ptxas has them do: two may if no instruction lies in the lives of both. A register lives from where it is written to
 //! where it is last read on any way through the function; one that may be read before it is written lives from the
 //! beginning, when it is zero: a kernel's registers are made so, and a call clears those that may be read so, which are
-//! none of a compiler's. Every lane goes its own way with registers of its own, so divergence changes nothing.
+//! few of a compiler's. Every lane goes its own way with registers of its own, so divergence changes nothing.
 
 use std::collections::BTreeSet;
 

@@ -145,13 +145,16 @@ fn operands_of<const N: usize>(
     Ok((target, sources))
 }
 
+/// Makes the lanes' results of the lanes' operands.
+type Compute<'a, W, R, const N: usize> = dyn Fn([&[W; LANES]; N], &mut [R; LANES]) + 'a;
+
 /// Executes an instruction of `N` operands in words of one width: `compute` makes the result of them.
 #[inline(never)]
 fn execute<W: Word, R: Word, const N: usize>(
     context: &mut Context,
     target: Option<usize>,
     sources: [Source; N],
-    compute: &dyn Fn([&[W; LANES]; N], &mut [R; LANES]),
+    compute: &Compute<W, R, N>,
 ) -> Result<Outcome, Fault> {
     if let Some(target) = target {
         let mut result = [R::default(); LANES];
