@@ -10,6 +10,10 @@ use crate::profile::Profile;
 /// little enough that an endless recursion ends before this computer's memory does.
 const FRAME_BYTES: usize = 2 << 30;
 
+/// Most bytes that clusters of one core may print in a launch. CUDA keeps the last MiB of a whole launch, unless it is told
+/// otherwise (`cudaLimitPrintfFifoSize`).
+const PRINTED_BYTES: usize = 64 << 20;
+
 /// What the clusters of one core did.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -19,7 +23,9 @@ pub(crate) struct Ledger {
     /// What the checker found, by function, step and kind.
     pub(super) found: HashMap<(usize, usize, &'static str), Found>,
     /// What `printf` printed in this cluster.
-    pub printed: String,
+    printed: String,
+    /// Bytes that it has printed in all of them.
+    printed_bytes: usize,
     /// The cluster at work.
     cluster: u64,
     /// What earlier clusters printed.
@@ -69,6 +75,21 @@ impl Ledger {
         };
         let found = Found { fault, cluster: self.cluster, block, thread, count: 0 };
         self.found.entry((at.0, at.1, kind)).or_insert(found).count += 1;
+    }
+
+    /// Keeps what `printf` prints.
+    ///
+    /// # Errors
+    /// [`Fault::OutOfMemory`] if it is too much.
+    pub fn print(&mut self, text: &str) -> Result<(), Fault> {
+        let bytes = self.printed_bytes + text.len();
+        if bytes > PRINTED_BYTES {
+            let why = format!("`printf` has printed {} of at most {PRINTED_BYTES} bytes", self.printed_bytes);
+            return Err(Fault::OutOfMemory { bytes: text.len(), why });
+        }
+        self.printed_bytes = bytes;
+        self.printed.push_str(text);
+        Ok(())
     }
 
     /// Accounts for memory of the cluster's calls.

@@ -2,6 +2,8 @@
 //!
 //! Counts are registers per thread, of one warp: hardware gives them in units of 8 per thread, 256 per warp.
 
+use std::collections::VecDeque;
+
 use super::lanes::LANES;
 use super::program::Code;
 use crate::clocks::Clocks;
@@ -29,7 +31,7 @@ pub(crate) struct Registers {
     /// leaves every `setmaxnreg` out.
     pub bounded: bool,
     /// Where each warpgroup's warps have changed their number, by warpgroup.
-    changes: Vec<Vec<Change>>,
+    changes: Vec<Changes>,
 }
 
 /// One warp's registers.
@@ -42,6 +44,29 @@ struct Owner {
     clock: u32,
     /// Whether it stands at the next change and waits.
     entered: bool,
+}
+
+/// Where the warps of a warpgroup have changed the number of their registers: from the last change that all of them have
+/// made on. What came before, nobody asks for.
+#[derive(Clone, Debug, Default)]
+struct Changes {
+    /// How many came before.
+    forgotten: usize,
+    kept: VecDeque<Change>,
+}
+
+impl Changes {
+    /// The one that so many came before.
+    fn get(&self, number: usize) -> Option<Change> {
+        self.kept.get(number.checked_sub(self.forgotten)?).copied()
+    }
+
+    /// Forgets those that so many others come behind.
+    fn forget(&mut self, number: usize) {
+        while self.forgotten < number && self.kept.pop_front().is_some() {
+            self.forgotten += 1;
+        }
+    }
 }
 
 /// A change that all warps of a warpgroup make.
@@ -69,7 +94,7 @@ impl Registers {
         let registers = bound.unwrap_or_else(|| fitting(threads as u64, 1));
         let warps = threads.div_ceil(LANES);
         let owner = Owner { registers, changes: 0, clock: 0, entered: false };
-        let changes = vec![Vec::new(); warps.div_ceil(WARPGROUP)];
+        let changes = vec![Changes::default(); warps.div_ceil(WARPGROUP)];
         Self { warps: vec![owner; warps], pool: 0, bounded: bound.is_some(), changes }
     }
 
@@ -104,18 +129,19 @@ impl Registers {
                 return Err(Fault::Trap(format!("setmaxnreg: {why}")));
             }
             Some(_) => {}
-            None => self.changes[group].push(Change { at, line }),
+            None => self.changes[group].kept.push_back(Change { at, line }),
         }
         // Those that have already come to this change have passed a synchronisation of their own.
         let behind = |other: usize| {
             let owner = self.warps[other];
             owner.changes < number || owner.changes == number && !clocks.knows(first + warp, first + other, owner.clock)
         };
+        let least = members.clone().map(|warp| self.warps[warp].changes).min().unwrap_or_default();
+        self.changes[group].forget(least.saturating_sub(1));
         let late = members.filter(|&other| other != warp && number > 0).find(|&other| behind(other));
-        Ok(late.map(|other| {
-            let before = self.changes[group][number - 1].line;
+        Ok(late.zip(self.changes[group].get(number.wrapping_sub(1))).map(|(other, before)| {
             let why = "the warpgroup has not synchronised since that of PTX line";
-            Fault::Trap(format!("setmaxnreg: {why} {before}: warp {other} may still be there"))
+            Fault::Trap(format!("setmaxnreg: {why} {}: warp {other} may still be there", before.line))
         }))
     }
 
@@ -141,7 +167,7 @@ impl Registers {
 
     /// A change that some warp of a warpgroup has not made: the place and such a warp.
     pub(super) fn left_out(&self) -> Option<(Change, usize)> {
-        let changes = |warp: usize| Some(*self.changes[warp / WARPGROUP].get(self.warps[warp].changes)?);
+        let changes = |warp: usize| self.changes[warp / WARPGROUP].get(self.warps[warp].changes);
         (0..self.warps.len()).find_map(|warp| Some((changes(warp)?, warp)))
     }
 }

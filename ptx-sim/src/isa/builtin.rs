@@ -25,7 +25,7 @@ fn print(context: &mut Context, call: &Call) -> Result<(), Fault> {
         context.lane = lane;
         let (format, arguments) = (argument(context, lane, call, 0), argument(context, lane, call, 1));
         let text = format_c(context, lane, format, arguments)?;
-        context.ledger.printed.push_str(&text);
+        context.ledger.print(&text)?;
         if let Some(result) = call.results.first() {
             let params = &mut context.warp.frames[context.depth].params[lane];
             params[result.offset..result.offset + result.size].fill(0);

@@ -1,11 +1,12 @@
 //! What kernels make the simulator remember, and that it is no more than they need: asynchronous operations, their
-//! groups, the objects that they complete on, and what the checker knows of it all.
+//! groups, the objects that they complete on, what the checker knows of it all, and what warps print.
 
 mod engines;
 mod flights;
 mod groups;
 #[path = "../kernels/mod.rs"]
 mod kernels;
+mod records;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
