@@ -1,5 +1,8 @@
 //! `atom` and `red`: lanes take their turns in ascending order (PTX ISA 9.7.13.5-6).
 
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::fence;
+
 use super::access::{Address, extend, space_of};
 use super::memory::is_hint;
 use super::policy::policy;
@@ -112,6 +115,8 @@ impl Form {
         if context.cluster.is_watched() {
             context.warp.note_look(context.at, context.mask, places[context.lane]);
         }
+        // As strong stores and loads have them.
+        fence(Release);
         let mut old = [[0; 16]; LANES];
         for lane in context.lanes() {
             let (space, address) = places[lane];
@@ -126,6 +131,7 @@ impl Form {
             let (a, b) = (bytes(0), bytes(1));
             old[lane] = target.update(context, size, |old| self.apply(old, &a, &b))?;
         }
+        fence(Acquire);
         for (i, target) in self.targets.iter().enumerate() {
             if let Some((register, width)) = *target {
                 let ty = if self.ty == Type::B128 { Type::B64 } else { self.ty };

@@ -1,5 +1,8 @@
 //! Loads, stores and conversions of addresses (PTX ISA 9.7.9).
 
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::fence;
+
 use super::access::{Address, extend, from_generic, space_of, to_generic};
 use super::lanes::{Data, WIDEST, piece, read, write};
 use super::policy::policy;
@@ -130,6 +133,10 @@ fn load(operands: &Operands) -> Decoded {
             count(context, Kind::Read, &places, form.size());
             let mut data = [[0; LANES]; WIDEST / 4];
             read(context, &places, form.strong, form.size(), &mut data)?;
+            if form.strong {
+                // On this computer, too, what the writer did before comes before what follows: blocks on other cores.
+                fence(Acquire);
+            }
             for (element, register) in registers.iter().enumerate() {
                 let Some((register, width)) = *register else { continue };
                 for part in 0..form.pieces() {
@@ -177,6 +184,9 @@ fn store(operands: &Operands) -> Decoded {
             let size = form.ty.size().min(8);
             for (i, source) in sources.iter().enumerate() {
                 put_pieces(context, *source, size, i * size, &mut data);
+            }
+            if form.strong {
+                fence(Release);
             }
             write(context, &places, form.strong, form.size(), &data)?;
             Ok(Outcome::Next)

@@ -1,8 +1,10 @@
 //! Fences (PTX ISA section 9.7.13.4).
 //!
-//! Warps of a block run in turn on one core, and accesses to global memory of other blocks are atomic, so fences have
-//! nothing to do. The checker orders accesses of shared memory by barriers and `mbarrier`s; a fence counts where one of
-//! these is used with `.relaxed`. Between the proxies it wants one, where ordinary writes are read asynchronously.
+//! Warps of a block run in turn on one core; blocks on other cores want the same fence of this computer. The checker
+//! orders accesses of shared memory by barriers and `mbarrier`s; a fence counts where one of these is used with
+//! `.relaxed`. Between the proxies it wants one, where ordinary writes are read asynchronously.
+
+use std::sync::atomic::Ordering::SeqCst;
 
 use crate::ast::{Operand, Space, Type};
 use crate::clocks::Scope;
@@ -61,6 +63,7 @@ pub(crate) fn decode(operands: &Operands) -> Decoded {
 fn order(acquires: bool, releases: bool, scope: &str) -> Run {
     let scope = if scope == "cta" { Scope::Block } else { Scope::Cluster };
     Box::new(move |context| {
+        std::sync::atomic::fence(SeqCst);
         let (actor, clocks) = (context.actor(), &mut context.cluster.clocks);
         if acquires {
             clocks.fence_acquire(actor);
