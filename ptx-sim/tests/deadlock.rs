@@ -149,6 +149,33 @@ fn loops_that_pass_a_barrier_each_round_are_deadlocks_if_nothing_changes() {
 }
 
 #[test]
+fn those_who_wait_for_threads_that_go_round_in_circles_are_in_a_deadlock() {
+    let body = |who: &str, circles: &str| format!("{who}\n@%p1 bra WAIT;\n{circles}\nWAIT: bar.sync 0;");
+    for circles in ["ROUND: bra ROUND;", "ROUND: add.u32 %r10, %r10, 1;\nxor.b32 %r11, %r11, %r0;\nbra ROUND;"] {
+        let why = deadlock(&kernel(&body("setp.lt.u32 %p1, %r0, 32;", circles)));
+        assert!(why.contains("barrier 0"), "{why}");
+    }
+    // Lanes of the warps that they wait for: the barrier is to blame.
+    let ran = kernel(&body("setp.eq.u32 %p1, %r0, 0;", "ROUND: bra ROUND;")).run();
+    let Err(LaunchError::Fault(finding)) = ran.result else { panic!("it ended") };
+    assert!(
+        matches!(&finding.fault, Fault::DivergentBarrier(why) if why.contains("0xfffffffe never come")),
+        "{finding}"
+    );
+    // A long calculation that ends is none.
+    let body = "setp.lt.u32 %p1, %r0, 32;
+        mov.u32 %r10, 0;
+        mov.u32 %r11, 1;
+        @%p1 bra WAIT;
+        ROUND: mad.lo.u32 %r11, %r11, 1664525, 1013904223;
+        add.u32 %r10, %r10, 1;
+        setp.lt.u32 %p2, %r10, 1000000;
+        @%p2 bra ROUND;
+        WAIT: bar.sync 0;";
+    kernel(body).clean();
+}
+
+#[test]
 fn a_bounded_number_of_looks_is_no_deadlock() {
     for (look, rounds) in [
         ("mbarrier.try_wait.parity.shared.b64 %p1, [s], 0;", 100_000),

@@ -83,7 +83,7 @@ fn run_rounds(
     loop {
         let mut progress = false;
         let mut running = false;
-        let mut busy = false;
+        let (mut busy, mut waits) = (false, false);
         let (mut issued, mut most, mut busiest) = (0, 0, 0);
         let watched = cluster.is_watched();
         for (index, (rank, warp)) in all.iter_mut().enumerate() {
@@ -101,6 +101,7 @@ fn run_rounds(
             running |= warp.live != 0;
             progress |= stop != Stop::Waiting || warp.steps > before;
             busy |= stop == Stop::TurnOver;
+            waits |= warp.groups.iter().any(|group| group.waiting && !group.yields);
             let steps = warp.steps - before;
             issued += steps;
             if steps > most {
@@ -119,7 +120,9 @@ fn run_rounds(
             seat.peers.change(memory);
             return landed.map_err(|fault| refuse(job, cluster, fault));
         }
-        let noticed = std::mem::take(&mut cluster.noticed);
+        let mut noticed = std::mem::take(&mut cluster.noticed);
+        // Whoever waits looks whether others have come.
+        noticed.polled |= waits;
         let changed = noticed.stirred || if watched { noticed.altered } else { noticed.wrote };
         let stirred = changed || noticed.met && !watched;
         if changed {
@@ -129,11 +132,11 @@ fn run_rounds(
         // where all wait, waits with a time limit end: their loops may have something else to do.
         idle_rounds = if progress { 0 } else { idle_rounds + 1 };
         cluster.impatient &= !stirred;
-        let waits = idle_rounds == 2 && std::mem::replace(&mut cluster.impatient, true);
+        let idle = idle_rounds == 2 && std::mem::replace(&mut cluster.impatient, true);
         if idle_rounds == 2 {
             idle_rounds = 0;
         }
-        if waits {
+        if idle {
             return Err(Box::new(deadlock(job, cluster, all, "")));
         }
         let round = Round { noticed, stirred, busy, issued, busiest };
