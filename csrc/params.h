@@ -1,8 +1,8 @@
 /* Launch parameters and limits of the kernels, in plain C so that the host side can be generated from this file.
  *
  * Device pointers are integers, as the driver API has them. Tensors are dense and row-major; `rows` of an operation on
- * attention outputs are query tokens times heads. Structs end without padding, so that each byte of a parameter block
- * is a field's. */
+ * attention outputs are query tokens times heads. Structs have no padding, so that each byte of a parameter block is a
+ * field's: `cargo xtask bindings` refuses any. */
 #ifndef LATENT_ATTENTION_PARAMS_H
 #define LATENT_ATTENTION_PARAMS_H
 
@@ -214,6 +214,7 @@ struct DecodeParams {
     uint32_t rope_steps;   /* k-steps of 32 values of a rotated key */
     uint32_t rope_span;    /* most k-steps of the rotated key that the rope heads of 8 neighbouring heads lie in */
     struct DecodeShared shared;
+    uint32_t reserved; /* 0 */
 };
 LATENT_ATTENTION_SIZE(struct DecodeParams, 296);
 

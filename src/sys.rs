@@ -272,6 +272,7 @@ pub struct DecodeParams {
     pub rope_steps: u32,
     pub rope_span: u32,
     pub shared: DecodeShared,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -304,6 +305,7 @@ const _: () = {
     ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 204usize];
     ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 208usize];
     ["Offset of field: DecodeParams::shared"][::core::mem::offset_of!(DecodeParams, shared) - 212usize];
+    ["Offset of field: DecodeParams::reserved"][::core::mem::offset_of!(DecodeParams, reserved) - 292usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

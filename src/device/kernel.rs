@@ -142,7 +142,7 @@ impl Kernel {
             }
             #[cfg(feature = "simulator")]
             (Loaded::Simulated(module), Backend::Simulated(simulated)) => {
-                // SAFETY: parameter blocks end without padding and have none inside (static assertions in params.h).
+                // SAFETY: parameter blocks have no padding (`cargo xtask bindings` refuses it), so that all bytes are a field's.
                 let bytes = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
                 simulated.launch(module, self.name, config, bytes)
             }

@@ -23,12 +23,16 @@ fn generate() -> Result<String> {
         .clang_args(["-x", "c", "-std=c11"])
         .use_core()
         .derive_default(true)
+        .explicit_padding(true)
         .generate_comments(false)
         .disable_header_comment()
         .formatter(bindgen::Formatter::None)
         .parse_callbacks(Box::new(lists.clone()))
         .generate()
         .context("bindgen failed")?;
+    let bindings = bindings.to_string();
+    // Launches read all bytes of a parameter block, and those of padding may not be initialised.
+    ensure!(!bindings.contains("__bindgen_padding"), "a struct of csrc/params.h has padding: fill it by `reserved`");
     let mut source = format!(
         "//! Parameter blocks and constants of the kernels. Made from `csrc/params.h`, which explains each field, by\n\
          //! `cargo xtask bindings`; do not edit.\n\

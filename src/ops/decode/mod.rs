@@ -320,6 +320,7 @@ impl Decode {
             latent_steps: check::count("latent steps", self.candidate.latent_steps)?,
             rope_steps: check::count("rope steps", self.candidate.rope_steps)?,
             rope_span: check::count("rope span", self.candidate.rope_span)?,
+            reserved: 0,
         };
         let splits = check::count("splits", self.schedule.config().max_batch_splits(tokens))?;
         // SAFETY: views and plan are as large as the parameters say and on the kernel's device; the plan's splits are of a
