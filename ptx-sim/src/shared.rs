@@ -9,7 +9,7 @@
 
 mod shadow;
 
-use shadow::{Behind, Shadows};
+use shadow::{Behind, Shadows, WORD};
 
 use crate::ast::Space;
 use crate::clocks::{Access, Clocks};
@@ -90,6 +90,37 @@ impl SharedMemory {
     ) -> Result<Option<Fault>, Fault> {
         let start = self.poke("write", address, bytes)?;
         Ok(self.check_write(clocks, access, start, bytes.len(), Behind::Bytes))
+    }
+
+    /// Reads words into `out` from `start` on, where there are so many, aligned. The result is what the checker has to
+    /// say.
+    #[inline]
+    pub fn read_words<'a>(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        start: usize,
+        out: impl ExactSizeIterator<Item = &'a mut u32>,
+    ) -> Option<Fault> {
+        let len = WORD * out.len();
+        let bytes = self.bytes[start..start + len].as_chunks().0;
+        out.zip(bytes).for_each(|(out, bytes)| *out = u32::from_le_bytes(*bytes));
+        if self.checked { self.shadows.read(clocks, access, start, len) } else { None }
+    }
+
+    /// Writes words from `start` on, where there is room for them, aligned. The result is what the checker has to say.
+    #[inline]
+    pub fn write_words(
+        &mut self,
+        clocks: &Clocks,
+        access: Access,
+        start: usize,
+        words: impl ExactSizeIterator<Item = u32>,
+    ) -> Option<Fault> {
+        let len = WORD * words.len();
+        let bytes = self.bytes[start..start + len].as_chunks_mut().0;
+        bytes.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
+        self.check_write(clocks, access, start, len, Behind::Bytes)
     }
 
     /// Notes that an asynchronous copy will write `len` bytes: nobody may touch them before [`Self::finish_copy`].

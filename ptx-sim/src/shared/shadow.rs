@@ -12,7 +12,7 @@ use crate::memory::grow;
 use readers::Readers;
 
 /// Bytes of a word.
-const WORD: usize = 4;
+pub(super) const WORD: usize = 4;
 
 /// One remembered access to a byte.
 #[derive(Clone, Copy, Debug, Default)]
@@ -284,13 +284,13 @@ impl Shadows {
     /// Where the shadows of a word's bytes are, if they are not all alike or are not to be: the access is to a part.
     #[inline]
     fn apart(&mut self, word: usize, whole: bool) -> Option<usize> {
-        let shadow = self.words[word];
-        if let Some(index) = shadow.apart.checked_sub(1) {
+        if let Some(index) = self.words[word].apart.checked_sub(1) {
             return Some(index as usize);
         }
         if whole {
             return None;
         }
+        let shadow = self.words[word];
         let mut bytes = [shadow; WORD];
         // Every byte has a row of its own.
         bytes[1..].iter_mut().for_each(|byte| byte.readers = self.readers.copy(shadow.readers));
@@ -343,6 +343,10 @@ fn check_write(
 
 #[inline]
 fn racing_reader(clocks: &Clocks, access: Access, shadow: &Shadow, readers: &Readers) -> Option<Mark> {
+    // As nearly always.
+    if shadow.readers == 0 {
+        return Some(shadow.read).filter(|reader| races(clocks, access, reader));
+    }
     let (warps, engines) = readers.row(shadow.readers);
     let mut readers = warps.iter().chain(engines).chain([&shadow.read]);
     readers.find(|reader| races(clocks, access, reader)).copied()

@@ -1,8 +1,8 @@
 //! Reads and writes of all lanes at once.
 //!
-//! Where all active lanes access global memory in one allocation, as they nearly always do, and nothing is to be said
-//! against it, they are served together. Everything else goes lane by lane, and finds what is wrong there. Strong
-//! accesses of 8 and 16 bytes are whole: they hold the guards of memory that those of other blocks hold.
+//! Where all active lanes access global memory in one allocation, or their own block's shared memory, as they nearly
+//! always do, they are served together. Everything else goes lane by lane, and finds what is wrong there. Strong accesses
+//! of 8 and 16 bytes to global memory are whole: they hold the guards of memory that those of other blocks hold.
 
 use crate::ast::Space;
 use crate::exec::{Context, LANES, Target};
@@ -10,10 +10,10 @@ use crate::fault::Fault;
 use crate::memory::{Memory, WHOLE, Words};
 
 /// Most bytes that a lane moves at once: `.v8.b32`.
-pub(super) const WIDEST: usize = 32;
+pub(crate) const WIDEST: usize = 32;
 
 /// What lanes read or write: word by word of all lanes. What is less than a word lies in the lowest bytes.
-pub(super) type Data = [[u32; LANES]; WIDEST / 4];
+pub(crate) type Data = [[u32; LANES]; WIDEST / 4];
 
 /// Every lane's space and address in it.
 type Places = [(Space, u64); LANES];
@@ -59,13 +59,33 @@ impl<'a> Together<'a> {
     }
 }
 
+/// Where the lanes of `mask`, which access `size` bytes each, find them in the `len` bytes of their own block's shared
+/// memory, if all of them do, in whole words and aligned.
+#[inline]
+fn in_own_shared(places: &Places, mask: u32, size: usize, len: usize) -> Option<[usize; LANES]> {
+    if size < 4 || !size.is_power_of_two() {
+        return None;
+    }
+    let mut offsets = [0; LANES];
+    for lane in lanes(mask) {
+        let (space, address) = places[lane];
+        // Addresses that name another block lie beyond all of the memory.
+        if space != Space::Shared || address & (size as u64 - 1) != 0 || address.checked_add(size as u64)? > len as u64
+        {
+            return None;
+        }
+        offsets[lane] = address as usize;
+    }
+    Some(offsets)
+}
+
 /// The lanes of a mask.
 fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
 }
 
 /// Reads `size` bytes of every active lane.
-pub(super) fn read(
+pub(crate) fn read(
     context: &mut Context,
     places: &Places,
     strong: bool,
@@ -103,6 +123,19 @@ pub(super) fn read(
         }
         return Ok(());
     }
+    let (shared, _) = context.cluster.shared(context.rank);
+    if let Some(offsets) = in_own_shared(places, mask, size, shared.len()) {
+        let first = Target { lane: 0, space: Space::Shared, address: 0, strong }.access(context);
+        for lane in lanes(mask) {
+            let access = first.of_lane(lane);
+            let (shared, clocks) = context.cluster.shared(context.rank);
+            let columns = data[..size / 4].iter_mut().map(|column| &mut column[lane]);
+            if let Some(fault) = shared.read_words(clocks, access, offsets[lane], columns) {
+                context.find(fault, lane);
+            }
+        }
+        return Ok(());
+    }
     let mut bytes = [0; WIDEST];
     for lane in lanes(mask) {
         let (space, address) = places[lane];
@@ -118,7 +151,7 @@ pub(super) fn read(
 }
 
 /// Writes `size` bytes of every active lane.
-pub(super) fn write(
+pub(crate) fn write(
     context: &mut Context,
     places: &Places,
     strong: bool,
@@ -154,6 +187,23 @@ pub(super) fn write(
                 words.store(offsets[lane] + 4 * word, column[lane]);
             }
             words.mark_written(offsets[lane], size);
+        }
+        return Ok(());
+    }
+    let (shared, _) = context.cluster.shared(context.rank);
+    let len = shared.len();
+    // While they are watched, what a lane changes is noted lane by lane.
+    if !context.cluster.is_watched()
+        && let Some(offsets) = in_own_shared(places, mask, size, len)
+    {
+        let first = Target { lane: 0, space: Space::Shared, address: 0, strong }.access(context);
+        for lane in lanes(mask) {
+            let access = first.of_lane(lane);
+            let (shared, clocks) = context.cluster.shared(context.rank);
+            let words = data[..size / 4].iter().map(|column| column[lane]);
+            if let Some(fault) = shared.write_words(clocks, access, offsets[lane], words) {
+                context.find(fault, lane);
+            }
         }
         return Ok(());
     }

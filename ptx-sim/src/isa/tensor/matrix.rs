@@ -7,10 +7,11 @@
 use super::fragments::matrix;
 use crate::ast::{Operand, Space, Type};
 use crate::decode::{DecodeError, Operands};
-use crate::exec::{Context, LANES, Outcome, Run, Target, Words};
+use crate::exec::{Context, LANES, Outcome, Run, Words};
 use crate::fault::Fault;
 use crate::isa::Decoded;
 use crate::isa::memory::access::Address;
+use crate::isa::memory::lanes::{Data, WIDEST, read, write};
 use crate::isa::sync::converge::whole_warp;
 use crate::meter::{Class, Path};
 
@@ -73,18 +74,20 @@ impl Form {
         }
     }
 
+    /// Lanes that have an address of a row.
+    fn lanes(&self) -> u32 {
+        u32::MAX >> (LANES - 8 * self.count)
+    }
+
     /// Counts one access, and returns where the rows are: those of the first matrices count.
-    fn rows(&self, context: &mut Context, path: Path) -> Result<[Target; LANES], Fault> {
+    fn rows(&self, context: &mut Context, path: Path) -> Result<[(Space, u64); LANES], Fault> {
         let resolved = self.address.resolve(context)?;
         let rows = &resolved[..8 * self.count];
         if let Some((_, address)) = rows.iter().find(|(space, _)| *space != Space::Shared) {
             return Err(Fault::Trap(format!("`{}`: {address:#x} is no address of shared memory", self.what)));
         }
         meter(context, path, rows);
-        Ok(std::array::from_fn(|lane| {
-            let (space, address) = resolved[lane];
-            Target { lane, space, address, strong: false }
-        }))
+        Ok(resolved)
     }
 }
 
@@ -146,17 +149,20 @@ fn load(operands: &Operands) -> Result<Run, DecodeError> {
         }
         let rows = form.rows(context, Path::SharedRead)?;
         // A target may be the address register, so everything is read before anything is written.
-        let mut out: [Words; 4] = [[0; LANES]; 4];
-        for (rows, out) in rows.chunks_exact(8).zip(&mut out).take(form.count) {
-            let mut bytes = Matrix::default();
-            for (row, bytes) in rows.iter().zip(&mut bytes) {
-                row.read(context, bytes)?;
-            }
-            *out = spread(&bytes, form.transposed);
-        }
-        for (target, out) in targets.iter().zip(&out) {
+        let mut data: Data = [[0; LANES]; WIDEST / 4];
+        let all = std::mem::replace(&mut context.mask, form.lanes());
+        let done = read(context, &rows, false, ROW, &mut data);
+        context.mask = all;
+        done?;
+        for (index, target) in targets.iter().enumerate() {
             if let Some(target) = target {
-                context.write_typed(*target, out);
+                let mut bytes = Matrix::default();
+                for (row, bytes) in bytes.iter_mut().enumerate() {
+                    for (word, bytes) in data.iter().zip(bytes.as_chunks_mut().0) {
+                        *bytes = word[8 * index + row].to_le_bytes();
+                    }
+                }
+                context.write_typed(*target, &spread(&bytes, form.transposed));
             }
         }
         Ok(Outcome::Next)
@@ -173,13 +179,18 @@ fn store(operands: &Operands) -> Result<Run, DecodeError> {
             return Ok(Outcome::Wait);
         }
         let rows = form.rows(context, Path::SharedWrite)?;
-        for (rows, source) in rows.chunks_exact(8).zip(&sources) {
-            let bytes = gather(&context.words(*source), form.transposed);
-            for (row, bytes) in rows.iter().zip(&bytes) {
-                row.write(context, bytes)?;
+        let mut data: Data = [[0; LANES]; WIDEST / 4];
+        for (index, source) in sources.iter().enumerate() {
+            for (row, bytes) in gather(&context.words(*source), form.transposed).iter().enumerate() {
+                for (word, bytes) in data.iter_mut().zip(bytes.as_chunks().0) {
+                    word[8 * index + row] = u32::from_le_bytes(*bytes);
+                }
             }
         }
-        Ok(Outcome::Next)
+        let all = std::mem::replace(&mut context.mask, form.lanes());
+        let done = write(context, &rows, false, ROW, &data);
+        context.mask = all;
+        done.map(|()| Outcome::Next)
     }))
 }
 
