@@ -34,6 +34,15 @@ impl Operands<'_> {
         self.modifiers().collect()
     }
 
+    /// The same with those that are listed in front, in the order of the list. ptxas takes parts in any order, and
+    /// libraries make use of it: CUB writes `vote.ballot.sync`, others `ldmatrix.sync.aligned.x4.m8n8`.
+    pub fn parts_with(&self, front: &[&str]) -> Vec<&str> {
+        let mut parts = self.parts();
+        let place = |part: &&str| front.iter().position(|other| other == part).unwrap_or(front.len());
+        parts.sort_by_key(place);
+        parts
+    }
+
     /// Whether the opcode has this part.
     pub fn has(&self, modifier: &str) -> bool {
         self.modifiers().any(|m| m == modifier)

@@ -272,9 +272,10 @@ pub(super) fn mask_of(lanes: &[bool; LANES]) -> u32 {
     (0..LANES).fold(0, |bits, lane| bits | u32::from(lanes[lane]) << lane)
 }
 
-/// The type an instruction ends in, whether or not it is a fundamental one: `u16x2` of `add.u16x2`.
+/// The type an instruction ends in, whether or not it is a fundamental one: `u16x2` of `add.u16x2`. Of `.relu` nvcc
+/// writes the type in front: `max.s32.relu`.
 pub(super) fn last<'a>(operands: &'a Operands) -> &'a str {
-    operands.instruction.opcode.last().map_or("", String::as_str)
+    operands.instruction.opcode.iter().rev().find(|part| *part != "relu").map_or("", String::as_str)
 }
 
 /// Whether a type name is that of an integer, packed or not.

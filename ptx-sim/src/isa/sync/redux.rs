@@ -10,28 +10,29 @@ const NAN: u32 = 0x7fff_ffff;
 
 /// `redux.sync.op.type d, a, membermask`.
 pub(super) fn decode(operands: &Operands) -> Result<Run, DecodeError> {
-    let reduce: Box<dyn Fn(u32, u32) -> u32 + Send + Sync> = match operands.parts()[..] {
-        ["sync", "add", "u32" | "s32"] => Box::new(u32::wrapping_add),
-        ["sync", "min", "u32"] => Box::new(std::cmp::min),
-        ["sync", "max", "u32"] => Box::new(std::cmp::max),
-        ["sync", "min", "s32"] => Box::new(|a, b| (a as i32).min(b as i32) as u32),
-        ["sync", "max", "s32"] => Box::new(|a, b| (a as i32).max(b as i32) as u32),
-        ["sync", "and", "b32"] => Box::new(|a, b| a & b),
-        ["sync", "or", "b32"] => Box::new(|a, b| a | b),
-        ["sync", "xor", "b32"] => Box::new(|a, b| a ^ b),
-        ["sync", op @ ("min" | "max"), ref rest @ .., "f32"] => {
-            let (abs, nan) = match *rest {
-                [] => (false, false),
-                ["abs"] => (true, false),
-                ["NaN"] => (false, true),
-                ["abs", "NaN"] => (true, true),
-                _ => return operands.error("expected `{.abs}{.NaN}` in front of `.f32`"),
-            };
-            let max = op == "max";
-            return float(operands, abs, move |a, b| extreme(a, b, max, nan));
-        }
-        _ => return operands.error("expected `.sync`, an operation and a type that has it"),
-    };
+    let reduce: Box<dyn Fn(u32, u32) -> u32 + Send + Sync> =
+        match operands.parts_with(&["sync", "add", "min", "max", "and", "or", "xor", "abs", "NaN"])[..] {
+            ["sync", "add", "u32" | "s32"] => Box::new(u32::wrapping_add),
+            ["sync", "min", "u32"] => Box::new(std::cmp::min),
+            ["sync", "max", "u32"] => Box::new(std::cmp::max),
+            ["sync", "min", "s32"] => Box::new(|a, b| (a as i32).min(b as i32) as u32),
+            ["sync", "max", "s32"] => Box::new(|a, b| (a as i32).max(b as i32) as u32),
+            ["sync", "and", "b32"] => Box::new(|a, b| a & b),
+            ["sync", "or", "b32"] => Box::new(|a, b| a | b),
+            ["sync", "xor", "b32"] => Box::new(|a, b| a ^ b),
+            ["sync", op @ ("min" | "max"), ref rest @ .., "f32"] => {
+                let (abs, nan) = match *rest {
+                    [] => (false, false),
+                    ["abs"] => (true, false),
+                    ["NaN"] => (false, true),
+                    ["abs", "NaN"] => (true, true),
+                    _ => return operands.error("expected `{.abs}{.NaN}` in front of `.f32`"),
+                };
+                let max = op == "max";
+                return float(operands, abs, move |a, b| extreme(a, b, max, nan));
+            }
+            _ => return operands.error("expected `.sync`, an operation and a type that has it"),
+        };
     lanes(operands, Type::U32, |value| value, reduce, |value| value)
 }
 

@@ -53,7 +53,7 @@ enum Mode {
 
 /// `shfl{.sync}.mode.b32 d{|p}, a, b, c{, membermask}` (PTX ISA 9.7.9.5 and 9.7.9.6).
 fn shfl(operands: &Operands) -> Result<Run, DecodeError> {
-    let list = operands.parts();
+    let list = operands.parts_with(&["sync", "up", "down", "bfly", "idx"]);
     let (sync, mode) = match list[..] {
         ["sync", mode, "b32"] => (true, mode),
         [mode, "b32"] => (false, mode),
@@ -119,7 +119,7 @@ fn shuffle_source(mode: Mode, lane: i32, b: i32, c: i32) -> (usize, bool) {
 
 /// `vote{.sync}.mode.pred d, {!}a{, membermask}` and `vote{.sync}.ballot.b32` (PTX ISA 9.7.13.8-9).
 fn vote(operands: &Operands) -> Result<Run, DecodeError> {
-    let list = operands.parts();
+    let list = operands.parts_with(&["sync", "ballot", "all", "any", "uni"]);
     let (sync, list) = match list[..] {
         ["sync", ref rest @ ..] => (true, rest),
         ref rest => (false, rest),
@@ -163,8 +163,8 @@ fn vote(operands: &Operands) -> Result<Run, DecodeError> {
 
 /// `match.any.sync.type d, a, membermask` and `match.all.sync.type d{|p}, a, membermask` (PTX ISA 9.7.13.10).
 fn matching(operands: &Operands) -> Result<Run, DecodeError> {
-    let (all, ty) = match operands.parts()[..] {
-        [mode @ ("any" | "all"), "sync", ty @ ("b32" | "b64")] => {
+    let (all, ty) = match operands.parts_with(&["sync", "any", "all"])[..] {
+        ["sync", mode @ ("any" | "all"), ty @ ("b32" | "b64")] => {
             (mode == "all", if ty == "b64" { Type::B64 } else { Type::B32 })
         }
         _ => return operands.error("expected `match.any.sync` or `match.all.sync` with `.b32` or `.b64`"),

@@ -26,11 +26,28 @@ use crate::meter::Class;
 /// Most registers of a fragment.
 const REGISTERS: usize = 4;
 
+/// What stands in front of the types of D, A, B and C.
+const FRONT: [&str; 13] = [
+    "sync",
+    "aligned",
+    "m8n8k4",
+    "m8n8k16",
+    "m16n8k4",
+    "m16n8k8",
+    "m16n8k16",
+    "m16n8k32",
+    "m16n8k64",
+    "row",
+    "col",
+    "satfinite",
+    "rn",
+];
+
 pub(crate) fn decode(operands: &Operands) -> Decoded {
     if operands.root() != "mma" {
         return Ok(None);
     }
-    let list = operands.parts();
+    let list = operands.parts_with(&FRONT);
     let ["sync", "aligned", shape, "row", "col", ref rest @ ..] = list[..] else {
         return operands.error("expected `.sync.aligned.shape.row.col`");
     };
