@@ -44,7 +44,8 @@ struct Form {
 impl Form {
     fn new(operands: &Operands, address: usize) -> Result<Self, DecodeError> {
         operands.count(2, 2)?;
-        let list = operands.parts();
+        let list =
+            operands.parts_with(&["sync", "aligned", "m8n8", "x1", "x2", "x4", "trans", "shared", "shared::cta"]);
         let ["sync", "aligned", "m8n8", count, ref rest @ .., "b16"] = list[..] else {
             return operands.error("expected `.sync.aligned.m8n8.num{.trans}{.shared}.b16`");
         };
@@ -81,7 +82,10 @@ impl Form {
 
     /// Counts one access, and returns where the rows are: those of the first matrices count.
     fn rows(&self, context: &mut Context, path: Path) -> Result<[(Space, u64); LANES], Fault> {
-        let resolved = self.address.resolve(context)?;
+        let all = std::mem::replace(&mut context.mask, self.lanes());
+        let resolved = self.address.resolve(context);
+        context.mask = all;
+        let resolved = resolved?;
         let rows = &resolved[..8 * self.count];
         if let Some((_, address)) = rows.iter().find(|(space, _)| *space != Space::Shared) {
             return Err(Fault::Trap(format!("`{}`: {address:#x} is no address of shared memory", self.what)));
