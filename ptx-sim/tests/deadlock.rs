@@ -217,6 +217,24 @@ fn a_bounded_number_of_looks_is_no_deadlock() {
 }
 
 #[test]
+fn pauses_are_no_waits() {
+    // More rounds than waits last; the other warp waits at a barrier, or for nothing.
+    for other in ["bar.sync 0;", "nanosleep.u32 1;"] {
+        let body = format!(
+            "setp.lt.u32 %p1, %r0, 32;
+            mov.u32 %r10, 0;
+            @%p1 bra WAIT;
+            ROUND: nanosleep.u32 1000;
+            add.u32 %r10, %r10, 1;
+            setp.lt.u32 %p2, %r10, 600000;
+            @%p2 bra ROUND;
+            WAIT: {other}"
+        );
+        kernel(&body).clean();
+    }
+}
+
+#[test]
 fn a_pause_that_reads_the_time_beside_those_that_poll_is_no_deadlock() {
     let body = prepared(
         "mov.u64 %d2, %globaltimer;

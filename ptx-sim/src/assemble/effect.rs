@@ -37,9 +37,7 @@ pub(super) fn of(instruction: &Instruction, class: Class) -> Effect {
             _ => Effect::Stirs,
         },
         Class::Control => match root {
-            "bra" | "brx" | "ret" | "exit" | "call" => Effect::Private,
-            // Whoever pauses does so for others.
-            "nanosleep" => Effect::Polls,
+            "bra" | "brx" | "ret" | "exit" | "call" | "nanosleep" => Effect::Private,
             _ => Effect::Stirs,
         },
         _ => Effect::Stirs,

@@ -120,9 +120,7 @@ fn run_rounds(
             seat.peers.change(memory);
             return landed.map_err(|fault| refuse(job, cluster, fault));
         }
-        let mut noticed = std::mem::take(&mut cluster.noticed);
-        // Whoever waits looks whether others have come.
-        noticed.polled |= waits;
+        let noticed = std::mem::take(&mut cluster.noticed);
         let changed = noticed.stirred || if watched { noticed.altered } else { noticed.wrote };
         let stirred = changed || noticed.met && !watched;
         if changed {
@@ -139,7 +137,7 @@ fn run_rounds(
         if idle {
             return Err(Box::new(deadlock(job, cluster, all, "")));
         }
-        let round = Round { noticed, stirred, busy, issued, busiest };
+        let round = Round { noticed, stirred, busy, waits, issued, busiest };
         match stall.round(job, cluster, all, round) {
             Prospect::Open => {}
             Prospect::Eternity => return Err(Box::new(deadlock(job, cluster, all, ""))),

@@ -27,6 +27,9 @@ const SHARE: u64 = 64;
 /// are more instructions than any pause, time limit or bounded number of looks of a kernel that goes on by itself.
 const ETERNITY: u64 = 1 << 19;
 
+/// Rounds between two looks at most, if they belong together: warps that only pause wait for nobody.
+const PAUSES: u64 = 64;
+
 /// What the warps of a cluster have done in a round.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
@@ -35,6 +38,8 @@ pub(super) struct Round {
     pub stirred: bool,
     /// Whether a warp was busy to the end of its turn.
     pub busy: bool,
+    /// Whether lanes wait for others.
+    pub waits: bool,
     /// Instructions that they have issued, and the warp that issued most.
     pub issued: u64,
     pub busiest: usize,
@@ -56,8 +61,10 @@ pub(super) enum Prospect {
 pub(super) struct Stall {
     /// Rounds without an event.
     quiet: u64,
-    /// Rounds without an event in which all warps wait and none looks at global memory.
+    /// Rounds without an event in which all warps wait or pause and none looks at global memory.
     waiting: u64,
+    /// Rounds since one of them looked: between two looks there may be a pause.
+    pauses: u64,
     /// Instructions issued so far, and how many there are to be before the next watch.
     issued: u64,
     next: u64,
@@ -66,7 +73,7 @@ pub(super) struct Stall {
 impl Stall {
     /// A round has passed.
     pub fn round(&mut self, job: &Job, cluster: &mut Cluster, warps: &mut [(usize, Warp)], round: Round) -> Prospect {
-        let Round { noticed, stirred, busy, issued, busiest } = round;
+        let Round { noticed, stirred, busy, waits, issued, busiest } = round;
         self.issued += issued;
         if let Some(mut watch) = cluster.watch.take() {
             if stirred {
@@ -74,6 +81,8 @@ impl Stall {
                 forget(warps);
                 return Prospect::Open;
             }
+            // Whoever waits looks whether others have come.
+            let noticed = Noticed { polled: noticed.polled || waits, ..noticed };
             let sight = watch.round(job, cluster, warps, noticed, (!busy, issued));
             match sight {
                 Sight::Over => forget(warps),
@@ -81,9 +90,11 @@ impl Stall {
             }
             return if let Sight::Circles(changes) = sight { Prospect::Circles(changes) } else { Prospect::Open };
         }
-        let polled = noticed.polled || noticed.looked;
+        let polled = noticed.polled || noticed.looked || waits;
         self.quiet = if stirred || !polled { 0 } else { self.quiet + 1 };
-        self.waiting = if stirred || busy || !noticed.polled || noticed.looked { 0 } else { self.waiting + 1 };
+        self.pauses = if noticed.polled { 0 } else { self.pauses + 1 };
+        let ends = stirred || busy || self.pauses > PAUSES || noticed.looked;
+        self.waiting = if ends { 0 } else { self.waiting + 1 };
         if self.waiting >= ETERNITY {
             return Prospect::Eternity;
         }
