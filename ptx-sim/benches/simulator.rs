@@ -34,7 +34,16 @@ fn measure(kernel: &str, blocks: u32, rounds: i32, cores: usize, checked: bool) 
     (report, best)
 }
 
+/// Whether a row is to be measured: `cargo bench -p ptx-sim --bench simulator -- mma` measures those that name it.
+fn is_wanted(what: &str) -> bool {
+    let mut filters = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    filters.peek().is_none() || filters.any(|filter| what.contains(&filter))
+}
+
 fn lanes(kernel: &str, what: &str, cores: usize, checked: bool) {
+    if !is_wanted(what) {
+        return;
+    }
     let (report, seconds) = measure(kernel, 2 * cores as u32, 1000, cores, checked);
     let rate = report.meter.total().lane as f64 / seconds / 1e6;
     println!("{what:<40} {rate:>9.1} million lane-instructions/s");
@@ -42,6 +51,9 @@ fn lanes(kernel: &str, what: &str, cores: usize, checked: bool) {
 
 /// Runs a kernel of `mma.sync` m16n8k16 on two blocks.
 fn products(kernel: &str, what: &str, rounds: i32, checked: bool) {
+    if !is_wanted(what) {
+        return;
+    }
     let (report, seconds) = measure(kernel, 2, rounds, 1, checked);
     let products: u64 = report.meter.mma.values().sum();
     let rate = (products * 2 * 16 * 8 * 16) as f64 / seconds / 1e9;
@@ -49,19 +61,6 @@ fn products(kernel: &str, what: &str, rounds: i32, checked: bool) {
 }
 
 fn main() {
-    // `cargo bench -p ptx-sim --bench simulator -- mma` measures the rows that name it.
-    let filters: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_wanted = |what: &str| filters.is_empty() || filters.iter().any(|filter| what.contains(filter.as_str()));
-    let lanes = |kernel, what: &str, cores, checked| {
-        if is_wanted(what) {
-            lanes(kernel, what, cores, checked);
-        }
-    };
-    let products = |kernel, what: &str, rounds, checked| {
-        if is_wanted(what) {
-            products(kernel, what, rounds, checked);
-        }
-    };
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     lanes("alu", "arithmetic, 1 core", 1, true);
     products("tensor", "mma.sync bf16, 1 core", 1000, true);

@@ -58,11 +58,6 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// The same of another lane of the warp, of which this one is the first's.
-    pub fn of_lane(self, lane: usize) -> Self {
-        Self { thread: self.thread + lane as u32, ..self }
-    }
-
     /// Who accesses.
     pub fn actor(self) -> usize {
         actor_of(self.thread)

@@ -494,28 +494,3 @@ fn unknown_forms_are_refused_with_line_and_instruction() {
         assert!(why.starts_with(&format!("line {line}: `{opcode}`: ")) && why.contains(wanted), "{why}");
     }
 }
-
-#[test]
-fn rows_of_ldmatrix_and_stmatrix_that_do_not_count_may_be_anywhere() {
-    // Of `.x2` the last 16 lanes have no row.
-    for matrix in [
-        "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%r7, %r8}, [%r6];",
-        "stmatrix.sync.aligned.m8n8.x2.shared.b16 [%r6], {%r0, %r0};",
-    ] {
-        for elsewhere in ["mapa.shared::cluster.u32 %r5, %r4, 1;", "mov.u32 %r5, 3;", "mov.u32 %r5, 0x10000;"] {
-            let body = format!(
-                "mov.u32 %r4, s;
-                setp.lt.u32 %p1, %r0, 16;
-                shl.b32 %r9, %r0, 4;
-                st.shared.v4.u32 [%r9], {{%r0, %r0, %r0, %r0}};
-                bar.sync 0;
-                {elsewhere}
-                selp.b32 %r6, %r9, %r5, %p1;
-                {matrix}
-                barrier.cluster.arrive;
-                barrier.cluster.wait;"
-            );
-            Kernel { body: &body, blocks: 2, cluster: 2, ..Kernel::default() }.clean();
-        }
-    }
-}

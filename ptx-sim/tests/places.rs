@@ -107,6 +107,11 @@ fn call(guard: &str, function: &str, argument: &str) -> String {
     )
 }
 
+/// Lines that half of the lanes execute, the first 16 `low` and the others `high`.
+fn apart(high: &str, low: &str) -> String {
+    format!("setp.lt.u32 %p0, %r0, 16;\n@%p0 bra low;\n{high}bra end;\nlow:\n{low}end:\n")
+}
+
 /// Runs a body as [`results`] does, with functions.
 fn results_with(module: &str, body: &str) -> Vec<u32> {
     let text = format!("{body}\nmul.wide.u32 %d2, %r0, 4;\nadd.s64 %d2, %d1, %d2;\nst.global.u32 [%d2], %r9;");
@@ -135,14 +140,8 @@ fn a_call_clears_nothing_of_other_lanes_in_a_call_of_the_same_depth() {
         st.param.u32 [out], %r2;
         ret;
         }";
-    let body = [
-        "setp.lt.u32 %p0, %r0, 16;\n@%p0 bra low;\n",
-        &call("", "sleeps", "%r0"),
-        "bra end;\nlow:\n",
-        &call("", "sleeps", "%r0"),
-        "end:\n",
-    ];
-    assert_eq!(results_with(module, &body.concat()), (1000..1032).collect::<Vec<u32>>());
+    let sleep = call("", "sleeps", "%r0");
+    assert_eq!(results_with(module, &apart(&sleep, &sleep)), (1000..1032).collect::<Vec<u32>>());
 }
 
 #[test]
@@ -190,13 +189,9 @@ fn functions_called_by_address_have_registers_of_their_own() {
 #[test]
 fn calls_in_branches_that_lanes_take_differently_leave_the_callers_registers() {
     // Each way has values that live through its call, in places that the other way uses for its own.
-    let body = [
-        "mov.u32 %r2, 40;\nsetp.lt.u32 %p0, %r0, 16;\n@%p0 bra low;\nadd.u32 %r3, %r0, 100;\n",
-        &call("", "leaves", "%r3"),
-        "add.u32 %r9, %r9, %r3;\nbra end;\nlow:\nadd.u32 %r4, %r0, 300;\n",
-        &call("", "leaves", "%r4"),
-        "sub.u32 %r9, %r9, %r4;\nend:\nadd.u32 %r9, %r9, %r2;",
-    ];
+    let high = ["add.u32 %r3, %r0, 100;\n", &call("", "leaves", "%r3"), "add.u32 %r9, %r9, %r3;\n"].concat();
+    let low = ["add.u32 %r4, %r0, 300;\n", &call("", "leaves", "%r4"), "sub.u32 %r9, %r9, %r4;\n"].concat();
+    let body = ["mov.u32 %r2, 40;\n", &apart(&high, &low), "add.u32 %r9, %r9, %r2;"];
     let expected: Vec<u32> = (0..32).map(|lane| 40 + if lane < 16 { 0 } else { 2 * (lane + 100) }).collect();
     assert_eq!(results_with(LEAVES, &body.concat()), expected);
 }

@@ -1,71 +1,51 @@
 //! Bulk async-groups: what the lanes of a warp have put on its way and not yet waited for (PTX ISA section
 //! 9.7.9.25.1.1).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use super::held::shrink;
+use super::groups::Groups;
 
 /// The bulk groups of a warp's lanes. Operations are named by their number in the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct BulkGroups {
     /// Of those lanes that have issued something.
-    lanes: BTreeMap<usize, Groups>,
+    lanes: BTreeMap<usize, Lane>,
 }
 
-/// The groups of one lane. An empty group is nothing but a number that no operation has, so that a loop which commits
-/// groups takes no memory.
+/// The groups of one lane.
 #[derive(Debug, Default)]
-struct Groups {
-    /// Operations that have not been waited for, oldest first: the number of the group, and that of the operation.
-    operations: VecDeque<(u64, u64)>,
-    /// Groups committed so far: the number of the open one.
-    committed: u64,
+struct Lane {
+    groups: Groups<u64>,
     /// How many of the oldest have read their sources.
     read: u64,
-}
-
-impl Groups {
-    /// How many groups are complete when `left` are not.
-    fn complete(&self, left: u64) -> u64 {
-        self.committed.saturating_sub(left)
-    }
-
-    /// How many of the operations are in the first `groups` groups.
-    fn within(&self, groups: u64) -> usize {
-        self.operations.partition_point(|(group, _)| *group < groups)
-    }
 }
 
 impl BulkGroups {
     /// A lane has issued an operation that completes in a bulk group.
     pub fn issue(&mut self, lane: usize, operation: u64) {
-        let groups = self.lanes.entry(lane).or_default();
-        groups.operations.push_back((groups.committed, operation));
+        self.lanes.entry(lane).or_default().groups.push(operation);
     }
 
     /// Makes a group, which may be empty, of what a lane has issued since the last one.
     pub fn commit(&mut self, lane: usize) {
-        self.lanes.entry(lane).or_default().committed += 1;
+        self.lanes.entry(lane).or_default().groups.commit();
     }
 
     /// The operations of a lane's groups but the `left` most recent ones, which have not completed: the others are
     /// forgotten.
     pub fn take_complete(&mut self, lane: usize, left: u64) -> Vec<u64> {
-        let Some(groups) = self.lanes.get_mut(&lane) else { return Vec::new() };
-        let count = groups.within(groups.complete(left));
-        let taken = groups.operations.drain(..count).map(|(_, operation)| operation).collect();
-        shrink(&mut groups.operations);
-        taken
+        let Some(Lane { groups, .. }) = self.lanes.get_mut(&lane) else { return Vec::new() };
+        let complete = groups.complete(left);
+        std::iter::from_fn(|| groups.pop_within(complete)).collect()
     }
 
     /// The operations of a lane's groups but the `left` most recent ones, without those of groups that it has asked for
     /// before.
     pub fn unread(&mut self, lane: usize, left: u64) -> Vec<u64> {
-        let Some(groups) = self.lanes.get_mut(&lane) else { return Vec::new() };
-        let complete = groups.complete(left).max(groups.read);
-        let (first, end) = (groups.within(groups.read), groups.within(complete));
-        groups.read = complete;
-        groups.operations.range(first..end).map(|(_, operation)| *operation).collect()
+        let Some(Lane { groups, read }) = self.lanes.get_mut(&lane) else { return Vec::new() };
+        let first = *read;
+        *read = groups.complete(left).max(first);
+        groups.of(first..*read).copied().collect()
     }
 }
 
@@ -99,7 +79,7 @@ mod tests {
         assert_eq!(groups.unread(0, 1999), [7]);
         assert_eq!(groups.take_complete(0, 1999), [7]);
         assert_eq!((groups.unread(0, 1000), groups.take_complete(0, 1000)), (vec![], vec![]));
-        assert_eq!(groups.lanes[&0].operations.len(), 1);
+        assert_eq!(groups.lanes[&0].groups.len(), 1);
         assert_eq!(groups.take_complete(0, 999), [8]);
     }
 }

@@ -11,6 +11,7 @@ use super::register_file::{Word, Write};
 use super::source::{Source, Special};
 use super::vectors;
 use super::warp::Warp;
+use crate::clocks::Access;
 use crate::fault::Fault;
 
 /// How an instruction went.
@@ -145,6 +146,12 @@ impl Context<'_> {
         {
             self.find(fault, self.lane);
         }
+    }
+
+    /// An ordinary access of a lane, for the checker.
+    pub fn access(&self, lane: usize, strong: bool) -> Access {
+        let thread = (self.actor() * LANES + lane) as u32;
+        Access { thread, line: self.line, strong, asynchronous: false }
     }
 
     /// The actor that this warp is for the checker.

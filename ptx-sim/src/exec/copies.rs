@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::cluster::Cluster;
-use super::held::shrink;
+use super::groups::Groups;
 use super::lanes::LANES;
 use crate::clocks::{Access, Knowledge, thread_of};
 use crate::fault::Fault;
@@ -28,14 +28,11 @@ pub(super) struct Copies {
 const COPY_BYTES: usize = size_of::<(u64, Transfer)>();
 const ARRIVAL_BYTES: usize = size_of::<CopyArrival>();
 
-/// One lane's copies. An empty group is nothing but a number that no copy has, so that a loop which commits groups
-/// takes no memory.
+/// One lane's copies.
 #[derive(Debug, Default)]
 struct Pending {
-    /// In flight, oldest first, each with the number of its group.
-    transfers: VecDeque<(u64, Transfer)>,
-    /// Groups committed so far: the number of the open one.
-    committed: u64,
+    /// In flight.
+    groups: Groups<Transfer>,
     /// Copies issued so far.
     issued: u64,
     /// How many of them an arrival follows.
@@ -71,7 +68,7 @@ pub(super) struct CopyArrival {
 impl Pending {
     /// The number of the oldest copy in flight, among all that the lane has issued.
     fn oldest(&self) -> u64 {
-        self.issued - self.transfers.len() as u64
+        self.issued - self.groups.len() as u64
     }
 
     /// Whether an arrival follows the oldest copy in flight.
@@ -81,24 +78,14 @@ impl Pending {
 
     /// Takes the oldest copy out if it is among the lane's first `behind`.
     fn take_before(&mut self, behind: u64) -> Option<Transfer> {
-        if self.oldest() >= behind {
-            return None;
-        }
-        self.take().map(|(_, transfer)| transfer)
+        if self.oldest() < behind { self.groups.pop() } else { None }
     }
 
     /// Takes the oldest copy out if it is in one of the lane's first `groups` groups, and says whether an arrival
     /// follows it.
     fn take_of(&mut self, groups: u64) -> Option<(Transfer, bool)> {
         let followed = self.is_followed();
-        self.transfers.front().filter(|(group, _)| *group < groups)?;
-        self.take().map(|(_, transfer)| (transfer, followed))
-    }
-
-    fn take(&mut self) -> Option<(u64, Transfer)> {
-        let first = self.transfers.pop_front();
-        shrink(&mut self.transfers);
-        first
+        self.groups.pop_within(groups).map(|transfer| (transfer, followed))
     }
 }
 
@@ -107,19 +94,19 @@ impl Cluster {
     pub fn issue_copy(&mut self, actor: usize, lane: usize, transfer: Transfer) -> Result<(), Fault> {
         self.held.take(COPY_BYTES)?;
         let pending = &mut self.copies[actor].lanes[lane];
-        pending.transfers.push_back((pending.committed, transfer));
+        pending.groups.push(transfer);
         pending.issued += 1;
         Ok(())
     }
 
     /// Makes a group of what a lane has issued since the last one.
     pub fn commit_copies(&mut self, actor: usize, lane: usize) {
-        self.copies[actor].lanes[lane].committed += 1;
+        self.copies[actor].lanes[lane].groups.commit();
     }
 
     /// A lane waits until at most `left` of its groups are in flight.
     pub fn wait_for_copies(&mut self, actor: usize, lane: usize, left: u64) -> Result<(), Fault> {
-        let groups = self.copies[actor].lanes[lane].committed.saturating_sub(left);
+        let groups = self.copies[actor].lanes[lane].groups.complete(left);
         let mut engine = None;
         while let Some((transfer, followed)) = self.copies[actor].lanes[lane].take_of(groups) {
             if followed && engine.is_none() {
@@ -182,7 +169,7 @@ impl Cluster {
                 if self.copies[actor].lanes[lane].is_followed() {
                     continue;
                 }
-                while let Some((_, transfer)) = self.copies[actor].lanes[lane].take() {
+                while let Some(transfer) = self.copies[actor].lanes[lane].groups.pop() {
                     self.finish_copy(&transfer, None)?;
                     landed = true;
                 }

@@ -7,10 +7,10 @@
 //!   `registers`, and the `cluster` of blocks with its asynchronous operations in `flight` and the `engines` in whose
 //!   name they write, `held` within limits, its `cluster_barrier`, and what the `exit` of a block must not come before;
 //!   four warps are a `warpgroup`. `warp`: a `register_file` in `frame`s, one per level of calls, and the work that a
-//!   warp has begun and not ended: lanes in a `meeting` at a barrier, what they `wait` for, `bulk_group`s and
-//!   `products` in flight. What an instruction family has to remember from one instruction to the next gets a file here
-//!   and a field of the block or the warp. `ledger`: what the meter and the checker have written down. `pool`: room
-//!   that ended clusters have left.
+//!   warp has begun and not ended: lanes in a `meeting` at a barrier, what they `wait` for, `groups` of copies, those
+//!   of bulk copies as a `bulk_group`, and `products` in flight. What an instruction family has to remember from one
+//!   instruction to the next gets a file here and a field of the block or the warp. `ledger`: what the meter and the
+//!   checker have written down. `pool`: room that ended clusters have left.
 //! - What an instruction sees of it all, the `context`, and its accesses to memory, a `target` for each lane.
 //! - The `program`: functions whose instructions are closures over a context.
 //! - What runs it. `job`: a kernel and its grid. `turn`: a warp. `rounds`: the warps of a cluster, until they `stall` in a
@@ -29,6 +29,7 @@ mod flight;
 mod flow;
 mod frame;
 mod grid;
+mod groups;
 mod held;
 mod job;
 mod lanes;

@@ -2,7 +2,6 @@
 
 use super::context::Context;
 use super::frame::{FRAME_LOCAL, FRAME_PARAMS};
-use super::lanes::LANES;
 use crate::ast::Space;
 use crate::clocks::Access;
 use crate::fault::{Fault, SpaceName};
@@ -44,8 +43,7 @@ pub(crate) struct Target {
 impl Target {
     /// Who accesses, for the checker.
     pub fn access(self, context: &Context) -> Access {
-        let thread = (context.actor() * LANES + self.lane) as u32;
-        Access { thread, line: context.line, strong: self.strong, asynchronous: false }
+        context.access(self.lane, self.strong)
     }
 
     /// Accesses are aligned to their size, vectors to that of the whole vector (PTX ISA section 6.4.1).

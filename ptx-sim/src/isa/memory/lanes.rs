@@ -1,13 +1,12 @@
 //! Reads and writes of all lanes at once.
 //!
 //! Where all active lanes access global memory in one allocation, or their own block's shared memory, as they nearly
-//! always do, they are served together. Everything else goes lane by lane, and finds what is wrong there. Strong accesses
-//! of 8 and 16 bytes to global memory are whole: they hold the guards of memory that those of other blocks hold.
+//! always do, they are served together. Everything else goes lane by lane, and finds what is wrong there.
 
 use crate::ast::Space;
 use crate::exec::{Context, LANES, Target};
 use crate::fault::Fault;
-use crate::memory::{Memory, WHOLE, Words};
+use crate::memory::{Memory, Words};
 
 /// Most bytes that a lane moves at once: `.v8.b32`.
 pub(crate) const WIDEST: usize = 32;
@@ -29,54 +28,59 @@ pub(super) fn piece(data: &Data, lane: usize, at: usize, size: usize) -> u64 {
     }
 }
 
-/// Lanes that access one allocation of global memory.
-struct Together<'a> {
-    words: Words<'a>,
-    offsets: [usize; LANES],
-}
-
-impl<'a> Together<'a> {
-    /// The offsets of the lanes of `mask`, which all access `size` bytes, if all of them are aligned and lie in one
-    /// allocation.
-    #[inline]
-    fn find(memory: &'a Memory, places: &Places, mask: u32, size: usize) -> Option<Self> {
-        let (space, first) = *places.get(mask.trailing_zeros() as usize)?;
-        if space != Space::Global || !size.is_power_of_two() {
-            return None;
-        }
-        let words = memory.around(first)?;
-        let mut offsets = [0; LANES];
-        for (lane, offset) in offsets.iter_mut().enumerate() {
-            let (space, address) = places[lane];
-            if mask >> lane & 1 == 1 {
-                if space != Space::Global || address & (size as u64 - 1) != 0 {
-                    return None;
-                }
-                *offset = words.offset(address, size)?;
-            }
-        }
-        Some(Self { words, offsets })
-    }
-}
-
-/// Where the lanes of `mask`, which access `size` bytes each, find them in the `len` bytes of their own block's shared
-/// memory, if all of them do, in whole words and aligned.
-#[inline]
-fn in_own_shared(places: &Places, mask: u32, size: usize, len: usize) -> Option<[usize; LANES]> {
-    if size < 4 || !size.is_power_of_two() {
+/// Where the lanes of `mask`, which access `size` bytes each, find them, if all of them do in the same space and aligned.
+/// `offset` says it of an address, if it is of the memory in question.
+#[inline(always)]
+fn together(
+    places: &Places,
+    mask: u32,
+    size: usize,
+    wanted: Space,
+    offset: impl Fn(u64) -> Option<usize>,
+) -> Option<[usize; LANES]> {
+    if !size.is_power_of_two() {
         return None;
     }
     let mut offsets = [0; LANES];
-    for lane in lanes(mask) {
+    for (lane, found) in offsets.iter_mut().enumerate() {
         let (space, address) = places[lane];
-        // Addresses that name another block lie beyond all of the memory.
-        if space != Space::Shared || address & (size as u64 - 1) != 0 || address.checked_add(size as u64)? > len as u64
-        {
-            return None;
+        if mask >> lane & 1 == 1 {
+            if space != wanted || address & (size as u64 - 1) != 0 {
+                return None;
+            }
+            *found = offset(address)?;
         }
-        offsets[lane] = address as usize;
     }
     Some(offsets)
+}
+
+/// The allocation of global memory that all lanes access, and where in it. Strong accesses of more than a word are not
+/// for all lanes at once: each holds the guard of its place.
+#[inline]
+fn in_allocation<'a>(
+    memory: &'a Memory,
+    places: &Places,
+    mask: u32,
+    strong: bool,
+    size: usize,
+) -> Option<(Words<'a>, [usize; LANES])> {
+    let (space, first) = *places.get(mask.trailing_zeros() as usize)?;
+    if space != Space::Global || strong && size > 4 {
+        return None;
+    }
+    let words = memory.around(first)?;
+    Some((words, together(places, mask, size, Space::Global, |address| words.offset(address, size))?))
+}
+
+/// Where all lanes access whole words of the `len` bytes of their own block's shared memory.
+#[inline]
+fn in_own_shared(places: &Places, mask: u32, size: usize, len: usize) -> Option<[usize; LANES]> {
+    if size < 4 {
+        return None;
+    }
+    // Addresses that name another block lie beyond all of the memory.
+    let within = |address: u64| address.checked_add(size as u64).is_some_and(|end| end <= len as u64);
+    together(places, mask, size, Space::Shared, |address| within(address).then_some(address as usize))
 }
 
 /// The lanes of a mask.
@@ -97,20 +101,9 @@ pub(crate) fn read(
         let first = places[context.lane];
         context.warp.note_look(context.at, mask, first);
     }
-    if let Some(Together { words, offsets }) = Together::find(context.grid.memory, places, mask, size)
+    if let Some((words, offsets)) = in_allocation(context.grid.memory, places, mask, strong, size)
         && (!checked || lanes(mask).all(|lane| words.is_written(offsets[lane], size)))
     {
-        if strong && size > 4 {
-            for lane in lanes(mask) {
-                for from in (0..size).step_by(WHOLE) {
-                    let _guard = context.grid.memory.hold(places[lane].1 + from as u64);
-                    for (word, column) in data.iter_mut().enumerate().take(size.min(from + WHOLE) / 4).skip(from / 4) {
-                        column[lane] = words.load(offsets[lane] + 4 * word);
-                    }
-                }
-            }
-            return Ok(());
-        }
         for (word, column) in data.iter_mut().enumerate().take(size.div_ceil(4)) {
             for lane in lanes(mask) {
                 column[lane] = words.load(offsets[lane] + 4 * word);
@@ -125,9 +118,8 @@ pub(crate) fn read(
     }
     let (shared, _) = context.cluster.shared(context.rank);
     if let Some(offsets) = in_own_shared(places, mask, size, shared.len()) {
-        let first = Target { lane: 0, space: Space::Shared, address: 0, strong }.access(context);
         for lane in lanes(mask) {
-            let access = first.of_lane(lane);
+            let access = context.access(lane, strong);
             let (shared, clocks) = context.cluster.shared(context.rank);
             let columns = data[..size / 4].iter_mut().map(|column| &mut column[lane]);
             if let Some(fault) = shared.read_words(clocks, access, offsets[lane], columns) {
@@ -159,29 +151,14 @@ pub(crate) fn write(
     data: &Data,
 ) -> Result<(), Fault> {
     let mask = context.mask;
+    // While they are watched, what a lane changes is noted lane by lane.
+    let watched = context.cluster.is_watched();
     // Less than a word is written beside bytes that may be another block's: that is left to the lanes.
-    if size >= 4
-        && let Some(Together { words, offsets }) = Together::find(context.grid.memory, places, mask, size)
+    if !watched
+        && size >= 4
+        && let Some((words, offsets)) = in_allocation(context.grid.memory, places, mask, strong, size)
     {
-        if context.cluster.is_watched() {
-            let same = |lane: usize| (0..size / 4).all(|word| words.load(offsets[lane] + 4 * word) == data[word][lane]);
-            // Lanes may write different values to one place.
-            let changes = lanes(mask).any(|lane| !same(lane));
-            context.cluster.access(true, changes);
-        }
         // Of lanes that write to one place the last one's value stays.
-        if strong && size > 4 {
-            for lane in lanes(mask) {
-                for from in (0..size).step_by(WHOLE) {
-                    let _guard = context.grid.memory.hold(places[lane].1 + from as u64);
-                    for (word, column) in data.iter().enumerate().take(size.min(from + WHOLE) / 4).skip(from / 4) {
-                        words.store(offsets[lane] + 4 * word, column[lane]);
-                    }
-                }
-                words.mark_written(offsets[lane], size);
-            }
-            return Ok(());
-        }
         for lane in lanes(mask) {
             for (word, column) in data.iter().enumerate().take(size / 4) {
                 words.store(offsets[lane] + 4 * word, column[lane]);
@@ -191,14 +168,9 @@ pub(crate) fn write(
         return Ok(());
     }
     let (shared, _) = context.cluster.shared(context.rank);
-    let len = shared.len();
-    // While they are watched, what a lane changes is noted lane by lane.
-    if !context.cluster.is_watched()
-        && let Some(offsets) = in_own_shared(places, mask, size, len)
-    {
-        let first = Target { lane: 0, space: Space::Shared, address: 0, strong }.access(context);
+    if !watched && let Some(offsets) = in_own_shared(places, mask, size, shared.len()) {
         for lane in lanes(mask) {
-            let access = first.of_lane(lane);
+            let access = context.access(lane, strong);
             let (shared, clocks) = context.cluster.shared(context.rank);
             let words = data[..size / 4].iter().map(|column| column[lane]);
             if let Some(fault) = shared.write_words(clocks, access, offsets[lane], words) {
