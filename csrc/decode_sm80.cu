@@ -4,42 +4,46 @@
 //     S^T [tokens x heads]  = C [tokens x latents] Q^T,  O^T [latents x heads] += C^T P^T
 //
 //     a block for each split of `schedule` (one query token, a range of its tokens) and each 8, 16 or 32 heads:
-//         start the copies of the first tile
-//         store the query of the block's heads in shared memory                               (queries.cuh)
+//         begin to load the query; start the copies of the first tile; store the query          (queries.cuh, load.cuh)
 //         for each tile of 8 to 64 tokens:
-//             wait for the tile's copies;  barrier;  start the copies of the next one         (load.cuh)
-//             int4: scales and mins of the tile in f16                                        (scales.cuh)
-//             a warp's m-tile and k-slice of S^T = C Q^T, stored in shared memory             (scores.cuh, rope.cuh)
-//             barrier
-//             sums over k-slices; largest score so far; weights P = exp2(S - largest), 16-bit (softmax.cuh)
-//             barrier
-//             a warp's slices of O^T = O^T * rescale + C^T P^T                                (output.cuh)
-//         barrier;  divisor and lse of each head;  barrier
-//         write O^T * rescale, bf16 or partials in f32                                        (write.cuh)
+//             wait for the tile's copies;  barrier;  start the copies of the next one           (load.cuh)
+//             int4 in groups: scales and mins of the tile in f16                                (scales.cuh)
+//             a warp's m-tiles and k-slice of S^T = C Q^T, stored in shared memory              (scores.cuh)
+//             barrier of the warps that share m-tiles
+//             of its own fragments of scores: sums over k-slices, the rotated key               (logits.cuh, rope.cuh)
+//             weights P = exp2(S - offset), 16-bit, to shared memory                            (softmax.cuh)
+//             barrier;  as long as a weight is too large: raise the offset, weights again, barrier
+//             a warp's slices of O^T += C^T P^T                                                 (output.cuh)
+//         barrier;  sums of the block, and lse of each head;  barrier
+//         write O^T / sum, bf16 or partials in f32                                              (write.cuh)
 //
 // With one stage instead of two, a tile's copies start when its turn comes, with a barrier more behind them.
 //
 // Who owns what:
-//     Scores: a warp has 16 tokens, an m-tile, and every k_slices-th k-step of 64 latents; the k-slices' sums meet in
-//         shared memory.
-//     Softmax: a warp has N_TILES heads, a lane four or eight tokens of one of them, or none.
+//     Scores: a warp has one or two m-tiles of 16 tokens and a k-slice of the latents. Those that share m-tiles divide
+//         their fragments of 16 tokens and 8 heads, and each makes weights of its own ones.
+//     Softmax: a lane has rows g and g + 8 and columns 2 t and 2 t + 1 of the warp's own fragments, as the tensor cores
+//         leave them, and keeps what these add to its heads' sums.
 //     Accumulators: a warp has slices w, w + 8, .. of 64 latents, for all heads: 16 * SLICES * N_TILES registers per
-//         thread. What a group's mins add to the output (output.cuh) is few numbers, in shared memory.
+//         thread. With groups what mins add to the output is few numbers, in shared memory.
 // Shared memory, divided by `src/ops/decode/sm80.rs`: the query (2 bytes per latent and head, and the k-steps of the
-//     rotated key that the heads have), 1 or 2 stages of tokens as they are in the cache, a tile's scales and mins in
-//     f16, 17 to 20 KiB of scores for 32 heads, weights; about 3 KiB of BlockState.
+//     rotated key that the heads have), 1 or 2 stages of tokens as they are in the cache, 16 KiB of parts of scores for
+//     32 heads, weights; about 3 KiB of BlockState.
 // Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head. Beside
 //     them a value costs 11/8 instructions to unpack (in groups 12/8) and 2 conflict-free reads of its code. All
 //     instructions that a token costs are held by tests/kernels/decode_budgets.rs.
 // What bounds it: with int4 (L / 2 bytes) there are 8 FLOPs per byte and head, so that it is memory-bound up to about 20
 //     heads on an A100, and compute-bound, by the tensor cores, from there on.
 // Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-27 of its largest;
-//     weights have 11 bits (bf16 latents: 16) and are normalised as rounded; times a scale they are rounded to 11 bits
-//     again. Everything else is exact, so that the lse is right to f32 rounding.
+//     weights, times a scale where latents have one, have 11 bits (bf16 latents: 16), and are normalised as rounded. In
+//     groups a weight times a scale is rounded to 11 bits again. Everything else is exact, so that the lse is right to
+//     f32 rounding.
 #include "decode/results.cuh"
+#include "ptx/barrier.cuh"
 #include "decode/sm80/block.cuh"
 #include "decode/sm80/load.cuh"
 #include "decode/sm80/output.cuh"
+#include "decode/sm80/places.cuh"
 #include "decode/sm80/queries.cuh"
 #include "decode/sm80/rope.cuh"
 #include "decode/sm80/scales.cuh"
@@ -71,25 +75,29 @@ __device__ void decode(const DecodeParams &params) {
     }
 
     const SharedMemory<S> memory(shared, params);
-    const unsigned tile = memory.tile_tokens;
+    const unsigned tile = memory.tile_tokens();
     // Tiles of a split alternate between two rows of pages, as between stages.
     const auto pages_of = [&](unsigned first) -> uint64_t(&)[WARPS] {
         return block.pages[(first & tile) != 0 ? 1u : 0u];
     };
     // Tiles begin where pages may; what is before the split is skipped.
     const unsigned begin = split.first & ~7u;
+    const Queries<S> queries(params, split.query, first_head);
     if (threadIdx.x < WARPS) {
-        pages_of(begin)[threadIdx.x] = find_page(params, split, begin);
-        pages_of(begin + tile)[threadIdx.x] = find_page(params, split, begin + tile);
+        pages_of(begin)[threadIdx.x] = find_page<S>(params, split, begin);
+        pages_of(begin + tile)[threadIdx.x] = find_page<S>(params, split, begin + tile);
     }
+    prepare_copies<S>(params, memory);
+    prepare_places<S>(params, block);
     __syncthreads();
     if (memory.overlapped) {
-        copy_tile<S>(params, pages_of(begin), begin, split.end, memory.stage_of(begin));
+        copy_tile<S>(params, memory, pages_of(begin), begin, split.end);
     }
-    load_queries<S>(params, split.query, first_head, memory, block);
-    Softmax<S>::begin(params, memory, block);
+    queries.store(params, split.query, first_head, memory, block);
+    begin_softmax<S>(params, memory, block);
 
     Output<S> output = {};
+    Sums<S> sums = {};
     // By a shuffle, which tells the compiler that all lanes agree: then it need not be in a register of each.
     for (unsigned first = __shfl_sync(ALL_LANES, begin, 0); first < split.end; first += tile) {
         cp_async_wait_all();
@@ -97,39 +105,56 @@ __device__ void decode(const DecodeParams &params) {
         __syncthreads();
         if (memory.overlapped) {
             if (first + tile < split.end) {
-                copy_tile<S>(params, pages_of(first + tile), first + tile, split.end, memory.stage_of(first + tile));
+                copy_tile<S>(params, memory, pages_of(first + tile), first + tile, split.end);
             }
         } else {
-            copy_tile<S>(params, pages_of(first), first, split.end, memory.stage_of(first));
+            copy_tile<S>(params, memory, pages_of(first), first, split.end);
             cp_async_wait_all();
             __syncthreads();
         }
-        if constexpr (S::CODED) {
+        if constexpr (S::LATENTS == Latents::Groups) {
             prepare_scales<S>(params, memory.stage_of(first), min(tile, split.end - first), memory, block);
         }
-        FragmentC scores[S::N_TILES] = {};
-        score_latents<S>(params, memory.stage_of(first), memory, block, scores);
-        score_rope<S>(params, memory.stage_of(first), memory, block, scores);
-        store_scores<S>(params, memory, scores);
-        __syncthreads();
-        const uint64_t page = find_page(params, split, first + 2 * tile);
-        const unsigned skipped = max(split.first, first) - first;
-        Softmax<S>::add_tile(params, skipped, min(tile, split.end - first), memory, block);
+        score_latents<S>(params, memory.stage_of(first), memory, block);
+        // The k-slices of the warps that share m-tiles are there.
+        if constexpr (S::K_SLICES < WARPS) {
+            sync_group(ScoreTile<S>().m_group, WARP * S::K_SLICES);
+        } else {
+            __syncthreads();
+        }
+        const TileRange range(tile, split, first);
+        FragmentC scores[S::OWN];
+        own_scores<S>(params, memory.stage_of(first), memory, block, scores);
+        // Weights are made once, or twice where offsets had to be set, as before the first tile's. (With NaN among the
+        // scores some may be too large for any.)
+        unsigned raised = 0;
+#pragma unroll 1
+        for (;; raised = 1) {
+            Sums<S> added = sums;
+            const RowPair affine = affine_rows<S>(params, memory.stage_of(first), block, OwnFragment<S>(0).m_tile);
+            if (make_weights<S>(params, affine, range, memory, block, scores, added)) {
+                atomicExch(&block.overflowed, first);
+            }
+            __syncthreads();
+            if (opaque(raised) != 0 || block.overflowed != first) {
+                sums = added;
+                break;
+            }
+            raise_offsets<S>(params, memory.stage_of(first), range, block, scores, sums);
+        }
+        if (raised != 0) {
+            rescale_output<S>(params, memory, block, output);
+        }
         if (thread_index() < WARPS) {
             // In place of this tile's, whose copies all have been started.
-            pages_of(first)[thread_index()] = page;
+            pages_of(first)[thread_index()] = find_page<S>(params, split, first + 2 * tile);
         }
-        __syncthreads();
         accumulate<S>(params, memory.stage_of(first), memory, block, output);
     }
 
-    // The last tile's rescaling is done.
+    // Nobody reads scores any more: sums take their place.
     __syncthreads();
-    const float lse = Softmax<S>::finish(block);
-    if (Softmax<S>::leads()) {
-        write_lse(params, split, first_head + Softmax<S>::head(), lse);
-    }
-    __syncthreads();
+    finish_softmax<S>(params, split, first_head, memory, block, sums);
     write_output<S>(params, split, first_head, memory, block, output);
 }
 
@@ -141,13 +166,13 @@ __device__ void decode(const DecodeParams &params) {
 #define BLOCKS(before_blackwell, from_blackwell) before_blackwell
 #endif
 
-#define DECODE_KERNEL(name, latents, slices, n_tiles, before_blackwell, from_blackwell)                             \
-    static_assert(sizeof(BlockState<Shape<Latents::latents, slices, n_tiles>>) <=                                   \
-                      (slices > 2 ? DECODE_SM80_LARGE_STATIC_BYTES : DECODE_SM80_STATIC_BYTES),                     \
+#define DECODE_KERNEL(name, latents, slices, n_tiles, tokens, before_blackwell, from_blackwell)                     \
+    static_assert(sizeof(BlockState<Shape<Latents::latents, slices, n_tiles, tokens>>) <=                           \
+                      DECODE_SM80_STATIC_BYTES,                                                                     \
                   "the host plans with less static shared memory than " #name " has");                              \
     extern "C" __global__ void __launch_bounds__(DECODE_THREADS, BLOCKS(before_blackwell, from_blackwell))          \
         name(const __grid_constant__ DecodeParams params) {                                                         \
-        decode<Shape<Latents::latents, slices, n_tiles>>(params);                                                   \
+        decode<Shape<Latents::latents, slices, n_tiles, tokens>>(params);                                           \
     }
 
 DECODE_SM80_KERNELS(DECODE_KERNEL)

@@ -136,29 +136,43 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
 #define DECODE_GROUP_BLOCK 16
 
 /* The kernels of decode_sm80.cu: name, how latents lie in the cache, slices of DECODE_STEP latents that a warp
- * accumulates, n-tiles of 8 heads, and the blocks that a multiprocessor holds at once: those that the compiler leaves
- * registers for, in code for GPUs before Blackwell and from Blackwell on.
+ * accumulates, n-tiles of 8 heads, tokens of a tile (16: or 8), and the blocks that a multiprocessor holds at once: those
+ * that the compiler leaves registers for, in code for GPUs before Blackwell and from Blackwell on.
  * Where the accumulators leave room for it, two or three blocks share a multiprocessor, so that one computes scores while
  * another waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest ones. */
-#define DECODE_SM80_KERNELS(KERNEL)               \
-    KERNEL(decode_whole_1x4, Whole, 1, 4, 2, 1)   \
-    KERNEL(decode_whole_1x2, Whole, 1, 2, 3, 3)   \
-    KERNEL(decode_whole_2x4, Whole, 2, 4, 1, 1)   \
-    KERNEL(decode_whole_2x2, Whole, 2, 2, 2, 2)   \
-    KERNEL(decode_whole_5x2, Whole, 5, 2, 1, 1)   \
-    KERNEL(decode_whole_5x1, Whole, 5, 1, 1, 1)   \
-    KERNEL(decode_groups_1x4, Groups, 1, 4, 2, 1) \
-    KERNEL(decode_groups_1x2, Groups, 1, 2, 3, 3) \
-    KERNEL(decode_groups_2x2, Groups, 2, 2, 2, 2) \
-    KERNEL(decode_groups_5x1, Groups, 5, 1, 1, 1) \
-    KERNEL(decode_bf16_1x4, Bf16, 1, 4, 2, 1)     \
-    KERNEL(decode_bf16_1x2, Bf16, 1, 2, 3, 3)     \
-    KERNEL(decode_bf16_2x2, Bf16, 2, 2, 2, 2)     \
-    KERNEL(decode_bf16_5x1, Bf16, 5, 1, 1, 1)
+#define DECODE_SM80_KERNELS(KERNEL)                      \
+    KERNEL(decode_whole_1x4_64, Whole, 1, 4, 64, 2, 1)   \
+    KERNEL(decode_whole_1x4_32, Whole, 1, 4, 32, 2, 1)   \
+    KERNEL(decode_whole_1x2_64, Whole, 1, 2, 64, 3, 3)   \
+    KERNEL(decode_whole_1x2_32, Whole, 1, 2, 32, 2, 2)   \
+    KERNEL(decode_whole_1x2_16, Whole, 1, 2, 16, 2, 2)   \
+    KERNEL(decode_whole_2x4_64, Whole, 2, 4, 64, 1, 1)   \
+    KERNEL(decode_whole_2x4_32, Whole, 2, 4, 32, 1, 1)   \
+    KERNEL(decode_whole_2x2_64, Whole, 2, 2, 64, 2, 2)   \
+    KERNEL(decode_whole_2x2_32, Whole, 2, 2, 32, 2, 2)   \
+    KERNEL(decode_whole_5x2_32, Whole, 5, 2, 32, 1, 1)   \
+    KERNEL(decode_whole_5x1_32, Whole, 5, 1, 32, 1, 1)   \
+    KERNEL(decode_whole_5x1_16, Whole, 5, 1, 16, 1, 1)   \
+    KERNEL(decode_groups_1x4_64, Groups, 1, 4, 64, 1, 1) \
+    KERNEL(decode_groups_1x4_32, Groups, 1, 4, 32, 1, 1) \
+    KERNEL(decode_groups_1x2_64, Groups, 1, 2, 64, 3, 3) \
+    KERNEL(decode_groups_1x2_32, Groups, 1, 2, 32, 2, 2) \
+    KERNEL(decode_groups_1x2_16, Groups, 1, 2, 16, 2, 2) \
+    KERNEL(decode_groups_2x2_64, Groups, 2, 2, 64, 2, 2) \
+    KERNEL(decode_groups_2x2_32, Groups, 2, 2, 32, 2, 2) \
+    KERNEL(decode_groups_5x1_32, Groups, 5, 1, 32, 1, 1) \
+    KERNEL(decode_groups_5x1_16, Groups, 5, 1, 16, 1, 1) \
+    KERNEL(decode_bf16_1x4_64, Bf16, 1, 4, 64, 1, 1)     \
+    KERNEL(decode_bf16_1x4_32, Bf16, 1, 4, 32, 1, 1)     \
+    KERNEL(decode_bf16_1x2_64, Bf16, 1, 2, 64, 2, 2)     \
+    KERNEL(decode_bf16_1x2_32, Bf16, 1, 2, 32, 2, 2)     \
+    KERNEL(decode_bf16_1x2_16, Bf16, 1, 2, 16, 2, 2)     \
+    KERNEL(decode_bf16_2x2_32, Bf16, 2, 2, 32, 2, 2)     \
+    KERNEL(decode_bf16_5x1_32, Bf16, 5, 1, 32, 1, 1)     \
+    KERNEL(decode_bf16_5x1_16, Bf16, 5, 1, 16, 1, 1)
 
-/* Most bytes of static shared memory of these kernels, and of those for more than two slices. */
-#define DECODE_SM80_STATIC_BYTES 2944
-#define DECODE_SM80_LARGE_STATIC_BYTES 3072
+/* Most bytes of static shared memory of these kernels. */
+#define DECODE_SM80_STATIC_BYTES 3072
 
 /* Most tokens in a tile of `decode`. */
 #define DECODE_MAX_TILE 64
@@ -177,14 +191,14 @@ struct DecodeShared {
     uint32_t rope;            /* from the start of a stage: [tile_tokens] rotated keys as they are in the cache */
     uint32_t rope_stride;
     uint32_t affine;          /* from the start of a stage: [tile_tokens] rows of (scale, min) pairs */
-    uint32_t affine_stride;   /* an odd multiple of 4; of 16 with latents in groups */
+    uint32_t affine_stride;   /* no multiple of 32; with latents in groups an odd multiple of 16 */
+    uint32_t columns;         /* u32 [16-byte columns of a latent and of a rotated key][2] */
     uint32_t q_sums;          /* f16 [ceil(latent_groups / 16)][heads of a block][16][2]; int4 in groups only */
-    uint32_t scales;          /* f16 [2][latent_groups] rows of a tile's scales and mins; int4 only */
-    uint32_t mins;            /* f32 [8-head tiles of a block * ceil(latent_groups / 16)][128]; int4 only */
-    uint32_t scores;          /* f32 [k_slices][heads of a block] rows of what each k-slice adds to the scores */
-    uint32_t score_stride;    /* 16 more than a multiple of 64 */
-    uint32_t weights;         /* 16-bit [planes][heads of a block] rows of weights */
-    uint32_t weight_stride;   /* of rows of weights, scales and mins: an odd multiple of 32 */
+    uint32_t scales;          /* f16 [2][latent_groups] rows of a tile's scales and mins; int4 in groups only */
+    uint32_t scale_stride;    /* an odd multiple of 32 */
+    uint32_t mins;            /* f32 [8-head tiles of a block * ceil(latent_groups / 16)][128]; int4 in groups only */
+    uint32_t scores;          /* f32 [k_slices][m_tiles][8-head tiles of a block][128]: what k-slices add to the scores */
+    uint32_t weights;         /* 16-bit [planes][m_tiles][8-head tiles of a block][128] */
 };
 LATENT_ATTENTION_SIZE(struct DecodeShared, 80);
 
@@ -208,8 +222,8 @@ struct DecodeParams {
     uint32_t q_rope_head_stride;
     float scale;           /* factor on every score */
     uint32_t tile_tokens;  /* 8, 16, 32 or 64 */
-    uint32_t m_tiles;      /* of 16 tokens, in a tile: 1, 2 or 4 */
-    uint32_t k_slices;     /* 8 / m_tiles: warps that share an m-tile's scores, each with a slice of the contraction */
+    uint32_t latent_group_log2; /* of the values per scale of a latent; 0 in bf16 */
+    uint32_t rope_group_log2;   /* of the k-steps of a rotated key per scale; 0 in bf16 */
     uint32_t latent_steps; /* k-steps of 64 latents */
     uint32_t rope_steps;   /* k-steps of 32 values of a rotated key */
     uint32_t rope_span;    /* most k-steps of the rotated key that the rope heads of 8 neighbouring heads lie in */

@@ -12,8 +12,7 @@ pub const DECODE_THREADS: u32 = 256;
 pub const DECODE_STEP: u32 = 64;
 pub const DECODE_ROPE_STEP: u32 = 32;
 pub const DECODE_GROUP_BLOCK: u32 = 16;
-pub const DECODE_SM80_STATIC_BYTES: u32 = 2944;
-pub const DECODE_SM80_LARGE_STATIC_BYTES: u32 = 3072;
+pub const DECODE_SM80_STATIC_BYTES: u32 = 3072;
 pub const DECODE_MAX_TILE: u32 = 64;
 pub const PAIRING_HALF: u32 = 0;
 pub const PAIRING_INTERLEAVED: u32 = 1;
@@ -213,13 +212,13 @@ pub struct DecodeShared {
     pub rope_stride: u32,
     pub affine: u32,
     pub affine_stride: u32,
+    pub columns: u32,
     pub q_sums: u32,
     pub scales: u32,
+    pub scale_stride: u32,
     pub mins: u32,
     pub scores: u32,
-    pub score_stride: u32,
     pub weights: u32,
-    pub weight_stride: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -238,13 +237,13 @@ const _: () = {
     ["Offset of field: DecodeShared::rope_stride"][::core::mem::offset_of!(DecodeShared, rope_stride) - 40usize];
     ["Offset of field: DecodeShared::affine"][::core::mem::offset_of!(DecodeShared, affine) - 44usize];
     ["Offset of field: DecodeShared::affine_stride"][::core::mem::offset_of!(DecodeShared, affine_stride) - 48usize];
-    ["Offset of field: DecodeShared::q_sums"][::core::mem::offset_of!(DecodeShared, q_sums) - 52usize];
-    ["Offset of field: DecodeShared::scales"][::core::mem::offset_of!(DecodeShared, scales) - 56usize];
-    ["Offset of field: DecodeShared::mins"][::core::mem::offset_of!(DecodeShared, mins) - 60usize];
-    ["Offset of field: DecodeShared::scores"][::core::mem::offset_of!(DecodeShared, scores) - 64usize];
-    ["Offset of field: DecodeShared::score_stride"][::core::mem::offset_of!(DecodeShared, score_stride) - 68usize];
-    ["Offset of field: DecodeShared::weights"][::core::mem::offset_of!(DecodeShared, weights) - 72usize];
-    ["Offset of field: DecodeShared::weight_stride"][::core::mem::offset_of!(DecodeShared, weight_stride) - 76usize];
+    ["Offset of field: DecodeShared::columns"][::core::mem::offset_of!(DecodeShared, columns) - 52usize];
+    ["Offset of field: DecodeShared::q_sums"][::core::mem::offset_of!(DecodeShared, q_sums) - 56usize];
+    ["Offset of field: DecodeShared::scales"][::core::mem::offset_of!(DecodeShared, scales) - 60usize];
+    ["Offset of field: DecodeShared::scale_stride"][::core::mem::offset_of!(DecodeShared, scale_stride) - 64usize];
+    ["Offset of field: DecodeShared::mins"][::core::mem::offset_of!(DecodeShared, mins) - 68usize];
+    ["Offset of field: DecodeShared::scores"][::core::mem::offset_of!(DecodeShared, scores) - 72usize];
+    ["Offset of field: DecodeShared::weights"][::core::mem::offset_of!(DecodeShared, weights) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -266,8 +265,8 @@ pub struct DecodeParams {
     pub q_rope_head_stride: u32,
     pub scale: f32,
     pub tile_tokens: u32,
-    pub m_tiles: u32,
-    pub k_slices: u32,
+    pub latent_group_log2: u32,
+    pub rope_group_log2: u32,
     pub latent_steps: u32,
     pub rope_steps: u32,
     pub rope_span: u32,
@@ -299,8 +298,10 @@ const _: () = {
         [::core::mem::offset_of!(DecodeParams, q_rope_head_stride) - 180usize];
     ["Offset of field: DecodeParams::scale"][::core::mem::offset_of!(DecodeParams, scale) - 184usize];
     ["Offset of field: DecodeParams::tile_tokens"][::core::mem::offset_of!(DecodeParams, tile_tokens) - 188usize];
-    ["Offset of field: DecodeParams::m_tiles"][::core::mem::offset_of!(DecodeParams, m_tiles) - 192usize];
-    ["Offset of field: DecodeParams::k_slices"][::core::mem::offset_of!(DecodeParams, k_slices) - 196usize];
+    ["Offset of field: DecodeParams::latent_group_log2"]
+        [::core::mem::offset_of!(DecodeParams, latent_group_log2) - 192usize];
+    ["Offset of field: DecodeParams::rope_group_log2"]
+        [::core::mem::offset_of!(DecodeParams, rope_group_log2) - 196usize];
     ["Offset of field: DecodeParams::latent_steps"][::core::mem::offset_of!(DecodeParams, latent_steps) - 200usize];
     ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 204usize];
     ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 208usize];
@@ -560,19 +561,34 @@ const _: () = {
     ["Offset of field: CopyPagesParams::count"][::core::mem::offset_of!(CopyPagesParams, count) - 80usize];
     ["Offset of field: CopyPagesParams::reserved"][::core::mem::offset_of!(CopyPagesParams, reserved) - 84usize];
 };
-pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32); 14] = [
-    ("decode_whole_1x4", "Whole", 1, 4, 2, 1),
-    ("decode_whole_1x2", "Whole", 1, 2, 3, 3),
-    ("decode_whole_2x4", "Whole", 2, 4, 1, 1),
-    ("decode_whole_2x2", "Whole", 2, 2, 2, 2),
-    ("decode_whole_5x2", "Whole", 5, 2, 1, 1),
-    ("decode_whole_5x1", "Whole", 5, 1, 1, 1),
-    ("decode_groups_1x4", "Groups", 1, 4, 2, 1),
-    ("decode_groups_1x2", "Groups", 1, 2, 3, 3),
-    ("decode_groups_2x2", "Groups", 2, 2, 2, 2),
-    ("decode_groups_5x1", "Groups", 5, 1, 1, 1),
-    ("decode_bf16_1x4", "Bf16", 1, 4, 2, 1),
-    ("decode_bf16_1x2", "Bf16", 1, 2, 3, 3),
-    ("decode_bf16_2x2", "Bf16", 2, 2, 2, 2),
-    ("decode_bf16_5x1", "Bf16", 5, 1, 1, 1),
+pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32, u32); 29] = [
+    ("decode_whole_1x4_64", "Whole", 1, 4, 64, 2, 1),
+    ("decode_whole_1x4_32", "Whole", 1, 4, 32, 2, 1),
+    ("decode_whole_1x2_64", "Whole", 1, 2, 64, 3, 3),
+    ("decode_whole_1x2_32", "Whole", 1, 2, 32, 2, 2),
+    ("decode_whole_1x2_16", "Whole", 1, 2, 16, 2, 2),
+    ("decode_whole_2x4_64", "Whole", 2, 4, 64, 1, 1),
+    ("decode_whole_2x4_32", "Whole", 2, 4, 32, 1, 1),
+    ("decode_whole_2x2_64", "Whole", 2, 2, 64, 2, 2),
+    ("decode_whole_2x2_32", "Whole", 2, 2, 32, 2, 2),
+    ("decode_whole_5x2_32", "Whole", 5, 2, 32, 1, 1),
+    ("decode_whole_5x1_32", "Whole", 5, 1, 32, 1, 1),
+    ("decode_whole_5x1_16", "Whole", 5, 1, 16, 1, 1),
+    ("decode_groups_1x4_64", "Groups", 1, 4, 64, 1, 1),
+    ("decode_groups_1x4_32", "Groups", 1, 4, 32, 1, 1),
+    ("decode_groups_1x2_64", "Groups", 1, 2, 64, 3, 3),
+    ("decode_groups_1x2_32", "Groups", 1, 2, 32, 2, 2),
+    ("decode_groups_1x2_16", "Groups", 1, 2, 16, 2, 2),
+    ("decode_groups_2x2_64", "Groups", 2, 2, 64, 2, 2),
+    ("decode_groups_2x2_32", "Groups", 2, 2, 32, 2, 2),
+    ("decode_groups_5x1_32", "Groups", 5, 1, 32, 1, 1),
+    ("decode_groups_5x1_16", "Groups", 5, 1, 16, 1, 1),
+    ("decode_bf16_1x4_64", "Bf16", 1, 4, 64, 1, 1),
+    ("decode_bf16_1x4_32", "Bf16", 1, 4, 32, 1, 1),
+    ("decode_bf16_1x2_64", "Bf16", 1, 2, 64, 2, 2),
+    ("decode_bf16_1x2_32", "Bf16", 1, 2, 32, 2, 2),
+    ("decode_bf16_1x2_16", "Bf16", 1, 2, 16, 2, 2),
+    ("decode_bf16_2x2_32", "Bf16", 2, 2, 32, 2, 2),
+    ("decode_bf16_5x1_32", "Bf16", 5, 1, 32, 1, 1),
+    ("decode_bf16_5x1_16", "Bf16", 5, 1, 16, 1, 1),
 ];

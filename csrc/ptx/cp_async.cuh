@@ -37,3 +37,17 @@ __device__ inline void cp_async_4(uint32_t to, const void *from) {
 
 // Waits for all of the thread's copies, whether they are in groups or not.
 __device__ inline void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Copies BYTES bytes, 16 or 4.
+template <int BYTES>
+__device__ void cp_async(uint32_t to, const void *from) {
+    static_assert(BYTES == 16 || BYTES == 4, "no other copies are needed");
+    BYTES == 16 ? cp_async_16(to, from) : cp_async_4(to, from);
+}
+
+// Copies the first `bytes` of BYTES, 16 or 4, and fills the rest with zeros.
+template <int BYTES>
+__device__ void cp_async_zero_filled(uint32_t to, const void *from, uint32_t bytes) {
+    static_assert(BYTES == 16 || BYTES == 4, "no other copies are needed");
+    BYTES == 16 ? cp_async_16_zero_filled(to, from, bytes) : cp_async_4_zero_filled(to, from, bytes);
+}

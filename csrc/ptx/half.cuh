@@ -9,3 +9,10 @@ __device__ inline uint32_t mul_f16x2(uint32_t a, uint32_t b) {
     asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(a), "r"(b));
     return x;
 }
+
+// The larger ones of two pairs.
+__device__ inline uint32_t max_f16x2(uint32_t a, uint32_t b) {
+    uint32_t x;
+    asm("max.f16x2 %0, %1, %2;" : "=r"(x) : "r"(a), "r"(b));
+    return x;
+}

@@ -8,6 +8,13 @@ __device__ inline float exp2_approximate(float x) {
     return y;
 }
 
+// 1 / x within 1 unit in the last place.
+__device__ inline float reciprocal_approximate(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // x, as a value that the compiler must not trace: it does not know that this is what x was before. What is computed from
 // it is computed where it is used, instead of being kept in a register from one use to the next.
 __device__ inline unsigned opaque(unsigned x) {

@@ -37,7 +37,7 @@ impl Pipe {
             "MUFU" | "I2F" | "F2I" | "F2F" | "FRND" | "FLO" | "POPC" | "BREV" | "I2I" => Self::Special,
             "HMMA" | "IMMA" | "QMMA" | "BMMA" | "DMMA" => Self::Tensor,
             "LDS" | "STS" | "LDSM" | "STSM" | "LDG" | "STG" | "LD" | "ST" | "LDL" | "STL" | "LDGSTS" | "SHFL"
-            | "ATOM" | "ATOMG" | "ATOMS" | "RED" | "REDG" | "CCTL" | "MATCH" => Self::LoadStore,
+            | "MOVM" | "ATOM" | "ATOMG" | "ATOMS" | "RED" | "REDG" | "CCTL" | "MATCH" => Self::LoadStore,
             "LDC" | "ULDC" | "LDCU" => Self::Constant,
             "BRA" | "EXIT" | "RET" | "BRX" | "JMP" | "JMX" | "CALL" | "BSSY" | "BSYNC" | "BAR" | "B2R" | "DEPBAR"
             | "LDGDEPBAR" | "WARPSYNC" | "ENDCOLLECTIVE" | "BREAK" | "KILL" | "NANOSLEEP" | "YIELD" | "NOP"
@@ -50,7 +50,7 @@ impl Pipe {
             "CS2R" | "F2FP" | "FCHK" | "FMNMX" | "FMNMX3" | "FSEL" | "FSET" | "FSETP" | "HMNMX2" | "HSET2"
             | "HSETP2" | "I2FP" | "IABS" | "IADD" | "IADD3" | "IMNMX" | "ISETP" | "LEA" | "LOP3" | "MOV" | "P2R"
             | "PLOP3" | "PRMT" | "R2P" | "S2R" | "SEL" | "SGXT" | "SHF" | "VABSDIFF" | "VIADD" | "VIADDMNMX"
-            | "VIMNMX" | "VIMNMX3" | "VOTE" => Self::Alu,
+            | "VHMNMX" | "VIMNMX" | "VIMNMX3" | "VOTE" => Self::Alu,
             "HGMMA" | "QGMMA" | "IGMMA" | "BGMMA" | "WARPGROUP" | "WARPGROUPSET" | "USETMAXREG" => bail!(
                 "{}: the rates of wgmma's products, and what overlaps with them, are not measured yet",
                 instruction.opcode
@@ -109,7 +109,7 @@ pub fn latency(instruction: &Instruction) -> u32 {
     match instruction.mnemonic() {
         "LDG" | "LD" | "LDL" | "ATOM" | "ATOMG" => GLOBAL,
         "LDS" | "LDSM" | "ATOMS" => 30,
-        "SHFL" | "MATCH" => 24,
+        "SHFL" | "MATCH" | "MOVM" => 24,
         "MUFU" | "FLO" | "POPC" | "BREV" | "I2F" | "F2I" | "F2F" | "FRND" => 20,
         "LDC" | "ULDC" | "LDCU" => 30,
         "S2R" | "S2UR" | "B2R" => 25,

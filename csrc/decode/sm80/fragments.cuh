@@ -12,25 +12,43 @@ using FragmentB = uint2;
 // Of C, 16 x 8: four sums, in rows g and g + 8 of columns 2 t and 2 t + 1.
 using FragmentC = float[4];
 
-// What a warp computes of a tile's scores: an m-tile of 16 tokens, over one k-slice of the contraction, which is every
-// k_slices-th k-step. It is opaque, so that it is computed where it is needed.
+// What a warp computes of a tile's scores: SHARE m-tiles of 16 tokens, over one of K_SLICES equal parts of the
+// contraction. The warps that share m-tiles then divide their fragments, m-tile by n-tile, among themselves: a warp has
+// OWN neighbours. It is opaque, so that it is computed where it is needed.
+template <typename S>
 struct ScoreTile {
-    unsigned m_tile, k_slice;
-    __device__ explicit ScoreTile(const DecodeParams &params) {
+    unsigned m_group, k_slice;
+
+    __device__ ScoreTile() {
         const unsigned warp = thread_index() / WARP;
-        m_tile = warp & (params.m_tiles - 1);
-        k_slice = warp * params.k_slices / WARPS;
+        m_group = warp % (WARPS / S::K_SLICES);
+        k_slice = warp / (WARPS / S::K_SLICES);
     }
+
+    // The m-tile of the j-th of the warp's.
+    __device__ unsigned m_tile(unsigned j) const { return S::SHARE * m_group + j; }
 };
 
-// The tokens of a lane's rows g and g + 8 of an m-tile; a tile of fewer than 16 tokens has the same in both.
-struct RowTokens {
-    unsigned low, high;
-    __device__ RowTokens(const DecodeParams &params, unsigned lane, unsigned m_tile) {
-        const unsigned position = 16 * m_tile + lane / 4, mask = params.tile_tokens - 1;
-        low = token_at(position) & mask;
-        high = token_at(position + 8) & mask;
+// The i-th of a warp's own fragments of scores.
+template <typename S>
+struct OwnFragment {
+    unsigned m_tile, n_tile;
+    bool exists;
+
+    __device__ explicit OwnFragment(unsigned i) {
+        const ScoreTile<S> tile;
+        const unsigned number = S::OWN * tile.k_slice + i;
+        m_tile = tile.m_tile(S::SHARE == 1 ? 0 : number / S::N_TILES);
+        n_tile = S::SHARE == 1 ? number : number % S::N_TILES;
+        exists = S::OWN * S::K_SLICES == S::SHARE * S::N_TILES || number < S::SHARE * S::N_TILES;
+        if (!exists) {
+            // Another one's, for whoever reads before asking.
+            n_tile = 0;
+        }
     }
+
+    // The head of a lane's first column; the second is the next.
+    __device__ unsigned head() const { return 8 * n_tile + thread_index() % 4 * 2; }
 };
 
 // C fragments of 64 latents, m-tile j in rows g and g + 8. Whole: 8 g + 2 j and 8 g + 2 j + 1. Groups: j / 2 is the

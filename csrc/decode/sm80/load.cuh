@@ -1,18 +1,28 @@
 // From pages to shared memory: one tile of tokens, in the rows and bytes of the cache.
+//
+// A warp copies an eighth of a tile's tokens, a lane one column of each: 16 bytes of latent or rotated key. Where columns
+// lie is the same for every tile, and waits in shared memory: what is left for a tile is a page's address, two
+// multiplications, and three additions per copy. Pairs of scale and min are copied 16 bytes at a time, tokens and all,
+// where their rows follow each other without a gap in shared memory too; else each by itself.
 #pragma once
 
 #include "../../cache/sequences.cuh"
 #include "../../ptx/cp_async.cuh"
+#include "rope.cuh"
 #include "shared.cuh"
 
 // The tokens that a warp copies of a tile: 1, 2, 4 or 8, beginning with a multiple of their number, so that all of them
 // are of one page.
-__device__ inline unsigned warp_tokens(const DecodeParams &params) { return params.tile_tokens / WARPS; }
+template <typename S>
+__device__ unsigned warp_tokens(const DecodeParams &params) {
+    return (S::TOKENS == 16 ? params.tile_tokens : S::TOKENS) / WARPS;
+}
 
 // Thread w finds the address of the page of the tokens that warp w copies of the tile from `first` on, 0 if they are past
 // the end: nothing of the page table is read there.
-__device__ inline uint64_t find_page(const DecodeParams &params, const DecodeSplit &split, unsigned first) {
-    const unsigned token = first + thread_index() * warp_tokens(params);
+template <typename S>
+__device__ uint64_t find_page(const DecodeParams &params, const DecodeSplit &split, unsigned first) {
+    const unsigned token = first + thread_index() * warp_tokens<S>(params);
     if (thread_index() >= WARPS || token >= split.end) {
         return 0;
     }
@@ -20,94 +30,107 @@ __device__ inline uint64_t find_page(const DecodeParams &params, const DecodeSpl
     return reinterpret_cast<uint64_t>(page_address(params.cache, page_of_token(params.cache, row, token)));
 }
 
-// Bytes of 64 latents, and of a k-step of the rotated key, as they lie in the cache.
+// Bytes of 64 latents as they lie in the cache.
 template <typename S>
 constexpr unsigned STEP_BYTES = S::LATENTS == Latents::Bf16 ? 2 * STEP : STEP / 2;
 
-__device__ inline unsigned rope_step_bytes(const DecodeParams &params) {
-    return params.cache.rope_kind == ROW_BF16 ? 64 : params.cache.rope_kind == ROW_INT8 ? 32 : 16;
+// A column: bytes from the start of a page (x), and from the start of a stage (y), of the row of token 0. Those of the
+// rotated key have a mark beside the latter.
+constexpr unsigned ROPE_COLUMN = 1u << 31;
+
+__device__ inline unsigned column_count(const CacheParams &cache) {
+    return (cache.latent_row_bytes + cache.rope_row_bytes) / 16;
 }
 
-// What a lane copies of each token: of its latent or rotated key 16 bytes, of its pairs of scale and min 4, or what is
-// past a row's end, which becomes zeros.
-struct Column {
-    CacheTile from;       // in a page
-    unsigned to, stride;  // in a stage
-    bool is_long, exists;
-
-    // Column `index` of so many of a latent and of a rotated key.
-    __device__ Column(const DecodeParams &params, unsigned index, unsigned latent_columns, unsigned rope_columns) {
-        const CacheParams &cache = params.cache;
-        const DecodeShared &map = params.shared;
-        const unsigned long_columns = latent_columns + rope_columns;
-        is_long = index < long_columns;
-        if (index < latent_columns) {
-            to = 16 * index;
-            exists = to < cache.latent_row_bytes;
-            from = latent_tile(cache).skip(to);
-            stride = map.latent_stride;
-        } else if (is_long) {
-            const unsigned offset = 16 * (index - latent_columns);
-            exists = offset < cache.rope_row_bytes;
-            from = rope_tile(cache).skip(offset);
-            to = map.rope + offset, stride = map.rope_stride;
-        } else {
-            const unsigned offset = 4 * (index - long_columns);
-            exists = true;
-            from = affine_tile(cache).skip(offset);
-            to = map.affine + offset, stride = map.affine_stride;
-        }
-    }
-};
-
-// Starts the copies of a lane's column of the warp's tokens, of which the first `existing` exist. COMPLETE: all of them,
-// and all of the column. Otherwise what is missing becomes zeros.
-template <bool COMPLETE>
-__device__ void copy_column(const DecodeParams &params, const Column &column, uint64_t from, unsigned existing,
-                            uint32_t to) {
-#pragma unroll 4
-    for (unsigned i = 0; i < warp_tokens(params); ++i, from += column.from.row_bytes, to += column.stride) {
-        if constexpr (COMPLETE) {
-            if (column.is_long) {
-                cp_async_16(to, reinterpret_cast<const void *>(from));
-            } else {
-                cp_async_4(to, reinterpret_cast<const void *>(from));
-            }
-        } else {
-            const bool exists = column.exists && i < existing;
-            const void *any = reinterpret_cast<const void *>(exists ? from : params.cache.pages);
-            if (column.is_long) {
-                cp_async_16_zero_filled(to, any, exists ? 16 : 0);
-            } else {
-                cp_async_4_zero_filled(to, any, exists ? 4 : 0);
-            }
-        }
-    }
-}
-
-// Starts the copies of a tile's latents, rotated keys and scales: a warp has an eighth of the tokens, its lanes the
-// columns of one at a time.
+// Stores the columns, and zeros where k-steps reach beyond the rows of the cache: copies never come there.
 template <typename S>
-__device__ void copy_tile(const DecodeParams &params, const uint64_t *pages, unsigned first, unsigned end,
-                          const Stage &stage) {
+__device__ void prepare_copies(const DecodeParams &params, const SharedMemory<S> &memory) {
     const CacheParams &cache = params.cache;
-    const unsigned thread = thread_index(), begin = thread / WARP * warp_tokens(params);
-    const unsigned token = first + begin, existing = token < end ? end - token : 0;
-    const uint64_t page = pages[thread / WARP];
+    const DecodeShared &map = params.shared;
+    const unsigned latent_columns = cache.latent_row_bytes / 16;
+#pragma unroll 1
+    for (unsigned index = threadIdx.x; index < column_count(cache); index += DECODE_THREADS) {
+        const unsigned in_rope = 16 * (index - latent_columns);
+        memory.columns()[index] = index < latent_columns
+                                      ? uint2{latent_tile(cache).skip(16 * index).start, 16 * index}
+                                      : uint2{rope_tile(cache).skip(in_rope).start, ROPE_COLUMN | map.rope + in_rope};
+    }
     const unsigned latent_bytes = params.latent_steps * STEP_BYTES<S>;
     const unsigned rope_bytes = params.rope_steps * rope_step_bytes(params);
-    const unsigned columns = (latent_bytes + rope_bytes) / 16 + cache.affine_row_bytes / 4;
-    const bool complete = first + params.tile_tokens <= end && latent_bytes == cache.latent_row_bytes &&
-                          rope_bytes == cache.rope_row_bytes;
+    if (latent_bytes == cache.latent_row_bytes && rope_bytes == cache.rope_row_bytes) {
+        return;
+    }
 #pragma unroll 1
-    for (unsigned index = thread % WARP; index < columns; index += WARP) {
-        const Column column(params, index, latent_bytes / 16, rope_bytes / 16);
-        const uint64_t from = page + column.from.row(offset_in_page(cache, token));
-        const uint32_t to = stage.address() + column.to + begin * column.stride;
-        if (complete) {
-            copy_column<true>(params, column, from, existing, to);
-        } else {
-            copy_column<false>(params, column, from, existing, to);
+    for (unsigned row = threadIdx.x; row < map.stage_count * memory.tile_tokens(); row += DECODE_THREADS) {
+        const Stage stage = memory.stage(row / memory.tile_tokens());
+        const unsigned token = row % memory.tile_tokens();
+        unsigned char *latent = stage.row(map.latent_stride * token);
+#pragma unroll 1
+        for (unsigned offset = cache.latent_row_bytes; offset < latent_bytes; offset += 16) {
+            *reinterpret_cast<uint4 *>(latent + offset) = {};
+        }
+        unsigned char *rope = stage.row(map.rope + map.rope_stride * token);
+#pragma unroll 1
+        for (unsigned offset = cache.rope_row_bytes; offset < rope_bytes; offset += 16) {
+            *reinterpret_cast<uint4 *>(rope + offset) = {};
+        }
+    }
+}
+
+// Starts the copies of a column of `count` tokens, of which `existing` exist; others become zeros.
+template <int COUNT, int BYTES>
+__device__ void copy_rows(const CacheParams &cache, uint64_t from, unsigned row_bytes, uint32_t to, unsigned stride,
+                          unsigned count, unsigned existing) {
+    if (existing >= COUNT) {
+#pragma unroll
+        for (unsigned i = 0; i < COUNT; ++i) {
+            cp_async<BYTES>(to + i * stride, reinterpret_cast<const void *>(from));
+            from += row_bytes;
+        }
+        return;
+    }
+#pragma unroll 1
+    for (unsigned i = 0; i < count; ++i, from += row_bytes, to += stride) {
+        const bool exists = i < existing;
+        const void *any = reinterpret_cast<const void *>(exists ? from : cache.pages);
+        cp_async_zero_filled<BYTES>(to, any, exists ? BYTES : 0);
+    }
+}
+
+// Starts the copies of a tile's latents, rotated keys and scales. Tokens from `end` on become zeros.
+template <typename S>
+__device__ void copy_tile(const DecodeParams &params, const SharedMemory<S> &memory, const uint64_t *pages,
+                          unsigned first, unsigned end) {
+    constexpr unsigned COUNT = S::TOKENS / WARPS;
+    const CacheParams &cache = params.cache;
+    const DecodeShared &map = params.shared;
+    const unsigned thread = thread_index(), lane = thread % WARP, warp = thread / WARP;
+    const unsigned count = warp_tokens<S>(params), begin = warp * count, token = first + begin;
+    const unsigned existing = token < end ? min(end - token, count) : 0, offset = offset_in_page(cache, token);
+    const uint64_t page = pages[warp];
+    const uint32_t stage = memory.stage_of(first).address();
+#pragma unroll 1
+    for (unsigned index = lane; index < column_count(cache); index += WARP) {
+        const uint2 column = memory.columns()[index];
+        const bool is_latent = column.y < ROPE_COLUMN;
+        const unsigned row_bytes = is_latent ? cache.latent_row_bytes : cache.rope_row_bytes;
+        const unsigned stride = is_latent ? map.latent_stride : map.rope_stride;
+        copy_rows<COUNT, 16>(cache, page + (column.x + offset * row_bytes), row_bytes,
+                             stage + (column.y & ~ROPE_COLUMN) + begin * stride, stride, count, existing);
+    }
+    const unsigned row_bytes = cache.affine_row_bytes, stride = map.affine_stride;
+    const uint64_t affine = page + affine_tile(cache).row(offset);
+    const uint32_t to = stage + map.affine + begin * stride;
+    // Rows of 4 tokens are a multiple of 16 bytes.
+    if (COUNT % 4 == 0 && stride == row_bytes && existing == COUNT) {
+#pragma unroll 1
+        for (unsigned place = 16 * lane; place < COUNT * row_bytes; place += 16 * WARP) {
+            cp_async<16>(to + place, reinterpret_cast<const void *>(affine + place));
+        }
+    } else {
+#pragma unroll 1
+        for (unsigned place = 4 * lane; place < row_bytes; place += 4 * WARP) {
+            copy_rows<COUNT, 4>(cache, affine + place, row_bytes, to + place, stride, count, existing);
         }
     }
 }

@@ -3,9 +3,9 @@
 // A fragments of int4 come straight from the codes, as in scores.cuh: 6/8 instructions per value. Scales and mins never
 // touch a value:
 //     O = sum_t (P_t scale_t) code_t + sum_t P_t min_t
-// B fragments are weights times the scales of a group, multiplied in registers: one for a slice of 64 latents (Whole),
-// or one for each 32 of them (Groups). The mins are products of their own, 16 groups on m. Bf16: A fragments are
-// the cache's rows.
+// Whole: weights come times the scales of the slice's run, and the mins' sum is the softmax's. Groups: weights are
+// multiplied with a group's scales in registers, one for each 32 latents, and the mins are products of their own, 16
+// groups on m. Bf16: A fragments are the cache's rows.
 #pragma once
 
 #include "../../cache/int4.cuh"
@@ -14,6 +14,17 @@
 #include "../../ptx/mma.cuh"
 #include "fragments.cuh"
 #include "shared.cuh"
+
+template <int N_TILES>
+__device__ void scale_tile(FragmentC (&output)[N_TILES], float factor) {
+#pragma unroll
+    for (int n = 0; n < N_TILES; ++n) {
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+            output[n][x] *= factor;
+        }
+    }
+}
 
 template <int N_TILES>
 __device__ void rescale_tile(FragmentC (&output)[N_TILES], const float2 (&factors)[N_TILES], float factor) {
@@ -41,6 +52,21 @@ __device__ void code_tiles(FragmentA (&a)[2], const uint32_t (&words)[4], uint32
     }
 }
 
+// A plane's B fragments of an m-tile, from where the lane's first one is stored on.
+template <typename S>
+__device__ void load_weights(FragmentB (&b)[S::N_TILES], const unsigned char *from) {
+#pragma unroll
+    for (int n = 0; n < S::N_TILES; n += S::OWN) {
+        if constexpr (S::OWN == 2) {
+            const uint4 pair = at<uint4>(from, 8 * WARP * n);
+            b[n] = {pair.x, pair.y};
+            b[n + 1] = {pair.z, pair.w};
+        } else {
+            b[n] = at<FragmentB>(from, 8 * WARP * n);
+        }
+    }
+}
+
 // Adds the products of two neighbouring m-tiles with weights times scales.
 template <int N_TILES>
 __device__ void multiply_weights(FragmentC (&first)[N_TILES], FragmentC (&second)[N_TILES], const FragmentA (&a)[2],
@@ -52,43 +78,45 @@ __device__ void multiply_weights(FragmentC (&first)[N_TILES], FragmentC (&second
     }
 }
 
-// Adds the products of a tile's 64 latents of `slice`. `weight` is where a lane's weights of its first head begin, and
-// `stride` the bytes from head to head.
+// Adds the products of a tile's 64 latents of `slice`.
 template <typename S>
 __device__ void accumulate_codes(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
-                                 unsigned slice, const unsigned char *weight, unsigned stride,
-                                 FragmentC (&output)[4][S::N_TILES]) {
-    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4, mask = params.tile_tokens - 1;
-    // Words of positions 4 t .. 4 t + 3, of every 16.
-    const unsigned char *codes[4];
-#pragma unroll
-    for (unsigned x = 0; x < 4; ++x) {
-        const unsigned token = token_at(4 * t + x) & mask, word = S::HALVES == 1 ? g : g / 2;
-        codes[x] = stage.codes(token, slice, word);
-    }
+                                 const BlockState<S> &block, unsigned slice, FragmentC (&output)[4][S::N_TILES]) {
+    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4;
+    const uint4 places = block.code_places[lane];
+    const unsigned char *rows = stage.begin() + STEP / 2 * slice;
+    const unsigned char *codes[4] = {rows + places.x, rows + places.y, rows + places.z, rows + places.w};
+    const unsigned char *weight = memory.weights(S::HALVES == 1 ? slice / WARPS : 0, 0, 0) + 8 * S::OWN * lane;
     // Groups: two lanes share a word, of which one has the lower bytes of each half-word, the other the upper ones.
     const uint32_t low = S::HALVES == 1 ? 0x5410 : g % 2 == 0 ? 0x4400 : 0x5511;
     const uint32_t high = S::HALVES == 1 ? 0x7632 : low + 0x2222;
-    const unsigned char *scales[S::HALVES];
+    const unsigned char *scales[S::HALVES] = {};
+    if constexpr (S::HALVES == 2) {
 #pragma unroll
-    for (int h = 0; h < S::HALVES; ++h) {
-        scales[h] = memory.scales(group_of<S>(params, slice, 2 * h)) + 8 * t;
+        for (int h = 0; h < S::HALVES; ++h) {
+            scales[h] = memory.scales(group_of<S>(params, slice, 2 * h)) + 8 * t;
+        }
     }
     const unsigned step_bytes = 16 * params.shared.latent_stride;
-#pragma unroll 1
-    for (unsigned step = params.m_tiles; step > 0; --step) {
+#pragma unroll (S::SLICES == 1 ? 2 : 1)
+    for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
         FragmentB b[S::N_TILES];
         uint32_t words[4];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             if (h < S::HALVES) {
-                const uint2 scale = at<uint2>(scales[h], 0);
-#pragma unroll
-                for (int n = 0; n < S::N_TILES; ++n) {
-                    const uint2 p = at<uint2>(weight, 8 * n * stride);
-                    b[n] = {mul_f16x2(p.x, scale.x), mul_f16x2(p.y, scale.y)};
+                uint2 scale{};
+                if constexpr (S::HALVES == 2) {
+                    scale = at<uint2>(scales[h], 0);
+                    scales[h] += 32;
                 }
-                scales[h] += 32;
+                load_weights<S>(b, weight);
+                if constexpr (S::HALVES == 2) {
+#pragma unroll
+                    for (FragmentB &x : b) {
+                        x = {mul_f16x2(x.x, scale.x), mul_f16x2(x.y, scale.y)};
+                    }
+                }
 #pragma unroll
                 for (int x = 0; x < 4; ++x) {
                     words[x] = at<uint32_t>(codes[x], STEP / 4 * h);
@@ -106,7 +134,7 @@ __device__ void accumulate_codes(const DecodeParams &params, const Stage &stage,
         for (int x = 0; x < 4; ++x) {
             codes[x] += step_bytes;
         }
-        weight += 32;
+        weight += 8 * WARP * S::N_TILES;
     }
 }
 
@@ -126,100 +154,95 @@ __device__ void accumulate_rows(FragmentC (&output)[S::N_TILES], uint32_t row,
 }
 
 template <typename S>
-__device__ void accumulate_bf16(const DecodeParams &params, const Stage &stage, unsigned slice,
-                                const unsigned char *weight, unsigned stride,
-                                FragmentC (&output)[4][S::N_TILES]) {
-    // Row x of a matrix is k = x: position 2 x if x is even, else 2 x - 1; matrices 2 and 3 are k + 8, two positions
-    // further.
-    const unsigned lane = thread_index() % WARP, position = lane % 8 / 2 * 4 + lane % 2 + lane / 16 * 2;
-    const unsigned token = token_at(position) & (params.tile_tokens - 1), plane_bytes = S::HEADS * stride;
-    uint32_t row = stage.latent_address(token) + 2 * STEP * slice + lane / 8 % 2 * 16;
+__device__ void accumulate_bf16(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
+                                const BlockState<S> &block, unsigned slice, FragmentC (&output)[4][S::N_TILES]) {
+    const unsigned lane = thread_index() % WARP;
+    uint32_t row = stage.address() + block.code_places[lane] + 2 * STEP * slice;
+    const unsigned char *weight = memory.weights(0, 0, 0) + 8 * S::OWN * lane;
 #pragma unroll 1
-    for (unsigned step = params.m_tiles; step > 0; --step) {
+    for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
         FragmentB b[S::PLANES][S::N_TILES];
 #pragma unroll
         for (int plane = 0; plane < S::PLANES; ++plane) {
-#pragma unroll
-            for (int n = 0; n < S::N_TILES; ++n) {
-                b[plane][n] = at<uint2>(weight, plane * plane_bytes + 8 * n * stride);
-            }
+            load_weights<S>(b[plane], weight + plane * memory.PLANE_STRIDE);
         }
         accumulate_rows<S, 0>(output[0], row, b);
         accumulate_rows<S, 1>(output[1], row, b);
         accumulate_rows<S, 2>(output[2], row, b);
         accumulate_rows<S, 3>(output[3], row, b);
         row += 16 * params.shared.latent_stride;
-        weight += 32;
+        weight += 8 * WARP * S::N_TILES;
     }
 }
 
-// Adds what a tile's mins give, rescaled as the output is: output_mins = output_mins * rescale + mins * weights.
+// Groups: the warps that keep sums of weights times mins, each 16 groups of an n-tile.
 template <typename S>
-__device__ void accumulate_mins(const DecodeParams &params, const SharedMemory<S> &memory, const BlockState<S> &block) {
-    const unsigned thread = thread_index(), lane = thread % WARP, g = lane / 4, t = lane % 4;
-    const unsigned group_block = thread / WARP / S::N_TILES, n = thread / WARP % S::N_TILES;
-    const unsigned group = GROUP_BLOCK * group_block + g, groups = params.cache.latent_groups;
-    if (GROUP_BLOCK * group_block >= groups) {
+__device__ unsigned output_min_warps(const DecodeParams &params) {
+    return (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK * S::N_TILES;
+}
+
+// Groups: adds what a tile's mins give.
+template <typename S>
+__device__ void accumulate_mins(const DecodeParams &params, const SharedMemory<S> &memory) {
+    const unsigned thread = thread_index(), warp = thread / WARP, lane = thread % WARP, g = lane / 4, t = lane % 4;
+    if (warp >= output_min_warps<S>(params)) {
         return;
     }
+    const unsigned group = warp / S::N_TILES * GROUP_BLOCK + g, groups = params.cache.latent_groups;
     const unsigned char *low = memory.mins(group) + 8 * t;
-    const unsigned char *high = low + GROUP_BLOCK / 2 * params.shared.weight_stride;
-    const unsigned char *weight = memory.weights(8 * n + g) + 8 * t;
+    const unsigned char *high = low + GROUP_BLOCK / 2 * params.shared.scale_stride;
+    const unsigned n_tile = warp % S::N_TILES;
+    const unsigned char *weight = memory.weights(0, 0, n_tile / S::OWN * S::OWN) + 8 * S::OWN * lane;
     FragmentC sums = {};
 #pragma unroll 1
-    for (unsigned step = params.m_tiles; step > 0; --step) {
+    for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
         const uint2 zero{}, x = group < groups ? at<uint2>(low, 0) : zero;
-        const uint2 y = group + GROUP_BLOCK / 2 < groups ? at<uint2>(high, 0) : zero, b = at<FragmentB>(weight, 0);
+        const uint2 y = group + GROUP_BLOCK / 2 < groups ? at<uint2>(high, 0) : zero;
+        FragmentB b;
+        if constexpr (S::OWN == 2) {
+            const uint4 pair = at<uint4>(weight, 0);
+            b = n_tile % 2 == 0 ? uint2{pair.x, pair.y} : uint2{pair.z, pair.w};
+        } else {
+            b = at<FragmentB>(weight, 0);
+        }
         const FragmentA a = {x.x, y.x, x.y, y.y};
         mma_f16(sums, a, b.x, b.y);
         low += 32;
         high += 32;
-        weight += 32;
+        weight += 8 * WARP * S::N_TILES;
     }
-    float4 &kept = memory.output_mins(group_block, n, lane);
-    const float2 rescale = *reinterpret_cast<const float2 *>(&block.rescale[8 * n + 2 * t]);
-    kept = {fmaf(kept.x, rescale.x, sums[0]), fmaf(kept.y, rescale.y, sums[1]), fmaf(kept.z, rescale.x, sums[2]),
-            fmaf(kept.w, rescale.y, sums[3])};
+    float4 &kept = memory.output_mins(0, 0, thread);
+    kept = {kept.x + sums[0], kept.y + sums[1], kept.z + sums[2], kept.w + sums[3]};
 }
 
-// output = output * rescale + latents * weights.
+// output += latents * weights. Groups: what there was is brought to the units that this tile may have raised.
 template <typename S>
 __device__ void accumulate(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
                            const BlockState<S> &block, Output<S> &output) {
-    if constexpr (S::CODED) {
-        accumulate_mins<S>(params, memory, block);
+    if constexpr (S::LATENTS == Latents::Groups) {
+        accumulate_mins<S>(params, memory);
     }
-    const unsigned thread = thread_index(), warp = thread / WARP, g = thread % WARP / 4, t = thread % 4;
-    const unsigned stride = opaque(params.shared.weight_stride);
+    const unsigned warp = thread_index() / WARP;
 #pragma unroll
     for (int i = 0; i < S::SLICES; ++i) {
         const unsigned slice = warp + WARPS * i;
         if (slice >= params.latent_steps) {
             break;
         }
-        float2 rescale[S::N_TILES];
-        float units[2] = {1.0f, 1.0f};
-        if constexpr (S::CODED) {
-            units[0] = block.renormalise[group_of<S>(params, slice, 0)];
-            units[1] = S::HALVES == 1 ? units[0] : block.renormalise[group_of<S>(params, slice, 2)];
-        }
-        bool changes = units[0] != 1.0f || units[1] != 1.0f;
+        if constexpr (S::LATENTS == Latents::Groups) {
+            const float units[2] = {block.renormalise[group_of<S>(params, slice, 0)],
+                                    block.renormalise[group_of<S>(params, slice, 2)]};
+            if (__any_sync(ALL_LANES, units[0] != 1.0f || units[1] != 1.0f)) {
 #pragma unroll
-        for (int n = 0; n < S::N_TILES; ++n) {
-            rescale[n] = *reinterpret_cast<const float2 *>(&block.rescale[8 * n + 2 * t]);
-            changes |= rescale[n].x != 1.0f || rescale[n].y != 1.0f;
-        }
-        if (__any_sync(ALL_LANES, changes)) {
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                rescale_tile<S::N_TILES>(output[i][j], rescale, units[j / 2]);
+                for (int j = 0; j < 4; ++j) {
+                    scale_tile<S::N_TILES>(output[i][j], units[j / 2]);
+                }
             }
         }
-        const unsigned char *weight = memory.weights(g, stride) + 8 * t;
         if constexpr (S::CODED) {
-            accumulate_codes<S>(params, stage, memory, slice, weight, stride, output[i]);
+            accumulate_codes<S>(params, stage, memory, block, slice, output[i]);
         } else {
-            accumulate_bf16<S>(params, stage, slice, weight, stride, output[i]);
+            accumulate_bf16<S>(params, stage, memory, block, slice, output[i]);
         }
     }
 }

@@ -1,5 +1,5 @@
-// Scales and mins of a tile's latents as the output's products need them: an f16 row per group, in the order of
-// positions.
+// Groups: scales and mins of a tile's latents as the output's products need them, an f16 row per group, in the order of
+// place_in_row.
 //
 // The output's products take codes as they are, so that a weight is multiplied by its token's scale (output.cuh), both
 // f16. For that a group's scales are divided by its unit, the largest power of two not above the largest scale so far:
@@ -11,13 +11,13 @@
 #include "../../ptx/convert.cuh"
 #include "shared.cuh"
 
-// The rows and units of a tile with `count` tokens. A warp takes a group at a time, its lanes a token each, or four
-// groups, so that it reads four neighbouring pairs of 8 tokens from all banks.
+// The rows and units of a tile with `count` tokens. A warp takes four groups at a time, so that it reads four neighbouring
+// pairs of 8 tokens from all banks.
 template <typename S>
 __device__ void prepare_scales(const DecodeParams &params, const Stage &stage, unsigned count,
                                const SharedMemory<S> &memory, BlockState<S> &block) {
-    constexpr unsigned GROUP_LANES = S::LATENTS == Latents::Groups ? 4 : 1, TOKEN_LANES = WARP / GROUP_LANES;
-    constexpr unsigned ROUNDS = DECODE_MAX_TILE / TOKEN_LANES;
+    constexpr unsigned GROUP_LANES = 4, TOKEN_LANES = WARP / GROUP_LANES;
+    constexpr unsigned ROUNDS = S::TOKENS / TOKEN_LANES;
     const unsigned thread = thread_index(), lane = thread % WARP, groups = params.cache.latent_groups;
     const Rows pairs = stage.affine();
     for (unsigned first = thread / WARP * GROUP_LANES; first < groups; first += WARPS * GROUP_LANES) {
@@ -42,12 +42,12 @@ __device__ void prepare_scales(const DecodeParams &params, const Stage &stage, u
         const float unit = fmaxf(before, __uint_as_float(__float_as_uint(affine_scale(largest)) & 0x7F800000));
         const float inverse = 1.0f / unit;
         unsigned char *scales = memory.scales(group);
-        const unsigned to_mins = groups * params.shared.weight_stride;
+        const unsigned to_mins = groups * params.shared.scale_stride;
 #pragma unroll
         for (unsigned i = 0; i < ROUNDS; ++i) {
             const unsigned token = lane / GROUP_LANES + TOKEN_LANES * i;
-            if (token < 16 * params.m_tiles && exists) {
-                unsigned char *place = scales + 2 * token_at(token);
+            if (token < S::TOKENS && exists) {
+                unsigned char *place = scales + 2 * place_in_row(token_at(token));
                 *reinterpret_cast<uint16_t *>(place) = f16x2_from_f32(affine_scale(affine[i]) * inverse, 0.0f);
                 *reinterpret_cast<uint16_t *>(place + to_mins) = affine[i] >> 16;
             }

@@ -3,8 +3,8 @@
 // A fragments of int4 come straight from the codes. A code's bits, left where they are, are a subnormal f16
 // (cache/int4.cuh): 5/8 instructions per value. Scales and mins never touch a value:
 //     S = sum_group (scale_t 2^24 (S of the group's codes) + min_t sum(q of the group))
-// Whole: a group is a run of 512 latents, and is scaled once. Groups: a k-step's latents are scaled once, or twice in
-// groups of 32; the mins are products of their own, with the query's sums in two parts of 11 bits each.
+// Whole: a group is a run of 512 latents. Groups: a k-step's latents are scaled once, or twice in groups of 32. What the
+// mins add is the same in every k-slice, and is left to who adds these up (logits.cuh), as is the scale of a single run.
 // Bf16: A fragments are the cache's rows.
 #pragma once
 
@@ -13,231 +13,275 @@
 #include "../../ptx/ldmatrix.cuh"
 #include "../../ptx/mma.cuh"
 #include "fragments.cuh"
+#include "rope.cuh"
 #include "shared.cuh"
 
-// Adds the products of 32 latents of codes, OFFSET bytes into a k-step of the query: of one word of each row.
-template <typename S, int OFFSET>
-__device__ void multiply_codes(FragmentC (&sums)[S::N_TILES], uint32_t low, uint32_t high, uint32_t query,
-                               unsigned n_tile_bytes) {
-    const FragmentA a0 = {subnormal_pair<0>(low), subnormal_pair<0>(high), subnormal_pair<1>(low),
-                          subnormal_pair<1>(high)};
-    const FragmentA a1 = {subnormal_pair<2>(low), subnormal_pair<2>(high), subnormal_pair<3>(low),
-                          subnormal_pair<3>(high)};
-#pragma unroll
-    for (int n = 0; n < S::N_TILES; ++n) {
-        uint32_t b[4];
-        ldmatrix_x4<OFFSET>(b, query + n * n_tile_bytes);
-        mma_f16(sums[n], a0, b[0], b[1]);
-        mma_f16(sums[n], a1, b[2], b[3]);
-    }
-}
-
-// Adds the products of 32 latents of bf16 rows, OFFSET bytes into a k-step of both.
-template <typename S, int OFFSET>
-__device__ void multiply_rows(FragmentC (&sums)[S::N_TILES], uint32_t rows, uint32_t query, unsigned n_tile_bytes) {
-    FragmentA a0, a1;
-    ldmatrix_x4<OFFSET>(a0, rows);
-    ldmatrix_x4<OFFSET + 32>(a1, rows);
-#pragma unroll
-    for (int n = 0; n < S::N_TILES; ++n) {
-        uint32_t b[4];
-        ldmatrix_x4<OFFSET>(b, query + n * n_tile_bytes);
-        mma_bf16(sums[n], a0, b[0], b[1]);
-        mma_bf16(sums[n], a1, b[2], b[3]);
-    }
-}
-
-// Whole: codes of a k-step are two neighbouring words per lane.
+// The scores of a warp: of SHARE m-tiles.
 template <typename S>
-__device__ void score_whole(const DecodeParams &params, const Stage &stage, uint32_t query, unsigned n_tile_bytes,
-                            const BlockState<S> &block, FragmentC (&scores)[S::N_TILES]) {
-    const unsigned lane = thread_index() % WARP, t = lane % 4, steps = params.latent_steps, slices = params.k_slices;
-    const auto [m_tile, k_slice] = ScoreTile(params);
-    const RowTokens token(params, lane, m_tile);
-    const unsigned char *low = stage.latent(token.low) + 8 * t + STEP / 2 * k_slice;
-    const unsigned char *high = stage.latent(token.high) + 8 * t + STEP / 2 * k_slice;
-    // A layer of at most one run gets a constant, and the compiler drops the loop.
-    const unsigned runs = S::RUNS == 1 ? 1 : (steps + WARPS - 1) / WARPS;
-    unsigned step = k_slice;
-#pragma unroll 1
-    for (unsigned run = 0; run < runs; ++run) {
-        FragmentC sums[S::N_TILES] = {};
-        const unsigned end = S::RUNS == 1 ? steps : min(steps, (run + 1) * WARPS);
-#pragma unroll 1
-        for (; step < end; step += slices) {
-            const uint2 low_words = at<uint2>(low, 0), high_words = at<uint2>(high, 0);
-            low += STEP / 2 * slices;
-            high += STEP / 2 * slices;
-            multiply_codes<S, 0>(sums, low_words.x, high_words.x, query, n_tile_bytes);
-            multiply_codes<S, 64>(sums, low_words.y, high_words.y, query, n_tile_bytes);
-            query += 2 * STEP * slices;
-        }
-        const ScoreTile tile(params);
-        const RowTokens own(params, thread_index() % WARP, tile.m_tile);
-        const uint32_t pair_low = stage.affine_pair(own.low, run), pair_high = stage.affine_pair(own.high, run);
-        const float scale_low = affine_scale(pair_low) * SUBNORMAL, scale_high = affine_scale(pair_high) * SUBNORMAL;
+using Scores = FragmentC[S::SHARE][S::N_TILES];
+
+// The k-steps of a warp's k-slice: as many for each, but for the last.
+template <typename S>
+struct Steps {
+    unsigned begin, end;
+    __device__ Steps(const DecodeParams &params, unsigned k_slice) {
+        const unsigned each = (params.latent_steps + S::K_SLICES - 1) / S::K_SLICES;
+        begin = min(each * k_slice, params.latent_steps);
+        end = min(begin + each, params.latent_steps);
+    }
+};
+
+// Scales rows g and g + 8 of `sums` and adds them.
+template <int N_TILES>
+__device__ void add_scaled(FragmentC (&scores)[N_TILES], const FragmentC (&sums)[N_TILES], float low, float high) {
+#pragma unroll
+    for (int n = 0; n < N_TILES; ++n) {
+        scores[n][0] = fmaf(low, sums[n][0], scores[n][0]);
+        scores[n][1] = fmaf(low, sums[n][1], scores[n][1]);
+        scores[n][2] = fmaf(high, sums[n][2], scores[n][2]);
+        scores[n][3] = fmaf(high, sums[n][3], scores[n][3]);
+    }
+}
+
+// Scales rows g and g + 8.
+template <int N_TILES>
+__device__ void scale_scores(FragmentC (&scores)[N_TILES], float low, float high) {
+#pragma unroll
+    for (int n = 0; n < N_TILES; ++n) {
+        scores[n][0] *= low;
+        scores[n][1] *= low;
+        scores[n][2] *= high;
+        scores[n][3] *= high;
+    }
+}
+
+// Stores what the latents of the warp's k-slice add to the scores of its m-tiles, or adds it to what it has stored.
+template <typename S>
+__device__ void store_scores(const SharedMemory<S> &memory, const Scores<S> &scores, bool again) {
+    const ScoreTile<S> tile;
+#pragma unroll
+    for (int j = 0; j < S::SHARE; ++j) {
+        unsigned char *to = memory.part(tile.k_slice, tile.m_tile(j), 0) + 16 * (thread_index() % WARP);
 #pragma unroll
         for (int n = 0; n < S::N_TILES; ++n) {
-            scores[n][0] = fmaf(scale_low, sums[n][0], scores[n][0]);
-            scores[n][1] = fmaf(scale_low, sums[n][1], scores[n][1]);
-            scores[n][2] = fmaf(scale_high, sums[n][2], scores[n][2]);
-            scores[n][3] = fmaf(scale_high, sums[n][3], scores[n][3]);
-        }
-        // What the mins add, min_t sum(q), is the same in every k-slice: one of them adds it.
-        if (tile.k_slice == 0) {
-            const float min_low = affine_min(pair_low), min_high = affine_min(pair_high);
-            const float *q_sums = &block.q_sums[run][2 * t];
-#pragma unroll
-            for (int n = 0; n < S::N_TILES; ++n) {
-                const float2 q_sum = *reinterpret_cast<const float2 *>(q_sums + 8 * n);
-                scores[n][0] = fmaf(min_low, q_sum.x, scores[n][0]);
-                scores[n][1] = fmaf(min_low, q_sum.y, scores[n][1]);
-                scores[n][2] = fmaf(min_high, q_sum.x, scores[n][2]);
-                scores[n][3] = fmaf(min_high, q_sum.y, scores[n][3]);
+            const FragmentC &x = scores[j][n];
+            float4 &part = *reinterpret_cast<float4 *>(to + 16 * WARP * n);
+            if (again) {
+                part = {part.x + x[0], part.y + x[1], part.z + x[2], part.w + x[3]};
+            } else {
+                part = {x[0], x[1], x[2], x[3]};
             }
         }
     }
 }
 
-// A pair of the mins of groups `group` and `group` + 4 of a row of (scale, min) pairs; 0 beyond the groups.
-__device__ inline uint32_t min_pair(const unsigned char *pairs, unsigned group, unsigned groups) {
-    const uint32_t first = group < groups ? at<uint32_t>(pairs, 4 * group) : 0;
-    const uint32_t second = group + 4 < groups ? at<uint32_t>(pairs, 4 * group + 16) : 0;
-    return __byte_perm(first, second, 0x7632);
-}
-
-// Groups: the mins' products, 16 groups in k. Lane t has groups t, t + 4, t + 8 and t + 12, whose pairs lie in
-// different banks from row to row.
-template <typename S>
-__device__ void score_mins(const DecodeParams &params, const Stage &stage, const unsigned char *q_sums,
-                           FragmentC (&scores)[S::N_TILES]) {
-    const unsigned lane = thread_index() % WARP, groups = params.cache.latent_groups;
-    const ScoreTile tile(params);
-    const RowTokens token(params, lane, tile.m_tile);
-    const Rows pairs = stage.affine();
-    const unsigned char *low = pairs[token.low], *high = pairs[token.high];
-    // The lane's B fragments, of head lane / 4.
-    q_sums += 16 * lane;
-#pragma unroll 1
-    for (unsigned group = lane % 4; group - lane % 4 < groups; group += GROUP_BLOCK) {
-        const FragmentA a = {min_pair(low, group, groups), min_pair(high, group, groups),
-                             min_pair(low, group + 8, groups), min_pair(high, group + 8, groups)};
+// Adds the products of 32 latents of codes, OFFSET bytes into a k-step of the query: of one word of each row.
+template <typename S, int OFFSET>
+__device__ void multiply_codes(Scores<S> &sums, const uint32_t (&low)[S::SHARE], const uint32_t (&high)[S::SHARE],
+                               uint32_t query, unsigned n_tile_bytes) {
+    FragmentA a0[S::SHARE], a1[S::SHARE];
 #pragma unroll
-        for (int n = 0; n < S::N_TILES; ++n) {
-            const uint4 b = at<uint4>(q_sums, 16 * WARP * n);
-            mma_f16(scores[n], a, b.x, b.y);
-            mma_f16(scores[n], a, b.z, b.w);
-        }
-        q_sums += 16 * WARP * S::N_TILES;
+    for (int j = 0; j < S::SHARE; ++j) {
+        a0[j][0] = subnormal_pair<0>(low[j]), a0[j][1] = subnormal_pair<0>(high[j]);
+        a0[j][2] = subnormal_pair<1>(low[j]), a0[j][3] = subnormal_pair<1>(high[j]);
+        a1[j][0] = subnormal_pair<2>(low[j]), a1[j][1] = subnormal_pair<2>(high[j]);
+        a1[j][2] = subnormal_pair<3>(low[j]), a1[j][3] = subnormal_pair<3>(high[j]);
     }
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
+        uint32_t b[4];
+        ldmatrix_x4<OFFSET>(b, query + n * n_tile_bytes);
 #pragma unroll
-        for (int x = 0; x < 4; ++x) {
-            scores[n][x] *= 1.0f / Q_SUM_UNIT;
+        for (int j = 0; j < S::SHARE; ++j) {
+            mma_f16(sums[j][n], a0[j], b[0], b[1]);
+            mma_f16(sums[j][n], a1[j], b[2], b[3]);
         }
+    }
+}
+
+// Whole: codes of a k-step are two neighbouring words per lane. Sums of a single run are stored as they are. A warp whose
+// k-slice has more than one adds them up in shared memory, which costs no registers, and is rare.
+template <typename S>
+__device__ void score_whole(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
+                            const BlockState<S> &block, const uint2 &places, uint32_t query, unsigned n_tile_bytes) {
+    const ScoreTile<S> tile;
+    const Steps<S> steps(params, tile.k_slice);
+    const unsigned char *low[S::SHARE], *high[S::SHARE];
+#pragma unroll
+    for (int j = 0; j < S::SHARE; ++j) {
+        const unsigned char *rows = stage.begin() + 16 * tile.m_tile(j) * params.shared.latent_stride;
+        low[j] = rows + places.x + STEP / 2 * steps.begin;
+        high[j] = rows + places.y + STEP / 2 * steps.begin;
+    }
+    const auto multiply = [&](Scores<S> &sums) {
+        uint2 low_words[S::SHARE], high_words[S::SHARE];
+        uint32_t low_word[S::SHARE], high_word[S::SHARE];
+#pragma unroll
+        for (int j = 0; j < S::SHARE; ++j) {
+            low_words[j] = at<uint2>(low[j], 0), high_words[j] = at<uint2>(high[j], 0);
+            low[j] += STEP / 2, high[j] += STEP / 2;
+            low_word[j] = low_words[j].x, high_word[j] = high_words[j].x;
+        }
+        multiply_codes<S, 0>(sums, low_word, high_word, query, n_tile_bytes);
+#pragma unroll
+        for (int j = 0; j < S::SHARE; ++j) {
+            low_word[j] = low_words[j].y, high_word[j] = high_words[j].y;
+        }
+        multiply_codes<S, 64>(sums, low_word, high_word, query, n_tile_bytes);
+        query += 2 * STEP;
+    };
+    if constexpr (S::RUNS == 1) {
+        Scores<S> scores = {};
+#pragma unroll 1
+        for (unsigned step = steps.begin; step < steps.end; ++step) {
+            multiply(scores);
+        }
+        store_scores<S>(memory, scores, false);
+    } else {
+        // Even a warp without k-steps stores what it has.
+        unsigned step = steps.begin;
+        do {
+            const unsigned run = step / WARPS, end = min(steps.end, (run + 1) * WARPS);
+            Scores<S> scores = {};
+#pragma unroll 1
+            for (; step < end; ++step) {
+                multiply(scores);
+            }
+#pragma unroll
+            for (int j = 0; j < S::SHARE; ++j) {
+                const RowPair affine = affine_rows<S>(params, stage, block, ScoreTile<S>().m_tile(j));
+                const unsigned pair = 4 * min(run, params.cache.latent_groups - 1);
+                scale_scores<S::N_TILES>(scores[j], affine_scale(at<uint32_t>(affine.low, pair)) * SUBNORMAL,
+                                         affine_scale(at<uint32_t>(affine.high, pair)) * SUBNORMAL);
+            }
+            store_scores<S>(memory, scores, run != steps.begin / WARPS);
+        } while (step < steps.end);
     }
 }
 
 // Groups: codes of a k-step are two words per lane, one of each 32 latents. Lanes of rows 4 to 7 read the second first,
 // so that all are in different banks.
 template <typename S>
-__device__ void score_groups(const DecodeParams &params, const Stage &stage, uint32_t query, unsigned n_tile_bytes,
-                             const unsigned char *q_sums, FragmentC (&scores)[S::N_TILES]) {
-    const unsigned lane = thread_index() % WARP, steps = params.latent_steps, slices = params.k_slices;
-    const auto [m_tile, k_slice] = ScoreTile(params);
-    if (k_slice == 0) {
-        score_mins<S>(params, stage, q_sums, scores);
-    }
-    const RowTokens token(params, lane, m_tile);
-    const bool second_first = (lane & 16) != 0;
-    const unsigned first = 4 * (lane % 4) + (lane & 16);
-    const unsigned char *low = stage.latent(token.low) + STEP / 2 * k_slice;
-    const unsigned char *high = stage.latent(token.high) + STEP / 2 * k_slice;
-    const unsigned char *low_pairs = stage.affine()[token.low], *high_pairs = stage.affine()[token.high];
-    const unsigned group_log2 = __ffs(params.cache.latent_group) - 1, last = params.cache.latent_groups - 1;
-    FragmentC sums[S::N_TILES] = {};
-    // Scales the sums, which end with the group of latents before `end`.
-    const auto add_scaled = [&](unsigned end) {
-        // k-steps beyond the latent are in no group, but all are alike: the query is 0 there.
-        const unsigned group = 4 * min((end - 1) >> group_log2, last);
-        const float scale_low = affine_scale(at<uint16_t>(low_pairs, group)) * SUBNORMAL;
-        const float scale_high = affine_scale(at<uint16_t>(high_pairs, group)) * SUBNORMAL;
+__device__ void score_groups(const DecodeParams &params, const Stage &stage, const BlockState<S> &block,
+                             const uint2 &places, uint32_t query, unsigned n_tile_bytes, Scores<S> &scores) {
+    const ScoreTile<S> tile;
+    const Steps<S> steps(params, tile.k_slice);
+    const unsigned char *low[S::SHARE], *high[S::SHARE];
 #pragma unroll
-        for (int n = 0; n < S::N_TILES; ++n) {
-            scores[n][0] = fmaf(scale_low, sums[n][0], scores[n][0]);
-            scores[n][1] = fmaf(scale_low, sums[n][1], scores[n][1]);
-            scores[n][2] = fmaf(scale_high, sums[n][2], scores[n][2]);
-            scores[n][3] = fmaf(scale_high, sums[n][3], scores[n][3]);
-            sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0.0f;
+    for (int j = 0; j < S::SHARE; ++j) {
+        const unsigned char *latents = stage.begin() + 16 * tile.m_tile(j) * params.shared.latent_stride;
+        low[j] = latents + places.x + STEP / 2 * steps.begin;
+        high[j] = latents + places.y + STEP / 2 * steps.begin;
+    }
+    const unsigned upper_rows = thread_index() & 16;
+    const bool second_first = upper_rows != 0;
+    // From a lane's first word to its second.
+    const int other = 16 - 2 * static_cast<int>(upper_rows);
+    Scores<S> sums = {};
+    // Scales the sums, which end with the group of latents before `end`.
+    const auto add_group = [&](unsigned end) {
+        // k-steps beyond the latent are in no group, but all are alike: the query is 0 there.
+        const unsigned group = 4 * min((end - 1) >> params.latent_group_log2, params.cache.latent_groups - 1);
+#pragma unroll
+        for (int j = 0; j < S::SHARE; ++j) {
+            // Where pairs lie is read again: registers are short while codes are multiplied.
+            const RowPair affine = affine_rows<S>(params, stage, block, ScoreTile<S>().m_tile(j));
+            add_scaled(scores[j], sums[j], affine_scale(at<uint16_t>(affine.low, group)) * SUBNORMAL,
+                       affine_scale(at<uint16_t>(affine.high, group)) * SUBNORMAL);
+#pragma unroll
+            for (int n = 0; n < S::N_TILES; ++n) {
+                sums[j][n][0] = sums[j][n][1] = sums[j][n][2] = sums[j][n][3] = 0.0f;
+            }
         }
     };
 #pragma unroll 1
-    for (unsigned step = k_slice; step < steps; step += slices) {
-        const uint32_t low_first = at<uint32_t>(low, first), low_second = at<uint32_t>(low, first ^ 16);
-        const uint32_t high_first = at<uint32_t>(high, first), high_second = at<uint32_t>(high, first ^ 16);
-        low += STEP / 2 * slices;
-        high += STEP / 2 * slices;
-        multiply_codes<S, 0>(sums, second_first ? low_second : low_first, second_first ? high_second : high_first,
-                             query, n_tile_bytes);
-        if (params.cache.latent_group == STEP / 2) {
-            add_scaled(STEP * step + STEP / 2);
+    for (unsigned step = steps.begin; step < steps.end; ++step) {
+        uint32_t low_first[S::SHARE], high_first[S::SHARE], low_second[S::SHARE], high_second[S::SHARE];
+#pragma unroll
+        for (int j = 0; j < S::SHARE; ++j) {
+            const uint32_t low_word = at<uint32_t>(low[j], 0), low_other = at<uint32_t>(low[j] + other, 0);
+            const uint32_t high_word = at<uint32_t>(high[j], 0), high_other = at<uint32_t>(high[j] + other, 0);
+            low[j] += STEP / 2, high[j] += STEP / 2;
+            low_first[j] = second_first ? low_other : low_word, low_second[j] = second_first ? low_word : low_other;
+            high_first[j] = second_first ? high_other : high_word;
+            high_second[j] = second_first ? high_word : high_other;
         }
-        multiply_codes<S, 64>(sums, second_first ? low_first : low_second, second_first ? high_first : high_second,
-                              query, n_tile_bytes);
-        add_scaled(STEP * (step + 1));
-        query += 2 * STEP * slices;
+        multiply_codes<S, 0>(sums, low_first, high_first, query, n_tile_bytes);
+        if (params.cache.latent_group == STEP / 2) {
+            add_group(STEP * step + STEP / 2);
+        }
+        multiply_codes<S, 64>(sums, low_second, high_second, query, n_tile_bytes);
+        // Larger groups go on with the next k-step.
+        if (step + 1 == steps.end || (STEP * (step + 1) & (params.cache.latent_group - 1)) == 0) {
+            add_group(STEP * (step + 1));
+        }
+        query += 2 * STEP;
     }
 }
 
-template <typename S>
-__device__ void score_bf16(const DecodeParams &params, const Stage &stage, uint32_t query, unsigned n_tile_bytes,
-                           FragmentC (&scores)[S::N_TILES]) {
-    const unsigned lane = thread_index() % WARP, slices = params.k_slices;
-    const auto [m_tile, k_slice] = ScoreTile(params);
-    const unsigned token = token_at(16 * m_tile + lane % 16) & (params.tile_tokens - 1);
-    uint32_t latents = stage.latent_address(token) + lane / 16 * 16 + 2 * STEP * k_slice;
-#pragma unroll 1
-    for (unsigned step = k_slice; step < params.latent_steps; step += slices) {
-        multiply_rows<S, 0>(scores, latents, query, n_tile_bytes);
-        multiply_rows<S, 64>(scores, latents, query, n_tile_bytes);
-        latents += 2 * STEP * slices;
-        query += 2 * STEP * slices;
+// Adds the products of 32 latents of bf16 rows, OFFSET bytes into a k-step of both.
+template <typename S, int OFFSET>
+__device__ void multiply_rows(Scores<S> &sums, const uint32_t (&rows)[S::SHARE], uint32_t query,
+                              unsigned n_tile_bytes) {
+    FragmentA a0[S::SHARE], a1[S::SHARE];
+#pragma unroll
+    for (int j = 0; j < S::SHARE; ++j) {
+        ldmatrix_x4<OFFSET>(a0[j], rows[j]);
+        ldmatrix_x4<OFFSET + 32>(a1[j], rows[j]);
     }
-}
-
-// Adds what the latents of the warp's k-slice give.
-template <typename S>
-__device__ void score_latents(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
-                              const BlockState<S> &block, FragmentC (&scores)[S::N_TILES]) {
-    const unsigned lane = thread_index() % WARP, n_tile_bytes = 8 * opaque(params.shared.q_latent_stride);
-    // The rows of four matrices for `ldmatrix`: 8 heads, of which lanes 8 i .. 8 i + 7 have the i-th 16 bytes.
-    const uint32_t query = shared_address(memory.q_latent(0)) + lane % 8 * (n_tile_bytes / 8) + lane / 8 * 16 +
-                           2 * STEP * ScoreTile(params).k_slice;
-    if constexpr (S::LATENTS == Latents::Whole) {
-        score_whole<S>(params, stage, query, n_tile_bytes, block, scores);
-    } else if constexpr (S::LATENTS == Latents::Groups) {
-        score_groups<S>(params, stage, query, n_tile_bytes, memory.q_sums(), scores);
-    } else {
-        score_bf16<S>(params, stage, query, n_tile_bytes, scores);
-    }
-}
-
-// Stores what the warp's k-slice adds to its m-tile's scores.
-template <typename S>
-__device__ void store_scores(const DecodeParams &params, const SharedMemory<S> &memory,
-                             const FragmentC (&scores)[S::N_TILES]) {
-    const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4;
-    const unsigned stride = opaque(params.shared.score_stride);
-    const ScoreTile tile(params);
-    unsigned char *to = memory.scores(tile.k_slice, 2 * t, stride) + 4 * (16 * tile.m_tile + g);
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
-        float *first = reinterpret_cast<float *>(to), *second = reinterpret_cast<float *>(to + stride);
-        first[0] = scores[n][0];
-        first[8] = scores[n][2];
-        second[0] = scores[n][1];
-        second[8] = scores[n][3];
-        to += 8 * stride;
+        uint32_t b[4];
+        ldmatrix_x4<OFFSET>(b, query + n * n_tile_bytes);
+#pragma unroll
+        for (int j = 0; j < S::SHARE; ++j) {
+            mma_bf16(sums[j][n], a0[j], b[0], b[1]);
+            mma_bf16(sums[j][n], a1[j], b[2], b[3]);
+        }
+    }
+}
+
+template <typename S>
+__device__ void score_bf16(const DecodeParams &params, const Stage &stage, uint32_t place, uint32_t query,
+                           unsigned n_tile_bytes, Scores<S> &scores) {
+    const ScoreTile<S> tile;
+    const Steps<S> steps(params, tile.k_slice);
+    uint32_t latents[S::SHARE];
+#pragma unroll
+    for (int j = 0; j < S::SHARE; ++j) {
+        latents[j] = stage.address() + 16 * tile.m_tile(j) * params.shared.latent_stride + place +
+                     2 * STEP * steps.begin;
+    }
+#pragma unroll 1
+    for (unsigned step = steps.begin; step < steps.end; ++step) {
+        multiply_rows<S, 0>(scores, latents, query, n_tile_bytes);
+        multiply_rows<S, 64>(scores, latents, query, n_tile_bytes);
+        query += 2 * STEP;
+#pragma unroll
+        for (int j = 0; j < S::SHARE; ++j) {
+            latents[j] += 2 * STEP;
+        }
+    }
+}
+
+// Stores what the latents of the warp's k-slice add to the scores of its m-tiles.
+template <typename S>
+__device__ void score_latents(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
+                              const BlockState<S> &block) {
+    const unsigned n_tile_bytes = 8 * memory.q_latent_stride();
+    const unsigned lane = thread_index() % WARP;
+    const typename S::ScorePlaces places = block.score_places[lane];
+    const uint32_t query = shared_address(memory.begin()) + block.query_places[lane] +
+                           2 * STEP * Steps<S>(params, ScoreTile<S>().k_slice).begin;
+    if constexpr (S::LATENTS == Latents::Whole) {
+        score_whole<S>(params, stage, memory, block, places, query, n_tile_bytes);
+    } else {
+        Scores<S> scores = {};
+        if constexpr (S::LATENTS == Latents::Groups) {
+            score_groups<S>(params, stage, block, places, query, n_tile_bytes, scores);
+        } else {
+            score_bf16<S>(params, stage, places, query, n_tile_bytes, scores);
+        }
+        store_scores<S>(memory, scores, false);
     }
 }

@@ -23,28 +23,20 @@ struct Rows {
 
 // A stage: one buffer of the copy pipeline, with the tokens of a tile in the rows and bytes of the cache.
 class Stage {
-    const unsigned char *begin_;
+    unsigned char *begin_;
     const DecodeShared &map_;
 
 public:
-    __device__ Stage(const unsigned char *begin, const DecodeShared &map) : begin_(begin), map_(map) {}
+    __device__ Stage(unsigned char *begin, const DecodeShared &map) : begin_(begin), map_(map) {}
+
+    // What is so many bytes behind its beginning, for the writer of it.
+    __device__ unsigned char *row(unsigned bytes) const { return begin_ + bytes; }
 
     // Its address within shared memory, as copies take it.
     __device__ uint32_t address() const { return shared_address(begin_); }
 
-    // A token's latent.
-    __device__ const unsigned char *latent(unsigned token) const { return begin_ + token * map_.latent_stride; }
-
-    // Word `word` of the codes of a token's 64 latents `slice`.
-    __device__ const unsigned char *codes(unsigned token, unsigned slice, unsigned word) const {
-        return begin_ + token * map_.latent_stride + slice * STEP / 2 + 4 * word;
-    }
-
-    // A token's latent, as an address within shared memory, which `ldmatrix` takes.
-    __device__ uint32_t latent_address(unsigned token) const { return address() + token * map_.latent_stride; }
-
-    // The tokens' rotated keys.
-    __device__ Rows rope() const { return {begin_ + map_.rope, map_.rope_stride}; }
+    // Its first byte.
+    __device__ const unsigned char *begin() const { return begin_; }
 
     // The tokens' pairs of (scale, min), from pair `first` on.
     __device__ Rows affine(unsigned first = 0) const { return {begin_ + map_.affine + 4 * first, map_.affine_stride}; }
@@ -55,7 +47,6 @@ public:
     }
 };
 
-// Strides can be handed in where the caller goes on from row to row with an opaque one.
 template <typename S>
 class SharedMemory {
     unsigned char *begin_;
@@ -64,24 +55,36 @@ class SharedMemory {
     __device__ const DecodeShared &map() const { return params_.shared; }
 
 public:
-    // Tokens of a tile.
-    const unsigned tile_tokens;
     // Whether there are two stages, so that copies of the next tile overlap with the work on this one.
     const bool overlapped;
 
     __device__ SharedMemory(unsigned char *begin, const DecodeParams &params)
-        : begin_(begin), params_(params), tile_tokens(params.tile_tokens), overlapped(params.shared.stage_count > 1) {}
+        : begin_(begin), params_(params), overlapped(params.shared.stage_count > 1) {}
+
+    // Tokens of a tile.
+    __device__ unsigned tile_tokens() const { return S::TOKENS == 16 ? params_.tile_tokens : S::TOKENS; }
+
+    // Its first byte.
+    __device__ unsigned char *begin() const { return begin_; }
 
     // The stage of the tile from token `first` on: tiles alternate between two, if there are. It is computed from an
     // opaque value, so that it is not kept from phase to phase: registers are the output's.
     __device__ Stage stage_of(unsigned first) const {
-        return {begin_ + map().stages + (overlapped && (opaque(first) & tile_tokens) != 0 ? map().stage_bytes : 0),
+        return {begin_ + map().stages + (overlapped && (opaque(first) & tile_tokens()) != 0 ? map().stage_bytes : 0),
                 map()};
+    }
+
+    // Stage 0 or 1.
+    __device__ Stage stage(unsigned index) const {
+        return {begin_ + map().stages + index * map().stage_bytes, map()};
     }
 
     // A head's query for the latents: pairs of 16-bit numbers, in the order of queries.cuh.
     __device__ uint32_t *q_latent(unsigned head) const {
-        return reinterpret_cast<uint32_t *>(begin_ + map().q_latent + head * map().q_latent_stride);
+        return reinterpret_cast<uint32_t *>(begin_ + map().q_latent + head * q_latent_stride());
+    }
+    __device__ unsigned q_latent_stride() const {
+        return S::QUERY_STRIDE != 0 ? S::QUERY_STRIDE : map().q_latent_stride;
     }
 
     // A head's query for the rotated key, of the k-steps that its n-tile multiplies.
@@ -99,12 +102,12 @@ public:
     // first has the groups t, t + 4, t + 8 and t + 12 in f16, the second what f16 rounds off.
     __device__ unsigned char *q_sums() const { return begin_ + map().q_sums; }
 
-    // Scales of a group, f16, in the order of positions.
+    // Groups: scales of a group, f16, in the order of place_in_row.
     __device__ unsigned char *scales(unsigned group) const {
-        return begin_ + map().scales + group * map().weight_stride;
+        return begin_ + map().scales + group * map().scale_stride;
     }
 
-    // Mins of a group, f16, in the order of positions.
+    // Groups: mins of a group, f16, in the order of place_in_row.
     __device__ unsigned char *mins(unsigned group) const { return scales(params_.cache.latent_groups + group); }
 
     // Of 16 groups' sums of P min over the heads of an n-tile, a lane's C fragment: groups g and g + 8, heads 2 t and
@@ -113,19 +116,26 @@ public:
         return reinterpret_cast<float4 *>(begin_ + map().mins)[(group_block * S::N_TILES + n_tile) * WARP + lane];
     }
 
-    // What a k-slice of the contraction adds to a head's scores: f32, in the order of positions.
-    __device__ unsigned char *scores(unsigned k_slice, unsigned head, unsigned stride) const {
-        return begin_ + map().scores + (k_slice * S::HEADS + head) * stride;
+    // The columns of a token's record that lanes copy (load.cuh).
+    __device__ uint2 *columns() const { return reinterpret_cast<uint2 *>(begin_ + map().columns); }
+
+    // A C fragment of what a k-slice of the contraction adds to the scores of an m-tile and n-tile, 16 bytes a lane. The
+    // next k-slice's follows after PART_STRIDE bytes.
+    __device__ unsigned char *part(unsigned k_slice, unsigned m_tile, unsigned n_tile) const {
+        return begin_ + map().scores + k_slice * PART_STRIDE + (m_tile * S::N_TILES + n_tile) * 16 * WARP;
     }
-    __device__ unsigned char *scores(unsigned k_slice, unsigned head) const {
-        return begin_ + map().scores + (k_slice * S::HEADS + head) * map().score_stride;
+    static constexpr unsigned PART_STRIDE = S::M_TILES * S::N_TILES * 16 * WARP;
+
+    // In the same place, when there are no more scores: sums of a head over an m-tile, number 0 of weights and the
+    // others of weights times the mins of a run (Whole).
+    __device__ float &sum(unsigned number, unsigned m_tile, unsigned head) const {
+        return reinterpret_cast<float *>(begin_ + map().scores)[(number * S::M_TILES + m_tile) * S::HEADS + head];
     }
 
-    // The heads' weights, 16-bit, in the order of positions. Bf16: of two planes, as many rows apart as there are heads.
-    __device__ unsigned char *weights(unsigned head) const {
-        return begin_ + map().weights + head * map().weight_stride;
+    // A plane's weights of an m-tile, from n-tile `n_tile` on, which is a multiple of OWN: a lane's B fragments of OWN
+    // n-tiles side by side, and behind those of a warp the next ones.
+    __device__ unsigned char *weights(unsigned plane, unsigned m_tile, unsigned n_tile) const {
+        return begin_ + map().weights + plane * PLANE_STRIDE + (m_tile * S::N_TILES + n_tile) * 8 * WARP;
     }
-    __device__ unsigned char *weights(unsigned head, unsigned stride) const {
-        return begin_ + map().weights + head * stride;
-    }
+    static constexpr unsigned PLANE_STRIDE = S::M_TILES * S::N_TILES * 8 * WARP;
 };

@@ -1,155 +1,330 @@
-// The softmax over a block's tokens, tile by tile. Warp w has heads w * S::N_TILES .., each an equal number of lanes; a
-// lane takes positions (token_at) in fours, and keeps what they add to the head's sums to the end.
+// The softmax over a block's tokens, tile by tile. The warp that a fragment of scores belongs to (fragments.cuh) makes
+// weights of it in its registers, and keeps what they add to its heads' sums there to the end.
 //
-// Weights are rounded to 16 bits before they are multiplied. What they are divided by in the end is the sum of the
-// rounded ones, so that the result is a weighted mean, only with weights that are off by up to 2^-12 (f16), or 2^-18
-// (Bf16, where a weight is the sum of two bf16). The lse is of the exact sums. A P of 1 becomes an f16 of 2^14, which
-// keeps all its bits down to a P of 2^-28.
+//     weight = exp2(score * factor + offset)
+//
+// The offset brings the largest weight to WEIGHT_OF_LARGEST when it is set, and stays as it is until a tile has a weight
+// (times its scale) of LIMIT or more, which an f16 could not hold much longer: then it is set again, and what there is is
+// multiplied with the difference. Between 2^9 and 2^15 scores can grow by 6 exponents before that happens, so that few
+// tiles but the first pay for it, and others have no maximum to find. Weights keep all 11 bits down to 2^-23 of the
+// largest. The lse is of exact weights, but what the output is divided by is the sum of the rounded ones, so that it is a
+// weighted mean, only with weights that are off by up to 2^-12 (Bf16: 2^-17).
+//
+// Whole: what is stored is a weight times its token's scale of each run, divided by the run's unit, the largest power of
+// two not above the largest scale when the offset was last set; rounded once. The rounded weight is the quotient again.
+// Groups: weights alone; scales are multiplied where they meet codes. Bf16: a weight is the sum of two.
 #pragma once
 
 #include "../../cache/int4.cuh"
 #include "../../ptx/convert.cuh"
+#include "../../ptx/half.cuh"
+#include "../../ptx/movmatrix.cuh"
 #include "../../ptx/special.cuh"
+#include "../results.cuh"
+#include "logits.cuh"
+#include "output.cuh"
 #include "shared.cuh"
 
-constexpr float WEIGHT_OF_ONE = 16384.0f;
+constexpr float LARGEST_EXPONENT = 9.0f;
 
+// Weights of this much are too large: 2^15, of which an f16 has these bits of the exponent.
+constexpr float LIMIT = 32768.0f;
+constexpr uint32_t LIMIT_BITS = 0x78007800, LOWEST_LIMIT_BITS = 0x08000800, CARRIES = 0x80008000;
+
+// Scales are taken to be no less than this part of the unit, but 0: then what they multiply is small beside the rest, and
+// weights keep bits enough.
+constexpr float LEAST_SCALE = 1.0f / 1048576.0f;
+
+// What a weight of a token is multiplied with for a run, its scale in units, and what the rounded product is multiplied
+// with to have the rounded weight, and that times the token's min.
+struct RowFactors {
+    float scale, inverse, min;
+
+    __device__ RowFactors(float token_scale, float token_min, float inverse_unit) {
+        // Where a scale is 0 all codes are: any factor does.
+        scale = token_scale > 0.0f ? fmaxf(token_scale * inverse_unit, LEAST_SCALE) : 1.0f;
+        inverse = reciprocal_approximate(scale);
+        min = token_min * inverse;
+    }
+};
+
+// The tokens of the tile from token `first` on that its split has.
+struct TileRange {
+    unsigned skipped, count;
+
+    __device__ TileRange(unsigned tile_tokens, const DecodeSplit &split, unsigned first)
+        : skipped(max(split.first, first) - first), count(min(tile_tokens, split.end - first)) {}
+
+    __device__ bool is_whole(unsigned positions) const { return skipped == 0 && count == positions; }
+    __device__ bool has(unsigned position) const {
+        const unsigned token = token_at(position);
+        return token >= skipped && token < count;
+    }
+};
+
+// Makes B fragments of a plane of C fragments, rows g (x) and g + 8 (y) of an m-tile, columns 2 t and 2 t + 1: stores those
+// of all of the warp's own n-tiles once it has the last one.
 template <typename S>
-class Softmax {
-    // Lanes of a head, and how often they take four positions each.
-    static constexpr int LANES = WARP / S::N_TILES;
-    static constexpr int PASSES = DECODE_MAX_TILE <= 4 * LANES ? 1 : DECODE_MAX_TILE / (4 * LANES);
+struct PlaneWriter {
+    unsigned char *to;
+    uint2 first;
 
-public:
-    __device__ static void begin(const DecodeParams &params, const SharedMemory<S> &memory, BlockState<S> &block) {
-        block.states[threadIdx.x] = {};
-        if (threadIdx.x < S::HEADS) {
-            block.largest[threadIdx.x] = -CUDART_INF_F;
-        }
-        if constexpr (S::CODED) {
-            if (threadIdx.x < S::GROUPS) {
-                // f16's smallest number: no scale but 0 is below it.
-                block.units[threadIdx.x] = 1.0f / SUBNORMAL;
-            }
-            const unsigned group_blocks = (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK;
-            if (threadIdx.x < group_blocks * S::N_TILES * WARP) {
-                memory.output_mins(0, 0, threadIdx.x) = {};
-            }
-        }
-    }
-
-    // The lane's head. Of four heads a half-warp has two that are 2 apart, whose weights are in different banks.
-    __device__ static unsigned head() {
-        const unsigned thread = thread_index(), x = thread % WARP / LANES;
-        return thread / WARP * S::N_TILES + (S::N_TILES == 4 ? x % 2 * 2 + x / 2 : x);
-    }
-
-    // Whether the lane is the first of its head.
-    __device__ static bool leads() { return thread_index() % LANES == 0; }
-
-    // Scores of a tile to weights, of its tokens from `skipped` to before `count`.
-    __device__ static void add_tile(const DecodeParams &params, unsigned skipped, unsigned count,
-                                    const SharedMemory<S> &memory, BlockState<S> &block) {
-        const unsigned head = Softmax::head(), first = thread_index() % LANES, quads = 4 * params.m_tiles;
-        const float factor = block.logit_factor[head];
-        const unsigned slice_stride = S::HEADS * params.shared.score_stride;
-        const unsigned char *from = memory.scores(0, head) + 16 * first;
-        float p[PASSES][4];
-        SoftmaxState state = block.states[thread_index()];
-        const float before = block.largest[head];
-        float maximum = before;
-#pragma unroll
-        for (int j = 0; j < PASSES; ++j) {
-            const unsigned quad = first + LANES * j;
-            p[j][0] = p[j][1] = p[j][2] = p[j][3] = -CUDART_INF_F;
-            if (quad < quads) {
-                float4 x = at<float4>(from, 16 * LANES * j);
-                const unsigned char *other = from + 16 * LANES * j;
-#pragma unroll 1
-                for (unsigned k_slice = params.k_slices; k_slice > 1; --k_slice) {
-                    other += slice_stride;
-                    const float4 y = at<float4>(other, 0);
-                    x = {x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w};
-                }
-                p[j][0] = x.x * factor, p[j][1] = x.y * factor, p[j][2] = x.z * factor, p[j][3] = x.w * factor;
-                if (count < 4 * quads || skipped > 0) {
-#pragma unroll
-                    for (int x = 0; x < 4; ++x) {
-                        const unsigned token = token_at(4 * quad + x);
-                        p[j][x] = token >= skipped && token < count ? p[j][x] : -CUDART_INF_F;
-                    }
-                }
-            }
-            maximum = fmaxf(fmaxf(fmaxf(maximum, p[j][0]), fmaxf(p[j][1], p[j][2])), p[j][3]);
-        }
-#pragma unroll
-        for (int distance = LANES / 2; distance > 0; distance /= 2) {
-            maximum = fmaxf(maximum, __shfl_xor_sync(ALL_LANES, maximum, distance));
-        }
-        const float shrink = exp2_approximate(before - maximum);
-        // All lanes have read the largest exponent before: the maximum depends on it. This tells racecheck so.
-        __syncwarp();
-        if (leads()) {
-            block.largest[head] = maximum;
-            block.rescale[head] = shrink;
-        }
-        state.sum *= shrink;
-        state.rounded *= shrink;
-#pragma unroll
-        for (int j = 0; j < PASSES; ++j) {
-#pragma unroll
-            for (int x = 0; x < 4; ++x) {
-                p[j][x] = exp2_approximate(p[j][x] - maximum);
-                state.sum += p[j][x];
-            }
-        }
-        unsigned char *to = memory.weights(head) + 8 * first;
-#pragma unroll
-        for (int j = 0; j < PASSES; ++j) {
-            if (first + LANES * j < quads) {
-                state.rounded += store_weights(to + 8 * LANES * j, S::HEADS * params.shared.weight_stride, p[j]);
-            }
-        }
-        block.states[thread_index()] = state;
-    }
-
-    // Leaves what the output is still to be multiplied with; returns the lse of the lane's head.
-    __device__ static float finish(BlockState<S> &block) {
-        const unsigned head = Softmax::head();
-        const SoftmaxState state = block.states[thread_index()];
-        const float divisor = over_lanes(state.rounded);
-        if (leads()) {
-            block.rescale[head] = 1.0f / divisor;
-        }
-        return (block.largest[head] + log2f(over_lanes(state.sum))) * CUDART_LN2_F;
-    }
-
-private:
-    __device__ static float over_lanes(float x) {
-#pragma unroll
-        for (int distance = LANES / 2; distance > 0; distance /= 2) {
-            x += __shfl_xor_sync(ALL_LANES, x, distance);
-        }
-        return x;
-    }
-
-    // Weights of four positions; returns the sum of the rounded ones. `plane` is how many bytes the second plane is away.
-    __device__ static float store_weights(unsigned char *place, unsigned plane, const float (&p)[4]) {
-        if constexpr (S::CODED) {
-            const uint2 weight = {f16x2_from_f32(p[0] * WEIGHT_OF_ONE, p[1] * WEIGHT_OF_ONE),
-                                  f16x2_from_f32(p[2] * WEIGHT_OF_ONE, p[3] * WEIGHT_OF_ONE)};
-            *reinterpret_cast<uint2 *>(place) = weight;
-            const float2 a = f32x2_from_f16x2(weight.x), b = f32x2_from_f16x2(weight.y);
-            return (a.x + a.y) + (b.x + b.y);
+    __device__ void add(int i, uint32_t x, uint32_t y) {
+        const uint2 fragment = {transposed_matrix(x), transposed_matrix(y)};
+        if (S::OWN == 1) {
+            reinterpret_cast<uint2 *>(to)[thread_index() % WARP] = fragment;
+        } else if (i == 0) {
+            first = fragment;
         } else {
-            const uint2 high = {bf16x2_from_f32(p[0], p[1]), bf16x2_from_f32(p[2], p[3])};
-            const float x[4] = {f32_from_bf16_low(high.x), f32_from_bf16_high(high.x), f32_from_bf16_low(high.y),
-                                f32_from_bf16_high(high.y)};
-            const uint2 low = {bf16x2_from_f32(p[0] - x[0], p[1] - x[1]), bf16x2_from_f32(p[2] - x[2], p[3] - x[3])};
-            *reinterpret_cast<uint2 *>(place) = high;
-            *reinterpret_cast<uint2 *>(place + plane) = low;
-            return ((x[0] + f32_from_bf16_low(low.x)) + (x[1] + f32_from_bf16_high(low.x))) +
-                   ((x[2] + f32_from_bf16_low(low.y)) + (x[3] + f32_from_bf16_high(low.y)));
+            reinterpret_cast<uint4 *>(to)[thread_index() % WARP] = {first.x, first.y, fragment.x, fragment.y};
         }
     }
 };
+
+// Makes weights of the warp's own fragments of scores, and adds them to `sums`. Whether one of them is too large.
+template <typename S>
+__device__ bool make_weights(const DecodeParams &params, const RowPair &affine, const TileRange &range,
+                             const SharedMemory<S> &memory, const BlockState<S> &block,
+                             const FragmentC (&scores)[S::OWN], Sums<S> &sums) {
+    const unsigned lane = thread_index() % WARP;
+    uint32_t largest = 0;
+    const OwnFragment<S> own_first(0);
+    PlaneWriter<S> weights[S::PLANES];
+#pragma unroll
+    for (int plane = 0; plane < S::PLANES; ++plane) {
+        weights[plane].to = memory.weights(plane, own_first.m_tile, own_first.n_tile);
+    }
+#pragma unroll
+    for (int i = 0; i < S::OWN; ++i) {
+        const OwnFragment<S> fragment(i);
+        if (!fragment.exists) {
+            return false;
+        }
+        const float4 exponents = *reinterpret_cast<const float4 *>(&block.exponents[fragment.head()]);
+        float p[4];
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+            p[x] = exp2_approximate(x % 2 == 0 ? fmaf(scores[i][x], exponents.x, exponents.y)
+                                               : fmaf(scores[i][x], exponents.z, exponents.w));
+        }
+        if (!range.is_whole(S::TOKENS)) {
+            const unsigned position = 16 * fragment.m_tile + lane / 4;
+            const bool low = range.has(position), high = range.has(position + 8);
+            p[0] = low ? p[0] : 0.0f, p[1] = low ? p[1] : 0.0f;
+            p[2] = high ? p[2] : 0.0f, p[3] = high ? p[3] : 0.0f;
+        }
+        float2 &sum = sums.of[i][0];
+        sum = {sum.x + (p[0] + p[2]), sum.y + (p[1] + p[3])};
+        if constexpr (S::LATENTS == Latents::Whole) {
+#pragma unroll
+            for (int run = 0; run < S::RUNS; ++run) {
+                if (run > 0 && run >= params.cache.latent_groups) {
+                    break;
+                }
+                const RowScales rows(affine, run);
+                const float inverse_unit = block.inverse_units[run];
+                const RowFactors low(rows.scale_low, rows.min_low, inverse_unit);
+                const RowFactors high(rows.scale_high, rows.min_high, inverse_unit);
+                const uint32_t x = f16x2_from_f32(p[0] * low.scale, p[1] * low.scale);
+                const uint32_t y = f16x2_from_f32(p[2] * high.scale, p[3] * high.scale);
+                const float2 a = f32x2_from_f16x2(x), b = f32x2_from_f16x2(y);
+                float2 &rounded = sums.of[i][1 + 2 * run], &mins = sums.of[i][2 + 2 * run];
+                rounded = {fmaf(a.x, low.inverse, fmaf(b.x, high.inverse, rounded.x)),
+                           fmaf(a.y, low.inverse, fmaf(b.y, high.inverse, rounded.y))};
+                mins = {fmaf(a.x, low.min, fmaf(b.x, high.min, mins.x)),
+                        fmaf(a.y, low.min, fmaf(b.y, high.min, mins.y))};
+                largest = max_f16x2(largest, max_f16x2(x, y));
+                weights[run].add(i, x, y);
+            }
+        } else if constexpr (S::LATENTS == Latents::Groups) {
+            const uint32_t x = f16x2_from_f32(p[0], p[1]), y = f16x2_from_f32(p[2], p[3]);
+            const float2 a = f32x2_from_f16x2(x), b = f32x2_from_f16x2(y);
+            float2 &rounded = sums.of[i][1];
+            rounded = {rounded.x + (a.x + b.x), rounded.y + (a.y + b.y)};
+            largest = max_f16x2(largest, max_f16x2(x, y));
+            weights[0].add(i, x, y);
+        } else {
+            const uint32_t x = bf16x2_from_f32(p[0], p[1]), y = bf16x2_from_f32(p[2], p[3]);
+            weights[0].add(i, x, y);
+            weights[1].add(i, bf16x2_from_f32(p[0] - f32_from_bf16_low(x), p[1] - f32_from_bf16_high(x)),
+                           bf16x2_from_f32(p[2] - f32_from_bf16_low(y), p[3] - f32_from_bf16_high(y)));
+            const bool too_large = fmaxf(fmaxf(p[0], p[1]), fmaxf(p[2], p[3])) >= LIMIT;
+            largest = too_large ? LIMIT_BITS : largest;
+        }
+    }
+    return ((largest & LIMIT_BITS) + LOWEST_LIMIT_BITS & CARRIES) != 0;
+}
+
+// Before the first tile: nothing is added up, and every score is more than what offsets are set for.
+template <typename S>
+__device__ void begin_softmax(const DecodeParams &params, const SharedMemory<S> &memory, BlockState<S> &block) {
+    if (threadIdx.x < S::HEADS) {
+        block.exponents[threadIdx.x].offset = CUDART_INF_F;
+    }
+    if (threadIdx.x == 0) {
+        block.overflowed = ~0u;
+    }
+    if (S::CODED && threadIdx.x < S::GROUPS) {
+        // f16's smallest number: no scale but 0 is below it.
+        block.units[threadIdx.x] = 1.0f / SUBNORMAL;
+        block.renormalise[threadIdx.x] = 1.0f;
+    }
+    if (threadIdx.x < S::RUNS) {
+        block.inverse_units[threadIdx.x] = SUBNORMAL;
+    }
+    if constexpr (S::LATENTS == Latents::Groups) {
+        const unsigned group_blocks = (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK;
+        if (threadIdx.x < group_blocks * S::N_TILES * WARP) {
+            memory.output_mins(0, 0, threadIdx.x) = {};
+        }
+    }
+}
+
+// Whole: warp w finds the unit of run w with this tile's scales.
+template <typename S>
+__device__ void raise_units(const DecodeParams &params, const Stage &stage, unsigned count, BlockState<S> &block) {
+    const unsigned warp = thread_index() / WARP, lane = thread_index() % WARP;
+    if (warp >= S::RUNS || warp >= params.cache.latent_groups) {
+        return;
+    }
+    uint32_t largest = 0;
+#pragma unroll 1
+    // Eight tokens at a time, whose pairs are in different banks.
+    for (unsigned token = lane % 8; token < count; token += 8) {
+        // Scales are not negative: their bits have their order.
+        largest = max(largest, stage.affine_pair(token, warp) & 0xFFFF);
+    }
+    largest = __reduce_max_sync(ALL_LANES, largest);
+    const float before = block.units[warp];
+    const float unit = fmaxf(before, __uint_as_float(__float_as_uint(affine_scale(largest)) & 0x7F800000));
+    __syncwarp();
+    if (lane == 0) {
+        block.units[warp] = unit;
+        block.inverse_units[warp] = 1.0f / unit;
+        block.renormalise[warp] = before / unit;
+    }
+}
+
+// Sets offsets and units for what there was and for this tile, of which weights are to be made anew, and brings the sums to
+// them. The output is left to `rescale_output`.
+template <typename S>
+__device__ void raise_offsets(const DecodeParams &params, const Stage &stage, const TileRange &range,
+                              BlockState<S> &block, const FragmentC (&scores)[S::OWN], Sums<S> &sums) {
+    const unsigned thread = thread_index(), lane = thread % WARP;
+#pragma unroll
+    for (int i = 0; i < S::OWN; ++i) {
+        const OwnFragment<S> fragment(i);
+        if (!fragment.exists) {
+            continue;
+        }
+        const float4 exponents = *reinterpret_cast<const float4 *>(&block.exponents[fragment.head()]);
+        const unsigned position = 16 * fragment.m_tile + lane / 4;
+        const bool low = range.has(position), high = range.has(position + 8);
+        float2 x = {-CUDART_INF_F, -CUDART_INF_F};
+        x = low ? float2{fmaxf(x.x, scores[i][0] * exponents.x), fmaxf(x.y, scores[i][1] * exponents.z)} : x;
+        x = high ? float2{fmaxf(x.x, scores[i][2] * exponents.x), fmaxf(x.y, scores[i][3] * exponents.z)} : x;
+#pragma unroll
+        for (int distance = 4; distance < WARP; distance *= 2) {
+            x.x = fmaxf(x.x, __shfl_xor_sync(ALL_LANES, x.x, distance));
+            x.y = fmaxf(x.y, __shfl_xor_sync(ALL_LANES, x.y, distance));
+        }
+        if (lane < 4) {
+            *reinterpret_cast<float2 *>(&block.largest[fragment.m_tile][fragment.head()]) = x;
+        }
+    }
+    if constexpr (S::LATENTS == Latents::Whole) {
+        raise_units<S>(params, stage, range.count, block);
+    }
+    __syncthreads();
+    if (thread < S::HEADS) {
+        float largest = -CUDART_INF_F;
+#pragma unroll 1
+        for (unsigned m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
+            largest = fmaxf(largest, block.largest[m_tile][thread]);
+        }
+        // Without a maximum (all are NaN, or minus infinity) any offset does.
+        const HeadExponent exponent = block.exponents[thread];
+        const float before = exponent.offset;
+        const float offset = fminf(before, largest == -CUDART_INF_F ? 0.0f : LARGEST_EXPONENT - largest);
+        block.exponents[thread] = {exponent.factor, offset};
+        block.rescale[thread] = before == CUDART_INF_F ? 1.0f : exp2_approximate(offset - before);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < S::OWN; ++i) {
+        const float2 factor =
+            *reinterpret_cast<const float2 *>(&block.rescale[OwnFragment<S>(i).head()]);
+#pragma unroll
+        for (float2 &sum : sums.of[i]) {
+            sum = {sum.x * factor.x, sum.y * factor.y};
+        }
+    }
+}
+
+// Brings the output to the offsets and units that `raise_offsets` has set.
+template <typename S>
+__device__ void rescale_output(const DecodeParams &params, const SharedMemory<S> &memory, const BlockState<S> &block,
+                               Output<S> &output) {
+    const unsigned thread = thread_index(), warp = thread / WARP, t = thread % 4;
+    float2 rescale[S::N_TILES];
+#pragma unroll
+    for (int n = 0; n < S::N_TILES; ++n) {
+        rescale[n] = *reinterpret_cast<const float2 *>(&block.rescale[8 * n + 2 * t]);
+    }
+#pragma unroll
+    for (int i = 0; i < S::SLICES; ++i) {
+        const float unit = S::LATENTS == Latents::Whole ? block.renormalise[i] : 1.0f;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            rescale_tile<S::N_TILES>(output[i][j], rescale, unit);
+        }
+    }
+    if (S::LATENTS == Latents::Groups && warp < output_min_warps<S>(params)) {
+        float4 &kept = memory.output_mins(0, 0, thread);
+        const float2 factor = *reinterpret_cast<const float2 *>(&block.rescale[8 * (warp % S::N_TILES) + 2 * t]);
+        kept = {kept.x * factor.x, kept.y * factor.y, kept.z * factor.x, kept.w * factor.y};
+    }
+}
+
+// Adds up the sums of the block, and leaves them in those of m-tile 0: instead of divisors their inverses. Writes the lse
+// of each head.
+template <typename S>
+__device__ void finish_softmax(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
+                               const SharedMemory<S> &memory, BlockState<S> &block, const Sums<S> &sums) {
+    const unsigned lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int i = 0; i < S::OWN; ++i) {
+        const OwnFragment<S> fragment(i);
+        if (!fragment.exists) {
+            continue;
+        }
+#pragma unroll
+        for (int number = 0; number < Sums<S>::COUNT; ++number) {
+            float2 x = sums.of[i][number];
+#pragma unroll
+            for (int distance = 4; distance < WARP; distance *= 2) {
+                x.x += __shfl_xor_sync(ALL_LANES, x.x, distance);
+                x.y += __shfl_xor_sync(ALL_LANES, x.y, distance);
+            }
+            if (lane < 4) {
+                *reinterpret_cast<float2 *>(&memory.sum(number, fragment.m_tile, fragment.head())) = x;
+            }
+        }
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (unsigned index = threadIdx.x; index < Sums<S>::COUNT * S::HEADS; index += DECODE_THREADS) {
+        const unsigned number = index / S::HEADS, head = index % S::HEADS;
+        float sum = memory.sum(number, 0, head);
+#pragma unroll 1
+        for (unsigned m_tile = 1; m_tile < S::M_TILES; ++m_tile) {
+            sum += memory.sum(number, m_tile, head);
+        }
+        if (number == 0) {
+            write_lse(params, split, first_head + head, (log2f(sum) - block.exponents[head].offset) * CUDART_LN2_F);
+        }
+        const bool divides = S::LATENTS == Latents::Whole ? number % 2 == 1 : number == Sums<S>::COUNT - 1;
+        memory.sum(number, 0, head) = divides ? 1.0f / sum : sum;
+    }
+    __syncthreads();
+}

@@ -5,6 +5,7 @@
 #include "../results.cuh"
 #include "fragments.cuh"
 #include "shared.cuh"
+#include "softmax.cuh"
 
 template <typename S>
 __device__ void write_output(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
@@ -25,8 +26,11 @@ __device__ void write_output(const DecodeParams &params, const DecodeSplit &spli
                 float x[8];
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    float factor = block.rescale[own], offset = 0.0f;
-                    if constexpr (S::CODED) {
+                    float factor = memory.sum(Sums<S>::divisor(i), 0, own), offset = 0.0f;
+                    if constexpr (S::LATENTS == Latents::Whole) {
+                        offset = factor * memory.sum(2 + 2 * i, 0, own);
+                        factor *= block.units[i] * SUBNORMAL * (j % 2 == 1 ? ODD_PAIR : 1.0f);
+                    } else if constexpr (S::LATENTS == Latents::Groups) {
                         const unsigned group = group_of<S>(params, slice, j), in_block = group % GROUP_BLOCK;
                         const float4 &mins = memory.output_mins(group / GROUP_BLOCK, n, in_block % 8 * 4 + t);
                         offset = factor * (in_block < 8 ? (column == 0 ? mins.x : mins.y)

@@ -18,8 +18,6 @@ pub(super) struct Candidate {
     /// Heads of a block.
     pub heads: usize,
     pub tile_tokens: usize,
-    /// m-tiles of 16 tokens in a tile.
-    pub m_tiles: usize,
     /// k-steps of the latent and of the rotated key.
     pub latent_steps: usize,
     pub rope_steps: usize,

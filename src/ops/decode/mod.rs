@@ -315,8 +315,8 @@ impl Decode {
             q_rope_head_stride: q_rope[1],
             scale: self.config.scale,
             tile_tokens: check::count("tokens per tile", self.candidate.tile_tokens)?,
-            m_tiles: check::count("m-tiles", self.candidate.m_tiles)?,
-            k_slices: check::count("k-slices of scores", 8 / self.candidate.m_tiles)?,
+            latent_group_log2: log2(cache.latent_group),
+            rope_group_log2: log2(cache.rope_group / sys::DECODE_ROPE_STEP),
             latent_steps: check::count("latent steps", self.candidate.latent_steps)?,
             rope_steps: check::count("rope steps", self.candidate.rope_steps)?,
             rope_span: check::count("rope span", self.candidate.rope_span)?,
@@ -387,4 +387,9 @@ impl Plan<'_> {
     pub fn workspace(&self) -> View<'_, u8> {
         self.workspace.view()
     }
+}
+
+/// The logarithm to base 2 of a power of two; 0 of 0.
+fn log2(n: u32) -> u32 {
+    n.checked_ilog2().unwrap_or(0)
 }

@@ -67,6 +67,8 @@ struct Variant {
     slices: usize,
     /// n-tiles of 8 heads.
     n_tiles: usize,
+    /// Tokens of a tile, or of 16 the most.
+    tokens: usize,
     /// Blocks on a multiprocessor that registers allow.
     blocks: usize,
 }
@@ -75,10 +77,10 @@ impl Variant {
     /// The kernels for a kind of latents, in code for an architecture.
     fn all(latents: Latents, arch: Arch) -> impl Iterator<Item = Self> {
         let kernels = sys::DECODE_SM80_KERNELS.into_iter().filter(move |kernel| kernel.1 == latents.name());
-        kernels.map(move |(name, _, slices, n_tiles, before_blackwell, from_blackwell)| {
+        kernels.map(move |(name, _, slices, n_tiles, tokens, before_blackwell, from_blackwell)| {
             let blocks = if arch.capability() >= (10, 0) { from_blackwell } else { before_blackwell };
-            let [slices, n_tiles, blocks] = [slices, n_tiles, blocks].map(|n| n as usize);
-            Self { name, latents, slices, n_tiles, blocks }
+            let [slices, n_tiles, tokens, blocks] = [slices, n_tiles, tokens, blocks].map(|n| n as usize);
+            Self { name, latents, slices, n_tiles, tokens, blocks }
         })
     }
 
@@ -88,10 +90,14 @@ impl Variant {
         self.slices >= slices && self.n_tiles <= most
     }
 
-    /// Most bytes of static shared memory.
-    fn static_bytes(&self) -> usize {
-        let bytes = if self.slices > 2 { sys::DECODE_SM80_LARGE_STATIC_BYTES } else { sys::DECODE_SM80_STATIC_BYTES };
-        bytes as usize
+    /// Whether it takes tiles of so many tokens.
+    fn takes(&self, tile_tokens: usize) -> bool {
+        self.tokens == tile_tokens.max(16)
+    }
+
+    /// m-tiles of which a warp computes scores at a time: `Shape` of `csrc/decode/sm80/block.cuh`.
+    fn share(&self) -> usize {
+        if self.slices > 2 && self.tokens > 16 { 2 } else { 1 }
     }
 }
 
@@ -148,10 +154,13 @@ pub(super) fn candidates(
     let (mut fitting, mut wanted) = (Vec::new(), usize::MAX);
     let variants = Variant::all(Latents::of(layout), arch);
     for variant in variants.filter(|variant| variant.suits(slices, geometry.query_heads)) {
-        for pipeline in PIPELINES.iter().filter(|pipeline| pipeline.blocks <= variant.blocks) {
+        for pipeline in PIPELINES.iter() {
+            if pipeline.blocks > variant.blocks || !variant.takes(pipeline.tile_tokens) {
+                continue;
+            }
             let mut candidate = lay_out(&variant, geometry, layout, pipeline)?;
             candidate.cost = cost(&variant, slices, pipeline);
-            let used = candidate.shared_bytes + variant.static_bytes();
+            let used = candidate.shared_bytes + sys::DECODE_SM80_STATIC_BYTES as usize;
             wanted = wanted.min(used);
             let fit_together = pipeline.blocks == 1 || pipeline.blocks <= limits.blocks_with(used);
             if used <= limits.shared_bytes && fit_together {
@@ -206,23 +215,30 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
     };
     let rope_stride = rope_step_bytes * (rope_steps | 1);
     let affine_stride = match variant.latents {
-        // A warp reads a pair of each of 8 tokens, or of Groups four neighbouring ones.
-        Latents::Whole | Latents::Bf16 => 4 * ((layout.affine_tile().row_bytes / 4) | 1),
+        // A warp reads a pair of each of 8 tokens, which are in different banks unless rows are a multiple of 32 bytes;
+        // of Groups four neighbouring ones.
+        Latents::Whole | Latents::Bf16 => {
+            let bytes = layout.affine_tile().row_bytes;
+            if bytes.is_multiple_of(32) { bytes + 4 } else { bytes }
+        }
         Latents::Groups => shifted_16(layout.affine_tile().row_bytes),
     };
-    let q_latent_stride = shifted_16(128 * steps);
+    // The same for all layers, but where room is short.
+    let q_latent_stride = shifted_16(128 * if variant.slices > 2 { steps } else { variant.slices * WARPS });
     let q_rope_stride = shifted_16(64 * rope_span);
     let groups = layout.latent_groups();
-    let group_blocks = groups.div_ceil(GROUP_BLOCK);
-    let (planes, sum_blocks) = match variant.latents {
-        Latents::Whole => (1, 0),
-        Latents::Groups => (1, group_blocks),
-        Latents::Bf16 => (2, 0),
+    // Planes of weights, and groups whose scales and mins the output's products read.
+    let (planes, group_blocks, group_rows) = match variant.latents {
+        Latents::Whole => (variant.slices, 0, 0),
+        Latents::Groups => (1, groups.div_ceil(GROUP_BLOCK), groups),
+        Latents::Bf16 => (2, 0, 0),
     };
-    // Writing touches 8 tokens of 4 pairs of heads, reading 32 tokens of a head.
-    let score_stride = 4 * (16 * m_tiles + 4);
     // Reading touches 4 rows of 32 bytes.
-    let weight_stride = 32 * (m_tiles | 1);
+    let scale_stride = 32 * (m_tiles | 1);
+    let k_slices = WARPS * variant.share() / m_tiles;
+    // A C fragment of 16 tokens and 8 heads, and a B fragment of them, for a warp.
+    let (score_bytes, weight_bytes) = (16 * 32, 8 * 32);
+    let columns = (layout.latent_tile().row_bytes + layout.rope_tile().row_bytes) / 16;
 
     let mut end = 0;
     let mut region = |bytes: usize| -> Result<u32> {
@@ -237,11 +253,14 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
     let affine = (rope + if rope_steps > 0 { tile_tokens * rope_stride } else { 0 }).next_multiple_of(16);
     let stage_bytes = (affine + tile_tokens * affine_stride).next_multiple_of(128);
     let first_stage = region(stages * stage_bytes)?;
-    let q_sums = region(sum_blocks * heads * 4 * GROUP_BLOCK)?;
-    let scales = region(2 * groups * weight_stride)?;
+    let columns = region(8 * columns)?;
+    let q_sums = region(group_blocks * heads * 4 * GROUP_BLOCK)?;
+    let scales = region(2 * group_rows * scale_stride)?;
     let mins = region(group_blocks * variant.n_tiles * 4 * 8 * GROUP_BLOCK)?;
-    let scores = region(WARPS / m_tiles * heads * score_stride)?;
-    let weights = region(planes * heads * weight_stride)?;
+    // Sums over tokens take its place in the end.
+    let sums = (1 + 2 * variant.slices) * m_tiles * heads * 4;
+    let scores = region((k_slices * m_tiles * variant.n_tiles * score_bytes).max(sums))?;
+    let weights = region(planes * m_tiles * variant.n_tiles * weight_bytes)?;
     let bytes = |n| count("shared memory", n);
     let shared = sys::DecodeShared {
         q_latent,
@@ -257,20 +276,19 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
         rope_stride: bytes(rope_stride)?,
         affine: bytes(affine)?,
         affine_stride: bytes(affine_stride)?,
+        columns,
         q_sums,
         scales,
+        scale_stride: bytes(scale_stride)?,
         mins,
         scores,
-        score_stride: bytes(score_stride)?,
         weights,
-        weight_stride: bytes(weight_stride)?,
     };
     Ok(Candidate {
         file: FILE,
         kernel: variant.name,
         heads,
         tile_tokens,
-        m_tiles,
         latent_steps: steps,
         rope_steps,
         rope_span,
