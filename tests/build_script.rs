@@ -106,7 +106,7 @@ fn all_architectures_are_built_unless_some_are_listed() {
 #[test]
 fn every_gpu_that_can_be_listed_is_served_and_told_by_what_if_it_has_no_code_of_its_own() {
     let ptx = "PTX of compute_80, which the driver compiles";
-    let sm_120 = "machine code of sm_120";
+    let [sm_100, sm_120] = ["machine code of sm_100", "machine code of sm_120"];
     for (list, real, served) in [
         ("87", None, ptx), // Jetson Orin
         ("88", None, ptx),

@@ -12,7 +12,7 @@ use crate::process::{self, output};
 use crate::setup;
 
 /// The columns, as nvcc names them.
-const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120"];
+const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"];
 
 /// Of one kernel: registers per thread by architecture, and bytes of static shared memory.
 #[derive(Default)]
