@@ -139,7 +139,8 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
  * accumulates, n-tiles of 8 heads, and the blocks that a multiprocessor holds at once: those that the compiler leaves
  * registers for, in code for GPUs before Blackwell and from Blackwell on.
  * Where the accumulators leave room for it, two or three blocks share a multiprocessor, so that one computes scores while
- * another waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest ones. */
+ * another waits for its softmax. On Blackwell compilers, the pinned one or the newest, would spill a few bytes for
+ * that with the largest ones. */
 #define DECODE_SM80_KERNELS(KERNEL)               \
     KERNEL(decode_whole_1x4, Whole, 1, 4, 2, 1)   \
     KERNEL(decode_whole_1x2, Whole, 1, 2, 3, 3)   \
@@ -148,7 +149,7 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
     KERNEL(decode_whole_5x2, Whole, 5, 2, 1, 1)   \
     KERNEL(decode_whole_5x1, Whole, 5, 1, 1, 1)   \
     KERNEL(decode_groups_1x4, Groups, 1, 4, 2, 1) \
-    KERNEL(decode_groups_1x2, Groups, 1, 2, 3, 3) \
+    KERNEL(decode_groups_1x2, Groups, 1, 2, 3, 2) \
     KERNEL(decode_groups_2x2, Groups, 2, 2, 2, 2) \
     KERNEL(decode_groups_5x1, Groups, 5, 1, 1, 1) \
     KERNEL(decode_bf16_1x4, Bf16, 1, 4, 2, 1)     \

@@ -568,7 +568,7 @@ pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32); 14] = [
     ("decode_whole_5x2", "Whole", 5, 2, 1, 1),
     ("decode_whole_5x1", "Whole", 5, 1, 1, 1),
     ("decode_groups_1x4", "Groups", 1, 4, 2, 1),
-    ("decode_groups_1x2", "Groups", 1, 2, 3, 3),
+    ("decode_groups_1x2", "Groups", 1, 2, 3, 2),
     ("decode_groups_2x2", "Groups", 2, 2, 2, 2),
     ("decode_groups_5x1", "Groups", 5, 1, 1, 1),
     ("decode_bf16_1x4", "Bf16", 1, 4, 2, 1),
