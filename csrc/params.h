@@ -286,13 +286,16 @@ struct CeilingMmaParams {
 };
 LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 
-/* Most rows (query tokens times query heads of a KV head) for the `_few` and `_few_ordered` kernels of `absorb`; more
- * take the `_many`.
+/* Rows (query tokens times query heads of a KV head) of a block of the `_few` and `_few_ordered` kernels of `absorb`.
  * With n rows every weight, 2 bytes, does 2 n FLOPs: n per byte, which is memory-bound up to 150 on an A100 and more on
- * later devices. A tile of 128 rows of `_many` that is not full thus takes no longer than its weights; what `_few`
- * gains is that weights go from memory to the tensor cores without a copy in shared memory, in many small blocks. 16
- * rows are what its registers hold. */
+ * later devices. What `_few` gains is that weights go from memory to the tensor cores without a copy in shared memory, in
+ * many small blocks. 16 rows are what its registers hold; more take further blocks, which find the weights in L2. */
 #define ABSORB_FEW_ROWS 16
+
+/* Blocks for each multiprocessor up to which `absorb` takes the kernels with the smaller blocks: `_few` and `_medium` have
+ * room for three at a time on an A100 and an H100. From then on larger ones keep all multiprocessors busy, and read
+ * less. */
+#define ABSORB_SMALL_BLOCKS 3
 
 /* Threads of a block of the `_few` kernels of `absorb`, and the outputs that it computes. */
 #define ABSORB_FEW_THREADS 128
@@ -303,6 +306,11 @@ LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 #define ABSORB_ORDERED_OUTPUTS 64
 #define ABSORB_ORDERED_SHARED_BYTES 40960
 
+/* Rows and columns of a tile of the `_medium` kernels of `absorb`, and the threads of a block, whose dynamic shared memory
+ * is GEMM_SHARED_BYTES. */
+#define ABSORB_MEDIUM_TILE 64
+#define ABSORB_MEDIUM_THREADS 128
+
 /* Threads of a block of the `_many` kernels of `absorb` and of `up_project`, rows and columns of the tile that it
  * computes, and its dynamic shared memory: as much as every device grants unasked. */
 #define GEMM_THREADS 256
@@ -312,15 +320,16 @@ LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 /* `absorb_query_*`: output[t, h, l] = sum_i weights[g, i, l] input[t, h, i].
  * `expand_output_*`: output[t, h, i] = sum_l weights[g, i, l] input[t, h, l] + bias[g, i].
  * g is the KV head of h. Innermost dimensions are dense. Accesses are 16 bytes wide where all pointers are 16-byte
- * aligned and all sizes and strides multiples of 8. `_few_ordered` and `_many` sum in the same order.
- * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grids of `_few_ordered` and `_many`: rows /
- * ABSORB_FEW_ROWS or GEMM_TILE, outputs / ABSORB_ORDERED_OUTPUTS or GEMM_TILE (all rounded up), kv_heads. */
+ * aligned and all sizes and strides multiples of 8. `_few_ordered`, `_medium` and `_many` sum in the same order.
+ * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads, rows / ABSORB_FEW_ROWS. Grids of the others: rows
+ * / ABSORB_FEW_ROWS, ABSORB_MEDIUM_TILE or GEMM_TILE, outputs / ABSORB_ORDERED_OUTPUTS, ABSORB_MEDIUM_TILE or GEMM_TILE
+ * (all rounded up), kv_heads. */
 struct AbsorbParams {
     uint64_t weights;             /* bf16 [kv_heads, nope_dim or value_dim, latent_rank] */
     uint64_t input;               /* bf16 [tokens, query_heads, contracted] */
     uint64_t bias;                /* f32 [kv_heads, outputs], dense; 0: none */
     uint64_t output;              /* out, bf16 [tokens, query_heads, outputs] */
-    uint32_t tokens;              /* times query_heads / kv_heads below 2^31, in `_few*` at most ABSORB_FEW_ROWS */
+    uint32_t tokens;              /* times query_heads / kv_heads below 2^31 */
     uint32_t query_heads;         /* a multiple of kv_heads */
     uint32_t kv_heads;
     uint32_t contracted;          /* nope_dim of `absorb_query`, may be 0; latent_rank of `expand_output` */
