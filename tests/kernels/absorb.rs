@@ -17,7 +17,7 @@ use crate::strided::Strided;
 use crate::{PTX, device, rounded, simulate, wide};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Operation {
+pub enum Operation {
     Query,
     Output,
 }
@@ -25,11 +25,11 @@ enum Operation {
 use Operation::{Output, Query};
 
 /// Query heads, KV heads, contracted, outputs.
-type Sizes = [usize; 4];
+pub type Sizes = [usize; 4];
 
 /// A product and its operands.
 #[derive(Debug)]
-struct Case {
+pub struct Case {
     operation: Operation,
     geometry: Geometry,
     tokens: usize,
@@ -43,7 +43,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(seed: u64, operation: Operation, tokens: usize, sizes: Sizes) -> Self {
+    pub fn new(seed: u64, operation: Operation, tokens: usize, sizes: Sizes) -> Self {
         let mut rng = rng(seed);
         let [query_heads, kv_heads, contracted, outputs] = sizes;
         let (latent, rows) = match operation {
@@ -67,7 +67,7 @@ impl Case {
         self
     }
 
-    fn batch_invariant(self, batch_invariant: bool) -> Self {
+    pub fn batch_invariant(self, batch_invariant: bool) -> Self {
         Self { batch_invariant, ..self }
     }
 
@@ -95,7 +95,7 @@ impl Case {
         self.widths()[1]
     }
 
-    fn run(&self, device: &Device) -> Vec<bf16> {
+    pub fn run(&self, device: &Device) -> Vec<bf16> {
         let (g, stream, config) = (&self.geometry, device.stream().unwrap(), AbsorbConfig::new(self.geometry));
         let config = if self.batch_invariant { config.batch_invariant() } else { config };
         let [contracted, outputs] = self.widths();
