@@ -67,7 +67,8 @@ fn table() -> Result<Option<String>> {
                 ensure!(file.ends_with("_sm90"), "{} is missing: is CUDA_COMPUTE_CAP set?", image.display());
                 continue;
             }
-            for (kernel, registers, shared) in usage(&tool, &image)? {
+            for Taken { kernel, registers, shared, local } in taken(&tool, &image)? {
+                ensure!(local == 0, "{kernel} in {}: {local} bytes of local memory", image.display());
                 let usage = kernels.entry((file.clone(), kernel)).or_default();
                 // The oldest architecture's: newer ones add 1 KiB that the system keeps for itself.
                 if usage.registers.is_empty() {
@@ -81,7 +82,7 @@ fn table() -> Result<Option<String>> {
         }
     }
     for (bounded, image) in bounded.iter().zip(unbounded::images(&toolkit, &bounded)?) {
-        for (kernel, registers, _) in usage(&tool, &image)? {
+        for Taken { kernel, registers, .. } in taken(&tool, &image)? {
             let usage = kernels.get_mut(&(bounded.file.clone(), kernel)).context("a kernel only without bounds")?;
             usage.unbounded.insert(bounded.architecture, registers);
         }
@@ -120,9 +121,17 @@ fn kernel_files() -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Name, registers and static shared memory of an image's kernels. Local memory, where spilled registers and arrays
-/// with variable indices go, is refused.
-fn usage(tool: &Path, image: &Path) -> Result<Vec<(String, u32, u32)>> {
+/// What a kernel takes in an image: registers, bytes of static shared memory, and of local memory, where spilled registers
+/// and arrays with variable indices go.
+struct Taken {
+    kernel: String,
+    registers: u32,
+    shared: u32,
+    local: u32,
+}
+
+/// The kernels of an image.
+fn taken(tool: &Path, image: &Path) -> Result<Vec<Taken>> {
     let text = output(Command::new(tool).arg("-res-usage").arg(image))?;
     let mut kernels = Vec::new();
     let mut name = "";
@@ -134,13 +143,8 @@ fn usage(tool: &Path, image: &Path) -> Result<Vec<(String, u32, u32)>> {
                 let field = line.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix(':'));
                 field.and_then(|n| n.parse::<u32>().ok()).with_context(|| format!("no {key} in `{line}`"))
             };
-            let (stack, local) = (number("STACK")?, number("LOCAL")?);
-            ensure!(
-                stack + local == 0,
-                "{name} in {}: {stack} bytes of stack, {local} of local memory",
-                image.display()
-            );
-            kernels.push((name.into(), number("REG")?, number("SHARED")?));
+            let local = number("STACK")? + number("LOCAL")?;
+            kernels.push(Taken { kernel: name.into(), registers: number("REG")?, shared: number("SHARED")?, local });
         }
     }
     ensure!(!kernels.is_empty(), "{} has no kernels", image.display());
@@ -151,8 +155,8 @@ fn markdown(kernels: &Kernels) -> Result<String> {
     let mut text = String::from(
         "# What the kernels take\n\n\
          Registers per thread by architecture, and bytes of static shared memory per block. None uses local memory: no \
-         register is spilled.\nIn brackets, of files with kernels whose `__launch_bounds__` ask for several blocks on a \
-         multiprocessor: what the\nkernel would take without, where that is another number.\n\
+         register is spilled.\nIn brackets, where `__launch_bounds__` ask for blocks on a multiprocessor: what the kernel \
+         would take if they named its threads alone,\nwhere that is another number.\n\
          Made by `cargo xtask kernels` of what the pinned nvcc compiled; `cargo xtask test` compares.\n\n",
     );
     writeln!(text, "| file | kernel | {} | shared |", ARCHITECTURES.join(" | "))?;

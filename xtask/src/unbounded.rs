@@ -1,5 +1,5 @@
-//! Registers that kernels would take if `__launch_bounds__` did not bound them: a bound far below makes the compiler spill
-//! or compute again, one above leaves registers unused.
+//! Registers that kernels would take if `__launch_bounds__` asked for threads alone, and not for blocks on a multiprocessor
+//! too: a bound far below makes the compiler spill or compute again, one above leaves registers unused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,11 @@ use crate::process::output;
 use crate::setup;
 
 /// Included before everything else.
-const NO_BOUNDS: &str = "#include <cuda_runtime.h>\n#undef __launch_bounds__\n#define __launch_bounds__(...)\n";
+const THREADS_ALONE: &str = "\
+#include <cuda_runtime.h>
+#undef __launch_bounds__
+#define __launch_bounds__(threads, ...) __attribute__((launch_bounds(threads)))
+";
 
 /// A kernel file for an architecture, as the build has compiled it.
 pub struct Bounded {
@@ -27,8 +31,8 @@ pub struct Bounded {
 pub fn images(toolkit: &Path, all: &[Bounded]) -> Result<Vec<PathBuf>> {
     let folder = setup::target()?.join("unbounded");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let header = folder.join("no_bounds.h");
-    fs::write(&header, NO_BOUNDS)?;
+    let header = folder.join("threads_alone.h");
+    fs::write(&header, THREADS_ALONE)?;
     let waiting = Mutex::new(all.iter());
     let next = || waiting.lock().ok()?.next();
     let work = || {
