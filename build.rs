@@ -12,6 +12,8 @@ mod compile;
 mod find;
 #[path = "build/host.rs"]
 mod host;
+#[path = "build/notices.rs"]
+mod notices;
 #[path = "build/nvcc.rs"]
 mod nvcc;
 #[path = "build/select.rs"]

@@ -1,16 +1,18 @@
 //! Running nvcc.
 
 use std::borrow::Cow;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 
 use crate::arch::Arch;
+use crate::notices::{notices, place};
 use crate::nvcc::Nvcc;
 use crate::select::{gencode, suits};
 
-/// What nvcc is told in every case.
-pub const OPTIONS: [&str; 4] = ["-std=c++17", "-O3", "-Werror", "all-warnings"];
+/// What nvcc is told in every case. Registers that are spilled, and other local memory, are warnings, and so errors.
+pub const OPTIONS: [&str; 6] =
+    ["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage"];
 
 /// Line numbers: what the simulator points with. In machine code they take several times the space of the code itself;
 /// `NVCC_APPEND_FLAGS=-lineinfo` puts them there for a profiler.
@@ -34,31 +36,55 @@ impl Job {
         format!("{}.{}.{ending}", self.kernel_file(), self.arch.name())
     }
 
-    fn command(&self, nvcc: &Nvcc, out: &Path) -> Command {
-        let mut command = nvcc.command();
-        command
-            .args(OPTIONS)
-            .args(self.arch.is_virtual().then_some(LINES))
-            .arg(if self.arch.is_virtual() { "-ptx" } else { "-cubin" })
-            .arg(gencode(self.arch))
-            .arg("-o")
-            .arg(out.join(self.image()))
-            .arg(&self.source);
-        command
+    /// Makes the image. What ptxas notices is an error too.
+    fn run(&self, nvcc: &Nvcc, out: &Path) -> Result<(), String> {
+        let (lines, kind) = if self.arch.is_virtual() { (Some(LINES), "-ptx") } else { (None, "-cubin") };
+        let printed = self.compile(nvcc, &self.source, lines, kind, &out.join(self.image()))?;
+        if notices(&printed).is_empty() { Ok(()) } else { Err(self.complaint(nvcc, out, &printed)) }
     }
 
-    fn run(&self, nvcc: &Nvcc, out: &Path) -> Result<(), String> {
-        let mut command = self.command(nvcc, out);
+    /// Runs the compiler, and returns what it prints.
+    fn compile(
+        &self,
+        nvcc: &Nvcc,
+        source: &Path,
+        lines: Option<&str>,
+        kind: &str,
+        image: &Path,
+    ) -> Result<String, String> {
+        let mut command = nvcc.command();
+        command.args(OPTIONS).args(lines).arg(kind).arg(gencode(self.arch)).arg("-o").arg(image).arg(source);
         let output = command.output().map_err(|error| format!("cannot start {command:?}: {error}"))?;
-        if output.status.success() {
-            return Ok(());
-        }
         let [printed, complaints] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        if output.status.success() {
+            return Ok(format!("{printed}\n{complaints}"));
+        }
         Err(format!(
             "{command:?}: {}\n{printed}{complaints}\n\
              `cargo xtask setup` installs the nvcc that the kernels are tested with; NVCC can name it.",
             output.status
         ))
+    }
+
+    /// An error of the notices in what was printed, with their places in the sources. ptxas numbers the lines of PTX,
+    /// so this is made once more, with the lines of the sources.
+    fn complaint(&self, nvcc: &Nvcc, out: &Path, printed: &str) -> String {
+        let [ptx, image] = ["ptx", "again"].map(|ending| out.join(self.image()).with_extension(ending));
+        let again = self.compile(nvcc, &self.source, Some(LINES), "-ptx", &ptx).and_then(|_| {
+            let text = fs::read_to_string(&ptx).map_err(|error| error.to_string())?;
+            Ok((self.compile(nvcc, &ptx, Some(LINES), "-cubin", &image)?, text))
+        });
+        let (printed, text) = again.unwrap_or_else(|_| (printed.into(), String::new()));
+        let source = self.source.display().to_string();
+        let told = notices(&printed).into_iter().map(|notice| {
+            let place = place(notice, &text).unwrap_or_else(|| source.clone());
+            format!("\n{place}: {notice}")
+        });
+        format!(
+            "{source} for {}: the machine code is not what the kernel asks for{}",
+            self.arch.name(),
+            told.collect::<String>()
+        )
     }
 }
 

@@ -6,10 +6,14 @@
 // Both are one product for each KV head g: outputs [m x n] = weights [m x k] inputs [k x n], n being the query tokens
 // times the query heads per KV head. They differ in how weights lie: rows of outputs in `expand_output` (k dense), rows
 // of k in `absorb_query` (m dense; `Transposed` below). Sums are f32, rounded once at the end; within a kernel their
-// order does not depend on n. `_few_ordered` and `_many` have the same order, see common/gemm.cuh; `_few`, which splits
-// k over warps, has another.
+// order does not depend on n. `_few_ordered`, `_medium` and `_many` have the same order, see common/gemm.cuh; `_few`,
+// which splits k over warps, has another.
 //
-// `_few`, n <= 16: a block computes 64 outputs (`absorb_query`) or 16 (`expand_output`) of a KV head for all n.
+// Weights of a layer are little work for a GPU, so that how many blocks there are, and how much of k each has in flight,
+// counts for more than how often a byte is read again from L2. The smallest blocks are taken while they have room at a
+// time (`src/ops/absorb.rs`): `_few`, then `_medium`, then `_many`.
+//
+// `_few`: a block computes 64 outputs (`absorb_query`) or 16 (`expand_output`) of a KV head for 16 of n.
 //
 //     sums = 0                                            every warp: all outputs of the tile, over its k-slice
 //     for each of the warp's loads: 32 k (`absorb_query`) or 4 times 32 k (`expand_output`); the 4 warps alternate
@@ -23,8 +27,8 @@
 //       numbers 8 t .. 8 t + 7 of each 32 along k (two MMAs), for outputs g and g + 8, where rows are dense in k. Where
 //       they are dense in m, it has outputs 8 g .. 8 g + 7 for the same k: fragment j takes outputs 2 j and 2 j + 1 of
 //       each lane as its rows g and g + 8, which one `prmt` per register brings together from two rows.
-//   Per KV head: reads 2 m k bytes of weights once, and in each block 2 n k bytes of inputs (from L2); 2 m n k FLOPs, n
-//       for each byte of weights: memory-bound.
+//   Per KV head and 16 of n: reads 2 m k bytes of weights once, and in each block 32 k bytes of inputs (from L2); 32 m k
+//       FLOPs, 16 for each byte of weights: memory-bound.
 //
 // `_few_ordered`, n <= 16, for callers whose results must not depend on n: the tile of common/gemm.cuh with 16 inputs
 // (A) by 64 outputs (weights are B).
@@ -32,6 +36,14 @@
 //   Each of the 4 warps has 16 outputs and all of k, in order. What `_few` gains by splitting k is made up for by bytes
 //       in flight: 7 k-steps of 5 KiB, in up to 5 blocks on a multiprocessor of an H100.
 //   Per KV head: bytes and FLOPs of `_few`; memory-bound.
+//
+// `_medium`: the tile of common/gemm.cuh with 64 inputs by 64 outputs, in 4 warps of 32 by 32, where large tiles would
+// leave most multiprocessors without one.
+//
+//   A block is alone on its multiprocessor or nearly so, and goes through k one stage at a time, so that what a stage
+//       costs whatever it holds (the barrier, the copies' addresses, latencies) counts: a stage is 64 k, and two stages
+//       of 16 KiB are in flight besides.
+//   Per tile: 128 k bytes of inputs and 128 k of weights, from L2 mostly, and 8192 k FLOPs, 32 per byte: latency-bound.
 //
 // `_many`: the tile of common/gemm.cuh with 128 inputs by 128 outputs.
 //
@@ -139,18 +151,18 @@ __device__ void load_weights(const Product &product, unsigned first, unsigned k,
     }
 }
 
-// Adds the products of the warp's k-slice.
+// Adds the products of the warp's k-slice, for the rows of inputs from `first_row` on.
 template <bool Transposed, bool Aligned>
-__device__ void multiply_few(const Product &product, unsigned first,
+__device__ void multiply_few(const Product &product, unsigned first, unsigned first_row,
                              float (&sums)[Few<Transposed>::FRAGMENTS][COLUMN_TILES][4]) {
     using Shape = Few<Transposed>;
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, width = product.params.contracted;
-    const unsigned rows = product.rows();
+    const unsigned rows = product.rows() - first_row;
     // Rows past the last input read the last one again: their sums are not used.
     const uint16_t *input[COLUMN_TILES];
 #pragma unroll
     for (unsigned n = 0; n < COLUMN_TILES; ++n) {
-        input[n] = product.input(min(n * COLUMNS + lane / 4, rows - 1));
+        input[n] = product.input(first_row + min(n * COLUMNS + lane / 4, rows - 1));
     }
     for (unsigned k = warp * (Shape::LOADS * LOAD); k < width; k += WARPS * (Shape::LOADS * LOAD)) {
         // All loads before all products.
@@ -186,14 +198,15 @@ template <bool Transposed>
 __device__ void few(const AbsorbParams &params) {
     using Shape = Few<Transposed>;
     const unsigned tiles = (params.outputs + Shape::OUTPUTS - 1) / Shape::OUTPUTS;
+    const unsigned first_row = blockIdx.y * ABSORB_FEW_ROWS;
     const unsigned first = blockIdx.x % tiles * Shape::OUTPUTS;
     const Product product(params, blockIdx.x / tiles);
     const bool aligned = product.is_aligned();
     float sums[Shape::FRAGMENTS][COLUMN_TILES][4]{};
     if (aligned) {
-        multiply_few<Transposed, true>(product, first, sums);
+        multiply_few<Transposed, true>(product, first, first_row, sums);
     } else {
-        multiply_few<Transposed, false>(product, first, sums);
+        multiply_few<Transposed, false>(product, first, first_row, sums);
     }
 
     __shared__ float partial[WARPS][Shape::FRAGMENTS][COLUMN_TILES][4][WARP];
@@ -212,7 +225,7 @@ __device__ void few(const AbsorbParams &params) {
 
     // A lane's sums are of two columns. Each warp has one of them, of one fragment of inputs.
     static_assert(WARPS == 2 * COLUMN_TILES, "a warp for each");
-    const unsigned n = warp / 2, odd = warp % 2, row = n * COLUMNS + lane % 4 * 2 + odd;
+    const unsigned n = warp / 2, odd = warp % 2, row = first_row + n * COLUMNS + lane % 4 * 2 + odd;
     if (row >= product.rows()) {
         return;
     }
@@ -247,21 +260,25 @@ __device__ void few(const AbsorbParams &params) {
     }
 }
 
-// ---- few, ordered, and many ----
+// ---- few, ordered, medium and many ----
 
 using SmallTile = TileShape<ABSORB_FEW_ROWS, ABSORB_ORDERED_OUTPUTS, 8>;
 static_assert(SmallTile::THREADS == ABSORB_FEW_THREADS && SmallTile::SHARED_BYTES == ABSORB_ORDERED_SHARED_BYTES,
               "as the host has it");
 
-// A block of the `_few_ordered` and `_many` kernels.
-template <typename Tile, bool Transposed>
-__device__ void tiled(const AbsorbParams &params) {
+// Three stages of two k-steps, so that there is a barrier for every 64 k; 2 x 2 warps.
+using MediumTile = TileShape<ABSORB_MEDIUM_TILE, ABSORB_MEDIUM_TILE, 3, 2, 2>;
+static_assert(MediumTile::THREADS == ABSORB_MEDIUM_THREADS && MediumTile::SHARED_BYTES == GEMM_SHARED_BYTES,
+              "as the host has it");
+
+// A tile of the `_few_ordered`, `_medium` and `_many` kernels.
+template <typename Tile, bool Transposed, bool Aligned>
+__device__ void multiply_tiled(const AbsorbParams &params) {
     extern __shared__ __align__(128) unsigned char shared[];
     const Product product(params, blockIdx.z);
     const unsigned first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
     const unsigned width = params.contracted, rows = min(Tile::ROWS, product.rows() - first_row);
     const unsigned columns = min(Tile::COLUMNS, params.outputs - first_column);
-    const bool aligned = product.is_aligned();
 
     // Rows and columns that do not exist are filled with zeros. Threads past the rows of the tile copy none.
     const bool has_row = step_row() < rows, has_column = step_row() < columns;
@@ -275,10 +292,10 @@ __device__ void tiled(const AbsorbParams &params) {
             const unsigned chunk = step_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
             unsigned char *to = stage + tile_offset(step_row(), chunk);
             if (Tile::ROWS == Tile::COLUMNS || step_row() < Tile::ROWS) {
-                copy_chunk(to, input + own_k, has_row ? count : 0, aligned);
+                copy_chunk(to, input + own_k, has_row ? count : 0, Aligned);
             }
             if (!Transposed) {
-                copy_chunk(to + Tile::A_BYTES, weights + own_k, has_column ? count : 0, aligned);
+                copy_chunk(to + Tile::A_BYTES, weights + own_k, has_column ? count : 0, Aligned);
             }
         }
         if (Transposed) {
@@ -288,7 +305,7 @@ __device__ void tiled(const AbsorbParams &params) {
                 const unsigned row = i + threadIdx.x / Tile::CHUNKS;
                 const unsigned count = k + row < width ? chunk_count(column, columns) : 0;
                 const uint16_t *from = weights + size_t(k + row) * params.weight_row_stride + column;
-                copy_chunk(stage + Tile::A_BYTES + Tile::transposed_offset(row, chunk), from, count, aligned);
+                copy_chunk(stage + Tile::A_BYTES + Tile::transposed_offset(row, chunk), from, count, Aligned);
             }
         }
     };
@@ -297,8 +314,18 @@ __device__ void tiled(const AbsorbParams &params) {
     const float *bias = product.bias();
     round_tile(sums, bias != nullptr ? bias + first_column : nullptr, columns, shared);
     store_tile<Tile>(
-        shared, rows, columns, aligned, [&](unsigned row) { return product.output(first_row + row); },
+        shared, rows, columns, Aligned, [&](unsigned row) { return product.output(first_row + row); },
         [&](unsigned column) { return first_column + column; });
+}
+
+// A block of these kernels.
+template <typename Tile, bool Transposed>
+__device__ void tiled(const AbsorbParams &params) {
+    if (Product(params, blockIdx.z).is_aligned()) {
+        multiply_tiled<Tile, Transposed, true>(params);
+    } else {
+        multiply_tiled<Tile, Transposed, false>(params);
+    }
 }
 
 }  // namespace
@@ -321,6 +348,16 @@ extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS)
 extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS)
     expand_output_few_ordered(const __grid_constant__ AbsorbParams params) {
     tiled<SmallTile, false>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(ABSORB_MEDIUM_THREADS)
+    absorb_query_medium(const __grid_constant__ AbsorbParams params) {
+    tiled<MediumTile, true>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(ABSORB_MEDIUM_THREADS)
+    expand_output_medium(const __grid_constant__ AbsorbParams params) {
+    tiled<MediumTile, false>(params);
 }
 
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)

@@ -139,7 +139,8 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
  * accumulates, n-tiles of 8 heads, tokens of a tile (16: or 8), and the blocks that a multiprocessor holds at once: those
  * that the compiler leaves registers for, in code for GPUs before Blackwell and from Blackwell on.
  * Where the accumulators leave room for it, two or three blocks share a multiprocessor, so that one computes scores while
- * another waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest ones. */
+ * another waits for its softmax. On Blackwell compilers, the pinned one or the newest, would spill a few bytes for
+ * that with the largest ones. */
 #define DECODE_SM80_KERNELS(KERNEL)                      \
     KERNEL(decode_whole_1x4_64, Whole, 1, 4, 64, 2, 1)   \
     KERNEL(decode_whole_1x4_32, Whole, 1, 4, 32, 2, 1)   \
@@ -155,7 +156,7 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
     KERNEL(decode_whole_5x1_16, Whole, 5, 1, 16, 1, 1)   \
     KERNEL(decode_groups_1x4_64, Groups, 1, 4, 64, 1, 1) \
     KERNEL(decode_groups_1x4_32, Groups, 1, 4, 32, 1, 1) \
-    KERNEL(decode_groups_1x2_64, Groups, 1, 2, 64, 3, 3) \
+    KERNEL(decode_groups_1x2_64, Groups, 1, 2, 64, 3, 2) \
     KERNEL(decode_groups_1x2_32, Groups, 1, 2, 32, 2, 2) \
     KERNEL(decode_groups_1x2_16, Groups, 1, 2, 16, 2, 2) \
     KERNEL(decode_groups_2x2_64, Groups, 2, 2, 64, 2, 2) \
@@ -299,13 +300,16 @@ struct CeilingMmaParams {
 };
 LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 
-/* Most rows (query tokens times query heads of a KV head) for the `_few` and `_few_ordered` kernels of `absorb`; more
- * take the `_many`.
+/* Rows (query tokens times query heads of a KV head) of a block of the `_few` and `_few_ordered` kernels of `absorb`.
  * With n rows every weight, 2 bytes, does 2 n FLOPs: n per byte, which is memory-bound up to 150 on an A100 and more on
- * later devices. A tile of 128 rows of `_many` that is not full thus takes no longer than its weights; what `_few`
- * gains is that weights go from memory to the tensor cores without a copy in shared memory, in many small blocks. 16
- * rows are what its registers hold. */
+ * later devices. What `_few` gains is that weights go from memory to the tensor cores without a copy in shared memory, in
+ * many small blocks. 16 rows are what its registers hold; more take further blocks, which find the weights in L2. */
 #define ABSORB_FEW_ROWS 16
+
+/* Blocks for each multiprocessor up to which `absorb` takes the kernels with the smaller blocks: `_few` and `_medium` have
+ * room for three at a time on an A100 and an H100. From then on larger ones keep all multiprocessors busy, and read
+ * less. */
+#define ABSORB_SMALL_BLOCKS 3
 
 /* Threads of a block of the `_few` kernels of `absorb`, and the outputs that it computes. */
 #define ABSORB_FEW_THREADS 128
@@ -316,6 +320,11 @@ LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 #define ABSORB_ORDERED_OUTPUTS 64
 #define ABSORB_ORDERED_SHARED_BYTES 40960
 
+/* Rows and columns of a tile of the `_medium` kernels of `absorb`, and the threads of a block, whose dynamic shared memory
+ * is GEMM_SHARED_BYTES. */
+#define ABSORB_MEDIUM_TILE 64
+#define ABSORB_MEDIUM_THREADS 128
+
 /* Threads of a block of the `_many` kernels of `absorb` and of `up_project`, rows and columns of the tile that it
  * computes, and its dynamic shared memory: as much as every device grants unasked. */
 #define GEMM_THREADS 256
@@ -325,15 +334,16 @@ LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
 /* `absorb_query_*`: output[t, h, l] = sum_i weights[g, i, l] input[t, h, i].
  * `expand_output_*`: output[t, h, i] = sum_l weights[g, i, l] input[t, h, l] + bias[g, i].
  * g is the KV head of h. Innermost dimensions are dense. Accesses are 16 bytes wide where all pointers are 16-byte
- * aligned and all sizes and strides multiples of 8. `_few_ordered` and `_many` sum in the same order.
- * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grids of `_few_ordered` and `_many`: rows /
- * ABSORB_FEW_ROWS or GEMM_TILE, outputs / ABSORB_ORDERED_OUTPUTS or GEMM_TILE (all rounded up), kv_heads. */
+ * aligned and all sizes and strides multiples of 8. `_few_ordered`, `_medium` and `_many` sum in the same order.
+ * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads, rows / ABSORB_FEW_ROWS. Grids of the others: rows
+ * / ABSORB_FEW_ROWS, ABSORB_MEDIUM_TILE or GEMM_TILE, outputs / ABSORB_ORDERED_OUTPUTS, ABSORB_MEDIUM_TILE or GEMM_TILE
+ * (all rounded up), kv_heads. */
 struct AbsorbParams {
     uint64_t weights;             /* bf16 [kv_heads, nope_dim or value_dim, latent_rank] */
     uint64_t input;               /* bf16 [tokens, query_heads, contracted] */
     uint64_t bias;                /* f32 [kv_heads, outputs], dense; 0: none */
     uint64_t output;              /* out, bf16 [tokens, query_heads, outputs] */
-    uint32_t tokens;              /* times query_heads / kv_heads below 2^31, in `_few*` at most ABSORB_FEW_ROWS */
+    uint32_t tokens;              /* times query_heads / kv_heads below 2^31 */
     uint32_t query_heads;         /* a multiple of kv_heads */
     uint32_t kv_heads;
     uint32_t contracted;          /* nope_dim of `absorb_query`, may be 0; latent_rank of `expand_output` */

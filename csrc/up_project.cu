@@ -48,14 +48,28 @@ struct Columns {
     }
 };
 
-// The product of the tile's tokens with 128 rows of weights, which begin with `first_column`.
-__device__ void project(const UpProjectParams &params, Tokens tokens, unsigned first_column, const uint16_t *weights,
-                        Columns weight_rows, const float *bias, uint16_t *output, unsigned token_stride,
-                        Columns outputs, unsigned char *shared) {
+// What keys and values are made of, and where they go.
+struct Projection {
+    const uint16_t *weights;
+    Columns weight_rows;
+    const float *bias;
+    uint16_t *output;
+    unsigned token_stride;
+    Columns outputs;
+};
+
+// The product of the tile's tokens with 128 rows of weights, which begin with `first_column`. `Int4`: the latents' kind;
+// `Aligned`: whether weights may be copied 16 bytes at a time.
+template <bool Int4, bool Aligned>
+__device__ void project(const UpProjectParams &params, Tokens tokens, unsigned first_column,
+                        const Projection &projection, unsigned char *shared) {
+    const Columns outputs = projection.outputs;
+    const float *bias = projection.bias;
+    uint16_t *output = projection.output;
+    const unsigned token_stride = projection.token_stride;
     const CacheParams &cache = params.cache;
     const unsigned width = params.geometry.latent_rank;
     const unsigned columns = min(GEMM_TILE, params.geometry.kv_heads * outputs.width - first_column);
-    const bool is_int4 = cache.latent_kind == ROW_INT4;
 
     // Rows and columns that do not exist are filled with zeros.
     const unsigned token_row = tokens.first + step_row();
@@ -63,23 +77,22 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
     const bool has_token = token.page != nullptr, has_column = step_row() < columns;
     const CachedRow latent = latent_row(cache, token);
     const unsigned group_log2 = __ffs(latent.group) - 1;
-    const uint16_t *row = weights + weight_rows.offset(first_column + (has_column ? step_row() : 0));
-    const bool aligned = (reinterpret_cast<uint64_t>(weights) % CHUNK_BYTES |
-                          (width | weight_rows.head_stride | weight_rows.row_stride) % CHUNK) == 0;
+    const size_t skipped = projection.weight_rows.offset(first_column + (has_column ? step_row() : 0));
+    const uint16_t *row = projection.weights + skipped;
 
     // Codes and (scale, min) of a k-step, kept from `begin` to `finish`.
     uint32_t codes[2]{}, scale_and_min = 0;
     const auto begin = [&](unsigned step, unsigned char *stage) {
         const unsigned k = step * K_STEP;
-        if (is_int4 && has_token) {
+        if (Int4 && has_token) {
             scale_and_min = __ldg(latent.affine + (k >> group_log2));
         }
 #pragma unroll
         for (unsigned i = 0; i < 2; ++i) {
             const unsigned chunk = step_chunk(i), own_k = k + chunk * CHUNK, count = chunk_count(own_k, width);
             unsigned char *to = stage + tile_offset(step_row(), chunk);
-            copy_chunk(to + LargeTile::A_BYTES, row + own_k, has_column ? count : 0, aligned);
-            if (!is_int4) {
+            copy_chunk(to + LargeTile::A_BYTES, row + own_k, has_column ? count : 0, Aligned);
+            if (!Int4) {
                 const auto *values = reinterpret_cast<const uint16_t *>(latent.bytes) + own_k;
                 cp_async_16_zero_filled(shared_address(to), values, has_token ? 2 * count : 0);
             } else if (has_token) {
@@ -89,7 +102,7 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
         }
     };
     const auto finish = [&](unsigned char *stage) {
-        if (is_int4) {
+        if (Int4) {
 #pragma unroll
             for (unsigned i = 0; i < 2; ++i) {
                 auto *to = reinterpret_cast<Chunk *>(stage + tile_offset(step_row(), step_chunk(i)));
@@ -162,17 +175,25 @@ extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
                   *reinterpret_cast<TileTokens<GEMM_TILE> *>(shared));
         return;
     }
-    const bool is_key = tile < key_tiles;
+    const bool is_key = tile < key_tiles, is_int4 = params.cache.latent_kind == ROW_INT4;
     if (!is_key) {
         tile -= key_tiles;
     }
     const unsigned width = is_key ? geometry.nope_dim : geometry.value_dim;
-    project(params, tokens, tile * GEMM_TILE,
-            reinterpret_cast<const uint16_t *>(is_key ? params.up_key : params.up_value),
-            {width, is_key ? params.up_key_head_stride : params.up_value_head_stride,
-             is_key ? params.up_key_row_stride : params.up_value_row_stride},
-            reinterpret_cast<const float *>(is_key ? 0 : params.value_bias),
-            reinterpret_cast<uint16_t *>(is_key ? params.keys : params.values),
-            is_key ? params.key_token_stride : params.value_token_stride,
-            {width, is_key ? params.key_head_stride : params.value_head_stride, 1}, shared);
+    const Columns rows{width, is_key ? params.up_key_head_stride : params.up_value_head_stride,
+                       is_key ? params.up_key_row_stride : params.up_value_row_stride};
+    const Projection projection{reinterpret_cast<const uint16_t *>(is_key ? params.up_key : params.up_value), rows,
+                                reinterpret_cast<const float *>(is_key ? 0 : params.value_bias),
+                                reinterpret_cast<uint16_t *>(is_key ? params.keys : params.values),
+                                is_key ? params.key_token_stride : params.value_token_stride,
+                                {width, is_key ? params.key_head_stride : params.value_head_stride, 1}};
+    const bool aligned = (reinterpret_cast<uint64_t>(projection.weights) % CHUNK_BYTES |
+                          (geometry.latent_rank | rows.head_stride | rows.row_stride) % CHUNK) == 0;
+    if (!aligned) {
+        is_int4 ? project<true, false>(params, tokens, tile * GEMM_TILE, projection, shared)
+                : project<false, false>(params, tokens, tile * GEMM_TILE, projection, shared);
+    } else {
+        is_int4 ? project<true, true>(params, tokens, tile * GEMM_TILE, projection, shared)
+                : project<false, true>(params, tokens, tile * GEMM_TILE, projection, shared);
+    }
 }

@@ -21,11 +21,14 @@ pub const ROPE_APPEND_RUN: u32 = 512;
 pub const CEILING_THREADS: u32 = 256;
 pub const CEILING_MMA_FLOPS_PER_WARP: u32 = 32768;
 pub const ABSORB_FEW_ROWS: u32 = 16;
+pub const ABSORB_SMALL_BLOCKS: u32 = 3;
 pub const ABSORB_FEW_THREADS: u32 = 128;
 pub const ABSORB_QUERY_FEW_OUTPUTS: u32 = 64;
 pub const EXPAND_OUTPUT_FEW_OUTPUTS: u32 = 16;
 pub const ABSORB_ORDERED_OUTPUTS: u32 = 64;
 pub const ABSORB_ORDERED_SHARED_BYTES: u32 = 40960;
+pub const ABSORB_MEDIUM_TILE: u32 = 64;
+pub const ABSORB_MEDIUM_THREADS: u32 = 128;
 pub const GEMM_THREADS: u32 = 256;
 pub const GEMM_TILE: u32 = 128;
 pub const GEMM_SHARED_BYTES: u32 = 49152;
@@ -576,7 +579,7 @@ pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32, u32); 29] = [
     ("decode_whole_5x1_16", "Whole", 5, 1, 16, 1, 1),
     ("decode_groups_1x4_64", "Groups", 1, 4, 64, 1, 1),
     ("decode_groups_1x4_32", "Groups", 1, 4, 32, 1, 1),
-    ("decode_groups_1x2_64", "Groups", 1, 2, 64, 3, 3),
+    ("decode_groups_1x2_64", "Groups", 1, 2, 64, 3, 2),
     ("decode_groups_1x2_32", "Groups", 1, 2, 32, 2, 2),
     ("decode_groups_1x2_16", "Groups", 1, 2, 16, 2, 2),
     ("decode_groups_2x2_64", "Groups", 2, 2, 64, 2, 2),

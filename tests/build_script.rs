@@ -4,14 +4,18 @@
 #[allow(dead_code)] // The library's tests use the rest.
 mod arch;
 #[path = "../build/compile.rs"]
-#[allow(dead_code)] // Compiling is the build script's.
+#[allow(dead_code)] // Which files are compiled is the build script's.
 mod compile;
 #[path = "../build/find.rs"]
 mod find;
 #[path = "../build/host.rs"]
 mod host;
+#[path = "../build/notices.rs"]
+mod notices;
 #[path = "../build/nvcc.rs"]
 mod nvcc;
+#[path = "build_script/ptxas.rs"]
+mod ptxas;
 #[path = "../build/select.rs"]
 mod select;
 
@@ -102,14 +106,14 @@ fn all_architectures_are_built_unless_some_are_listed() {
 #[test]
 fn every_gpu_that_can_be_listed_is_served_and_told_by_what_if_it_has_no_code_of_its_own() {
     let ptx = "PTX of compute_80, which the driver compiles";
-    let sm_120 = "machine code of sm_120";
+    let [sm_100, sm_120] = ["machine code of sm_100", "machine code of sm_120"];
     for (list, real, served) in [
         ("87", None, ptx), // Jetson Orin
         ("88", None, ptx),
-        ("103", None, ptx), // GB300
-        ("103a", None, ptx),
-        ("110", None, ptx), // Jetson Thor
-        ("107f", None, ptx),
+        ("103", Some(Arch::Sm100), sm_100), // GB300
+        ("103a", Some(Arch::Sm100), sm_100),
+        ("107f", Some(Arch::Sm100), sm_100),
+        ("110", None, ptx),                 // Jetson Thor
         ("121", Some(Arch::Sm120), sm_120), // GB10
         ("121a", Some(Arch::Sm120), sm_120),
     ] {

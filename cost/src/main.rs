@@ -84,7 +84,7 @@ fn machine(name: &str) -> Result<(Arch, Machine)> {
         Arch::Sm80 => (108, 163),
         Arch::Sm86 => (82, 99),
         Arch::Sm89 => (142, 99),
-        Arch::Sm100a => (148, 227),
+        Arch::Sm100 => (148, 227),
         Arch::Sm120 => (170, 99),
         _ => return Ok((arch, H200)),
     };

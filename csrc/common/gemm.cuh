@@ -2,29 +2,31 @@
 // A and B are bf16, sums f32.
 //
 //     sums = 0                                                in registers, see Accumulators
-//     for the first STAGES - 1 k-steps of 32: begin(step), finish(step)
-//     for each k-step:
-//         wait for the thread's own copies of this k-step
-//         barrier: the k-step has arrived, and all warps are done with the stage that the next copies overwrite
-//         begin(step + STAGES - 1): start its copies from global to shared memory
-//         each warp: load the fragments of A and B by ldmatrix, multiply-add
-//         finish(step + STAGES - 1): what a thread stores itself in shared memory, such as dequantised values
+//     for the first STAGES - 1 stages of STEPS k-steps of 32: begin, finish each k-step
+//     for each stage:
+//         wait for the thread's own copies of this stage
+//         barrier: the stage has arrived, and all warps are done with the one that the next copies overwrite
+//         begin each k-step of the stage STAGES - 1 ahead: start its copies from global to shared memory
+//         each warp: load the fragments of A and B by ldmatrix, multiply-add, k-step by k-step
+//         finish each of those k-steps: what a thread stores itself in shared memory, such as dequantised values
 //     barrier
 //     round the sums, with the bias, into shared memory; barrier
 //     each thread: copy 16 bytes of a row to global memory at a time
 //
-// A k-step has a stage in shared memory, which holds:
+// A stage in shared memory holds for each of its k-steps:
 //     A [ROWS x 32 k], chunk c of row r at `tile_offset(r, c)`
 //     B [COLUMNS x 32 k], likewise; or transposed, [32 k x COLUMNS], at `transposed_offset(k, c)`
 // At the end the rounded tile [ROWS x COLUMNS] takes the place of the stages, chunk c of row r at
 // `rounded_offset(r, c)`. These offsets permute the chunks of a row so that the 8 chunks that one `ldmatrix` phase reads,
 // and those that 8 threads write, lie in different banks.
 //
-// Accumulators: four warps share the tile's columns, and as many fours as there are share its rows. In the large tile a
-// warp has 64 x 32 sums, in 4 x 4 fragments of m16n8k16, and 12 `ldmatrix` of 512 bytes feed the 32 MMAs of a k-step.
+// Accumulators: WARPS_ACROSS warps share the tile's columns, and as many such rows of warps as there are share its rows. In
+// the large tile a warp has 64 x 32 sums, in 4 x 4 fragments of m16n8k16, and 12 `ldmatrix` of 512 bytes feed the 32 MMAs
+// of a k-step; in the medium one 32 x 32, and 8 feed 16.
 //
 // Order of sums: every sum is one chain of MMAs over k = 0 .. 15, 16 .. 31, .. with A as the rows and B as the columns of
-// the fragments, whatever the tile's size and whatever its other rows and columns hold. So all tiles agree to the bit.
+// the fragments, whatever the tile's size and whatever its other rows and columns hold. So all tiles agree to the bit. (The
+// k-steps that the last stage has beyond k are zeros, which change no sum: none is -0, as they begin with 0.)
 #pragma once
 
 #include "../params.h"
@@ -39,17 +41,19 @@
 // k of a k-step.
 constexpr unsigned K_STEP = 32;
 
-template <unsigned ROWS_, unsigned COLUMNS_, unsigned STAGES_>
+template <unsigned ROWS_, unsigned COLUMNS_, unsigned STAGES_, unsigned STEPS_ = 1, unsigned WARPS_ACROSS_ = 4>
 struct TileShape {
-    static constexpr unsigned ROWS = ROWS_, COLUMNS = COLUMNS_, STAGES = STAGES_;
+    static constexpr unsigned ROWS = ROWS_, COLUMNS = COLUMNS_, STAGES = STAGES_, STEPS = STEPS_;
     // Chunks of a row of the tile, and of a row of transposed B.
     static constexpr unsigned CHUNKS = COLUMNS / CHUNK;
     // Two threads copy a row of B, and of A if it has as many rows.
     static constexpr unsigned THREADS = 2 * COLUMNS;
-    static constexpr unsigned A_BYTES = ROWS * K_STEP * 2, STAGE_BYTES = A_BYTES + COLUMNS * K_STEP * 2;
+    static constexpr unsigned A_BYTES = ROWS * K_STEP * 2, STEP_BYTES = A_BYTES + COLUMNS * K_STEP * 2;
+    static constexpr unsigned STAGE_BYTES = STEPS * STEP_BYTES;
     static constexpr unsigned SHARED_BYTES = STAGES * STAGE_BYTES;
     // Rows and columns of a warp, in fragments of 16 rows by 8 columns.
-    static constexpr unsigned WARP_COLUMNS = COLUMNS / 4, WARP_ROWS = ROWS / (THREADS / WARP / 4);
+    static constexpr unsigned WARPS_ACROSS = WARPS_ACROSS_;
+    static constexpr unsigned WARP_COLUMNS = COLUMNS / WARPS_ACROSS, WARP_ROWS = ROWS / (THREADS / WARP / WARPS_ACROSS);
     static constexpr unsigned ROW_FRAGMENTS = WARP_ROWS / 16, COLUMN_FRAGMENTS = WARP_COLUMNS / 8;
 
     static_assert(ROWS <= COLUMNS, "threads for every row of A");
@@ -57,8 +61,8 @@ struct TileShape {
     static_assert(WARP_ROWS % 16 == 0 && WARP_COLUMNS % 16 == 0, "whole ldmatrix of four");
     static_assert(ROWS * COLUMNS * 2 <= SHARED_BYTES, "the rounded tile fits in place of the stages");
 
-    static __device__ unsigned first_row() { return threadIdx.x / WARP / 4 * WARP_ROWS; }
-    static __device__ unsigned first_column() { return threadIdx.x / WARP % 4 * WARP_COLUMNS; }
+    static __device__ unsigned first_row() { return threadIdx.x / WARP / WARPS_ACROSS * WARP_ROWS; }
+    static __device__ unsigned first_column() { return threadIdx.x / WARP % WARPS_ACROSS * WARP_COLUMNS; }
 
     static __device__ unsigned transposed_offset(unsigned k, unsigned chunk) {
         return k * (COLUMNS * 2) + (chunk ^ k % 8) * CHUNK_BYTES;
@@ -69,7 +73,7 @@ struct TileShape {
 
 // The tile of kernels with many rows: 48 KiB of shared memory, which every device grants unasked.
 using LargeTile = TileShape<GEMM_TILE, GEMM_TILE, 3>;
-static_assert(LargeTile::THREADS == GEMM_THREADS && LargeTile::SHARED_BYTES == GEMM_SHARED_BYTES, "as the host has it");
+static_assert(LargeTile::STEPS == 1 && LargeTile::THREADS == GEMM_THREADS && LargeTile::SHARED_BYTES == GEMM_SHARED_BYTES, "as the host has it");
 
 __device__ inline unsigned tile_offset(unsigned row, unsigned chunk) {
     return row * (K_STEP * 2) + (chunk ^ (row & 2) ^ (row >> 2 & 1)) * CHUNK_BYTES;
@@ -130,37 +134,53 @@ __device__ void multiply_step(TileSums<Tile> &sums, uint32_t a, uint32_t b) {
     }
 }
 
-// Adds the products of all k-steps. `begin(step, stage)` starts a k-step's copies to its stage; `finish(stage)`, called
-// a multiplication later, completes the same k-step by what the thread stores itself. Only the first `rows` rows of the
-// tile exist: a warp that has none of them only copies. Shared memory is free for other use afterwards.
+// Adds the products of all k-steps. `begin(step, place)` starts a k-step's copies to its place in a stage; `finish(place)`,
+// called a multiplication later, completes the same k-step by what the thread stores itself. Of more than one k-step in a
+// stage, `begin` has to fill those past the last one with zeros. Only the first `rows` rows of the tile exist: a warp that
+// has none of them only copies. Shared memory is free for other use afterwards.
 template <typename Tile, bool Transposed, typename Begin, typename Finish>
 __device__ void multiply_tile(TileSums<Tile> &sums, unsigned steps, unsigned rows, unsigned char *shared, Begin begin,
                               Finish finish) {
-    constexpr unsigned STAGES = Tile::STAGES, STAGE_BYTES = Tile::STAGE_BYTES;
-    for (unsigned step = 0; step < STAGES - 1; ++step) {
-        if (step < steps) {
-            begin(step, shared + step * STAGE_BYTES);
-            finish(shared + step * STAGE_BYTES);
+    constexpr unsigned STAGES = Tile::STAGES, STEPS = Tile::STEPS, STAGE_BYTES = Tile::STAGE_BYTES;
+    const auto begin_stage = [&](unsigned first, unsigned char *stage) {
+#pragma unroll
+        for (unsigned i = 0; i < STEPS; ++i) {
+            begin(first + i, stage + i * Tile::STEP_BYTES);
+        }
+    };
+    const auto finish_stage = [&](unsigned char *stage) {
+#pragma unroll
+        for (unsigned i = 0; i < STEPS; ++i) {
+            finish(stage + i * Tile::STEP_BYTES);
+        }
+    };
+    for (unsigned stage = 0; stage < STAGES - 1; ++stage) {
+        if (stage * STEPS < steps) {
+            begin_stage(stage * STEPS, shared + stage * STAGE_BYTES);
+            finish_stage(shared + stage * STAGE_BYTES);
         }
         cp_async_commit();
     }
     const bool idle = Tile::first_row() >= rows;
     unsigned char *current = shared, *next = shared + (STAGES - 1) * STAGE_BYTES;
-    for (unsigned step = 0; step < steps; ++step) {
-        // After the barrier, all threads see this k-step, and none reads the stage that `begin` overwrites any more.
+    for (unsigned step = 0; step < steps; step += STEPS) {
+        // After the barrier, all threads see this stage, and none reads the one that `begin` overwrites any more.
         cp_async_wait<STAGES - 2>();
         __syncthreads();
-        const bool more = step + STAGES - 1 < steps;
+        const bool more = step + (STAGES - 1) * STEPS < steps;
         if (more) {
-            begin(step + STAGES - 1, next);
+            begin_stage(step + (STAGES - 1) * STEPS, next);
         }
         cp_async_commit();
         if (!idle) {
-            const uint32_t a = shared_address(current);
-            multiply_step<Tile, Transposed>(sums, a, a + Tile::A_BYTES);
+#pragma unroll
+            for (unsigned i = 0; i < STEPS; ++i) {
+                const uint32_t a = shared_address(current + i * Tile::STEP_BYTES);
+                multiply_step<Tile, Transposed>(sums, a, a + Tile::A_BYTES);
+            }
         }
         if (more) {
-            finish(next);
+            finish_stage(next);
         }
         next = current;
         current = current == shared + (STAGES - 1) * STAGE_BYTES ? shared : current + STAGE_BYTES;

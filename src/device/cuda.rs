@@ -222,7 +222,7 @@ impl Cuda {
     /// The image of a file that this GPU runs best.
     fn image(&self, file: &'static str) -> Result<&'static Image> {
         let (major, minor) = self.capability;
-        choose(file, self.capability)
+        image::choose(file, self.capability)
             .ok_or_else(|| image::missing(file, format!("{} (compute capability {major}.{minor})", self.name)))
     }
 
@@ -406,43 +406,6 @@ impl Drop for Capture {
     }
 }
 
-/// The best image of a file for a compute capability.
-fn choose(file: &str, capability: (i32, i32)) -> Option<&'static Image> {
-    Arch::running_on(capability).into_iter().find_map(|arch| image::find(file, arch))
-}
-
 fn failed(call: &'static str) -> impl Fn(DriverError) -> Error {
     move |error| Error::Driver { call, why: error.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gpu_gets_machine_code_that_it_runs_or_ptx() {
-        use Arch::*;
-        for (capability, expected) in [
-            ((8, 0), vec![Sm80, Compute80]),
-            ((8, 6), vec![Sm86, Sm80, Compute80]),
-            ((8, 7), vec![Compute80]), // Jetson Orin runs no code of other Ampere GPUs.
-            ((8, 8), vec![Compute80]),
-            ((8, 9), vec![Sm89, Sm86, Sm80, Compute80]),
-            ((9, 0), vec![Sm90a, Compute90a, Compute80]),
-            ((10, 0), vec![Sm100a, Compute80]),
-            ((10, 3), vec![Compute80]), // sm_100a is for 10.0 alone.
-            ((10, 7), vec![Compute80]),
-            ((11, 0), vec![Compute80]),
-            ((12, 0), vec![Sm120, Compute80]),
-            ((12, 1), vec![Sm120, Compute80]),
-            ((13, 0), vec![Compute80]),
-        ] {
-            assert_eq!(Arch::running_on(capability), expected, "{capability:?}");
-            // The build may have left some of them out, but never PTX.
-            let built = expected.into_iter().find(|&arch| image::find("combine", arch).is_some());
-            assert_eq!(choose("combine", capability).map(|image| image.arch), built, "{capability:?}");
-        }
-        assert_eq!(Arch::running_on((7, 5)), []);
-        assert_eq!(choose("no such file", (9, 0)), None);
-    }
 }

@@ -18,9 +18,9 @@ pub enum Arch {
     Sm89,
     /// Machine code for H100 and H200, their own instructions included.
     Sm90a,
-    /// Machine code for B200, its own instructions included.
-    Sm100a,
-    /// Machine code for the GeForce RTX 50 series and RTX PRO Blackwell.
+    /// Machine code for B200, B300 and what else has compute capability 10.x.
+    Sm100,
+    /// Machine code for the GeForce RTX 50 series, RTX PRO Blackwell and GB10.
     Sm120,
     /// PTX for every GPU from Ampere on, also those that are not built yet.
     Compute80,
@@ -31,7 +31,7 @@ pub enum Arch {
 impl Arch {
     /// All of them.
     pub const ALL: [Self; 8] =
-        [Self::Sm80, Self::Sm86, Self::Sm89, Self::Sm90a, Self::Sm100a, Self::Sm120, Self::Compute80, Self::Compute90a];
+        [Self::Sm80, Self::Sm86, Self::Sm89, Self::Sm90a, Self::Sm100, Self::Sm120, Self::Compute80, Self::Compute90a];
 
     /// nvcc's name of it.
     #[must_use]
@@ -41,7 +41,7 @@ impl Arch {
             Self::Sm86 => "sm_86",
             Self::Sm89 => "sm_89",
             Self::Sm90a => "sm_90a",
-            Self::Sm100a => "sm_100a",
+            Self::Sm100 => "sm_100",
             Self::Sm120 => "sm_120",
             Self::Compute80 => "compute_80",
             Self::Compute90a => "compute_90a",
@@ -62,7 +62,7 @@ impl Arch {
             Self::Sm86 => (8, 6),
             Self::Sm89 => (8, 9),
             Self::Sm90a | Self::Compute90a => (9, 0),
-            Self::Sm100a => (10, 0),
+            Self::Sm100 => (10, 0),
             Self::Sm120 => (12, 0),
         }
     }

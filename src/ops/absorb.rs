@@ -19,8 +19,8 @@ pub struct AbsorbConfig {
 }
 
 impl AbsorbConfig {
-    /// Up-projections of a layer of these sizes, by what is fastest for each number of query tokens: the order of their
-    /// sums depends on it.
+    /// Up-projections of a layer of these sizes, by what is fastest on the device for each number of query tokens: the
+    /// order of their sums depends on both.
     #[must_use]
     pub fn new(geometry: Geometry) -> Self {
         Self { geometry, batch_invariant: false }
@@ -43,9 +43,10 @@ impl AbsorbConfig {
 /// bf16: sums in f32, rounded once.
 ///
 /// Any sizes and strides are right. 16 bytes are moved at a time where all sizes and strides are multiples of 8 and all
-/// tensors begin on 16 bytes. Up to 16 query tokens (times query heads of a KV head), weights are read once and the
-/// kernel is memory-bound; more take one that multiplies in large tiles. The two sum in different orders, unless
-/// [`AbsorbConfig::batch_invariant`] asks for a kernel for few tokens that has the order of the other.
+/// tensors begin on 16 bytes. Few query tokens (times query heads of a KV head) take a kernel that has many small blocks
+/// and is memory-bound up to 16 of them; more take one that multiplies in medium tiles, until large ones fill the
+/// device. The first sums in another order than the others, unless [`AbsorbConfig::batch_invariant`] asks for one for
+/// few tokens that has their order.
 ///
 /// ```
 /// # #[cfg(feature = "simulator")] {
@@ -95,7 +96,7 @@ impl AbsorbQuery {
     /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Unsupported`] for more heads than there can be
     /// blocks; as [`Device::kernel`].
     pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
-        let names = ["absorb_query_few", "absorb_query_few_ordered", "absorb_query_many"];
+        let names = ["absorb_query_few", "absorb_query_few_ordered", "absorb_query_medium", "absorb_query_many"];
         Product::new(device, config, names, sys::ABSORB_QUERY_FEW_OUTPUTS).map(Self)
     }
 
@@ -155,7 +156,7 @@ impl ExpandOutput {
     /// # Errors
     /// As [`AbsorbQuery::new`].
     pub fn new(device: &Device, config: AbsorbConfig) -> Result<Self> {
-        let names = ["expand_output_few", "expand_output_few_ordered", "expand_output_many"];
+        let names = ["expand_output_few", "expand_output_few_ordered", "expand_output_medium", "expand_output_many"];
         Product::new(device, config, names, sys::EXPAND_OUTPUT_FEW_OUTPUTS).map(Self)
     }
 
@@ -196,8 +197,10 @@ impl ExpandOutput {
 #[derive(Clone, Debug)]
 struct Product {
     config: AbsorbConfig,
-    /// For few rows: sums in the order of `many` if the configuration asks for that, else a k-slice for each warp.
+    /// For few rows: sums in the order of the others if the configuration asks for that, else a k-slice for each warp.
     few: Kernel,
+    /// For rows whose large tiles would leave multiprocessors idle.
+    medium: Kernel,
     many: Kernel,
     /// Outputs of a block of the `few` that gives each warp a k-slice.
     few_outputs: u32,
@@ -210,7 +213,7 @@ impl Product {
     fn new(
         device: &Device,
         config: AbsorbConfig,
-        [few, few_ordered, many]: [&'static str; 3],
+        [few, few_ordered, medium, many]: [&'static str; 4],
         few_outputs: u32,
     ) -> Result<Self> {
         let geometry = config.geometry.validate()?;
@@ -227,7 +230,8 @@ impl Product {
         } else {
             kernel(few, 0)?
         };
-        Ok(Self { config, few, many: kernel(many, sys::GEMM_SHARED_BYTES)?, few_outputs })
+        let [medium, many] = [medium, many].map(|name| kernel(name, sys::GEMM_SHARED_BYTES));
+        Ok(Self { config, few, medium: medium?, many: many?, few_outputs })
     }
 
     fn device(&self) -> &Device {
@@ -282,18 +286,25 @@ impl Product {
             return Ok(());
         }
         let rows = params.tokens * (params.query_heads / params.kv_heads);
-        let tiles = |[tile_rows, tile_columns]: [u32; 2], threads, shared_bytes: u32| {
-            let grid = [rows.div_ceil(tile_rows), params.outputs.div_ceil(tile_columns), params.kv_heads];
+        let (few, medium) = ([sys::ABSORB_FEW_ROWS, self.few_outputs], [sys::ABSORB_MEDIUM_TILE; 2]);
+        let grid = |[tile_rows, tile_columns]: [u32; 2]| {
+            [rows.div_ceil(tile_rows), params.outputs.div_ceil(tile_columns), params.kv_heads]
+        };
+        let most = u64::from(sys::ABSORB_SMALL_BLOCKS) * self.device().limits().multiprocessors as u64;
+        let is_small = |tile| grid(tile).iter().map(|&n| u64::from(n)).product::<u64>() <= most;
+        let launch = |grid, threads, shared_bytes: u32| {
             LaunchConfig::new(grid, [threads, 1, 1]).with_shared(shared_bytes as usize)
         };
-        let (kernel, config) = if rows > sys::ABSORB_FEW_ROWS {
-            (&self.many, tiles([sys::GEMM_TILE; 2], sys::GEMM_THREADS, sys::GEMM_SHARED_BYTES))
-        } else if self.config.batch_invariant {
-            let tile = [sys::ABSORB_FEW_ROWS, sys::ABSORB_ORDERED_OUTPUTS];
-            (&self.few, tiles(tile, sys::ABSORB_FEW_THREADS, sys::ABSORB_ORDERED_SHARED_BYTES))
+        let (kernel, config) = if self.config.batch_invariant && rows <= sys::ABSORB_FEW_ROWS {
+            let grid = grid([sys::ABSORB_FEW_ROWS, sys::ABSORB_ORDERED_OUTPUTS]);
+            (&self.few, launch(grid, sys::ABSORB_FEW_THREADS, sys::ABSORB_ORDERED_SHARED_BYTES))
+        } else if !self.config.batch_invariant && (rows <= sys::ABSORB_FEW_ROWS || is_small(few)) {
+            let [row_tiles, tiles, kv_heads] = grid(few);
+            (&self.few, launch([tiles * kv_heads, row_tiles, 1], sys::ABSORB_FEW_THREADS, 0))
+        } else if is_small(medium) {
+            (&self.medium, launch(grid(medium), sys::ABSORB_MEDIUM_THREADS, sys::GEMM_SHARED_BYTES))
         } else {
-            let blocks = params.outputs.div_ceil(self.few_outputs) * params.kv_heads;
-            (&self.few, LaunchConfig::new([blocks, 1, 1], [sys::ABSORB_FEW_THREADS, 1, 1]))
+            (&self.many, launch(grid([sys::GEMM_TILE; 2]), sys::GEMM_THREADS, sys::GEMM_SHARED_BYTES))
         };
         // SAFETY: promised by the caller.
         unsafe { kernel.launch(stream, &config, params) }

@@ -6,8 +6,8 @@ use latent_attention::device::{Device, Shape, Simulation, Tensor, TensorMut, Vie
 use latent_attention::ops::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
 use latent_attention::reference::{absorb_query, expand_output};
 use latent_attention::sys::{
-    ABSORB_FEW_ROWS, ABSORB_ORDERED_OUTPUTS, ABSORB_QUERY_FEW_OUTPUTS, AbsorbParams, EXPAND_OUTPUT_FEW_OUTPUTS,
-    GEMM_TILE,
+    ABSORB_FEW_ROWS, ABSORB_MEDIUM_TILE, ABSORB_ORDERED_OUTPUTS, ABSORB_QUERY_FEW_OUTPUTS, AbsorbParams,
+    EXPAND_OUTPUT_FEW_OUTPUTS, GEMM_TILE,
 };
 use proptest::prelude::*;
 use ptx_sim::meter::Path;
@@ -17,7 +17,7 @@ use crate::strided::Strided;
 use crate::{PTX, device, rounded, simulate, wide};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Operation {
+pub enum Operation {
     Query,
     Output,
 }
@@ -25,11 +25,11 @@ enum Operation {
 use Operation::{Output, Query};
 
 /// Query heads, KV heads, contracted, outputs.
-type Sizes = [usize; 4];
+pub type Sizes = [usize; 4];
 
 /// A product and its operands.
 #[derive(Debug)]
-struct Case {
+pub struct Case {
     operation: Operation,
     geometry: Geometry,
     tokens: usize,
@@ -43,7 +43,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(seed: u64, operation: Operation, tokens: usize, sizes: Sizes) -> Self {
+    pub fn new(seed: u64, operation: Operation, tokens: usize, sizes: Sizes) -> Self {
         let mut rng = rng(seed);
         let [query_heads, kv_heads, contracted, outputs] = sizes;
         let (latent, rows) = match operation {
@@ -67,7 +67,7 @@ impl Case {
         self
     }
 
-    fn batch_invariant(self, batch_invariant: bool) -> Self {
+    pub fn batch_invariant(self, batch_invariant: bool) -> Self {
         Self { batch_invariant, ..self }
     }
 
@@ -95,7 +95,7 @@ impl Case {
         self.widths()[1]
     }
 
-    fn run(&self, device: &Device) -> Vec<bf16> {
+    pub fn run(&self, device: &Device) -> Vec<bf16> {
         let (g, stream, config) = (&self.geometry, device.stream().unwrap(), AbsorbConfig::new(self.geometry));
         let config = if self.batch_invariant { config.batch_invariant() } else { config };
         let [contracted, outputs] = self.widths();
@@ -264,17 +264,48 @@ fn repeated_runs_agree_to_the_bit() {
     }
 }
 
+/// A device of which so many small blocks fill all multiprocessors.
+fn with_multiprocessors(multiprocessors: usize) -> Device {
+    simulate(Simulation::default().with_multiprocessors(multiprocessors))
+}
+
 #[test]
 fn rows_do_not_depend_on_their_neighbours() {
-    // Of few and of many.
-    for (tokens, part) in [(11, 1), (150, 20)] {
+    // Of few, of medium tiles and of large ones.
+    for (multiprocessors, tokens, part) in [(4, 11, 1), (4, 150, 100), (1, 150, 20)] {
         for operation in [Query, Output] {
             let all = Case::new(4, operation, tokens, [2, 2, 96, 80]);
-            let together = all.run(&device());
+            let together = all.run(&with_multiprocessors(multiprocessors));
             for first in [0, 7, tokens - part] {
-                let alone = all.part(first..first + part).run(&device());
+                let alone = all.part(first..first + part).run(&with_multiprocessors(multiprocessors));
                 let expected = &together[first * 2 * 80..(first + part) * 2 * 80];
                 assert_eq!(alone, expected, "{operation:?}, {part} tokens from {first}");
+            }
+        }
+    }
+}
+
+#[test]
+fn small_blocks_are_taken_until_they_fill_the_device() {
+    // Llama3-8B's heads, on as many multiprocessors as an H200 has.
+    for (tokens, kernel, ordered) in [
+        (1, "few", "few_ordered"),
+        (4, "few", "few_ordered"),
+        (16, "few", "medium"),
+        (64, "medium", "medium"),
+        (128, "medium", "medium"),
+        (512, "many", "many"),
+    ] {
+        for (operation, name, outputs) in [(Query, "absorb_query", 256), (Output, "expand_output", 128)] {
+            for (batch_invariant, kernel) in [(false, kernel), (true, ordered)] {
+                let device = with_multiprocessors(132);
+                let case = Case::new(7, operation, tokens, [32, 8, 8, outputs]);
+                case.batch_invariant(batch_invariant).run(&device);
+                let counts = device.take_counts();
+                if counts.is_empty() {
+                    return; // A GPU counts nothing.
+                }
+                assert_eq!(counts.into_keys().collect::<Vec<_>>(), [format!("{name}_{kernel}")], "{tokens} tokens");
             }
         }
     }
@@ -314,19 +345,25 @@ fn few_reads_each_weight_once() {
 
 #[test]
 fn tiles_read_each_operand_once_and_without_bank_conflicts() {
-    // Two tiles of rows, two of outputs; one of rows, four of outputs.
-    assert_eq!([GEMM_TILE, ABSORB_FEW_ROWS, ABSORB_ORDERED_OUTPUTS], [128, 16, 64]);
-    for (operation, name, rows, tiles) in [
-        (Query, "absorb_query_many", 150, [2, 2]),
-        (Output, "expand_output_many", 150, [2, 2]),
-        (Query, "absorb_query_few_ordered", 13, [1, 4]),
-        (Output, "expand_output_few_ordered", 13, [1, 4]),
+    // Tiles of rows, and of outputs.
+    assert_eq!([GEMM_TILE, ABSORB_MEDIUM_TILE, ABSORB_FEW_ROWS, ABSORB_ORDERED_OUTPUTS], [128, 64, 16, 64]);
+    for (operation, name, rows, multiprocessors, tiles) in [
+        (Query, "absorb_query_many", 150, 1, [2, 2]),
+        (Output, "expand_output_many", 150, 1, [2, 2]),
+        (Query, "absorb_query_medium", 150, 4, [3, 4]),
+        (Output, "expand_output_medium", 150, 4, [3, 4]),
+        (Query, "absorb_query_few_ordered", 13, 1, [1, 4]),
+        (Output, "expand_output_few_ordered", 13, 1, [1, 4]),
     ] {
         for shift in [0, 1] {
-            let device = device();
+            let device = with_multiprocessors(multiprocessors);
             let case = Case::new(6, operation, rows, [1, 1, 128, 256]).placed([0, 0], shift);
-            case.batch_invariant(tiles == [1, 4]).run(&device);
-            let Some(counted) = device.take_counts().remove(name) else { return };
+            case.batch_invariant(rows == 13).run(&device);
+            let mut counts = device.take_counts();
+            if counts.is_empty() {
+                return; // A GPU counts nothing.
+            }
+            let counted = counts.remove(name).unwrap();
             let traffic = |path| counted.meter.traffic.get(&path).copied().unwrap_or_default();
             let path = if shift == 0 { Path::CopyGlobalRead } else { Path::GlobalRead };
             let (inputs, weights) = (rows * 128 * tiles[1], 128 * 256 * tiles[0]);

@@ -4,6 +4,7 @@
 //! names (`cuda`, `cuda:1`). What only the simulator can count is tested there alone.
 
 mod absorb;
+mod absorb_budgets;
 mod ceiling;
 mod combine;
 #[path = "../common/mod.rs"]

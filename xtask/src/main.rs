@@ -6,6 +6,7 @@ mod capi;
 mod generated;
 mod gpu_check;
 mod header;
+mod newest;
 mod process;
 mod resources;
 mod setup;
@@ -13,6 +14,7 @@ mod setup;
 mod stand_ins;
 mod test;
 mod tools;
+mod unbounded;
 
 use std::path::PathBuf;
 

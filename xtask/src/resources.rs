@@ -10,16 +10,21 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{self, output};
 use crate::setup;
+use crate::unbounded::{self, Bounded};
 
 /// The columns, as nvcc names them.
-const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120"];
+const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"];
 
-/// Of one kernel: registers per thread by architecture, and bytes of static shared memory.
+/// Of one kernel: registers per thread by architecture, as built and without bounds, and bytes of static shared memory.
 #[derive(Default)]
 struct Usage {
-    registers: BTreeMap<String, u32>,
+    registers: BTreeMap<&'static str, u32>,
+    unbounded: BTreeMap<&'static str, u32>,
     shared: u32,
 }
+
+/// By file and name.
+type Kernels = BTreeMap<(String, String), Usage>;
 
 /// Writes the table.
 pub fn write() -> Result<()> {
@@ -50,27 +55,47 @@ fn target() -> PathBuf {
 /// The table, where there are disassemblers.
 fn table() -> Result<Option<String>> {
     let Some(toolkit) = setup::cuda()? else { return Ok(None) };
-    let tool = toolkit.join("nvidia/cu13/bin/cuobjdump");
+    let toolkit = toolkit.join("nvidia/cu13");
+    let tool = toolkit.join("bin/cuobjdump");
     let images = images()?;
-    let mut kernels: BTreeMap<(String, String), Usage> = BTreeMap::new();
+    let (mut kernels, mut bounded) = (Kernels::new(), Vec::new());
     for file in kernel_files()? {
+        let has_bounds = has_bounds(&images, &file)?;
         for architecture in ARCHITECTURES {
             let image = images.join(format!("{file}.{architecture}.cubin"));
             if !image.exists() {
                 ensure!(file.ends_with("_sm90"), "{} is missing: is CUDA_COMPUTE_CAP set?", image.display());
                 continue;
             }
-            for (kernel, registers, shared) in usage(&tool, &image)? {
+            for Taken { kernel, registers, shared, local } in taken(&tool, &image)? {
+                ensure!(local == 0, "{kernel} in {}: {local} bytes of local memory", image.display());
                 let usage = kernels.entry((file.clone(), kernel)).or_default();
                 // The oldest architecture's: newer ones add 1 KiB that the system keeps for itself.
                 if usage.registers.is_empty() {
                     usage.shared = shared;
                 }
-                usage.registers.insert(architecture.into(), registers);
+                usage.registers.insert(architecture, registers);
+            }
+            if has_bounds {
+                bounded.push(Bounded { file: file.clone(), architecture, image });
             }
         }
     }
+    for (bounded, image) in bounded.iter().zip(unbounded::images(&toolkit, &bounded)?) {
+        for Taken { kernel, registers, .. } in taken(&tool, &image)? {
+            let usage = kernels.get_mut(&(bounded.file.clone(), kernel)).context("a kernel only without bounds")?;
+            usage.unbounded.insert(bounded.architecture, registers);
+        }
+    }
     Ok(Some(markdown(&kernels)?))
+}
+
+/// Whether a kernel of a file bounds its registers, by the blocks that are to share a multiprocessor.
+fn has_bounds(images: &Path, file: &str) -> Result<bool> {
+    let virtual_architecture = if file.ends_with("_sm90") { "compute_90a" } else { "compute_80" };
+    let path = images.join(format!("{file}.{virtual_architecture}.ptx"));
+    let ptx = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok([".minnctapersm", ".maxnreg"].iter().any(|bound| ptx.contains(bound)))
 }
 
 /// Where the build script put the images.
@@ -96,9 +121,17 @@ fn kernel_files() -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Name, registers and static shared memory of an image's kernels. Local memory, where spilled registers and arrays
-/// with variable indices go, is refused.
-fn usage(tool: &Path, image: &Path) -> Result<Vec<(String, u32, u32)>> {
+/// What a kernel takes in an image: registers, bytes of static shared memory, and of local memory, where spilled registers
+/// and arrays with variable indices go.
+struct Taken {
+    kernel: String,
+    registers: u32,
+    shared: u32,
+    local: u32,
+}
+
+/// The kernels of an image.
+fn taken(tool: &Path, image: &Path) -> Result<Vec<Taken>> {
     let text = output(Command::new(tool).arg("-res-usage").arg(image))?;
     let mut kernels = Vec::new();
     let mut name = "";
@@ -110,30 +143,31 @@ fn usage(tool: &Path, image: &Path) -> Result<Vec<(String, u32, u32)>> {
                 let field = line.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix(':'));
                 field.and_then(|n| n.parse::<u32>().ok()).with_context(|| format!("no {key} in `{line}`"))
             };
-            let (stack, local) = (number("STACK")?, number("LOCAL")?);
-            ensure!(
-                stack + local == 0,
-                "{name} in {}: {stack} bytes of stack, {local} of local memory",
-                image.display()
-            );
-            kernels.push((name.into(), number("REG")?, number("SHARED")?));
+            let local = number("STACK")? + number("LOCAL")?;
+            kernels.push(Taken { kernel: name.into(), registers: number("REG")?, shared: number("SHARED")?, local });
         }
     }
     ensure!(!kernels.is_empty(), "{} has no kernels", image.display());
     Ok(kernels)
 }
 
-fn markdown(kernels: &BTreeMap<(String, String), Usage>) -> Result<String> {
+fn markdown(kernels: &Kernels) -> Result<String> {
     let mut text = String::from(
         "# What the kernels take\n\n\
          Registers per thread by architecture, and bytes of static shared memory per block. None uses local memory: no \
-         register is spilled.\nMade by `cargo xtask kernels` of what the pinned nvcc compiled; `cargo xtask test` compares.\n\n",
+         register is spilled.\nIn brackets, where `__launch_bounds__` ask for blocks on a multiprocessor: what the kernel \
+         would take if they named its threads alone,\nwhere that is another number.\n\
+         Made by `cargo xtask kernels` of what the pinned nvcc compiled; `cargo xtask test` compares.\n\n",
     );
     writeln!(text, "| file | kernel | {} | shared |", ARCHITECTURES.join(" | "))?;
     writeln!(text, "|---|---|{}---:|", "---:|".repeat(ARCHITECTURES.len()))?;
     for ((file, kernel), usage) in kernels {
-        let registers = ARCHITECTURES.map(|arch| usage.registers.get(arch).map_or("-".into(), u32::to_string));
-        writeln!(text, "| `{file}` | `{kernel}` | {} | {} |", registers.join(" | "), usage.shared)?;
+        let cell = |arch| match (usage.registers.get(arch), usage.unbounded.get(arch)) {
+            (None, _) => "-".into(),
+            (Some(bounded), Some(unbounded)) if unbounded != bounded => format!("{bounded} ({unbounded})"),
+            (Some(bounded), _) => bounded.to_string(),
+        };
+        writeln!(text, "| `{file}` | `{kernel}` | {} | {} |", ARCHITECTURES.map(cell).join(" | "), usage.shared)?;
     }
     Ok(text)
 }

@@ -90,6 +90,15 @@ pub fn cuda() -> Result<Option<PathBuf>> {
     Ok(Some(folder))
 }
 
+/// The folder of the newest CUDA compiler, installed like the other; `None` on systems that have none to download.
+pub fn newest_cuda() -> Result<Option<PathBuf>> {
+    if HAS_WHEELS {
+        Ok(Some(install("cuda-newest", "the newest CUDA compiler (129 MB to download)")?.0))
+    } else {
+        Ok(None)
+    }
+}
+
 /// The folder of the programs that check spelling and dependencies, installed like the compiler; `None` on systems that
 /// have none to download.
 pub fn tools() -> Result<Option<PathBuf>> {

@@ -10,7 +10,7 @@ use crate::header::HEADER;
 use crate::process::{self, FEATURES, output, run, run_inspected};
 #[cfg(unix)]
 use crate::stand_ins;
-use crate::{architecture, capi, resources, setup, tools};
+use crate::{architecture, capi, newest, resources, setup, tools};
 
 /// Feature sets that must build on their own; the tests build all of them together.
 const FEATURE_SETS: [&str; 5] = ["", "simulator", "convert", "load", "gguf"];
@@ -43,6 +43,8 @@ pub fn everything() -> Result<()> {
         step("builds with other compilers in PATH");
         stand_ins::check()?;
     }
+    step("kernels with the newest nvcc");
+    newest::check()?;
     step("registers and shared memory");
     resources::check()?;
     step("documentation");

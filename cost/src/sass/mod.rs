@@ -4,3 +4,4 @@ pub mod blocks;
 pub mod control;
 pub mod parse;
 pub mod pipes;
+pub mod repairs;
