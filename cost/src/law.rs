@@ -20,6 +20,9 @@ use crate::plan::Plan;
 /// Constants of the law.
 pub const CONSTANTS: usize = 10;
 
+/// The last of them are those of merging.
+const MERGING: usize = 3;
+
 /// The fitted constants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Constants {
@@ -90,6 +93,13 @@ impl Constants {
         let law: f64 = terms.iter().zip(self.to_array()).map(|(term, factor)| term * factor).sum();
         law.max(floor_us(machine, layer, batch, context))
     }
+
+    /// Of the time, merging.
+    #[must_use]
+    pub fn merge_us(self, machine: &Machine, layer: &Layer, merge: &Merge, batch: usize, context: usize) -> f64 {
+        let terms = terms(machine, layer, merge, batch, context);
+        terms.iter().zip(self.to_array()).skip(CONSTANTS - MERGING).map(|(term, factor)| term * factor).sum()
+    }
 }
 
 /// Microseconds of a copy of the cached bytes, which no kernel undercuts: they are read once at least.
@@ -132,9 +142,9 @@ fn residents(plan: &Plan, blocks: usize, multiprocessors: usize) -> f64 {
 const MOST_THREADS: usize = 2048;
 const MOST_BLOCKS: usize = 32;
 
-fn merge_terms(machine: &Machine, layer: &Layer, merge: &Merge, plan: &Plan, batch: usize) -> [f64; 3] {
+fn merge_terms(machine: &Machine, layer: &Layer, merge: &Merge, plan: &Plan, batch: usize) -> [f64; MERGING] {
     if plan.splits == 1 {
-        return [0.0; 3];
+        return [0.0; MERGING];
     }
     let rows = batch * layer.query_heads;
     let together = (MOST_THREADS / merge.threads.max(1)).clamp(1, MOST_BLOCKS);
