@@ -67,17 +67,27 @@ struct BatchParams {
 LATENT_ATTENTION_SIZE(struct BatchParams, 40);
 
 /* Most threads in a block of `combine`. */
-#define COMBINE_MAX_THREADS 512
+#define COMBINE_THREADS 256
+
+/* Latents that a warp merges at a time. */
+#define COMBINE_CHUNK 128
+
+/* Partials up to which `combine` sums in ascending order. */
+#define COMBINE_FEW 16
+
+/* Partials that a block of COMBINE_THREADS loads at a time. */
+#define COMBINE_BATCH 64
 
 /* Most partials of a row that `combine` merges: their weights fill 32 KiB of shared memory, which every device grants
  * unasked. */
 #define COMBINE_MAX_SPLITS 8192
 
-/* `combine` runs on `rows` blocks of 32, 64, ... COMBINE_MAX_THREADS threads (latent_rank / 4 of them have work in the
- * vectorised path), with 4 * splits bytes of dynamic shared memory. Without split_starts, every row has `splits`
- * partials and the tensors of partials are [splits, rows, ..]. With it, they are [partials, heads, ..], and head h of
- * query token q has the partials split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a row without any
- * is left alone. */
+/* `combine` runs on a grid of [rows, y] blocks of whole warps, up to COMBINE_THREADS threads, with 4 bytes of dynamic shared
+ * memory for each of `splits` partials rounded up to COMBINE_BATCH. The y blocks of a row divide its chunks of latents
+ * among each other; results are the same to the bit whatever y and the number of threads. Without split_starts, every
+ * row has `splits` partials and the tensors of partials are [splits, rows, ..]. With it, they are [partials, heads, ..],
+ * and head h of query token q has the partials split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a
+ * row without any is left alone. */
 struct CombineParams {
     uint64_t o_partial;    /* f32 [.., latent_rank]: each partial's weighted mean of the latents */
     uint64_t lse_partial;  /* f32 [..]: natural logarithm of each partial's sum of exp(score); infinite: saw nothing */

@@ -5,7 +5,10 @@
 pub const ROW_BF16: u32 = 0;
 pub const ROW_INT4: u32 = 1;
 pub const ROW_INT8: u32 = 2;
-pub const COMBINE_MAX_THREADS: u32 = 512;
+pub const COMBINE_THREADS: u32 = 256;
+pub const COMBINE_CHUNK: u32 = 128;
+pub const COMBINE_FEW: u32 = 16;
+pub const COMBINE_BATCH: u32 = 64;
 pub const COMBINE_MAX_SPLITS: u32 = 8192;
 pub const SCHEDULE_THREADS: u32 = 512;
 pub const DECODE_THREADS: u32 = 256;

@@ -147,11 +147,14 @@ fn merge_terms(machine: &Machine, layer: &Layer, merge: &Merge, plan: &Plan, bat
         return [0.0; MERGING];
     }
     let rows = batch * layer.query_heads;
-    let together = (MOST_THREADS / merge.threads.max(1)).clamp(1, MOST_BLOCKS);
-    let waves = rows.div_ceil(machine.multiprocessors * together) as f64;
-    let b = together.min(rows.div_ceil(machine.multiprocessors)) as f64;
-    let work = merge.rest + merge.split * plan.splits as f64;
-    let bytes = rows as f64 * merge.split.bytes * plan.splits as f64;
+    let merge = merge.blocks_for(machine, layer.target_splits.div_ceil(batch), plan.splits, rows);
+    let blocks = rows * merge.blocks;
+    let by_threads = (MOST_THREADS / merge.threads.max(1)).clamp(1, MOST_BLOCKS);
+    let together = merge.resident.map_or(by_threads, |resident| resident.clamp(1, by_threads));
+    let waves = blocks.div_ceil(machine.multiprocessors * together) as f64;
+    let b = together.min(blocks.div_ceil(machine.multiprocessors)) as f64;
+    let work = merge.rest + merge.split * plan.splits.div_ceil(merge.batch) as f64;
+    let bytes = blocks as f64 * merge.split.bytes / merge.batch as f64 * plan.splits as f64;
     [
         waves * work.lone / machine.cycles_per_us,
         waves * b * work.issue / machine.cycles_per_us,

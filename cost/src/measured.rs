@@ -20,8 +20,17 @@ pub struct Kept {
     pub kernel: String,
     /// A module of it alone.
     pub ptx: String,
+    /// Units of the two launches: tiles, or batches of splits.
+    pub units: [usize; 2],
     /// What the simulator counted of the launches, by lines of that module.
     pub launches: [Launch; 2],
+}
+
+/// The file of the launches.
+#[derive(Serialize, Deserialize)]
+struct File {
+    units: [usize; 2],
+    launches: [Stored; 2],
 }
 
 /// A launch as it is stored: lines that follow each other and were issued equally often are one entry.
@@ -40,7 +49,7 @@ impl Kept {
     ///
     /// # Errors
     /// If the module has no such kernel, or a launch issued a line that is not the kernel's.
-    pub fn new(kernel: &str, module: &str, launches: [&Launch; 2]) -> Result<Self> {
+    pub fn new(kernel: &str, module: &str, units: [usize; 2], launches: [&Launch; 2]) -> Result<Self> {
         let (ptx, lines) = alone(kernel, module)?;
         let moved = |issued: &BTreeMap<u32, u64>| -> Result<BTreeMap<u32, u64>> {
             let place = |line: &u32| lines.get(line).copied().with_context(|| format!("{kernel}: line {line}"));
@@ -51,7 +60,7 @@ impl Kept {
             anyhow::Ok(Launch { issued, ..launch.clone() })
         };
         let [few, many] = launches.map(launch);
-        Ok(Self { kernel: kernel.into(), ptx, launches: [few?, many?] })
+        Ok(Self { kernel: kernel.into(), ptx, units, launches: [few?, many?] })
     }
 
     /// Writes `KERNEL.ptx` and `KERNEL.json` into a folder.
@@ -59,13 +68,13 @@ impl Kept {
     /// # Errors
     /// If they cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let stored: Vec<Stored> = self.launches.iter().map(stored).collect();
+        let file = File { units: self.units, launches: self.launches.each_ref().map(stored) };
         let write = |ending: &str, text: &str| {
             let file = folder.join(format!("{}.{ending}", self.kernel));
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
         };
         write("ptx", &self.ptx)?;
-        write("json", &(serde_json::to_string(&stored)? + "\n"))
+        write("json", &(serde_json::to_string(&file)? + "\n"))
     }
 
     /// Reads what [`write`](Self::write) wrote.
@@ -77,8 +86,9 @@ impl Kept {
             let file = folder.join(format!("{kernel}.{ending}"));
             fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
         };
-        let stored: [Stored; 2] = serde_json::from_str(&read("json")?).with_context(|| format!("{kernel}.json"))?;
-        Ok(Self { kernel: kernel.into(), ptx: read("ptx")?, launches: stored.map(launch) })
+        let File { units, launches } =
+            serde_json::from_str(&read("json")?).with_context(|| format!("{kernel}.json"))?;
+        Ok(Self { kernel: kernel.into(), ptx: read("ptx")?, units, launches: launches.map(launch) })
     }
 }
 
@@ -150,7 +160,7 @@ mod tests {
     fn of_a_module_the_kernel_and_what_all_share_is_kept_and_counts_move_with_its_lines() {
         let issued = vec![BTreeMap::from([(13, 2), (15, 2)]), BTreeMap::from([(13, 5)])];
         let before = Launch { blocks: 1.0, issued, wavefronts: 3, bytes: 4, mma: 0 };
-        let kept = Kept::new("second", MODULE, [&before, &before]).unwrap();
+        let kept = Kept::new("second", MODULE, [1, 2], [&before, &before]).unwrap();
         assert_eq!(kept.ptx, ".version 9.0\n.visible .entry second(\n)\n{\n\tmov.u32 %r1, 0;\n\tret;\n}\n");
         assert_eq!(kept.launches[0].issued, [BTreeMap::from([(5, 2), (6, 2)]), BTreeMap::from([(5, 5)])]);
         let folder = tempfile::tempdir().unwrap();
@@ -158,7 +168,7 @@ mod tests {
         assert_eq!(Kept::read(folder.path(), "second").unwrap(), kept);
         // A line of another kernel.
         let strange = Launch { issued: vec![BTreeMap::from([(7, 1)])], ..before.clone() };
-        assert!(Kept::new("second", MODULE, [&before, &strange]).unwrap_err().to_string().contains("line 7"));
-        assert!(Kept::new("sec", MODULE, [&before, &before]).is_err());
+        assert!(Kept::new("second", MODULE, [1, 2], [&before, &strange]).unwrap_err().to_string().contains("line 7"));
+        assert!(Kept::new("sec", MODULE, [1, 2], [&before, &before]).is_err());
     }
 }

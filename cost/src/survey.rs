@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use latent_attention::device::Device;
 use latent_attention::image::{Arch, ptx};
 use latent_attention::ops::DecodeTiles;
+use latent_attention::sys::COMBINE_BATCH;
 
 use crate::counts::Evidence;
-use crate::layer::{Layer, Merge, Survey};
+use crate::layer::{Layer, Merge, MergeKind, Survey};
 use crate::machine::Machine;
 use crate::measured::{KEPT, Kept};
 use crate::models;
@@ -22,8 +23,14 @@ use crate::work::{Launch, Measured, Shares, combine, measure, shares};
 /// that they differ by a whole number of turns; and with fewer than three there is no tile whose copies are all behind it.
 pub const TILES: [usize; 2] = [3, 5];
 
-/// Splits of the two merges that tell what a split costs. The kernel takes four at a time.
-pub const SPLITS: [usize; 2] = [16, 64];
+/// Splits of two merges that tell what a batch of a few of them costs: whole batches.
+pub const SPLITS: [usize; 2] = [8, 16];
+
+/// The same of many.
+pub const MANY_SPLITS: [usize; 2] = [COMBINE_BATCH as usize, 3 * COMBINE_BATCH as usize];
+
+/// Registers of a multiprocessor, of every one that the library has kernels for.
+const REGISTERS: usize = 65536;
 
 /// Kernels' machine code, as it is needed.
 #[derive(Debug)]
@@ -122,10 +129,13 @@ impl Surveyor {
         let attention = Attention::new(&self.device, geometry, layout)?;
         let DecodeTiles { file, kernel, .. } = attention.tiles;
         let [few, many] = [attention.run(TILES[0])?, attention.run(TILES[1])?];
-        let decode = Kept::new(kernel, self.code.source(file)?, [&few, &many])?;
-        let merge = |splits| simulate::combine(&self.device, geometry.latent_rank, splits);
-        let [few, many] = [merge(SPLITS[0])?, merge(SPLITS[1])?];
-        Ok([decode, Kept::new("combine", self.code.source("combine")?, [&few, &many])?])
+        let decode = Kept::new(kernel, self.code.source(file)?, TILES, [&few, &many])?;
+        let merge = |splits| simulate::combine(&self.device, geometry.latent_rank, splits, SPLITS[0]);
+        let [few, many] = [merge(SPLITS[0])?.0, merge(SPLITS[1])?.0];
+        Ok([
+            decode,
+            Kept::new("combine", self.code.source("combine")?, SPLITS.map(|splits| splits / SPLITS[0]), [&few, &many])?,
+        ])
     }
 
     /// Everything that was counted.
@@ -194,12 +204,33 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<
 
 /// The merging of latents of one size.
 fn merge(code: &mut Code, device: &Device, latent_rank: usize) -> Result<Merge> {
+    let mut by_kind = |kind| merge_of(code, device, latent_rank, kind);
+    let kind = |shares_chunks, has_many| MergeKind { shares_chunks, has_many };
+    let others = vec![by_kind(kind(false, true))?, by_kind(kind(true, false))?, by_kind(kind(true, true))?];
+    Ok(Merge { others, ..by_kind(MergeKind::default())? })
+}
+
+/// The same of one kind of rows.
+fn merge_of(code: &mut Code, device: &Device, latent_rank: usize, kind: MergeKind) -> Result<Merge> {
     let function = code.kernel("combine", "combine")?;
-    let [few, many] =
-        [simulate::combine(device, latent_rank, SPLITS[0])?, simulate::combine(device, latent_rank, SPLITS[1])?];
-    let Apart { unit, rest, few: first } = Apart::new(function, [&few, &many], SPLITS)?;
-    let threads = 32 * few.issued.len();
-    Ok(Merge { latent_rank, threads, split: unit.work, rest: rest.work, evidence: shares(&first.slots) })
+    let (splits, batch) = if kind.has_many { (MANY_SPLITS, MANY_SPLITS[0]) } else { (SPLITS, SPLITS[0]) };
+    // One row does not fill the machine: blocks share chunks wherever splits are many.
+    let expected = if kind.shares_chunks { MANY_SPLITS[0] } else { SPLITS[0] };
+    let run = |count: usize| simulate::combine(device, latent_rank, count, expected);
+    let ((few, tiles), (many, _)) = (run(splits[0])?, run(splits[1])?);
+    let Apart { unit, rest, few: first } = Apart::new(function, [&few, &many], splits.map(|splits| splits / batch))?;
+    Ok(Merge {
+        latent_rank,
+        threads: tiles.threads,
+        blocks: tiles.blocks,
+        batch,
+        resident: Some(REGISTERS / (function.registers().next_multiple_of(8) * tiles.threads)),
+        split: unit.work,
+        rest: rest.work,
+        evidence: shares(&first.slots),
+        kind,
+        others: Vec::new(),
+    })
 }
 
 /// Shares of evidence in words, the largest first.

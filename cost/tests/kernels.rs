@@ -49,8 +49,13 @@ fn a_layers_kernel_is_matched_and_costs_what_its_cache_demands() {
     assert!(anywhere > 0.0 && layer.gaps.iter().all(|gap| gap.lines.is_some()), "{:?}", layer.gaps);
     // A lone warp issues no two instructions at once: its share of a scheduler's slots takes at least as long.
     assert!(work.lone >= work.issue * 4.0 / 8.0, "{work:?}");
-    // Each split of a merge is 4 bytes for each latent and one of lse.
-    assert!((merge.split.bytes - 4.0 * 513.0).abs() < 4.0, "{merge:?}");
+    // Each split of a merge is 4 bytes for each latent, and in each block one of lse.
+    assert_eq!(merge.others.len(), 3);
+    for merge in merge.others.iter().chain([merge]) {
+        let (bytes, blocks) = (merge.split.bytes / merge.batch as f64, merge.blocks as f64);
+        assert!((bytes * blocks - 4.0 * (512.0 + blocks)).abs() < 4.0, "{merge:?}");
+        assert!(unmatched(&merge.evidence) < 0.05, "{:?}", merge.evidence);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use latent_attention_cost::calibrate::{Calibration, SAME};
 use latent_attention_cost::measured::{KEPT, Kept};
-use latent_attention_cost::survey::{Apart, SPLITS, TILES};
+use latent_attention_cost::survey::Apart;
 use latent_attention_cost::tools::{PINNED, Tools};
 use ptx_sim::{Launch, Machine};
 
@@ -31,12 +31,12 @@ fn the_committed_counts_are_those_of_the_measured_kernels() {
     let tolerance = if tools.version() == PINNED { 1e-9 } else { SAME };
     let survey = Calibration::committed().unwrap().survey;
     let (layer, merge) = survey.find(KEPT.0, KEPT.1).unwrap();
-    let pairs = [(layer.kernel.as_str(), TILES, layer.tile, layer.rest), ("combine", SPLITS, merge.split, merge.rest)];
-    for (kernel, units, unit, rest) in pairs {
+    let pairs = [(layer.kernel.as_str(), layer.tile, layer.rest), ("combine", merge.split, merge.rest)];
+    for (kernel, unit, rest) in pairs {
         let kept = kept(kernel);
         let function = tools.machine_code(&kept.ptx, "sm_90a", kernel).unwrap();
         let [few, many] = &kept.launches;
-        let anew = Apart::new(&function, [few, many], units).unwrap();
+        let anew = Apart::new(&function, [few, many], kept.units).unwrap();
         assert!(anew.unit.work.is_close(&unit, tolerance), "{kernel}: {:?} was {unit:?}", anew.unit.work);
         assert!(anew.rest.work.is_close(&rest, tolerance), "{kernel}: {:?} was {rest:?}", anew.rest.work);
     }
@@ -46,7 +46,7 @@ fn the_committed_counts_are_those_of_the_measured_kernels() {
 fn the_simulator_counts_of_the_measured_merge_what_it_counted_then() {
     let kept = kept("combine");
     let (rank, threads) = (512, 128);
-    for (splits, then) in SPLITS.into_iter().zip(&kept.launches) {
+    for (splits, then) in kept.units.into_iter().zip(&kept.launches) {
         let mut machine = Machine::default();
         let module = machine.load(&kept.ptx).unwrap();
         let ones = |numbers: usize| vec![1.0f32; numbers].into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();

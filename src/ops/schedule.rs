@@ -63,6 +63,15 @@ impl ScheduleConfig {
         }
     }
 
+    /// Splits of most query tokens of a batch of `query_tokens`, where they see about as much.
+    #[must_use]
+    pub fn expected_splits(&self, query_tokens: usize) -> usize {
+        match self.policy {
+            SplitPolicy::Balanced => self.target_splits.div_ceil(query_tokens.max(1)),
+            SplitPolicy::Fixed { .. } => self.max_splits(),
+        }
+    }
+
     /// Most splits of a batch of `query_tokens`.
     #[must_use]
     pub fn max_batch_splits(&self, query_tokens: usize) -> usize {

@@ -189,7 +189,7 @@ fn a_stream_of_another_device_is_refused() {
     let stream: Stream = Device::simulated().stream().unwrap();
     let params = CombineParams { rows: 1, splits: 1, latent_rank: 8, ..Default::default() };
     // SAFETY: refused before anything is launched.
-    let message = unsafe { combine.launch(&stream, &params) }.unwrap_err().to_string();
+    let message = unsafe { combine.launch(&stream, 1, &params) }.unwrap_err().to_string();
     assert!(message.starts_with("stream: is on device `ptx-sim`"), "{message}");
 }
 
@@ -213,7 +213,7 @@ fn the_simulator_turns_a_wrong_access_into_an_error() {
     let combine = Combine::new(&device, CombineConfig::new(8, 2)).unwrap();
     let params = CombineParams { rows: 1, splits: 1, latent_rank: 8, ..Default::default() };
     // SAFETY: the simulator survives null pointers.
-    let message = unsafe { combine.launch(&device.stream().unwrap(), &params) }.unwrap_err().to_string();
+    let message = unsafe { combine.launch(&device.stream().unwrap(), 1, &params) }.unwrap_err().to_string();
     assert!(
         message.starts_with("kernel `combine`: ") && message.contains("at global address 0x0: not in any allocation"),
         "{message}"

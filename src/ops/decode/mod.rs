@@ -339,7 +339,7 @@ impl Decode {
             heads: check::count("query heads", g.query_heads)?,
         };
         // SAFETY: as above; `decode` wrote the partials.
-        unsafe { combine.launch(stream, &params) }
+        unsafe { combine.launch(stream, self.schedule.config().expected_splits(tokens), &params) }
     }
 
     /// What the kernel is told of a cache, if the plan is this operation's and its batch lies in the cache.
