@@ -1,6 +1,7 @@
 //! What a layer's kernels cost, counted from their machine code: all that the law needs to know.
 
 use latent_attention::ops::CombineConfig;
+use latent_attention::splits::SplitCosts;
 use latent_attention::sys::COMBINE_FEW;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,9 @@ pub struct Layer {
     pub blocks: usize,
     /// Splits that run at once on the whole machine.
     pub target_splits: usize,
+    /// What splits are taken to cost beside their tiles, where they are chosen by it: the fields of [`SplitCosts`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_costs: Option<[u32; 4]>,
     /// What a tile costs a block.
     pub tile: Work,
     /// What a block costs beside its tiles: the query into shared memory, the results out of it.
@@ -55,6 +59,7 @@ impl Layer {
             target_splits: self.target_splits,
             head_tiles: self.query_heads.div_ceil(self.block_heads),
             blocks: machine.multiprocessors * self.blocks,
+            costs: self.split_costs.map(|costs| SplitCosts::new(f64::from(SplitCosts::TILE), costs.map(f64::from))),
         };
         division.plan(batch, context)
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use latent_attention::device::Device;
 use latent_attention::image::{Arch, ptx};
 use latent_attention::ops::DecodeTiles;
+use latent_attention::splits::SplitCosts;
 use latent_attention::sys::COMBINE_BATCH;
 
 use crate::counts::Evidence;
@@ -182,6 +183,7 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<
     let attention = Attention::new(device, geometry, layout)?;
     let chosen = attention.tiles;
     let function = code.kernel(chosen.file, chosen.kernel)?;
+    let SplitCosts { block, merge, merge_partial, merge_batch, .. } = chosen.split_costs;
     let Apart { unit, rest, .. } = Apart::new(function, [&attention.run(TILES[0])?, &attention.run(TILES[1])?], TILES)?;
     Ok(Layer {
         model: model.into(),
@@ -194,6 +196,7 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<
         stages: chosen.stages,
         blocks: chosen.blocks_per_multiprocessor,
         target_splits: chosen.target_splits,
+        split_costs: Some([block, merge, merge_partial, merge_batch]),
         tile: unit.work,
         rest: rest.work,
         tile_evidence: shares(&unit.slots),

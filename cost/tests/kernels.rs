@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use latent_attention::image::Arch;
+use latent_attention_cost::calibrate::Calibration;
 use latent_attention_cost::counts::Evidence;
 use latent_attention_cost::machine::H200;
 use latent_attention_cost::models;
@@ -87,4 +88,25 @@ fn machine_code_with_line_information_is_that_of_the_build() {
         let other = pairs.find(|(kernel, embedded)| plain(kernel) != plain(embedded));
         assert!(other.is_none(), "{name}: {other:?}");
     }
+}
+
+/// What `schedule` chooses splits by: 1 is a tile.
+#[test]
+fn split_costs_are_about_those_of_the_law() {
+    let Some(tools) = tools() else { return };
+    let mut surveyor = Surveyor::new(tools, Arch::Sm90a, &H200);
+    let (layer, merge) = surveyor.layer("llama3-8b-d64", "int4").unwrap();
+    let law = Calibration::committed().unwrap().constants;
+    let us = |batch, context| law.predict(&H200, layer, merge, batch, context);
+    // Blocks fill the machine; nothing is cut.
+    let (batch, tile) = (layer.target_splits, layer.tile_tokens);
+    let tile_us = us(batch, 2 * tile) - us(batch, tile);
+    let block_us = us(batch, tile) - tile_us - law.launch_us;
+    // One sequence of a tile for each split.
+    let merge_us = |splits: usize| law.merge_us(&H200, layer, merge, 1, splits * tile);
+    let partial_us = (merge_us(128) - merge_us(64)) / 64.0;
+    let first_us = merge_us(64) - 64.0 * partial_us;
+    let [block, fixed, partial, batch] = layer.split_costs.unwrap().map(|cost| f64::from(cost) / 65536.0 * tile_us);
+    let pairs = [(block, block_us), (partial + batch / 64.0, partial_us), (fixed, first_us)];
+    assert!(pairs.iter().all(|(cost, law)| (0.5..=2.0).contains(&(cost / law))), "{pairs:?}, a tile {tile_us} us");
 }
