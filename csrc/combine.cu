@@ -37,7 +37,9 @@
 
 #include "common/reduce.cuh"
 #include "params.h"
+#include "ptx/address.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/griddepcontrol.cuh"
 
 namespace {
 
@@ -104,9 +106,7 @@ __device__ Sums sum(const Row &row, unsigned chunk, unsigned first, unsigned ste
         const float *at = partial + BATCH * stride;
 #pragma unroll
         for (unsigned i = BATCH; i-- > 0;) {
-            at -= stride;
-            // Or else the compiler multiplies for every address.
-            asm("" : "+l"(at));
+            at = stepped(at - stride);
             weight[i] = row.weights[p + i * step];
             load<IS_ALIGNED>(values[i], at, row.width - latent, weight[i] > 0.0f);
         }
@@ -211,6 +211,7 @@ extern "C" __global__ void __launch_bounds__(COMBINE_THREADS, 3) combine(const _
     extern __shared__ float weights[];
     __shared__ float scratch[WARP];
     __shared__ Ways ways;
+    wait_for_kernel_in_front();
     const unsigned row = blockIdx.x;
     const size_t width = params.latent_rank;
 

@@ -177,7 +177,8 @@ impl Combine {
         let tiles = self.config.tiles(expected, params.rows as usize, multiprocessors);
         let blocks = check::count("blocks of a row", tiles.blocks)?;
         let config = LaunchConfig::new([params.rows, blocks, 1], [tiles.threads as u32, 1, 1])
-            .with_shared(weight_bytes(params.splits as usize));
+            .with_shared(weight_bytes(params.splits as usize))
+            .with_programmatic();
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }

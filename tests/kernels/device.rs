@@ -5,6 +5,7 @@ use latent_attention::Error;
 use latent_attention::device::{
     Buffer, Device, Event, Graph, LaunchConfig, Shape, Simulation, Stream, Tensor, TensorMut, View,
 };
+use latent_attention::image::{Arch, ptx};
 use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
 use latent_attention::sys::CombineParams;
 
@@ -202,6 +203,29 @@ fn more_shared_memory_than_a_kernel_was_loaded_for_is_refused() {
     let refused = unsafe { kernel.launch(&device.stream().unwrap(), &config, &CombineParams::default()) };
     let message = refused.unwrap_err().to_string();
     assert_eq!(message, "kernel `combine`: loaded for 16 bytes of shared memory, not 17");
+}
+
+/// What is launched before the kernel in front has ended: files of `csrc` and their kernels.
+const PROGRAMMATIC: [(&str, &str); 1] = [("combine", "combine")];
+
+#[test]
+fn programmatic_kernels_wait_before_they_touch_memory_where_they_can() {
+    for (file, kernel) in PROGRAMMATIC {
+        for arch in [Arch::Compute80, Arch::Compute90a] {
+            let Some(module) = ptx(file, arch) else { return };
+            let code = module.split_once(&format!(".visible .entry {kernel}(")).unwrap().1;
+            let waits = code.find("griddepcontrol.wait;");
+            assert_eq!(waits.is_some(), arch.capability() >= (9, 0), "{kernel}, {}", arch.name());
+            let Some(waits) = waits else { continue };
+            for first in ["ld.global", "st.global", "cp.async", "atom", "red.", "ret;"].map(|word| code.find(word)) {
+                assert!(
+                    first.is_none_or(|first| waits < first),
+                    "{kernel}: {:?}",
+                    first.map(|first| &code[first..][..40])
+                );
+            }
+        }
+    }
 }
 
 #[test]
