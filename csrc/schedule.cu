@@ -22,9 +22,9 @@
 //
 // One block. Thread t owns query tokens t, t + SCHEDULE_THREADS, .. in every pass; it finds a query token's sequence by
 // bisection and reads 2 numbers of it, 4 with a CSR table. A warp counts the splits of all query tokens, 32 at a time, of
-// the first SCHEDULE_THREADS in shared memory. Bisection takes up to log_5(most tiles) passes and one or two more follow.
-// Every w has its own c_w as the last split of a wave should end with the others: between c_w and c_(w-1) shorter splits
-// are better, but for merging.
+// the first SCHEDULE_THREADS in shared memory. The sum of all tiles bounds c_w from both sides, so that bisection seldom
+// takes more than two passes; one or two of predictions follow. Between c_w and c_(w-1) waves are the same, so that
+// predictions rise but for merging.
 // Barriers: two in each pass of a search, two in prefix sums, and two around the writing of splits.
 // Shared memory: scratch of searches and prefix sums, and 16 bytes for each query token of a pass.
 // What bounds it: latency, of dependent reads and barriers; its bytes are few.
@@ -162,29 +162,34 @@ __device__ uint64_t predicted(const ScheduleParams &params, const Cut &all, unsi
 // same.
 __device__ unsigned cheapest_split_tokens(const ScheduleParams &params, const Query *queries, Scratch &scratch) {
     const unsigned warp = threadIdx.x / WARP, group = warp / GROUP, member = warp % GROUP, tile = params.tile_tokens;
-    unsigned longest = 1;
-    uint64_t sum = 0;
+    unsigned longest = 1, sum = 0;
     for (unsigned query = threadIdx.x % WARP; query < params.query_tokens; query += WARP) {
         const unsigned tokens =
             query < SCHEDULE_THREADS ? queries[query].tokens : find_query(params, query).tokens;
         const unsigned tiles = splits_of(tokens, tile);
         longest = max(longest, tiles);
-        sum += tiles;
+        sum = min(sum + min(tiles, MOST_SPLITS), MOST_SPLITS);
     }
     longest = __reduce_max_sync(ALL_LANES, longest);
-    if (params.query_tokens > splits_in(params, most_waves(params))) {
+    sum = __reduce_add_sync(ALL_LANES, sum);
+    const unsigned waves_allowed = most_waves(params);
+    if (params.query_tokens > splits_in(params, waves_allowed)) {
         return longest * tile;
     }
-#pragma unroll
-    for (unsigned distance = WARP / 2; distance > 0; distance /= 2) {
-        sum += __shfl_xor_sync(ALL_LANES, sum, distance);
-    }
 
-    // Each group's c_w lies above `low`, which has more splits, and not above `high`. Nothing does if even uncut query
-    // tokens are more.
+    // Each group's c_w lies above `low`, which has more splits, and not above `high`: there are at least sum / c splits, and
+    // fewer than sum / c + query_tokens. A group whose waves are not allowed, or too few for all query tokens, rests.
     const unsigned waves = group + 1, target = splits_in(params, waves);
-    const bool can_be = waves <= most_waves(params) && params.query_tokens <= target;
-    unsigned low = can_be ? static_cast<unsigned>((max(sum, uint64_t{1}) - 1) / target) : longest - 1, high = longest;
+    const bool can_be = waves <= waves_allowed && params.query_tokens <= target;
+    unsigned low = longest - 1, high = longest;
+    if (can_be) {
+        low = sum == 0 ? 0 : (sum - 1) / target;
+        const unsigned room = target - params.query_tokens;
+        // Sums that reach the most that is counted say nothing.
+        if (room != 0 && sum < MOST_SPLITS) {
+            high = min(longest, sum / room + 1);
+        }
+    }
     while (__syncthreads_or(high - low > 1)) {
         const unsigned step = (high - low + GROUP) / (GROUP + 1), tiles = low + (member + 1) * step;
         const bool fits = tiles >= high || cut(params, queries, tiles * tile).splits <= target;
@@ -212,7 +217,7 @@ __device__ unsigned cheapest_split_tokens(const ScheduleParams &params, const Qu
             scratch.tiles[warp] = tiles;
         }
         __syncthreads();
-        for (unsigned other = 0; other < WARPS; ++other) {
+        for (unsigned other = 0; other < GROUP * waves_allowed; ++other) {
             const uint64_t its = scratch.costs[other];
             if (its < least || (its == least && scratch.tiles[other] < best)) {
                 least = its;
