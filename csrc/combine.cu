@@ -16,7 +16,7 @@
 // Order of sums: up to COMBINE_FEW partials in ascending order. Of more, WAYS sums, each of every WAYS-th partial in
 //     ascending order; then of neighbours, of neighbouring pairs, and so on. Weights are summed in the same order. So no
 //     result depends on anything but the row's own partials and their number, however many warps and chunks a block has.
-// Tile: a lane has four latents of a chunk, 4 l .. 4 l + 3, or l, l + 32, .. where 16-byte accesses are not possible; BATCH
+// Tile: a lane has four latents of a chunk, 4 l .. 4 l + 3, or l, l + 32, .. where 16-byte accesses are not possible; LOADS
 //     loads of partials are in flight. Where partials are many, blocks of WAYS warps have one chunk each.
 // Accumulators: a lane's four latents and the weights, in f32.
 // Shared memory: scratch of the maximum, 128 bytes; sums of the ways of a chunk, 4.1 KB; dynamic, one f32 per partial: its
@@ -43,8 +43,8 @@
 
 namespace {
 
-// Sums that are made of many partials, the latents of a lane, and partials that it loads at a time.
-constexpr unsigned WAYS = COMBINE_THREADS / WARP, LATENTS = COMBINE_CHUNK / WARP, BATCH = COMBINE_BATCH / WAYS;
+// Sums that are made of many partials, the latents of a lane, and loads that it has in flight.
+constexpr unsigned WAYS = COMBINE_THREADS / WARP, LATENTS = COMBINE_CHUNK / WARP, LOADS = COMBINE_BATCH / WAYS;
 
 // A lane's sums of weights times latents, and of weights.
 struct Sums {
@@ -97,6 +97,8 @@ __device__ Sums sum(const Row &row, unsigned chunk, unsigned first, unsigned ste
     if (latent >= row.width) {
         return sums;
     }
+    // Partials at a time. What is not aligned takes a load for each latent.
+    constexpr unsigned BATCH = IS_ALIGNED ? LOADS : LOADS / LATENTS;
     const size_t stride = step * row.stride;
     const float *partial = row.partials + first * row.stride + latent;
     for (unsigned p = first; p < row.splits; p += BATCH * step, partial += BATCH * stride) {
@@ -206,8 +208,8 @@ __device__ bool is_aligned(uint64_t address, unsigned bytes) { return address % 
 
 }  // namespace
 
-// Three blocks on a multiprocessor: with room for four the compiler spills, with two it loads no more at a time.
-extern "C" __global__ void __launch_bounds__(COMBINE_THREADS, 3) combine(const __grid_constant__ CombineParams params) {
+// Four blocks of the largest kind on a multiprocessor, and eight of those for many rows: more wait for less.
+extern "C" __global__ void __launch_bounds__(COMBINE_THREADS, 4) combine(const __grid_constant__ CombineParams params) {
     extern __shared__ float weights[];
     __shared__ float scratch[WARP];
     __shared__ Ways ways;
