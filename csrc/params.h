@@ -67,17 +67,27 @@ struct BatchParams {
 LATENT_ATTENTION_SIZE(struct BatchParams, 40);
 
 /* Most threads in a block of `combine`. */
-#define COMBINE_MAX_THREADS 512
+#define COMBINE_THREADS 256
+
+/* Latents that a warp merges at a time. */
+#define COMBINE_CHUNK 128
+
+/* Partials up to which `combine` sums in ascending order. */
+#define COMBINE_FEW 16
+
+/* Partials that a block of COMBINE_THREADS loads at a time. */
+#define COMBINE_BATCH 64
 
 /* Most partials of a row that `combine` merges: their weights fill 32 KiB of shared memory, which every device grants
  * unasked. */
 #define COMBINE_MAX_SPLITS 8192
 
-/* `combine` runs on `rows` blocks of 32, 64, ... COMBINE_MAX_THREADS threads (latent_rank / 4 of them have work in the
- * vectorised path), with 4 * splits bytes of dynamic shared memory. Without split_starts, every row has `splits`
- * partials and the tensors of partials are [splits, rows, ..]. With it, they are [partials, heads, ..], and head h of
- * query token q has the partials split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a row without any
- * is left alone. */
+/* `combine` runs on a grid of [rows, y] blocks of whole warps, up to COMBINE_THREADS threads, with 4 bytes of dynamic shared
+ * memory for each of `splits` partials rounded up to COMBINE_BATCH. The y blocks of a row divide its chunks of latents
+ * among each other; results are the same to the bit whatever y and the number of threads. Without split_starts, every
+ * row has `splits` partials and the tensors of partials are [splits, rows, ..]. With it, they are [partials, heads, ..],
+ * and head h of query token q has the partials split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a
+ * row without any is left alone. */
 struct CombineParams {
     uint64_t o_partial;    /* f32 [.., latent_rank]: each partial's weighted mean of the latents */
     uint64_t lse_partial;  /* f32 [..]: natural logarithm of each partial's sum of exp(score); infinite: saw nothing */
@@ -105,23 +115,40 @@ LATENT_ATTENTION_SIZE(struct DecodeSplit, 32);
 /* Threads of `schedule`'s one block. */
 #define SCHEDULE_THREADS 512
 
+/* What a tile costs, in the units of SplitCosts. */
+#define SCHEDULE_TILE 65536
+
+/* A batch whose query tokens are more than half of the splits that run at once is cut into so many times as many, at most;
+ * another one into as many. */
+#define SCHEDULE_WAVES 4
+
+/* What splits cost beside their tiles, as a part of the time that a tile takes on a full machine, times SCHEDULE_TILE. */
+struct SplitCosts {
+    uint32_t block;         /* a block beside its tiles */
+    uint32_t merge;         /* merging, if anything is cut */
+    uint32_t merge_partial; /* and for each partial of the batch */
+    uint32_t merge_batch;   /* and for each COMBINE_BATCH partials of the query token that has most */
+};
+LATENT_ATTENTION_SIZE(struct SplitCosts, 16);
+
 /* `schedule` cuts every query token's visible tokens into splits of equal length, in ascending order: multiples of
- * fixed_tokens, or, if that is 0, of the smallest multiple of tile_tokens of which there are at most target_splits (if
- * there is none, nothing is cut). Query tokens past the end of the batch get a split that sees nothing. */
+ * fixed_tokens, or, if that is 0, of the multiple of tile_tokens with which the batch is predicted to take least, by
+ * `costs`; the smallest of several. Query tokens past the end of the batch get a split that sees nothing. */
 struct ScheduleParams {
     struct BatchParams batch;
     uint64_t splits;       /* out, DecodeSplit [..]; room for query_tokens * ceil(max_tokens / fixed_tokens), or for
-                              max(query_tokens, target_splits) */
+                              max(query_tokens, SCHEDULE_WAVES * target_splits) */
     uint64_t split_count;  /* out, u32: how many there are */
     uint64_t split_starts; /* out, i32 [query_tokens + 1]: partials of query token q's splits; none if it has one split */
     uint32_t query_tokens;  /* rows of the outputs, at least query_starts[sequences] */
     uint32_t max_tokens;    /* longer sequences are cut off here */
     uint32_t page_size;     /* tokens */
     uint32_t tile_tokens;   /* tokens */
-    uint32_t target_splits; /* at least 1 */
+    uint32_t target_splits; /* that run at once, at least 1 */
     uint32_t fixed_tokens;  /* tokens, or 0 */
+    struct SplitCosts costs;
 };
-LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
+LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
 
 /* Threads in a block of `decode`. */
 #define DECODE_THREADS 256

@@ -26,6 +26,7 @@ pub mod load;
 pub mod ops;
 pub mod reference;
 pub mod rope;
+pub mod splits;
 pub mod sys;
 mod warp;
 pub mod weights;

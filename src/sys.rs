@@ -5,9 +5,14 @@
 pub const ROW_BF16: u32 = 0;
 pub const ROW_INT4: u32 = 1;
 pub const ROW_INT8: u32 = 2;
-pub const COMBINE_MAX_THREADS: u32 = 512;
+pub const COMBINE_THREADS: u32 = 256;
+pub const COMBINE_CHUNK: u32 = 128;
+pub const COMBINE_FEW: u32 = 16;
+pub const COMBINE_BATCH: u32 = 64;
 pub const COMBINE_MAX_SPLITS: u32 = 8192;
 pub const SCHEDULE_THREADS: u32 = 512;
+pub const SCHEDULE_TILE: u32 = 65536;
+pub const SCHEDULE_WAVES: u32 = 4;
 pub const DECODE_THREADS: u32 = 256;
 pub const DECODE_STEP: u32 = 64;
 pub const DECODE_ROPE_STEP: u32 = 32;
@@ -171,6 +176,23 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct SplitCosts {
+    pub block: u32,
+    pub merge: u32,
+    pub merge_partial: u32,
+    pub merge_batch: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SplitCosts"][::core::mem::size_of::<SplitCosts>() - 16usize];
+    ["Alignment of SplitCosts"][::core::mem::align_of::<SplitCosts>() - 4usize];
+    ["Offset of field: SplitCosts::block"][::core::mem::offset_of!(SplitCosts, block) - 0usize];
+    ["Offset of field: SplitCosts::merge"][::core::mem::offset_of!(SplitCosts, merge) - 4usize];
+    ["Offset of field: SplitCosts::merge_partial"][::core::mem::offset_of!(SplitCosts, merge_partial) - 8usize];
+    ["Offset of field: SplitCosts::merge_batch"][::core::mem::offset_of!(SplitCosts, merge_batch) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct ScheduleParams {
     pub batch: BatchParams,
     pub splits: u64,
@@ -182,10 +204,11 @@ pub struct ScheduleParams {
     pub tile_tokens: u32,
     pub target_splits: u32,
     pub fixed_tokens: u32,
+    pub costs: SplitCosts,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ScheduleParams"][::core::mem::size_of::<ScheduleParams>() - 88usize];
+    ["Size of ScheduleParams"][::core::mem::size_of::<ScheduleParams>() - 104usize];
     ["Alignment of ScheduleParams"][::core::mem::align_of::<ScheduleParams>() - 8usize];
     ["Offset of field: ScheduleParams::batch"][::core::mem::offset_of!(ScheduleParams, batch) - 0usize];
     ["Offset of field: ScheduleParams::splits"][::core::mem::offset_of!(ScheduleParams, splits) - 40usize];
@@ -198,6 +221,7 @@ const _: () = {
     ["Offset of field: ScheduleParams::target_splits"]
         [::core::mem::offset_of!(ScheduleParams, target_splits) - 80usize];
     ["Offset of field: ScheduleParams::fixed_tokens"][::core::mem::offset_of!(ScheduleParams, fixed_tokens) - 84usize];
+    ["Offset of field: ScheduleParams::costs"][::core::mem::offset_of!(ScheduleParams, costs) - 88usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -73,14 +73,25 @@ impl Calibration {
         serde_json::from_str(include_str!("../calibration/h200.json")).context("cost/calibration/h200.json")
     }
 
-    /// The errors to expect of a kernel with a format: those of held-out kernels if rows of it are among those that the
-    /// law was fitted to, those of held-out formats if nothing like it was measured.
+    /// The errors to expect of a layer: those of held-out kernels if rows of its kernel with its format are among those that
+    /// the law was fitted to, those of held-out formats if nothing like it was measured. A kernel of another cost is
+    /// another kernel, whatever its name.
     #[must_use]
-    pub fn expected(&self, kernel: &str, format: &str) -> Errors {
-        let is_known = |layer: &Layer| (layer.kernel.as_str(), layer.format.as_str()) == (kernel, format);
-        if self.survey.layers.iter().any(is_known) { self.held_out } else { self.formats_held_out }
+    pub fn expected(&self, layer: &Layer) -> Errors {
+        let is_it = |known: &&Layer| (&known.model, &known.format) == (&layer.model, &layer.format);
+        let of_kernel = |known: &&Layer| (&known.kernel, &known.format) == (&layer.kernel, &layer.format);
+        let layers = &self.survey.layers;
+        let is_known = match layers.iter().find(is_it) {
+            Some(known) => known.kernel == layer.kernel && known.tile.is_close(&layer.tile, SAME),
+            None => layers.iter().any(|known| of_kernel(&known)),
+        };
+        if is_known { self.held_out } else { self.formats_held_out }
     }
 }
+
+/// By how much counts of the same kernel may differ, as a fraction: the compiler may give a build a few instructions more or
+/// less.
+pub const SAME: f64 = 0.03;
 
 /// One row ready to be fitted.
 struct Sample<'a> {

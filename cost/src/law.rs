@@ -20,6 +20,9 @@ use crate::plan::Plan;
 /// Constants of the law.
 pub const CONSTANTS: usize = 10;
 
+/// The last of them are those of merging.
+const MERGING: usize = 3;
+
 /// The fitted constants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Constants {
@@ -90,6 +93,13 @@ impl Constants {
         let law: f64 = terms.iter().zip(self.to_array()).map(|(term, factor)| term * factor).sum();
         law.max(floor_us(machine, layer, batch, context))
     }
+
+    /// Of the time, merging.
+    #[must_use]
+    pub fn merge_us(self, machine: &Machine, layer: &Layer, merge: &Merge, batch: usize, context: usize) -> f64 {
+        let terms = terms(machine, layer, merge, batch, context);
+        terms.iter().zip(self.to_array()).skip(CONSTANTS - MERGING).map(|(term, factor)| term * factor).sum()
+    }
 }
 
 /// Microseconds of a copy of the cached bytes, which no kernel undercuts: they are read once at least.
@@ -132,16 +142,19 @@ fn residents(plan: &Plan, blocks: usize, multiprocessors: usize) -> f64 {
 const MOST_THREADS: usize = 2048;
 const MOST_BLOCKS: usize = 32;
 
-fn merge_terms(machine: &Machine, layer: &Layer, merge: &Merge, plan: &Plan, batch: usize) -> [f64; 3] {
+fn merge_terms(machine: &Machine, layer: &Layer, merge: &Merge, plan: &Plan, batch: usize) -> [f64; MERGING] {
     if plan.splits == 1 {
-        return [0.0; 3];
+        return [0.0; MERGING];
     }
     let rows = batch * layer.query_heads;
-    let together = (MOST_THREADS / merge.threads.max(1)).clamp(1, MOST_BLOCKS);
-    let waves = rows.div_ceil(machine.multiprocessors * together) as f64;
-    let b = together.min(rows.div_ceil(machine.multiprocessors)) as f64;
-    let work = merge.rest + merge.split * plan.splits as f64;
-    let bytes = rows as f64 * merge.split.bytes * plan.splits as f64;
+    let merge = merge.blocks_for(machine, layer.target_splits.div_ceil(batch), plan.splits, rows);
+    let blocks = rows * merge.blocks;
+    let by_threads = (MOST_THREADS / merge.threads.max(1)).clamp(1, MOST_BLOCKS);
+    let together = merge.resident.map_or(by_threads, |resident| resident.clamp(1, by_threads));
+    let waves = blocks.div_ceil(machine.multiprocessors * together) as f64;
+    let b = together.min(blocks.div_ceil(machine.multiprocessors)) as f64;
+    let work = merge.rest + merge.split * plan.splits.div_ceil(merge.batch) as f64;
+    let bytes = blocks as f64 * merge.split.bytes / merge.batch as f64 * plan.splits as f64;
     [
         waves * work.lone / machine.cycles_per_us,
         waves * b * work.issue / machine.cycles_per_us,

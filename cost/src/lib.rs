@@ -8,6 +8,7 @@ pub mod law;
 pub mod layer;
 pub mod lone;
 pub mod machine;
+pub mod measured;
 pub mod models;
 pub mod plan;
 pub mod report;

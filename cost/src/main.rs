@@ -49,9 +49,13 @@ struct Arguments {
     /// List the addresses and lines of PTX of machine code that runs an unknown number of times
     #[arg(long)]
     unmatched: bool,
-    /// Fit the law's constants to the measured rows and write cost/calibration/h200.json
+    /// Fit the law's constants to the measured rows, by the committed counts, and write cost/calibration/h200.json
     #[arg(long, conflicts_with_all = ["kernel", "model", "format", "batch", "context", "arch", "json", "unmatched"])]
     calibrate: bool,
+    /// With --calibrate: the rows were measured with this build's kernels. Count these, and keep what their counts are
+    /// held against
+    #[arg(long, requires = "calibrate")]
+    recount: bool,
 }
 
 fn main() -> Result<()> {
@@ -64,12 +68,13 @@ fn main() -> Result<()> {
         anyhow::bail!("there is no format {format}; there are {:?}", models::FORMATS);
     }
     let (arch, machine) = machine(&arguments.arch)?;
-    let tools = Tools::find(&Path::new(ROOT).join("target"))?;
-    let surveyor = Surveyor::new(tools, arch, &machine);
+    let surveyor =
+        || Ok::<_, anyhow::Error>(Surveyor::new(Tools::find(&Path::new(ROOT).join("target"))?, arch, &machine));
     if arguments.calibrate {
-        return write_calibration(surveyor, &machine, &arguments.rows);
+        let recounting = arguments.recount.then(surveyor).transpose()?;
+        return write_calibration(recounting, &machine, &arguments.rows);
     }
-    predict(&arguments, surveyor, arch, &machine)
+    predict(&arguments, surveyor()?, arch, &machine)
 }
 
 /// An architecture, and a machine of it. Of others than the H200 neither clock nor rates are known: what depends on them is
@@ -152,6 +157,9 @@ fn print_tables(arguments: &Arguments, context: &Context, layers: &[(&Layer, &Me
         println!("{}", report::gaps(layers.iter().copied()));
     }
     println!("{}", report::times(predictions));
+    if context.calibrated.is_some() {
+        println!("Behind the double line: of the kernels that were measured.");
+    }
     if let Some(calibration) = context.calibrated {
         println!("{}", report::errors("each kernel held out in turn", &calibration.held_out));
         println!("{}", report::errors("each format held out in turn", &calibration.formats_held_out));
@@ -161,15 +169,25 @@ fn print_tables(arguments: &Arguments, context: &Context, layers: &[(&Layer, &Me
     }
 }
 
-/// Makes the calibration anew.
-fn write_calibration(mut surveyor: Surveyor, machine: &Machine, path: &Path) -> Result<()> {
+/// Makes the calibration anew: from the committed counts, or from those of this build's kernels.
+fn write_calibration(recounting: Option<Surveyor>, machine: &Machine, path: &Path) -> Result<()> {
     let measured = rows::read(path)?.of_h200()?;
-    for row in &measured.rows {
-        surveyor.layer(&row.model, &row.format)?;
-    }
-    let made = calibrate(machine, surveyor.into_survey(), &measured.device, &measured.commit, &measured.rows)?;
+    let folder = Path::new(ROOT).join("cost/calibration");
+    let survey = match recounting {
+        None => Calibration::committed()?.survey,
+        Some(mut surveyor) => {
+            for row in &measured.rows {
+                surveyor.layer(&row.model, &row.format)?;
+            }
+            for kept in surveyor.keep()? {
+                kept.write(&folder)?;
+            }
+            surveyor.into_survey()
+        }
+    };
+    let made = calibrate(machine, survey, &measured.device, &measured.commit, &measured.rows)?;
     print_calibration(&made);
-    let file = Path::new(ROOT).join("cost/calibration/h200.json");
+    let file = folder.join("h200.json");
     fs::write(&file, serde_json::to_string_pretty(&made)? + "\n")
         .with_context(|| format!("cannot write {}", file.display()))?;
     println!("wrote {}", file.display());

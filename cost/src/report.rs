@@ -12,22 +12,10 @@ use crate::rows::Row;
 use crate::survey::{TILES, in_words};
 use crate::work::Shares;
 
-/// What one shape costs. Cycles are those of a block of threads for 64 cached tokens: of one scheduler, but for `lsu`, which
-/// is the multiprocessor's, and `lone`, a single warp's.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Prediction {
-    /// The kernel that serves the layer.
-    pub kernel: String,
-    /// What its machine code is for.
-    pub arch: String,
-    /// The model's name.
-    pub model: String,
-    /// The cache format's name.
-    pub format: String,
-    /// Sequences.
-    pub batch: usize,
-    /// Cached tokens of each.
-    pub context: usize,
+/// What 64 cached tokens cost a block of threads, in cycles of one scheduler, but for `lsu`, which is the multiprocessor's,
+/// and `lone`, a single warp's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cycles {
     /// Issue slots.
     pub issue: f64,
     /// The integer and logic pipe.
@@ -44,6 +32,51 @@ pub struct Prediction {
     pub dram: Option<f64>,
     /// A lone warp's path.
     pub lone: f64,
+}
+
+/// A predicted time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Time {
+    /// Of all launches.
+    pub predicted_us: f64,
+    /// The error bar: 95 % of the rows of kernels that the law had not seen lay within it; of a kernel or format that was
+    /// never measured, 95 % of the rows of formats that it had not seen.
+    pub low_us: f64,
+    /// Its upper end.
+    pub high_us: f64,
+    /// Of the time, merging.
+    pub merge_us: f64,
+}
+
+/// What the kernels cost that were measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// Of 64 cached tokens, by the committed counts.
+    pub cycles: Cycles,
+    /// The time that follows.
+    pub time: Time,
+    /// What was measured, if there is such a row.
+    pub measured_us: Option<f64>,
+}
+
+/// What one shape costs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The kernel that serves the layer.
+    pub kernel: String,
+    /// What its machine code is for.
+    pub arch: String,
+    /// The model's name.
+    pub model: String,
+    /// The cache format's name.
+    pub format: String,
+    /// Sequences.
+    pub batch: usize,
+    /// Cached tokens of each.
+    pub context: usize,
+    /// Of 64 cached tokens.
+    #[serde(flatten)]
+    pub cycles: Cycles,
     /// Of the issue slots of a tile, the share whose basic blocks could not be matched to the simulator's counts, at most.
     pub unmatched: f64,
     /// Of what a block does beside its tiles.
@@ -59,14 +92,10 @@ pub struct Prediction {
     /// How often the machine is filled with blocks.
     pub waves: usize,
     /// The time, if the law is calibrated for the architecture.
-    pub predicted_us: Option<f64>,
-    /// The error bar: 95 % of the rows of kernels that the law had not seen lay within it; of a kernel or format that was
-    /// never measured, 95 % of the rows of formats that it had not seen.
-    pub low_us: Option<f64>,
-    /// Its upper end.
-    pub high_us: Option<f64>,
-    /// What was measured, if there is such a row.
-    pub measured_us: Option<f64>,
+    #[serde(flatten)]
+    pub time: Option<Time>,
+    /// The same of the kernels that the committed rows were measured with, if the layer was among them.
+    pub measured_kernels: Option<Measured>,
 }
 
 /// What predictions need beside a layer.
@@ -85,16 +114,18 @@ impl Context<'_> {
     /// Predicts one shape.
     #[must_use]
     pub fn predict(&self, layer: &Layer, merge: &Merge, batch: usize, context: usize) -> Prediction {
-        let (work, plan) = (layer.per_64_tokens(), layer.plan(self.machine, batch, context));
-        let time = self.calibrated.map(|calibration| {
-            let us = calibration.constants.predict(self.machine, layer, merge, batch, context);
-            let errors = calibration.expected(&layer.kernel, &layer.format);
-            // Measured times are within that much of predictions, relative to themselves.
-            (us, us / (1.0 + errors.p95), us / (1.0 - errors.p95))
+        let plan = layer.plan(self.machine, batch, context);
+        let measured = self.calibrated.and_then(|calibration| {
+            let (layer, merge) = calibration.survey.find(&layer.model, &layer.format)?;
+            let is_it = |row: &&Row| {
+                (&row.model, &row.format, row.batch, row.context) == (&layer.model, &layer.format, batch, context)
+            };
+            Some(Measured {
+                cycles: self.cycles(layer),
+                time: self.time(layer, merge, batch, context)?,
+                measured_us: self.measured.iter().find(is_it).map(|row| row.median_us),
+            })
         });
-        let is_it = |row: &&Row| {
-            (&row.model, &row.format, row.batch, row.context) == (&layer.model, &layer.format, batch, context)
-        };
         Prediction {
             kernel: layer.kernel.clone(),
             arch: self.arch.into(),
@@ -102,14 +133,7 @@ impl Context<'_> {
             format: layer.format.clone(),
             batch,
             context,
-            issue: work.issue,
-            alu: work.alu,
-            fma: work.fma,
-            mufu: work.mufu,
-            lsu: work.lsu,
-            tensor: time.map(|_| work.products / self.machine.products_per_cycle),
-            dram: time.map(|_| work.bytes / self.machine.bytes_per_cycle()),
-            lone: work.lone,
+            cycles: self.cycles(layer),
             unmatched: unmatched(&layer.tile_evidence),
             unmatched_rest: unmatched(&layer.rest_evidence),
             unmatched_merge: unmatched(&merge.evidence),
@@ -117,44 +141,75 @@ impl Context<'_> {
             splits: plan.splits,
             tiles: plan.tiles,
             waves: plan.waves,
-            predicted_us: time.map(|(us, ..)| us),
-            low_us: time.map(|(_, low, _)| low),
-            high_us: time.map(|(.., high)| high),
-            measured_us: self.measured.iter().find(is_it).map(|row| row.median_us),
+            time: self.time(layer, merge, batch, context),
+            measured_kernels: measured,
         }
+    }
+
+    fn cycles(&self, layer: &Layer) -> Cycles {
+        let work = layer.per_64_tokens();
+        let rated = |cycles: f64| self.calibrated.map(|_| cycles);
+        Cycles {
+            issue: work.issue,
+            alu: work.alu,
+            fma: work.fma,
+            mufu: work.mufu,
+            lsu: work.lsu,
+            tensor: rated(work.products / self.machine.products_per_cycle),
+            dram: rated(work.bytes / self.machine.bytes_per_cycle()),
+            lone: work.lone,
+        }
+    }
+
+    fn time(&self, layer: &Layer, merge: &Merge, batch: usize, context: usize) -> Option<Time> {
+        let calibration = self.calibrated?;
+        let us = calibration.constants.predict(self.machine, layer, merge, batch, context);
+        let p95 = calibration.expected(layer).p95;
+        // Measured times are within that much of predictions, relative to themselves.
+        let (low_us, high_us) = (us / (1.0 + p95), us / (1.0 - p95));
+        let merge_us = calibration.constants.merge_us(self.machine, layer, merge, batch, context);
+        Some(Time { predicted_us: us, low_us, high_us, merge_us })
     }
 }
 
-/// The table of layers: what 64 cached tokens cost a block.
+/// The table of layers: what 64 cached tokens cost a block, of this build's kernels and of the measured ones.
 #[must_use]
 pub fn layers<'a>(context: &Context, layers: impl Iterator<Item = (&'a Layer, &'a Merge)>) -> String {
     let mut text = String::from(
-        "| model             | format   | kernel            | blocks | issue |  alu |  fma | mufu |  lsu | tensor |  dram |  lone |\n\
-         |-------------------|----------|-------------------|-------:|------:|-----:|-----:|-----:|-----:|-------:|------:|------:|\n",
+        "| model             | format   | kernel            |          | blocks | issue |  alu |  fma | mufu |  lsu | tensor |  dram |  lone |\n\
+         |-------------------|----------|-------------------|----------|-------:|------:|-----:|-----:|-----:|-----:|-------:|------:|------:|\n",
     );
     let mut notes = String::new();
     for (layer, merge) in layers {
         let p = context.predict(layer, merge, 1, layer.tile_tokens);
-        let cycles = |known: Option<f64>| known.map_or("-".to_owned(), |cycles| format!("{cycles:.0}"));
-        text += &format!(
-            "| {:<17} | {:<8} | {:<17} | {:>6} | {:>5.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>6} | {:>5} | {:>5.0} |\n",
-            p.model,
-            p.format,
-            p.kernel,
-            layer.blocks,
-            p.issue,
-            p.alu,
-            p.fma,
-            p.mufu,
-            p.lsu,
-            cycles(p.tensor),
-            cycles(p.dram),
-            p.lone
-        );
+        text += &row(layer, "build", &p.cycles);
+        let known = context.calibrated.and_then(|calibration| calibration.survey.find(&layer.model, &layer.format));
+        if let Some((known, measured)) = known.zip(p.measured_kernels) {
+            text += &row(known.0, "measured", &measured.cycles);
+        }
         let [tile, rest, merge] = [&layer.tile_evidence, &layer.rest_evidence, &merge.evidence].map(in_words);
         notes += &format!("{} {}: tile {tile}; rest {rest}; merge {merge}\n", p.model, p.format);
     }
     text + "\nWhere trip counts come from, as shares of issue slots:\n" + &notes
+}
+
+fn row(layer: &Layer, which: &str, cycles: &Cycles) -> String {
+    let rated = |known: Option<f64>| known.map_or("-".to_owned(), |cycles| format!("{cycles:.0}"));
+    format!(
+        "| {:<17} | {:<8} | {:<17} | {which:<8} | {:>6} | {:>5.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>6} | {:>5} | {:>5.0} |\n",
+        layer.model,
+        layer.format,
+        layer.kernel,
+        layer.blocks,
+        cycles.issue,
+        cycles.alu,
+        cycles.fma,
+        cycles.mufu,
+        cycles.lsu,
+        rated(cycles.tensor),
+        rated(cycles.dram),
+        cycles.lone
+    )
 }
 
 fn unmatched(shares: &Shares) -> f64 {
@@ -181,19 +236,22 @@ pub fn gaps<'a>(layers: impl Iterator<Item = (&'a Layer, &'a Merge)>) -> String 
     text
 }
 
-/// The table of times.
+/// The table of times: of this build's kernels, and behind the double line of those that were measured.
 #[must_use]
 pub fn times(predictions: &[Prediction]) -> String {
     let mut text = String::from(
-        "| model             | format   | batch | context | splits | tiles | waves | predicted us |        error bar | measured us |  error |\n\
-         |-------------------|----------|------:|--------:|-------:|------:|------:|-------------:|-----------------:|------------:|-------:|\n",
+        "| model             | format   | batch | context | splits | tiles | waves | predicted us |        error bar | merge || predicted us | merge | measured us |  error |\n\
+         |-------------------|----------|------:|--------:|-------:|------:|------:|-------------:|-----------------:|------:||-------------:|------:|------------:|-------:|\n",
     );
     for p in predictions {
         let number = |us: Option<f64>| us.map_or("-".to_owned(), |us| format!("{us:.1}"));
-        let bar = p.low_us.zip(p.high_us).map_or("-".to_owned(), |(low, high)| format!("{low:.1} .. {high:.1}"));
-        let error = p.predicted_us.zip(p.measured_us).map(|(predicted, measured)| 100.0 * (predicted / measured - 1.0));
+        let bar = p.time.map_or("-".to_owned(), |time| format!("{:.1} .. {:.1}", time.low_us, time.high_us));
+        let then = p.measured_kernels;
+        let predicted = then.map(|then| then.time.predicted_us);
+        let measured = then.and_then(|then| then.measured_us);
+        let error = predicted.zip(measured).map(|(predicted, measured)| 100.0 * (predicted / measured - 1.0));
         text += &format!(
-            "| {:<17} | {:<8} | {:>5} | {:>7} | {:>6} | {:>5} | {:>5} | {:>12} | {:>16} | {:>11} | {:>6} |\n",
+            "| {:<17} | {:<8} | {:>5} | {:>7} | {:>6} | {:>5} | {:>5} | {:>12} | {:>16} | {:>5} || {:>12} | {:>5} | {:>11} | {:>6} |\n",
             p.model,
             p.format,
             p.batch,
@@ -201,9 +259,12 @@ pub fn times(predictions: &[Prediction]) -> String {
             p.splits,
             p.tiles,
             p.waves,
-            number(p.predicted_us),
+            number(p.time.map(|time| time.predicted_us)),
             bar,
-            number(p.measured_us),
+            number(p.time.map(|time| time.merge_us)),
+            number(predicted),
+            number(then.map(|then| then.time.merge_us)),
+            number(measured),
             error.map_or("-".to_owned(), |error| format!("{error:+.1}%")),
         );
     }

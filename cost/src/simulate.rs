@@ -10,9 +10,10 @@ use latent_attention::cache::{CacheLayout, PageTable, Sequences};
 use latent_attention::device::{Counted, Device, Simulation, Tensor};
 use latent_attention::image::Arch;
 use latent_attention::ops::{
-    BatchBuffers, CacheView, Combine, CombineArgs, CombineConfig, Decode, DecodeArgs, DecodeConfig, DecodeTiles,
+    BatchBuffers, CacheView, Combine, CombineConfig, CombineTiles, Decode, DecodeArgs, DecodeConfig, DecodeTiles,
     SplitPolicy,
 };
+use latent_attention::sys::CombineParams;
 use ptx_sim::meter::{Class, Meter, Path};
 
 use crate::machine::Machine;
@@ -99,28 +100,35 @@ impl Attention {
     }
 }
 
-/// One row of a merge of so many partials: one block.
+/// One row of a merge of so many partials, by the blocks for rows of about `expected` of them; and how many these are.
 ///
 /// # Errors
 /// What the operation or the simulator says.
-pub fn combine(device: &Device, latent_rank: usize, splits: usize) -> Result<Launch> {
-    let operation = Combine::new(device, CombineConfig::new(latent_rank, splits))?;
+pub fn combine(device: &Device, latent_rank: usize, splits: usize, expected: usize) -> Result<(Launch, CombineTiles)> {
+    let config = CombineConfig::new(latent_rank, splits);
+    let tiles = config.tiles(expected, 1, device.limits().multiprocessors);
+    let operation = Combine::new(device, config)?;
     let partials: Vec<f32> = numbers(splits * latent_rank).into_iter().map(bf16::to_f32).collect();
     let o_partial = device.upload(&partials)?;
     let lse_partial = device.upload(&partials[..splits])?;
     let mut o_latent = device.zeros::<bf16>(latent_rank)?;
     let mut lse = device.zeros::<f32>(1)?;
-    let args = CombineArgs {
+    let params = CombineParams {
+        o_partial: o_partial.view().address(),
+        lse_partial: lse_partial.view().address(),
+        o_latent: o_latent.view_mut().view().address(),
+        lse: lse.view_mut().view().address(),
+        split_starts: 0,
         rows: 1,
-        splits,
-        o_partial: o_partial.view(),
-        lse_partial: lse_partial.view(),
-        o_latent: o_latent.view_mut(),
-        lse: lse.view_mut(),
+        splits: u32::try_from(splits)?,
+        latent_rank: u32::try_from(latent_rank)?,
+        heads: 0,
     };
     drop(device.take_counts());
-    operation.run(&device.stream()?, args)?;
-    launch(device.take_counts().get("combine").context("combine was not launched")?, 1)
+    // SAFETY: the buffers are as large as the parameters say.
+    unsafe { operation.launch(&device.stream()?, expected, &params)? };
+    let counts = device.take_counts();
+    Ok((launch(counts.get("combine").context("combine was not launched")?, tiles.blocks)?, tiles))
 }
 
 fn config(geometry: &Geometry, layout: CacheLayout, tokens: usize) -> DecodeConfig {

@@ -6,22 +6,32 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result};
 use latent_attention::device::Device;
 use latent_attention::image::{Arch, ptx};
+use latent_attention::ops::DecodeTiles;
+use latent_attention::splits::SplitCosts;
+use latent_attention::sys::COMBINE_BATCH;
 
 use crate::counts::Evidence;
-use crate::layer::{Layer, Merge, Survey};
+use crate::layer::{Layer, Merge, MergeKind, Survey};
 use crate::machine::Machine;
+use crate::measured::{KEPT, Kept};
 use crate::models;
 use crate::sass::parse::Function;
 use crate::simulate::{self, Attention};
 use crate::tools::Tools;
-use crate::work::{Shares, combine, measure, shares};
+use crate::work::{Launch, Measured, Shares, combine, measure, shares};
 
 /// Tiles of the two launches that tell what a tile costs from what the rest does. Tiles take turns between two stages, so
 /// that they differ by a whole number of turns; and with fewer than three there is no tile whose copies are all behind it.
 pub const TILES: [usize; 2] = [3, 5];
 
-/// Splits of the two merges that tell what a split costs. The kernel takes four at a time.
-pub const SPLITS: [usize; 2] = [16, 64];
+/// Splits of two merges that tell what a batch of a few of them costs: whole batches.
+pub const SPLITS: [usize; 2] = [8, 16];
+
+/// The same of many.
+pub const MANY_SPLITS: [usize; 2] = [COMBINE_BATCH as usize, 3 * COMBINE_BATCH as usize];
+
+/// Registers of a multiprocessor, of every one that the library has kernels for.
+const REGISTERS: usize = 65536;
 
 /// Kernels' machine code, as it is needed.
 #[derive(Debug)]
@@ -44,12 +54,20 @@ impl Code {
         match self.functions.entry(kernel.into()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(place) => {
-                let source = ptx(file, self.ptx)
-                    .with_context(|| format!("this build has no PTX of csrc/{file}.cu: it was built without nvcc"))?;
+                let source = source(file, self.ptx)?;
                 Ok(place.insert(self.tools.machine_code(source, self.arch.name(), kernel)?))
             }
         }
     }
+
+    /// The PTX of a file of `csrc`.
+    fn source(&self, file: &'static str) -> Result<&'static str> {
+        source(file, self.ptx)
+    }
+}
+
+fn source(file: &'static str, arch: Arch) -> Result<&'static str> {
+    ptx(file, arch).with_context(|| format!("this build has no PTX of csrc/{file}.cu: it was built without nvcc"))
 }
 
 /// Counts layers, each of them when it is asked for first.
@@ -103,10 +121,59 @@ impl Surveyor {
         self.found.find(model, format).context("a layer that was counted is not there")
     }
 
+    /// The attention and merging kernels of the layer that is [kept](KEPT).
+    ///
+    /// # Errors
+    /// As [`layer`](Self::layer).
+    pub fn keep(&mut self) -> Result<[Kept; 2]> {
+        let (geometry, layout) = models::layer(KEPT.0, KEPT.1)?;
+        let attention = Attention::new(&self.device, geometry, layout)?;
+        let DecodeTiles { file, kernel, .. } = attention.tiles;
+        let [few, many] = [attention.run(TILES[0])?, attention.run(TILES[1])?];
+        let decode = Kept::new(kernel, self.code.source(file)?, TILES, [&few, &many])?;
+        let merge = |splits| simulate::combine(&self.device, geometry.latent_rank, splits, SPLITS[0]);
+        let [few, many] = [merge(SPLITS[0])?.0, merge(SPLITS[1])?.0];
+        Ok([
+            decode,
+            Kept::new("combine", self.code.source("combine")?, SPLITS.map(|splits| splits / SPLITS[0]), [&few, &many])?,
+        ])
+    }
+
     /// Everything that was counted.
     #[must_use]
     pub fn into_survey(self) -> Survey {
         self.found
+    }
+}
+
+/// What a unit of work (a tile, a split) costs a block and what the rest of it does: told apart by two launches of so many
+/// units.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Apart {
+    /// A unit.
+    pub unit: Measured,
+    /// The rest, with the gaps of the first launch.
+    pub rest: Measured,
+    /// The first launch.
+    pub few: Measured,
+}
+
+impl Apart {
+    /// Counts both launches.
+    ///
+    /// # Errors
+    /// As [`measure`].
+    pub fn new(function: &Function, launches: [&Launch; 2], units: [usize; 2]) -> Result<Self> {
+        let [few, many] = [measure(function, launches[0])?, measure(function, launches[1])?];
+        let (first, share) = (units[0] as f64, 1.0 / (units[1] - units[0]) as f64);
+        let work = (many.work - few.work) * share;
+        let slots = combine(&many.slots, &few.slots, |many, few| (many - few) * share);
+        let rest = Measured {
+            work: few.work - work * first,
+            slots: combine(&few.slots, &slots, |few, unit| few - unit * first),
+            gaps: few.gaps.clone(),
+        };
+        Ok(Self { unit: Measured { work, slots, gaps: Vec::new() }, rest, few })
     }
 }
 
@@ -116,12 +183,8 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<
     let attention = Attention::new(device, geometry, layout)?;
     let chosen = attention.tiles;
     let function = code.kernel(chosen.file, chosen.kernel)?;
-    let few = measure(function, &attention.run(TILES[0])?)?;
-    let many = measure(function, &attention.run(TILES[1])?)?;
-    let per_tile = 1.0 / (TILES[1] - TILES[0]) as f64;
-    let tile = (many.work - few.work) * per_tile;
-    let tile_slots = combine(&many.slots, &few.slots, |many, few| (many - few) * per_tile);
-    let rest_slots = combine(&few.slots, &tile_slots, |few, tile| few - tile * TILES[0] as f64);
+    let SplitCosts { block, merge, merge_partial, merge_batch, .. } = chosen.split_costs;
+    let Apart { unit, rest, .. } = Apart::new(function, [&attention.run(TILES[0])?, &attention.run(TILES[1])?], TILES)?;
     Ok(Layer {
         model: model.into(),
         format: format.into(),
@@ -133,24 +196,44 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<
         stages: chosen.stages,
         blocks: chosen.blocks_per_multiprocessor,
         target_splits: chosen.target_splits,
-        tile,
-        rest: few.work - tile * TILES[0] as f64,
-        tile_evidence: shares(&tile_slots),
-        rest_evidence: shares(&rest_slots),
-        gaps: few.gaps,
+        split_costs: Some([block, merge, merge_partial, merge_batch]),
+        tile: unit.work,
+        rest: rest.work,
+        tile_evidence: shares(&unit.slots),
+        rest_evidence: shares(&rest.slots),
+        gaps: rest.gaps,
     })
 }
 
 /// The merging of latents of one size.
 fn merge(code: &mut Code, device: &Device, latent_rank: usize) -> Result<Merge> {
+    let mut by_kind = |kind| merge_of(code, device, latent_rank, kind);
+    let kind = |shares_chunks, has_many| MergeKind { shares_chunks, has_many };
+    let others = vec![by_kind(kind(false, true))?, by_kind(kind(true, false))?, by_kind(kind(true, true))?];
+    Ok(Merge { others, ..by_kind(MergeKind::default())? })
+}
+
+/// The same of one kind of rows.
+fn merge_of(code: &mut Code, device: &Device, latent_rank: usize, kind: MergeKind) -> Result<Merge> {
     let function = code.kernel("combine", "combine")?;
-    let [few, many] =
-        [simulate::combine(device, latent_rank, SPLITS[0])?, simulate::combine(device, latent_rank, SPLITS[1])?];
-    let threads = 32 * few.issued.len();
-    let [few, many] = [measure(function, &few)?, measure(function, &many)?];
-    let split = (many.work - few.work) * (1.0 / (SPLITS[1] - SPLITS[0]) as f64);
-    let rest = few.work - split * SPLITS[0] as f64;
-    Ok(Merge { latent_rank, threads, split, rest, evidence: shares(&few.slots) })
+    let (splits, batch) = if kind.has_many { (MANY_SPLITS, MANY_SPLITS[0]) } else { (SPLITS, SPLITS[0]) };
+    // One row does not fill the machine: blocks share chunks wherever splits are many.
+    let expected = if kind.shares_chunks { MANY_SPLITS[0] } else { SPLITS[0] };
+    let run = |count: usize| simulate::combine(device, latent_rank, count, expected);
+    let ((few, tiles), (many, _)) = (run(splits[0])?, run(splits[1])?);
+    let Apart { unit, rest, few: first } = Apart::new(function, [&few, &many], splits.map(|splits| splits / batch))?;
+    Ok(Merge {
+        latent_rank,
+        threads: tiles.threads,
+        blocks: tiles.blocks,
+        batch,
+        resident: Some(REGISTERS / (function.registers().next_multiple_of(8) * tiles.threads)),
+        split: unit.work,
+        rest: rest.work,
+        evidence: shares(&first.slots),
+        kind,
+        others: Vec::new(),
+    })
 }
 
 /// Shares of evidence in words, the largest first.

@@ -55,6 +55,16 @@ impl Work {
     }
 }
 
+impl Work {
+    /// Whether each count differs from another's by no more than a fraction of the other's, or of 1.
+    #[must_use]
+    pub fn is_close(&self, other: &Self, fraction: f64) -> bool {
+        let Self { issue, alu, fma, mufu, products, mma, lsu, bytes, lone } =
+            self.zip(*other, |a, b| (a - b).abs() / b.abs().max(1.0));
+        [issue, alu, fma, mufu, products, mma, lsu, bytes, lone].into_iter().all(|apart| apart <= fraction)
+    }
+}
+
 impl Add for Work {
     type Output = Self;
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use latent_attention_cost::calibrate::{Calibration, Errors, calibrate};
 use latent_attention_cost::law::{CONSTANTS, Constants, floor_us, terms};
+use latent_attention_cost::layer::Layer;
 use latent_attention_cost::{machine, models, rows};
 
 fn measured() -> rows::Measured {
@@ -100,9 +101,16 @@ fn terms_are_the_laws() {
 #[test]
 fn error_bars_of_what_was_never_measured_are_those_of_held_out_formats() {
     let committed = Calibration::committed().unwrap();
-    assert_eq!(committed.expected("decode_whole_1x4", "int4"), committed.held_out);
-    for (kernel, format) in [("decode_whole_1x4", "fp8"), ("decode_hopper", "int4")] {
-        assert_eq!(committed.expected(kernel, format), committed.formats_held_out);
+    let (known, _) = committed.survey.find("llama3-8b-d64", "int4").unwrap();
+    assert_eq!(committed.expected(known), committed.held_out);
+    // The same kernel for a layer that was not measured.
+    assert_eq!(committed.expected(&Layer { model: "another".into(), ..known.clone() }), committed.held_out);
+    // Another format, another kernel, and a kernel of the same name that does more.
+    let other_format = Layer { format: "fp8".into(), ..known.clone() };
+    let other_kernel = Layer { kernel: "decode_hopper".into(), ..known.clone() };
+    let changed = Layer { tile: known.tile * 1.05, ..known.clone() };
+    for layer in [other_format, other_kernel, changed] {
+        assert_eq!(committed.expected(&layer), committed.formats_held_out, "{layer:?}");
     }
     assert!(committed.formats_held_out.p95 > committed.held_out.p95);
 }

@@ -263,7 +263,7 @@ impl Cuda {
             attributes[count].value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
             count += 1;
         }
-        if config.programmatic && self.capability >= (9, 0) {
+        if config.programmatic {
             attributes[count].id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
             attributes[count].value.programmaticStreamSerializationAllowed = 1;
             count += 1;

@@ -15,8 +15,9 @@ pub struct LaunchConfig {
     pub shared_bytes: usize,
     /// Blocks per cluster: x, y, z (Hopper and later).
     pub cluster: Option<[u32; 3]>,
-    /// Whether it may begin before the kernel in front of it has ended (programmatic dependent launch, Hopper and
-    /// later); the kernel must wait itself (`griddepcontrol.wait`) before it reads what that one writes.
+    /// Whether it may begin before the kernel in front of it has ended (programmatic dependent launch). The kernel must
+    /// wait itself (`griddepcontrol.wait`) before it touches memory, in code for Hopper and later; code for older devices
+    /// cannot, and is launched when that one has ended.
     pub programmatic: bool,
 }
 
@@ -52,8 +53,13 @@ pub struct Kernel {
     device: Device,
     name: &'static str,
     shared_bytes: usize,
+    /// Whether its code can wait for the kernel in front.
+    waits: bool,
     loaded: Loaded,
 }
+
+/// The first architecture whose code has `griddepcontrol`.
+const FIRST_TO_WAIT: (i32, i32) = (9, 0);
 
 #[derive(Clone)]
 enum Loaded {
@@ -82,7 +88,8 @@ impl Kernel {
             #[cfg(feature = "simulator")]
             Backend::Simulated(simulated) => Loaded::Simulated(simulated.module(file, name)?),
         };
-        Ok(Self { device: device.clone(), name, shared_bytes, loaded })
+        let waits = device.image_arch(file)?.capability() >= FIRST_TO_WAIT;
+        Ok(Self { device: device.clone(), name, shared_bytes, waits, loaded })
     }
 
     /// Its name.
@@ -135,6 +142,7 @@ impl Kernel {
                 why: format!("loaded for {} bytes of shared memory, not {}", self.shared_bytes, config.shared_bytes),
             });
         }
+        let config = &LaunchConfig { programmatic: config.programmatic && self.waits, ..*config };
         match (&self.loaded, self.device.backend()) {
             (Loaded::Cuda(function), Backend::Cuda(cuda)) => {
                 // SAFETY: promised by the caller.

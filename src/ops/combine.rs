@@ -23,7 +23,37 @@ impl CombineConfig {
     pub fn new(latent_rank: usize, max_splits: usize) -> Self {
         Self { latent_rank, max_splits }
     }
+
+    /// The blocks that merge `rows` rows on a device of so many multiprocessors, most of which have about `expected`
+    /// partials.
+    #[must_use]
+    pub fn tiles(&self, expected: usize, rows: usize, multiprocessors: usize) -> CombineTiles {
+        const WARP: usize = 32;
+        let chunks = self.latent_rank.div_ceil(sys::COMBINE_CHUNK as usize).max(1);
+        let (few, most) = (sys::COMBINE_FEW as usize, sys::COMBINE_THREADS as usize);
+        if expected > few && rows.saturating_mul(chunks) <= CHUNK_BLOCKS * multiprocessors {
+            return CombineTiles { blocks: chunks, threads: most, shares_chunks: true };
+        }
+        let warps = chunks.min(most / WARP / 2);
+        CombineTiles { blocks: chunks.div_ceil(warps), threads: warps * WARP, shares_chunks: false }
+    }
 }
+
+/// How rows are divided among blocks. It decides how long merging takes, and nothing of the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CombineTiles {
+    /// Blocks of a row.
+    pub blocks: usize,
+    /// Threads of a block.
+    pub threads: usize,
+    /// Whether the warps of a block are for one chunk of latents, of many partials, or for a chunk each.
+    pub shares_chunks: bool,
+}
+
+/// Blocks for chunks of latents, for each multiprocessor, up to which they are the faster ones where partials are many: more
+/// rows than that keep a device busy with fewer warps each.
+const CHUNK_BLOCKS: usize = 8;
 
 /// Merges attention over disjoint sets of tokens (splits of one cache, a shared prefix, other ranks), as
 /// [`reference::combine`](crate::reference::combine) says, also of partials that saw nothing (an lse of minus or plus
@@ -94,7 +124,7 @@ impl Combine {
                 why: format!("must be 1..={most}"),
             });
         }
-        let kernel = device.kernel("combine", "combine", config.max_splits * size_of::<f32>())?;
+        let kernel = device.kernel("combine", "combine", weight_bytes(config.max_splits))?;
         Ok(Self { kernel, config })
     }
 
@@ -127,10 +157,11 @@ impl Combine {
             ..Default::default()
         };
         // SAFETY: the views are as large as the parameters say and on the kernel's device.
-        unsafe { self.launch(stream, &params) }
+        unsafe { self.launch(stream, args.splits, &params) }
     }
 
-    /// Launches the kernel with this parameter block, `rows` blocks of it; without rows, nothing.
+    /// Launches the kernel with this parameter block; without rows, nothing. Most rows are expected to have about
+    /// `expected` partials, which decides how a block's warps divide them: the results are the same to the bit.
     ///
     /// # Errors
     /// As [`Kernel::launch`].
@@ -138,15 +169,22 @@ impl Combine {
     /// # Safety
     /// Every address must point to device memory as `csrc/params.h` says, and `splits` must not exceed the
     /// configuration's.
-    pub unsafe fn launch(&self, stream: &Stream, params: &sys::CombineParams) -> Result<()> {
+    pub unsafe fn launch(&self, stream: &Stream, expected: usize, params: &sys::CombineParams) -> Result<()> {
         if params.rows == 0 {
             return Ok(());
         }
-        // One thread for four latents; at most COMBINE_MAX_THREADS, which then have several of them each.
-        let threads = params.latent_rank.div_ceil(4).next_multiple_of(32).min(sys::COMBINE_MAX_THREADS);
-        let config = LaunchConfig::new([params.rows, 1, 1], [threads, 1, 1])
-            .with_shared(params.splits as usize * size_of::<f32>());
+        let multiprocessors = self.kernel.device().limits().multiprocessors;
+        let tiles = self.config.tiles(expected, params.rows as usize, multiprocessors);
+        let blocks = check::count("blocks of a row", tiles.blocks)?;
+        let config = LaunchConfig::new([params.rows, blocks, 1], [tiles.threads as u32, 1, 1])
+            .with_shared(weight_bytes(params.splits as usize))
+            .with_programmatic();
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }
+}
+
+/// Bytes of the weights of up to so many partials.
+fn weight_bytes(splits: usize) -> usize {
+    splits.next_multiple_of(sys::COMBINE_BATCH as usize) * size_of::<f32>()
 }

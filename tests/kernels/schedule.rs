@@ -4,6 +4,7 @@ use latent_attention::cache::{CacheFormat, CacheLayout, PageTable, Sequences};
 use latent_attention::device::{Device, ViewMut};
 use latent_attention::ops::{BatchBuffers, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy};
 use latent_attention::reference::{Split, balanced_split_tokens, schedule};
+use latent_attention::splits::SplitCosts;
 use latent_attention::{Geometry, sys};
 use proptest::prelude::*;
 
@@ -68,6 +69,7 @@ proptest! {
         target_splits in 1usize..80,
         fixed in prop_oneof![Just(None), (1usize..300).prop_map(Some)],
         padding in 0usize..3,
+        costs in prop_oneof![Just([0.0; 4]), prop::array::uniform4(0.0..3.0), prop::array::uniform4(0.0..0.1)],
         is_dense: bool,
         seed: u64,
     ) {
@@ -76,7 +78,8 @@ proptest! {
         let tokens = batch.query_tokens() + padding;
         let seen = seen(&lens, &queries, tokens);
         let policy = fixed.map_or(SplitPolicy::Balanced, |tokens| SplitPolicy::Fixed { tokens });
-        let config = ScheduleConfig::new(policy, tokens.max(1), 3000, page_size, tile_tokens, target_splits);
+        let config = ScheduleConfig::new(policy, tokens.max(1), 3000, page_size, tile_tokens, target_splits)
+            .with_costs(SplitCosts::new(1.0, costs));
         // The same table as CSR, each row cut to what its sequence uses.
         let mut csr = (vec![0i32], Vec::new());
         for (row, len) in batch.table.chunks_exact(batch.max_pages).zip(&lens) {
@@ -88,7 +91,7 @@ proptest! {
             sequences.pages = PageTable::Csr { indptr: &csr.0, indices: &csr.1 };
         }
         let got = run(&device(), config, &sequences, batch.pages, tokens);
-        let split_tokens = fixed.unwrap_or_else(|| balanced_split_tokens(&seen, tile_tokens, target_splits, 3000));
+        let split_tokens = fixed.unwrap_or_else(|| balanced_split_tokens(&seen, tile_tokens, target_splits, &config.costs));
         let splits: Vec<Split> = got.iter().map(|(split, _)| split.clone()).collect();
         prop_assert_eq!(splits, schedule(&seen, split_tokens));
         for (split, row) in got.iter().filter(|(split, _)| !split.tokens.is_empty()) {
@@ -109,6 +112,44 @@ fn more_query_tokens_than_threads() {
     let got = run(&device(), config, &batch.sequences(), batch.pages, tokens);
     let splits: Vec<Split> = got.into_iter().map(|(split, _)| split).collect();
     assert_eq!(splits, schedule(&seen(&lens, &queries, tokens), 32));
+}
+
+/// Of 700 query tokens of as many sequences, which are fewer than run in four waves, or more.
+#[test]
+fn balanced_splits_of_more_query_tokens_than_threads() {
+    let (lens, queries): (Vec<usize>, Vec<usize>) = (0..700).map(|i| (i * 37 % 900, 1)).unzip();
+    let batch = Batch::new(&mut rng(4), &lens, &queries, 16);
+    for target in [150, 200, 300, 800] {
+        let config = ScheduleConfig::new(SplitPolicy::Balanced, 700, 900, 16, 16, target);
+        let got = run(&device(), config, &batch.sequences(), batch.pages, 700);
+        let splits: Vec<Split> = got.into_iter().map(|(split, _)| split).collect();
+        let seen = seen(&lens, &queries, 700);
+        let split_tokens = balanced_split_tokens(&seen, 16, target, &config.costs);
+        assert_eq!(splits, schedule(&seen, split_tokens), "{target}");
+    }
+}
+
+/// Long sequences among short ones, and lengths at which bisection has far to go.
+#[test]
+fn balanced_splits_of_long_sequences_cost_least() {
+    let device = device();
+    for (lens, target) in
+        [(vec![131_072], 264), (vec![131_072, 1, 5000, 64], 66), (vec![40_000; 60], 66), (vec![9000; 100], 66)]
+    {
+        let queries = vec![1; lens.len()];
+        let batch = Batch::new(&mut rng(5), &lens, &queries, 64);
+        for beside in [[0.0; 4], [2.0, 0.2, 0.005, 0.05], [0.5, 2.0, 0.2, 0.5]] {
+            let costs = SplitCosts::new(1.0, beside);
+            let config = ScheduleConfig::new(SplitPolicy::Balanced, lens.len(), 131_072, 64, 64, target);
+            let got = run(&device, config.with_costs(costs), &batch.sequences(), batch.pages, lens.len());
+            let splits: Vec<Split> = got.into_iter().map(|(split, _)| split).collect();
+            assert_eq!(
+                splits,
+                schedule(&lens, balanced_split_tokens(&lens, 64, target, &costs)),
+                "{target} {beside:?}"
+            );
+        }
+    }
 }
 
 #[test]

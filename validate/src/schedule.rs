@@ -76,7 +76,7 @@ fn check(case: &Case) -> Result<Vec<Comparison>> {
     let split_tokens = case
         .settings
         .fixed_tokens
-        .unwrap_or_else(|| balanced_split_tokens(&seen, config.tile_tokens, config.target_splits, config.max_tokens));
+        .unwrap_or_else(|| balanced_split_tokens(&seen, config.tile_tokens, config.target_splits, &config.costs));
     let splits = schedule(&seen, split_tokens);
     let mut want = Vec::with_capacity(splits.len() * USED_WORDS);
     for (split, words) in splits.iter().zip(found.chunks_exact(WORDS)) {

@@ -54,6 +54,17 @@ pub struct Function {
     pub instructions: Vec<Instruction>,
 }
 
+impl Function {
+    /// Registers of a thread: up to the last one that is named.
+    #[must_use]
+    pub fn registers(&self) -> usize {
+        let words = self.instructions.iter().flat_map(|instruction| {
+            instruction.operands.split(|c: char| !c.is_ascii_alphanumeric()).filter_map(|word| word.strip_prefix('R'))
+        });
+        words.filter_map(|digits| digits.parse::<usize>().ok()).max().map_or(0, |last| last + 1)
+    }
+}
+
 /// Every kernel of a disassembly, in its order.
 ///
 /// # Errors

@@ -28,6 +28,10 @@ pub(super) struct Candidate {
     pub shared_bytes: usize,
     /// Blocks that a multiprocessor holds.
     pub blocks_per_multiprocessor: usize,
+    /// About what a tile takes a block on a full machine, and what a block does beside its tiles, in nanoseconds on an H200:
+    /// what splits are chosen by, whatever the device.
+    pub tile_ns: u32,
+    pub block_ns: u32,
     /// Predicted time per cached token and head, in hundredths of that of sm80's best pipeline on the same device.
     pub cost: u32,
 }

@@ -2,6 +2,7 @@
 
 mod candidate;
 mod sm80;
+mod splits;
 
 use half::bf16;
 
@@ -13,6 +14,7 @@ use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, View, ViewMut};
 use crate::error::{Error, Result, check_finite};
 use crate::geometry::Geometry;
+use crate::splits::SplitCosts;
 use crate::sys;
 
 /// Regions of the workspace begin on multiples of this many bytes.
@@ -113,6 +115,8 @@ pub struct DecodeTiles {
     pub blocks_per_multiprocessor: usize,
     /// Splits that run at once on the whole device.
     pub target_splits: usize,
+    /// What splits are taken to cost beside their tiles.
+    pub split_costs: SplitCosts,
 }
 
 /// The arguments of [`Decode::run`].
@@ -163,7 +167,8 @@ impl Decode {
                 config.layout.page_size(),
                 candidate.tile_tokens,
                 target_splits,
-            ),
+            )
+            .with_costs(splits::costs(&candidate, &geometry)),
         )?;
         let combine = match schedule.config().max_splits() {
             1 => None,
@@ -191,6 +196,7 @@ impl Decode {
             shared_bytes: chosen.shared_bytes,
             blocks_per_multiprocessor: chosen.blocks_per_multiprocessor,
             target_splits: self.schedule.config().target_splits,
+            split_costs: self.schedule.config().costs,
         }
     }
 
@@ -326,7 +332,9 @@ impl Decode {
         // SAFETY: views and plan are as large as the parameters say and on the kernel's device; the plan's splits are of a
         // batch that keeps its promises.
         unsafe { self.launch(stream, splits, &params)? };
-        let Some(combine) = &self.combine else { return Ok(()) };
+        let Some(combine) = self.combine.as_ref().filter(|_| self.schedule.config().can_cut(tokens)) else {
+            return Ok(());
+        };
         let params = sys::CombineParams {
             o_partial: params.o_partial,
             lse_partial: params.lse_partial,
@@ -339,7 +347,7 @@ impl Decode {
             heads: check::count("query heads", g.query_heads)?,
         };
         // SAFETY: as above; `decode` wrote the partials.
-        unsafe { combine.launch(stream, &params) }
+        unsafe { combine.launch(stream, self.schedule.config().expected_splits(tokens), &params) }
     }
 
     /// What the kernel is told of a cache, if the plan is this operation's and its batch lies in the cache.
