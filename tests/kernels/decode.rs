@@ -11,11 +11,18 @@
 //! errors of 2^-12 of the latents' size where means cancel: independent roundings to bf16 make 1.1e-6. One alone can
 //! make 2^-17, which outputs of few numbers are granted. Scores err by f32 rounding of sums of about 500 terms.
 
+use std::iter;
+
 use half::bf16;
 use latent_attention::Geometry;
-use latent_attention::cache::{CacheFormat, CacheLayout, Group, PageTable, PagedCache, RopeFormat, Sequences};
+use latent_attention::cache::{
+    CacheFormat, CacheLayout, Group, LatentFormat, PageTable, PagedCache, RopeFormat, Sequences,
+};
 use latent_attention::device::{Device, Shape, Simulation, Tensor};
-use latent_attention::ops::{self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DeviceCache, Plan, SplitPolicy};
+use latent_attention::image::Arch;
+use latent_attention::ops::{
+    self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DeviceCache, KernelFamily, Plan, SplitPolicy,
+};
 use latent_attention::reference::{Attended, DecodeInputs, decode};
 use proptest::prelude::*;
 use ptx_sim::meter::Path;
@@ -26,6 +33,7 @@ use crate::common::{self, Batch, formats, ragged, random, rng};
 use crate::{PTX, device, rounded, simulate, wide};
 
 /// A layer's step with random numbers.
+#[derive(Clone)]
 pub struct Step {
     geometry: Geometry,
     batch: Batch,
@@ -34,6 +42,7 @@ pub struct Step {
     q_rope: Vec<bf16>,
     scale: f32,
     policy: SplitPolicy,
+    kernels: KernelFamily,
     /// Rows of the tensors; the batch may end before.
     rows: usize,
     /// Elements between the heads of q_latent and of q_rope, beside a head's own.
@@ -59,6 +68,7 @@ impl Step {
             q_rope,
             scale,
             policy: SplitPolicy::Balanced,
+            kernels: KernelFamily::Measured,
             rows,
             gaps: [0, 0],
             size: 1.0,
@@ -76,10 +86,15 @@ impl Step {
         decode(&inputs, &self.cache).unwrap()
     }
 
+    pub fn kernels(&self) -> KernelFamily {
+        self.kernels
+    }
+
     fn config(&self) -> DecodeConfig {
         let most = self.batch.seq_lens.iter().max().copied().unwrap_or(0).max(1) as usize;
         DecodeConfig::new(self.geometry, *self.cache.layout(), self.scale, self.rows.max(1), most)
             .with_policy(self.policy)
+            .with_kernels(self.kernels)
     }
 
     /// Heads of `width` with a gap of NaN behind each, and rows of NaN to the end.
@@ -103,6 +118,7 @@ impl Step {
         let (g, tokens) = (&self.geometry, self.rows);
         let stream = device.stream().unwrap();
         let operation = Decode::new(device, self.config()).unwrap();
+        assert_eq!(operation.tiles().file == "decode_sm90", self.kernels == KernelFamily::Sm90);
         let cache = DeviceCache::upload(device, &self.cache).unwrap();
         let mut workspace = device.allocate::<u8>(operation.workspace_bytes()).unwrap();
         let (q_latent, latent_shape) = self.spread(&self.q_latent, g.latent_rank, self.gaps[0]);
@@ -134,14 +150,38 @@ impl Step {
         (o_latent.to_vec().unwrap(), lse.to_vec().unwrap())
     }
 
+    /// The same step by every family of kernels that serves it, each with a device like this one that runs its code.
+    pub fn by_every_family(self, device: &Device) -> impl Iterator<Item = (Self, Device)> + use<> {
+        let step = self;
+        let hopper = hopper_like(device).filter(|_| {
+            let whole = matches!(step.cache.layout().format().latent, LatentFormat::Int4 { group: Group::Whole });
+            whole && step.geometry.latent_rank <= 512
+        });
+        let others = hopper.map(|hopper| (Self { kernels: KernelFamily::Sm90, ..step.clone() }, hopper));
+        iter::once((step, device.clone())).chain(others)
+    }
+
     #[track_caller]
     fn check(&self, device: &Device) {
+        for (step, device) in self.clone().by_every_family(device) {
+            step.check_one(&device);
+        }
+    }
+
+    #[track_caller]
+    fn check_one(&self, device: &Device) {
         let (o_latent, lse) = self.run(device);
         let mut want = self.reference();
         // Rows past the end of the batch see nothing.
         want.lse.resize(self.rows * self.geometry.query_heads, f64::NEG_INFINITY);
         want.o_latent.resize(want.lse.len() * self.geometry.latent_rank, 0.0);
-        let context = format!("{:?} {:?} lens {:?}", self.geometry, self.cache.layout().format(), self.batch.seq_lens);
+        let context = format!(
+            "{:?} {:?} {:?} lens {:?}",
+            self.kernels,
+            self.geometry,
+            self.cache.layout().format(),
+            self.batch.seq_lens
+        );
         for (row, (&got, &want)) in lse.iter().zip(&want.lse).enumerate() {
             let close = f64::from(got) == want || (f64::from(got) - want).abs() <= 1e-5 * want.abs().max(1.0);
             assert!(close, "lse of row {row}: got {got}, want {want}; {context}");
@@ -159,6 +199,16 @@ impl Step {
         let most = distance * squares + n * (2f64.powi(-12) * self.size).powi(2);
         assert!(squares - product <= most, "cosine distance {}; {context}", 1.0 - product / squares);
     }
+}
+
+/// A device like this one that runs Hopper's own instructions: a GPU that does, or a simulated one of as many
+/// multiprocessors, with an H100's shared memory.
+pub fn hopper_like(device: &Device) -> Option<Device> {
+    if device.is_cuda() {
+        return (device.compute_capability() == Some((9, 0))).then(|| device.clone());
+    }
+    let like = Simulation::default().with_multiprocessors(device.limits().multiprocessors);
+    Some(simulate(like.with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024)))
 }
 
 /// A geometry of any sizes.
@@ -306,9 +356,10 @@ fn fixed_splits_do_not_see_the_rest_of_the_batch() {
         let batch = Batch::new(rng, &[100, 7, 64, 0, 130], &[1, 2, 1, 1, 3], 16);
         let mut all = Step::random(rng, geometry(9, 3, 48, 8), format, batch);
         all.policy = SplitPolicy::Fixed { tokens: 48 };
-        let (o_latent, lse) = all.run(&device());
         let (h, l, r) = (9, 48, 8);
-        for b in 0..5 {
+        for ((all, device), b) in all.by_every_family(&device()).flat_map(|pair| (0..5).map(move |b| (pair.clone(), b)))
+        {
+            let (o_latent, lse) = all.run(&device);
             let rows = all.batch.query_starts[b] as usize..all.batch.query_starts[b + 1] as usize;
             let alone = Step {
                 batch: Batch {
@@ -323,7 +374,9 @@ fn fixed_splits_do_not_see_the_rest_of_the_batch() {
                 rows: rows.len(),
                 ..all
             };
-            let (alone_o, alone_lse) = alone.run(&simulate(Simulation::default().with_multiprocessors(50)));
+            let others = simulate(Simulation::default().with_multiprocessors(50));
+            let other = if all.kernels == KernelFamily::Sm90 { hopper_like(&others).unwrap() } else { others };
+            let (alone_o, alone_lse) = alone.run(&other);
             assert_eq!(alone_o, o_latent[rows.start * h * l..rows.end * h * l]);
             assert_eq!(alone_lse, lse[rows.start * h..rows.end * h]);
         }
@@ -334,9 +387,11 @@ fn fixed_splits_do_not_see_the_rest_of_the_batch() {
 fn repeated_runs_agree_to_the_bit() {
     let rng = &mut rng(700);
     let batch = Batch::new(rng, &[150, 20], &[1, 2], 16);
-    let (device, step) = (device(), Step::random(rng, geometry(9, 3, 96, 8), CacheFormat::INT4, batch));
-    let first = step.run(&device);
-    assert!((0..3).all(|_| step.run(&device) == first));
+    let step = Step::random(rng, geometry(9, 3, 96, 8), CacheFormat::INT4, batch);
+    for (step, device) in step.by_every_family(&device()) {
+        let first = step.run(&device);
+        assert!((0..3).all(|_| step.run(&device) == first));
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod common;
 mod copy_pages;
 mod decode;
 mod decode_budgets;
+mod decode_sm90_budgets;
 mod device;
 mod gather;
 mod invariance;

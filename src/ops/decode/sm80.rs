@@ -268,6 +268,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
     Ok(Candidate {
         file: FILE,
         kernel: variant.name,
+        threads: sys::DECODE_THREADS,
         heads,
         tile_tokens,
         m_tiles,
@@ -275,6 +276,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
         rope_steps,
         rope_span,
         shared,
+        sm90: sys::DecodeSm90Shared::default(),
         shared_bytes: end,
         blocks_per_multiprocessor: blocks,
         cost: 0,

@@ -1,0 +1,106 @@
+// What a block of the Hopper kernel is: sizes fixed at compile time, roles of its warps, the order of tokens, and the
+// few numbers that its warpgroups keep in shared memory.
+#pragma once
+
+#include <stdint.h>
+
+#include "../../common/reduce.cuh"
+#include "../../params.h"
+#include "../latents.cuh"
+
+constexpr unsigned WARPGROUP = 128, WARPGROUP_WARPS = WARPGROUP / WARP;
+
+// Warpgroups that multiply, each with every other tile; the threads behind theirs copy.
+constexpr unsigned CONSUMERS = 2, CONSUMER_THREADS = CONSUMERS * WARPGROUP;
+constexpr unsigned PRODUCER_THREADS = DECODE_SM90_THREADS - CONSUMER_THREADS;
+
+// Numbers of named barriers: of all that multiply, and from GROUP_BARRIER on of one warpgroup.
+constexpr unsigned CONSUMER_BARRIER = 1, GROUP_BARRIER = 2;
+
+constexpr unsigned TILE = DECODE_MAX_TILE;
+
+// Latents per k-step of the scores, and of an m-tile of the output.
+constexpr unsigned STEP = DECODE_STEP;
+
+// Values per k-step of the rotated key. Two are a block of the query.
+constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
+
+template <Latents LATENTS_, int STEPS_, int N_TILES_>
+struct Shape {
+    static constexpr Latents LATENTS = LATENTS_;
+    // k-steps of the scores, and m-tiles of the output.
+    static constexpr int STEPS = STEPS_;
+    // n-tiles of 8 heads.
+    static constexpr int N_TILES = N_TILES_;
+    static constexpr int HEADS = 8 * N_TILES;
+    // Sums that a thread has of a product of 64 rows.
+    static constexpr int SUMS = 4 * N_TILES;
+    // Heads that a thread has sums of: columns 2 t and 2 t + 1 of each n-tile, in its two rows.
+    static constexpr int COLUMNS = 2 * N_TILES;
+    // Bytes of a token's codes, and from token to token in shared memory: an odd multiple of 32, so that four tokens that
+    // differ modulo 4 have 32 bytes each in different banks.
+    static constexpr unsigned ROW_BYTES = STEPS * STEP / 2, ROW_STRIDE = ROW_BYTES + 32;
+    // Bytes of 64 numbers of the query of all heads, and of 64 weights of all heads.
+    static constexpr unsigned BLOCK_BYTES = 128 * HEADS;
+    static_assert(ROW_STRIDE % 64 == 32, "rows lie in the same banks");
+    // Registers per thread of those that multiply and of those that copy: 64512 for the block, of 65536.
+    static constexpr int CONSUMER_REGISTERS = STEPS * SUMS > 64 ? 240 : 232;
+    static constexpr int PRODUCER_REGISTERS = STEPS * SUMS > 64 ? 24 : 40;
+    static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCER_REGISTERS <= 65536 / WARPGROUP, "too many registers");
+};
+
+// A thread's sums of 64 latents, or tokens, of all heads.
+template <typename S>
+using Sums = float[S::SUMS];
+
+template <int SUMS>
+__device__ void clear(float (&sums)[SUMS]) {
+#pragma unroll
+    for (int i = 0; i < SUMS; ++i) {
+        sums[i] = 0.0f;
+    }
+}
+
+// The four pairs of A that a thread has of 16 k.
+using FragmentA = uint32_t[4];
+
+// What lies in shared memory beside queries, weights and stages.
+template <typename S>
+struct BlockState {
+    // The block's work: here rather than in registers.
+    DecodeSplit split;
+    // Barriers of each stage: its tile is there; its tile has been read.
+    uint64_t full[DECODE_SM90_MAX_STAGES], empty[DECODE_SM90_MAX_STAGES];
+    // Of two neighbouring heads: what a min of 1 gives to the exponent of 2, and the warpgroup's references (softmax.cuh).
+    struct alignas(16) HeadPair {
+        float q_sums[2], references[2];
+    };
+    HeadPair heads[CONSUMERS][S::HEADS / 2];
+    // From a sum of products to the exponent of 2, for a scale of 1.
+    float factor;
+    // Each warp's largest magnitude of the query, as a bf16.
+    uint32_t largest_query[CONSUMER_THREADS / WARP];
+    // What warps find of a tile, for new references (softmax.cuh).
+    alignas(8) float largest[CONSUMERS][WARPGROUP_WARPS][S::HEADS];
+    // For the merge: of each warp the sums of P and of P min.
+    float2 sums[CONSUMERS][WARPGROUP_WARPS][S::HEADS];
+    // What the accumulated outputs are multiplied with in the end, and what is added then.
+    float rescale[CONSUMERS][S::HEADS], offsets[S::HEADS];
+};
+
+// In which order tokens stand in the products: 16 of them as rows of the scores, and as k of the output, where lane t of
+// a quarter has k = 2 t, 2 t + 1, 2 t + 8 and 2 t + 9: tokens 4 t + x of four x, in an order of its own. Both the lanes'
+// tokens of one of these k and those of four neighbouring rows differ modulo 4, so that they are in different banks.
+__device__ inline unsigned token_turn(unsigned t) { return t >> 1 | (t & 1) << 1; }
+
+// The token in row g of 16; that in row g + 8 is 2 away, by exclusive or.
+__device__ inline unsigned token_in_row(unsigned g) { return (g >> 1) * 4 + ((g & 1) ^ token_turn(g >> 1)); }
+
+// x, which all lanes of a warp agree on: by a shuffle, which tells the compiler so. Then it is in one register for all.
+__device__ inline unsigned uniform(unsigned x) { return __shfl_sync(ALL_LANES, x, 0); }
+
+// The T that is `bytes` behind `base`.
+template <typename T>
+__device__ const T &at(const void *base, unsigned bytes) {
+    return *reinterpret_cast<const T *>(static_cast<const unsigned char *>(base) + bytes);
+}

@@ -1,0 +1,125 @@
+// What the two warpgroups have is merged and written: one finishes heads of even number, the other those of odd number,
+// each with what the other has accumulated of them.
+#pragma once
+
+#include <math_constants.h>
+
+#include "../../common/chunk.cuh"
+#include "../results.cuh"
+#include "softmax.cuh"
+
+// Each head's sums over all warps: leaves what its outputs are multiplied with and what is added, and writes its lse.
+template <typename S>
+__device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
+                           BlockState<S> &block, const SoftmaxState<S> &state) {
+    const unsigned thread = threadIdx.x, group = thread / WARPGROUP, warp = thread % WARPGROUP / WARP, lane = thread % WARP;
+#pragma unroll
+    for (int i = 0; i < S::COLUMNS; ++i) {
+        float2 sums = {state.sum[i], state.mins[i]};
+#pragma unroll
+        for (int distance = WARP / 2; distance >= 4; distance /= 2) {
+            sums.x += __shfl_xor_sync(ALL_LANES, sums.x, distance);
+            sums.y += __shfl_xor_sync(ALL_LANES, sums.y, distance);
+        }
+        const unsigned head = i / 2 * 8 + 2 * lane + i % 2;
+        if (lane < 4) {
+            block.sums[group][warp][head] = sums;
+        }
+    }
+    barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
+    if (thread < S::HEADS) {
+        const float references[CONSUMERS] = {block.heads[0][thread / 2].references[thread % 2],
+                                             block.heads[1][thread / 2].references[thread % 2]};
+        const float reference = fmaxf(references[0], references[1]);
+        float shrink[CONSUMERS], sum = 0.0f, mins = 0.0f;
+#pragma unroll
+        for (unsigned i = 0; i < CONSUMERS; ++i) {
+            shrink[i] = exp2_approximate(references[i] - reference);
+#pragma unroll
+            for (unsigned j = 0; j < WARPGROUP_WARPS; ++j) {
+                sum = fmaf(block.sums[i][j][thread].x, shrink[i], sum);
+                mins = fmaf(block.sums[i][j][thread].y, shrink[i], mins);
+            }
+        }
+#pragma unroll
+        for (unsigned i = 0; i < CONSUMERS; ++i) {
+            block.rescale[i][thread] = shrink[i] / sum * SUBNORMAL;
+        }
+        block.offsets[thread] = mins / sum;
+        write_lse(params, split, first_head + thread, (reference + log2f(sum)) * CUDART_LN2_F);
+    }
+    barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
+}
+
+// Writes neighbouring latents of a head from `first` on; `vectors`: eight at a time, of which all exist or none.
+template <typename S>
+__device__ void write_latents(const DecodeParams &params, const DecodeSplit &split, unsigned head, unsigned first,
+                              bool vectors, const float (&x)[2 * S::STEPS]) {
+    const unsigned rank = params.geometry.latent_rank;
+    const size_t row = output_row(params, split, head) * rank;
+#pragma unroll
+    for (unsigned chunk = 0; chunk < 2 * S::STEPS; chunk += CHUNK) {
+        const unsigned latent = first + chunk;
+        if (vectors && latent < rank && split.partial < 0) {
+            *reinterpret_cast<uint4 *>(reinterpret_cast<uint16_t *>(params.o_latent) + row + latent) = {
+                bf16x2_from_f32(x[chunk], x[chunk + 1]), bf16x2_from_f32(x[chunk + 2], x[chunk + 3]),
+                bf16x2_from_f32(x[chunk + 4], x[chunk + 5]), bf16x2_from_f32(x[chunk + 6], x[chunk + 7])};
+        } else if (vectors && latent < rank) {
+            float4 *to = reinterpret_cast<float4 *>(reinterpret_cast<float *>(params.o_partial) + row + latent);
+            to[0] = {x[chunk], x[chunk + 1], x[chunk + 2], x[chunk + 3]};
+            to[1] = {x[chunk + 4], x[chunk + 5], x[chunk + 6], x[chunk + 7]};
+        } else {
+#pragma unroll
+            for (unsigned i = 0; i < CHUNK; ++i) {
+                if (latent + i < rank) {
+                    write_value(params, split, row + latent + i, x[chunk + i]);
+                }
+            }
+        }
+    }
+}
+
+template <typename S>
+__device__ void merge_and_write(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
+                                const SharedMemory<S> &memory, const SoftmaxState<S> &state, const Output<S> &output) {
+    BlockState<S> &block = memory.state();
+    merge_sums<S>(params, split, first_head, block, state);
+    const unsigned group = threadIdx.x / WARPGROUP, thread = threadIdx.x % WARPGROUP, t = thread % 4;
+    const bool odd = group == 1;
+    const unsigned rank = params.geometry.latent_rank;
+    const bool vectors = rank % CHUNK == 0 && (split.partial < 0 ? params.o_latent : params.o_partial) % 16 == 0;
+    // The two sums of a column in an m-tile, as numbers of the output.
+    const auto pair = [&](int i, int n, bool column, float factor) {
+        const float scaled = i % 2 == 1 ? factor * ODD_PAIR : factor;
+        return float2{(column ? output[i][4 * n + 1] : output[i][4 * n]) * scaled,
+                      (column ? output[i][4 * n + 3] : output[i][4 * n + 2]) * scaled};
+    };
+#pragma unroll
+    for (int n = 0; n < S::N_TILES; ++n) {
+        const float factor = block.rescale[group][8 * n + 2 * t + (odd ? 0 : 1)];
+        float4 *to = memory.exchange(group) + n * (S::STEPS / 2) * WARPGROUP + thread;
+#pragma unroll
+        for (int i = 0; i < S::STEPS; i += 2) {
+            const float2 first = pair(i, n, !odd, factor), second = pair(i + 1, n, !odd, factor);
+            to[i / 2 * WARPGROUP] = {first.x, first.y, second.x, second.y};
+        }
+    }
+    barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
+#pragma unroll
+    for (int n = 0; n < S::N_TILES; ++n) {
+        const unsigned own = 8 * n + 2 * t + group;
+        const float factor = block.rescale[group][own], offset = block.offsets[own];
+        const float4 *from = memory.exchange(1 - group) + n * (S::STEPS / 2) * WARPGROUP + thread;
+        float x[2 * S::STEPS];
+#pragma unroll
+        for (int i = 0; i < S::STEPS; i += 2) {
+            const float4 other = from[i / 2 * WARPGROUP];
+            const float2 first = pair(i, n, odd, factor), second = pair(i + 1, n, odd, factor);
+            x[2 * i] = first.x + other.x + offset, x[2 * i + 1] = first.y + other.y + offset;
+            x[2 * i + 2] = second.x + other.z + offset, x[2 * i + 3] = second.y + other.w + offset;
+        }
+        if (first_head + own < params.geometry.query_heads) {
+            write_latents<S>(params, split, first_head + own, thread / 4 * (2 * S::STEPS), vectors, x);
+        }
+    }
+}

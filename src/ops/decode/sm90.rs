@@ -1,0 +1,231 @@
+//! The kernels of `csrc/decode_sm90.cu`, for Hopper: which of them can serve a layer, and how they divide shared memory. Pure
+//! arithmetic.
+
+use super::candidate::Candidate;
+use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
+use crate::device::Limits;
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::image::Arch;
+use crate::ops::check::count;
+use crate::sys;
+
+/// The kernels' file.
+pub(super) const FILE: &str = "decode_sm90";
+
+/// Latents per k-step of the kernels.
+const STEP: usize = sys::DECODE_STEP as usize;
+
+/// Values per k-step of a rotated key, and per block of its query.
+const ROPE_STEP: usize = sys::DECODE_ROPE_STEP as usize;
+const ROPE_BLOCK: usize = 2 * ROPE_STEP;
+
+/// Tokens of a tile.
+const TILE: usize = sys::DECODE_MAX_TILE as usize;
+
+/// Warpgroups that multiply, and threads of one.
+const CONSUMERS: usize = 2;
+const WARPGROUP: usize = 128;
+
+/// Most bytes of a token's rotated keys: how a copy finds the row of a 16-byte unit is exact up to there.
+const MOST_ROPE_BYTES: usize = 1024;
+
+/// Stages that a pipeline of two warpgroups needs.
+const FEWEST_STAGES: usize = 2;
+
+/// A kernel and what it was compiled for.
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    name: &'static str,
+    /// Most k-steps of 64 latents.
+    steps: usize,
+    /// n-tiles of 8 heads.
+    n_tiles: usize,
+}
+
+impl Variant {
+    /// The kernel with the fewest latents and heads for a layer; more than 32 heads take several blocks of 32.
+    fn of(geometry: &Geometry) -> Option<Self> {
+        let steps = geometry.latent_rank.div_ceil(STEP);
+        let variants = sys::DECODE_SM90_KERNELS
+            .into_iter()
+            .map(|(name, _, steps, n_tiles)| Self { name, steps: steps as usize, n_tiles: n_tiles as usize })
+            .filter(|variant| variant.steps >= steps);
+        variants.min_by_key(|variant| {
+            let idle_heads = (8 * variant.n_tiles).saturating_sub(geometry.query_heads);
+            let head_tiles = geometry.query_heads.div_ceil(8 * variant.n_tiles);
+            (head_tiles, idle_heads, variant.steps)
+        })
+    }
+
+    fn heads(&self) -> usize {
+        8 * self.n_tiles
+    }
+}
+
+/// What can serve a layer on a device.
+///
+/// # Errors
+/// [`Error::Unsupported`] if nothing can: so far latents of int4 with one scale, and up to 512 numbers.
+pub(super) fn candidates(
+    geometry: &Geometry,
+    layout: &CacheLayout,
+    limits: &Limits,
+    _arch: Arch,
+) -> Result<Vec<Candidate>> {
+    let refused = |why: String| Error::Unsupported {
+        what: format!("{FILE} of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
+        why,
+    };
+    if !matches!(layout.format().latent, LatentFormat::Int4 { group: Group::Whole }) {
+        return Err(refused("its latents are int4 with one scale for each 512 numbers".into()));
+    }
+    let most = sys::DECODE_SM90_KERNELS.iter().map(|kernel| kernel.2 as usize * STEP).max().unwrap_or(0);
+    let variant = Variant::of(geometry).ok_or_else(|| refused(format!("at most {most} numbers are supported")))?;
+    if layout.rope_tile().row_bytes > MOST_ROPE_BYTES {
+        return Err(refused(format!(
+            "a token's rotated keys are {} bytes, of at most {MOST_ROPE_BYTES}",
+            layout.rope_tile().row_bytes
+        )));
+    }
+    let (fewest, per_stage) =
+        (lay_out(&variant, geometry, layout, FEWEST_STAGES)?, stage(&variant, layout, geometry).bytes);
+    if fewest.shared_bytes > limits.shared_bytes {
+        return Err(refused(format!(
+            "needs {} bytes of shared memory per block, and the device has {}",
+            fewest.shared_bytes, limits.shared_bytes
+        )));
+    }
+    let room = (limits.shared_bytes - first_stage(&variant, geometry, layout)) / per_stage;
+    Ok(vec![lay_out(&variant, geometry, layout, room.clamp(FEWEST_STAGES, sys::DECODE_SM90_MAX_STAGES as usize))?])
+}
+
+/// A tile's tokens in shared memory, in bytes.
+struct Stage {
+    rope: usize,
+    rope_stride: usize,
+    /// What the upper 8 of 16 tokens' rotated keys lie further.
+    rope_skew: usize,
+    affine: usize,
+    bytes: usize,
+}
+
+fn rope_blocks(geometry: &Geometry) -> usize {
+    geometry.rope_width().div_ceil(ROPE_BLOCK)
+}
+
+/// How rotated keys are multiplied (`csrc/params.h`).
+fn rope_way(geometry: &Geometry, layout: &CacheLayout) -> u32 {
+    match layout.format().rope {
+        _ if geometry.rope_width() == 0 => 0,
+        RopeFormat::Int4 { .. } if rope_groups(layout) == 1 => 3,
+        RopeFormat::Int4 { group: Group::G32 } if rope_groups(layout) > 1 => 1,
+        _ => 2,
+    }
+}
+
+/// Groups of a rotated key with a scale each.
+fn rope_groups(layout: &CacheLayout) -> usize {
+    layout.affine_tile().row_bytes / 4 - layout.latent_groups()
+}
+
+/// Whether the half-warps that copy take whole rows, or whole parts of one, at a time.
+fn is_regular(variant: &Variant, layout: &CacheLayout) -> bool {
+    let (latents, ropes) = (layout.latent_tile().row_bytes, layout.rope_tile().row_bytes);
+    latents == variant.steps * STEP / 2 && (ropes == 0 || ropes.is_power_of_two() && ropes <= 256)
+}
+
+/// Bytes of a block of values as they lie in the cache.
+fn rope_block_bytes(layout: &CacheLayout) -> usize {
+    match layout.format().rope {
+        RopeFormat::Int4 { .. } => ROPE_BLOCK / 2,
+        RopeFormat::Int8 => ROPE_BLOCK,
+        RopeFormat::Bf16 => 2 * ROPE_BLOCK,
+    }
+}
+
+fn stage(variant: &Variant, layout: &CacheLayout, geometry: &Geometry) -> Stage {
+    // Of 32 values a warp reads at once 16 bytes of 8 tokens (int4), 32 of four, or 64 of two (bf16): tokens that differ
+    // modulo 4 or 2, in an odd multiple of so many bytes; the other four of eight by int4 lie 16 bytes further.
+    let (unit, skew) = match layout.format().rope {
+        RopeFormat::Int4 { .. } => (32, 16),
+        RopeFormat::Int8 => (32, 0),
+        RopeFormat::Bf16 => (64, 0),
+    };
+    let rope_bytes = rope_blocks(geometry) * rope_block_bytes(layout);
+    let rope_stride = unit * ((rope_bytes + skew).div_ceil(unit) | 1);
+    let rope = TILE * latent_stride(variant);
+    let affine = rope + if rope_bytes > 0 { TILE * rope_stride } else { 0 };
+    let bytes = (affine + TILE * layout.affine_tile().row_bytes).next_multiple_of(128);
+    Stage { rope, rope_stride, rope_skew: skew, affine, bytes }
+}
+
+/// Bytes from token to token: four rows of 32 bytes are in different banks.
+fn latent_stride(variant: &Variant) -> usize {
+    variant.steps * STEP / 2 + 32
+}
+
+/// Where regions before the stages begin, in bytes: the query for the rotated key, its sums, weights, state; and the stages.
+fn regions(variant: &Variant, geometry: &Geometry, layout: &CacheLayout) -> [usize; 5] {
+    let block = 2 * STEP * variant.heads();
+    let q_rope = variant.steps * block;
+    let weights = q_rope + rope_blocks(geometry) * block;
+    let state = weights + CONSUMERS * 2 * block;
+    let q_rope_sums = state + sys::DECODE_SM90_STATE_BYTES as usize;
+    let stages = (q_rope_sums + rope_groups(layout) * variant.heads() * size_of::<f32>()).next_multiple_of(128);
+    [q_rope, weights, state, q_rope_sums, stages]
+}
+
+fn first_stage(variant: &Variant, geometry: &Geometry, layout: &CacheLayout) -> usize {
+    regions(variant, geometry, layout)[4]
+}
+
+/// Lays out shared memory, whether it fits or not.
+fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages: usize) -> Result<Candidate> {
+    let [q_rope, weights, state, q_rope_sums, first_stage] = regions(variant, geometry, layout);
+    let own = stage(variant, layout, geometry);
+    // Half of a warpgroup's sums, of each.
+    let exchange = CONSUMERS * variant.steps * variant.n_tiles * 2 * size_of::<f32>() * WARPGROUP;
+    let bytes = |n| count("shared memory", n);
+    // 65536 over the 16-byte units of a row, rounded up.
+    let inverse = |row_bytes: usize| bytes(65536usize.div_ceil((row_bytes / 16).max(1)));
+    let shared = sys::DecodeSm90Shared {
+        q_rope: bytes(q_rope)?,
+        q_rope_sums: bytes(q_rope_sums)?,
+        weights: bytes(weights)?,
+        state: bytes(state)?,
+        stages: bytes(first_stage)?,
+        stage_bytes: bytes(own.bytes)?,
+        stage_count: bytes(stages)?,
+        rope: bytes(own.rope)?,
+        rope_stride: bytes(own.rope_stride)?,
+        rope_skew: bytes(own.rope_skew)?,
+        affine: bytes(own.affine)?,
+        rope_blocks: bytes(rope_blocks(geometry))?,
+        rope_way: rope_way(geometry, layout),
+        is_regular: u32::from(is_regular(variant, layout)),
+        latent_inverse: inverse(layout.latent_tile().row_bytes)?,
+        rope_inverse: inverse(layout.rope_tile().row_bytes)?,
+        rope_part_stride: bytes(own.rope_stride * 256 / layout.rope_tile().row_bytes.max(1))?,
+        rope_lane_bytes: bytes(rope_block_bytes(layout) / 8)?,
+    };
+    Ok(Candidate {
+        file: FILE,
+        kernel: variant.name,
+        threads: sys::DECODE_SM90_THREADS,
+        heads: variant.heads(),
+        tile_tokens: TILE,
+        m_tiles: TILE / 16,
+        latent_steps: geometry.latent_rank.div_ceil(STEP),
+        rope_steps: geometry.rope_width().div_ceil(ROPE_STEP),
+        rope_span: 0,
+        shared: sys::DecodeShared { stage_count: shared.stage_count, ..Default::default() },
+        sm90: shared,
+        shared_bytes: first_stage + (stages * own.bytes).max(exchange),
+        blocks_per_multiprocessor: 1,
+        cost: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests;
