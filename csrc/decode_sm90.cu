@@ -21,7 +21,7 @@
 //     key and head), weights of two tiles of each warpgroup, about 3 KiB of BlockState, and stages of 64 tokens as they
 //     are in the cache. In the end what the warpgroups hand to each other lies in the stages.
 // Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head, R being all
-//     values of a rotated key. Beside them a value costs 11/8 instructions to unpack. All instructions that a token costs
+//     values of a rotated key. Beside them a value costs 10/8 instructions to unpack. All instructions that a token costs
 //     are held by tests/kernels/decode_sm90_budgets.rs.
 // What bounds it: with int4 (L / 2 bytes) and 32 heads, products take 70 to 80 % of the time of the bytes on an H200, and
 //     all instructions as much. Warpgroups wait for nobody but the copies and themselves, so that one multiplies while
@@ -51,8 +51,8 @@ __device__ void fill_rows(const DecodeParams &params, const SharedMemory<S> &mem
     const auto fill = [&](unsigned begin, unsigned from, unsigned end, unsigned stride) {
         const unsigned units = from < end ? (end - from) / 16 : 0;
         for (unsigned i = threadIdx.x; i < units * TILE * map.stage_count; i += CONSUMER_THREADS) {
-            const unsigned row = i / units, token = row % TILE, skew = begin != 0 && token % 16 >= 8 ? map.rope_skew : 0;
-            unsigned char *to = memory.stage(row / TILE) + begin + token * stride + skew + from + i % units * 16;
+            const unsigned row = i / units;
+            unsigned char *to = memory.stage(row / TILE) + begin + row % TILE * stride + from + i % units * 16;
             *reinterpret_cast<uint4 *>(to) = {};
         }
     };
@@ -68,11 +68,10 @@ __device__ void attend(const DecodeParams &params, unsigned begin, const SharedM
     const DecodeSm90Shared &map = memory.map();
     BlockState<S> &block = memory.state();
     const unsigned group = uniform(threadIdx.x / WARPGROUP), lane = threadIdx.x % WARP, t = lane % 4;
-    const unsigned low_token = threadIdx.x % WARPGROUP / WARP * 16 + token_in_row(lane / 4), high_token = low_token ^ 2;
+    const unsigned low_token = threadIdx.x % WARPGROUP / WARP * 16 + token_in_row(lane / 4), high_token = low_token + 8;
     const unsigned rope_bytes = map.rope_lane_bytes * t, pair_bytes = params.cache.affine_row_bytes;
-    const unsigned skew = low_token % 16 >= 8 ? map.rope_skew : 0;
-    const unsigned low_rope = map.rope + low_token * map.rope_stride + skew + rope_bytes;
-    const unsigned high_rope = map.rope + high_token * map.rope_stride + skew + rope_bytes;
+    const unsigned low_rope = map.rope + low_token * map.rope_stride + rope_bytes;
+    const unsigned high_rope = map.rope + high_token * map.rope_stride + rope_bytes;
     const uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
     const uint64_t query = swizzled_descriptor(shared_address(memory.q_latent()));
     unsigned which = 0;
@@ -96,7 +95,7 @@ __device__ void attend(const DecodeParams &params, unsigned begin, const SharedM
         score_latents<S>(stage + low_token * S::ROW_STRIDE + 8 * t, stage + high_token * S::ROW_STRIDE + 8 * t, query, scores);
         const uint32_t weights = memory.weights(group, which);
         add_tile<S>(rows, scores, block, group, weights, state, output);
-        accumulate<S>(CodeRows<S>(stage), swizzled_descriptor(weights), output);
+        accumulate<S>(shared_address(stage) + half_words<S>(), swizzled_descriptor(weights), output);
         __syncwarp();
         mbarrier_arrive(empty + 8 * slot.index(), lane == 0);
         // Warps of the group may still multiply these weights while others write the next tile's.

@@ -218,8 +218,7 @@ struct DecodeSm90Shared {
     uint32_t stage_bytes;
     uint32_t stage_count; /* 2 to DECODE_SM90_MAX_STAGES */
     uint32_t rope;        /* from the start of a stage: rotated keys as they are in the cache */
-    uint32_t rope_stride; /* an odd multiple of 32; with int8 or bf16 of 64 */
-    uint32_t rope_skew;   /* by how many bytes the upper 8 of 16 tokens lie further */
+    uint32_t rope_stride; /* an odd multiple of 16; with bf16 of 32 */
     uint32_t affine;      /* from the start of a stage: rows of (scale, min) pairs as they are in the cache */
     uint32_t rope_blocks; /* of 64 values of the rotated key */
     uint32_t rope_way;    /* how it is multiplied: 0: there is none; 1, 2: k-steps at a time, group by group; 3: one group */
@@ -228,6 +227,7 @@ struct DecodeSm90Shared {
     uint32_t latent_inverse; /* 65536 over the 16-byte units of a row of latents, rounded up */
     uint32_t rope_inverse;   /* the same of a row of rotated keys, of which there are at most 64 */
     uint32_t rope_lane_bytes; /* a lane's part of 32 values of a rotated key as it is in the cache */
+    uint32_t reserved;        /* 0 */
 };
 LATENT_ATTENTION_SIZE(struct DecodeSm90Shared, 72);
 

@@ -261,7 +261,6 @@ pub struct DecodeSm90Shared {
     pub stage_count: u32,
     pub rope: u32,
     pub rope_stride: u32,
-    pub rope_skew: u32,
     pub affine: u32,
     pub rope_blocks: u32,
     pub rope_way: u32,
@@ -270,6 +269,7 @@ pub struct DecodeSm90Shared {
     pub latent_inverse: u32,
     pub rope_inverse: u32,
     pub rope_lane_bytes: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -287,20 +287,20 @@ const _: () = {
     ["Offset of field: DecodeSm90Shared::rope"][::core::mem::offset_of!(DecodeSm90Shared, rope) - 28usize];
     ["Offset of field: DecodeSm90Shared::rope_stride"]
         [::core::mem::offset_of!(DecodeSm90Shared, rope_stride) - 32usize];
-    ["Offset of field: DecodeSm90Shared::rope_skew"][::core::mem::offset_of!(DecodeSm90Shared, rope_skew) - 36usize];
-    ["Offset of field: DecodeSm90Shared::affine"][::core::mem::offset_of!(DecodeSm90Shared, affine) - 40usize];
+    ["Offset of field: DecodeSm90Shared::affine"][::core::mem::offset_of!(DecodeSm90Shared, affine) - 36usize];
     ["Offset of field: DecodeSm90Shared::rope_blocks"]
-        [::core::mem::offset_of!(DecodeSm90Shared, rope_blocks) - 44usize];
-    ["Offset of field: DecodeSm90Shared::rope_way"][::core::mem::offset_of!(DecodeSm90Shared, rope_way) - 48usize];
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_blocks) - 40usize];
+    ["Offset of field: DecodeSm90Shared::rope_way"][::core::mem::offset_of!(DecodeSm90Shared, rope_way) - 44usize];
     ["Offset of field: DecodeSm90Shared::rope_part_stride"]
-        [::core::mem::offset_of!(DecodeSm90Shared, rope_part_stride) - 52usize];
-    ["Offset of field: DecodeSm90Shared::is_regular"][::core::mem::offset_of!(DecodeSm90Shared, is_regular) - 56usize];
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_part_stride) - 48usize];
+    ["Offset of field: DecodeSm90Shared::is_regular"][::core::mem::offset_of!(DecodeSm90Shared, is_regular) - 52usize];
     ["Offset of field: DecodeSm90Shared::latent_inverse"]
-        [::core::mem::offset_of!(DecodeSm90Shared, latent_inverse) - 60usize];
+        [::core::mem::offset_of!(DecodeSm90Shared, latent_inverse) - 56usize];
     ["Offset of field: DecodeSm90Shared::rope_inverse"]
-        [::core::mem::offset_of!(DecodeSm90Shared, rope_inverse) - 64usize];
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_inverse) - 60usize];
     ["Offset of field: DecodeSm90Shared::rope_lane_bytes"]
-        [::core::mem::offset_of!(DecodeSm90Shared, rope_lane_bytes) - 68usize];
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_lane_bytes) - 64usize];
+    ["Offset of field: DecodeSm90Shared::reserved"][::core::mem::offset_of!(DecodeSm90Shared, reserved) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -37,12 +37,12 @@ struct Shape {
     static constexpr int SUMS = 4 * N_TILES;
     // Heads that a thread has sums of: columns 2 t and 2 t + 1 of each n-tile, in its two rows.
     static constexpr int COLUMNS = 2 * N_TILES;
-    // Bytes of a token's codes, and from token to token in shared memory: an odd multiple of 32, so that four tokens that
-    // differ modulo 4 have 32 bytes each in different banks.
-    static constexpr unsigned ROW_BYTES = STEPS * STEP / 2, ROW_STRIDE = ROW_BYTES + 32;
+    // Bytes of a token's codes, and from token to token in shared memory: an odd multiple of 16, so that 16 bytes of each of
+    // eight tokens are in different banks, as `ldmatrix` reads them, or 32 of each of four, two apart.
+    static constexpr unsigned ROW_BYTES = STEPS * STEP / 2, ROW_STRIDE = ROW_BYTES + 16;
     // Bytes of 64 numbers of the query of all heads, and of 64 weights of all heads.
     static constexpr unsigned BLOCK_BYTES = 128 * HEADS;
-    static_assert(ROW_STRIDE % 64 == 32, "rows lie in the same banks");
+    static_assert(ROW_STRIDE % 32 == 16, "rows lie in the same banks");
     // Registers per thread of those that multiply and of those that copy: 64512 for the block, of 65536.
     static constexpr int CONSUMER_REGISTERS = STEPS * SUMS > 64 ? 240 : 232;
     static constexpr int PRODUCER_REGISTERS = STEPS * SUMS > 64 ? 24 : 40;
@@ -88,13 +88,9 @@ struct BlockState {
     float rescale[CONSUMERS][S::HEADS], offsets[S::HEADS];
 };
 
-// In which order tokens stand in the products: 16 of them as rows of the scores, and as k of the output, where lane t of
-// a quarter has k = 2 t, 2 t + 1, 2 t + 8 and 2 t + 9: tokens 4 t + x of four x, in an order of its own. Both the lanes'
-// tokens of one of these k and those of four neighbouring rows differ modulo 4, so that they are in different banks.
-__device__ inline unsigned token_turn(unsigned t) { return t >> 1 | (t & 1) << 1; }
-
-// The token in row g of 16; that in row g + 8 is 2 away, by exclusive or.
-__device__ inline unsigned token_in_row(unsigned g) { return (g >> 1) * 4 + ((g & 1) ^ token_turn(g >> 1)); }
+// In which order eight tokens stand in the products, as rows of the scores and as k of the output: four neighbouring rows are
+// tokens two apart, whose 32 bytes are in different banks.
+__device__ inline unsigned token_in_row(unsigned g) { return g % 4 * 2 + g / 4; }
 
 // x, which all lanes of a warp agree on: by a shuffle, which tells the compiler so. Then it is in one register for all.
 __device__ inline unsigned uniform(unsigned x) { return __shfl_sync(ALL_LANES, x, 0); }

@@ -23,11 +23,6 @@ struct Run {
 
     __device__ const unsigned char *from(const CacheTile &tile) const { return page + tile.row(offset); }
     __device__ uint32_t to(unsigned start, unsigned stride) const { return stage + start + index * RUN_TOKENS * stride; }
-
-    // Rotated keys of every other run lie further.
-    __device__ uint32_t to_ropes(const DecodeSm90Shared &map) const {
-        return to(map.rope, map.rope_stride) + (index % 2 != 0 ? map.rope_skew : 0);
-    }
 };
 
 // Copies the first `existing` of a run's rows of latents or rotated keys, and zeros for the others. `inverse` times the
@@ -50,7 +45,7 @@ __device__ void copy_run(const DecodeParams &params, const Run &run, unsigned ex
     const DecodeSm90Shared &map = params.sm90;
     copy_rows(run.from(latent_tile(cache)), cache.latent_row_bytes, map.latent_inverse, existing, run.to(0, S::ROW_STRIDE),
               S::ROW_STRIDE);
-    copy_rows(run.from(rope_tile(cache)), cache.rope_row_bytes, map.rope_inverse, existing, run.to_ropes(map),
+    copy_rows(run.from(rope_tile(cache)), cache.rope_row_bytes, map.rope_inverse, existing, run.to(map.rope, map.rope_stride),
               map.rope_stride);
     const unsigned bytes = min(existing, RUN_TOKENS) * cache.affine_row_bytes;
     const unsigned char *from = run.from(affine_tile(cache));
@@ -82,7 +77,7 @@ __device__ void copy_regular_run(const DecodeParams &params, const Run &run) {
     cp_async_16_if(16 * lane < affine_bytes, to_affine, affine);
     const unsigned rope_bytes = RUN_TOKENS * cache.rope_row_bytes, row = lane * map.rope_inverse >> 16;
     const unsigned char *ropes = run.from(rope_tile(cache)) + 16 * lane;
-    uint32_t to_ropes = run.to_ropes(map) + 16 * lane + row * (map.rope_stride - cache.rope_row_bytes);
+    uint32_t to_ropes = run.to(map.rope, map.rope_stride) + 16 * lane + row * (map.rope_stride - cache.rope_row_bytes);
     cp_async_16_if(16 * lane < rope_bytes, to_ropes, ropes);
     // The others of the parts of 256 bytes, of as many rows each.
     cp_async_16_if(PART < rope_bytes, to_ropes + map.rope_part_stride, ropes + PART);

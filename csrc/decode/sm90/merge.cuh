@@ -51,32 +51,41 @@ __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split,
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
 }
 
-// Writes neighbouring latents of a head from `first` on; `vectors`: eight at a time, of which all exist or none.
-template <typename S>
-__device__ void write_latents(const DecodeParams &params, const DecodeSplit &split, unsigned head, unsigned first,
-                              bool vectors, const float (&x)[2 * S::STEPS]) {
+// Writes eight neighbouring latents of a head from `first` on; `vectors`: all of them exist or none.
+__device__ inline void write_latents(const DecodeParams &params, const DecodeSplit &split, unsigned head, unsigned first,
+                                     bool vectors, const float (&x)[CHUNK]) {
     const unsigned rank = params.geometry.latent_rank;
-    const size_t row = output_row(params, split, head) * rank;
+    const size_t place = output_row(params, split, head) * rank + first;
+    if (vectors && first < rank && split.partial < 0) {
+        *reinterpret_cast<uint4 *>(reinterpret_cast<uint16_t *>(params.o_latent) + place) = {
+            bf16x2_from_f32(x[0], x[1]), bf16x2_from_f32(x[2], x[3]), bf16x2_from_f32(x[4], x[5]),
+            bf16x2_from_f32(x[6], x[7])};
+    } else if (vectors && first < rank) {
+        float4 *to = reinterpret_cast<float4 *>(reinterpret_cast<float *>(params.o_partial) + place);
+        to[0] = {x[0], x[1], x[2], x[3]};
+        to[1] = {x[4], x[5], x[6], x[7]};
+    } else {
 #pragma unroll
-    for (unsigned chunk = 0; chunk < 2 * S::STEPS; chunk += CHUNK) {
-        const unsigned latent = first + chunk;
-        if (vectors && latent < rank && split.partial < 0) {
-            *reinterpret_cast<uint4 *>(reinterpret_cast<uint16_t *>(params.o_latent) + row + latent) = {
-                bf16x2_from_f32(x[chunk], x[chunk + 1]), bf16x2_from_f32(x[chunk + 2], x[chunk + 3]),
-                bf16x2_from_f32(x[chunk + 4], x[chunk + 5]), bf16x2_from_f32(x[chunk + 6], x[chunk + 7])};
-        } else if (vectors && latent < rank) {
-            float4 *to = reinterpret_cast<float4 *>(reinterpret_cast<float *>(params.o_partial) + row + latent);
-            to[0] = {x[chunk], x[chunk + 1], x[chunk + 2], x[chunk + 3]};
-            to[1] = {x[chunk + 4], x[chunk + 5], x[chunk + 6], x[chunk + 7]};
-        } else {
-#pragma unroll
-            for (unsigned i = 0; i < CHUNK; ++i) {
-                if (latent + i < rank) {
-                    write_value(params, split, row + latent + i, x[chunk + i]);
-                }
+        for (unsigned i = 0; i < CHUNK; ++i) {
+            if (first + i < rank) {
+                write_value(params, split, place + i, x[i]);
             }
         }
     }
+}
+
+// Of a block of latents a lane has every other one of eight (rows g), and of eight others (rows g + 8); it exchanges the ones
+// or the others with the lane of the remaining. `values` are of four m-tiles, two each. Returns whether it has the others.
+__device__ inline bool gather_latents(const float (&values)[CHUNK], float (&x)[CHUNK]) {
+    const bool odd = threadIdx.x % 8 >= 4;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        const float kept = odd ? values[2 * j + 1] : values[2 * j];
+        const float other = __shfl_xor_sync(ALL_LANES, odd ? values[2 * j] : values[2 * j + 1], 4);
+        x[2 * j] = odd ? other : kept;
+        x[2 * j + 1] = odd ? kept : other;
+    }
+    return odd;
 }
 
 template <typename S>
@@ -118,8 +127,16 @@ __device__ void merge_and_write(const DecodeParams &params, const DecodeSplit &s
             x[2 * i] = first.x + other.x + offset, x[2 * i + 1] = first.y + other.y + offset;
             x[2 * i + 2] = second.x + other.z + offset, x[2 * i + 3] = second.y + other.w + offset;
         }
-        if (first_head + own < params.geometry.query_heads) {
-            write_latents<S>(params, split, first_head + own, thread / 4 * (2 * S::STEPS), vectors, x);
+#pragma unroll
+        for (unsigned block = 0; block < BLOCKS<S>; ++block) {
+            float latents[CHUNK];
+            const bool others = gather_latents(reinterpret_cast<const float(&)[CHUNK]>(x[CHUNK * block]), latents);
+            // Lanes g and g + 1 have a word of 8 codes, and the one 32 latents further.
+            const unsigned first =
+                STEP * (thread / WARP * BLOCKS<S> + block) + thread % WARP / 8 * CHUNK + (others ? STEP / 2 : 0);
+            if (first_head + own < params.geometry.query_heads) {
+                write_latents(params, split, first_head + own, first, vectors, latents);
+            }
         }
     }
 }

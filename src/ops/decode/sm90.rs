@@ -104,8 +104,6 @@ pub(super) fn candidates(
 struct Stage {
     rope: usize,
     rope_stride: usize,
-    /// What the upper 8 of 16 tokens' rotated keys lie further.
-    rope_skew: usize,
     affine: usize,
     bytes: usize,
 }
@@ -145,24 +143,19 @@ fn rope_block_bytes(layout: &CacheLayout) -> usize {
 }
 
 fn stage(variant: &Variant, layout: &CacheLayout, geometry: &Geometry) -> Stage {
-    // Of 32 values a warp reads at once 16 bytes of 8 tokens (int4), 32 of four, or 64 of two (bf16): tokens that differ
-    // modulo 4 or 2, in an odd multiple of so many bytes; the other four of eight by int4 lie 16 bytes further.
-    let (unit, skew) = match layout.format().rope {
-        RopeFormat::Int4 { .. } => (32, 16),
-        RopeFormat::Int8 => (32, 0),
-        RopeFormat::Bf16 => (64, 0),
-    };
+    // Of 32 values a warp reads at once 16 bytes of eight tokens (int4), 32 of four (int8) or 64 of two (bf16), two apart.
+    let unit = if layout.format().rope == RopeFormat::Bf16 { 32 } else { 16 };
     let rope_bytes = rope_blocks(geometry) * rope_block_bytes(layout);
-    let rope_stride = unit * ((rope_bytes + skew).div_ceil(unit) | 1);
+    let rope_stride = unit * (rope_bytes.div_ceil(unit) | 1);
     let rope = TILE * latent_stride(variant);
     let affine = rope + if rope_bytes > 0 { TILE * rope_stride } else { 0 };
     let bytes = (affine + TILE * layout.affine_tile().row_bytes).next_multiple_of(128);
-    Stage { rope, rope_stride, rope_skew: skew, affine, bytes }
+    Stage { rope, rope_stride, affine, bytes }
 }
 
-/// Bytes from token to token: four rows of 32 bytes are in different banks.
+/// Bytes from token to token: 16 bytes of eight are in different banks.
 fn latent_stride(variant: &Variant) -> usize {
-    variant.steps * STEP / 2 + 32
+    variant.steps * STEP / 2 + 16
 }
 
 /// Where regions before the stages begin, in bytes: the query for the rotated key, its sums, weights, state; and the stages.
@@ -199,7 +192,6 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
         stage_count: bytes(stages)?,
         rope: bytes(own.rope)?,
         rope_stride: bytes(own.rope_stride)?,
-        rope_skew: bytes(own.rope_skew)?,
         affine: bytes(own.affine)?,
         rope_blocks: bytes(rope_blocks(geometry))?,
         rope_way: rope_way(geometry, layout),
@@ -208,6 +200,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
         rope_inverse: inverse(layout.rope_tile().row_bytes)?,
         rope_part_stride: bytes(own.rope_stride * 256 / layout.rope_tile().row_bytes.max(1))?,
         rope_lane_bytes: bytes(rope_block_bytes(layout) / 8)?,
+        reserved: 0,
     };
     Ok(Candidate {
         file: FILE,
