@@ -3,14 +3,14 @@
 //
 // A weight is P = 2^(x - reference), x being the score as an exponent of 2, and what is multiplied with the codes is W = P
 // times the token's scale, rounded to f16 once. The reference is the same for a long time: only if a W of any token of
-// the tile is beyond f16, all heads get the one that makes their tile's largest W 2^10, unless theirs is higher already,
-// and all sums are rescaled. So the largest W is at least 2^10 once it has been: those down to 2^-24 of it keep all
-// 11 bits, and all that are lost of 2^17 tokens are 2^-18 of it. Before the first tile the reference is minus infinity,
+// the tile is beyond f16, all heads get the one that makes their tile's largest W 2^6, unless theirs is higher already,
+// and all sums are rescaled. So the largest W was at least 2^6 at its time: those down to 2^-20 of it keep all
+// 11 bits, and all that are lost of 2^17 tokens are 2^-14 of it. Before the first tile the reference is minus infinity,
 // which makes every W infinite.
 //
 // P, the sums of P and those of P min, are f32: with scales of at least f16's smallest number, 2^-24, a P is at most
-// 2^40. The result differs from a weighted mean by what W's roundings change: up to 2^-11 of the distance of each
-// value from its group's min, independent from token to token, half of it where one token has all the weight.
+// 2^40. The result differs from a weighted mean by what W's roundings change: up to 2^-11 of each value's distance from
+// its token's min, independent from token to token.
 #pragma once
 
 #include <math_constants.h>
