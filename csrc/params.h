@@ -169,12 +169,17 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
 /* Most tiles in its shared memory, of DECODE_MAX_TILE tokens each. */
 #define DECODE_SM90_MAX_STAGES 6
 
-/* Most bytes that its warpgroups share beside queries, weights and tiles: `BlockState`. */
-#define DECODE_SM90_STATE_BYTES 4608
+/* Tiles there for the kernels of 64 heads. */
+#define DECODE_SM90_TOGETHER_STAGES 4
+
+/* Most bytes that its warpgroups share beside queries, weights and tiles, and of these for each head: `BlockState`. */
+#define DECODE_SM90_STATE_BYTES 384
+#define DECODE_SM90_STATE_HEAD_BYTES 128
 
 /* The kernels of decode_sm90.cu: name, how latents lie in the cache, most k-steps of DECODE_STEP latents, and n-tiles of 8
  * heads. A block has a multiprocessor for itself. */
 #define DECODE_SM90_KERNELS(KERNEL)            \
+    KERNEL(decode_sm90_whole_8x8, Whole, 8, 8) \
     KERNEL(decode_sm90_whole_8x4, Whole, 8, 4) \
     KERNEL(decode_sm90_whole_8x2, Whole, 8, 2) \
     KERNEL(decode_sm90_whole_8x1, Whole, 8, 1) \
@@ -227,7 +232,7 @@ struct DecodeSm90Shared {
     uint32_t latent_inverse; /* 65536 over the 16-byte units of a row of latents, rounded up */
     uint32_t rope_inverse;   /* the same of a row of rotated keys, of which there are at most 64 */
     uint32_t rope_lane_bytes; /* a lane's part of 32 values of a rotated key as it is in the cache */
-    uint32_t reserved;        /* 0 */
+    uint32_t states;          /* f32 [heads of a block / 8][256 threads][4], where there are no registers for them */
 };
 LATENT_ATTENTION_SIZE(struct DecodeSm90Shared, 72);
 

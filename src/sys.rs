@@ -17,7 +17,9 @@ pub const DECODE_SM80_LARGE_STATIC_BYTES: u32 = 3072;
 pub const DECODE_MAX_TILE: u32 = 64;
 pub const DECODE_SM90_THREADS: u32 = 384;
 pub const DECODE_SM90_MAX_STAGES: u32 = 6;
-pub const DECODE_SM90_STATE_BYTES: u32 = 4608;
+pub const DECODE_SM90_TOGETHER_STAGES: u32 = 4;
+pub const DECODE_SM90_STATE_BYTES: u32 = 384;
+pub const DECODE_SM90_STATE_HEAD_BYTES: u32 = 128;
 pub const PAIRING_HALF: u32 = 0;
 pub const PAIRING_INTERLEAVED: u32 = 1;
 pub const ROPE_APPEND_THREADS: u32 = 128;
@@ -269,7 +271,7 @@ pub struct DecodeSm90Shared {
     pub latent_inverse: u32,
     pub rope_inverse: u32,
     pub rope_lane_bytes: u32,
-    pub reserved: u32,
+    pub states: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -300,7 +302,7 @@ const _: () = {
         [::core::mem::offset_of!(DecodeSm90Shared, rope_inverse) - 60usize];
     ["Offset of field: DecodeSm90Shared::rope_lane_bytes"]
         [::core::mem::offset_of!(DecodeSm90Shared, rope_lane_bytes) - 64usize];
-    ["Offset of field: DecodeSm90Shared::reserved"][::core::mem::offset_of!(DecodeSm90Shared, reserved) - 68usize];
+    ["Offset of field: DecodeSm90Shared::states"][::core::mem::offset_of!(DecodeSm90Shared, states) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -634,7 +636,8 @@ pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32); 14] = [
     ("decode_bf16_2x2", "Bf16", 2, 2, 2, 2),
     ("decode_bf16_5x1", "Bf16", 5, 1, 1, 1),
 ];
-pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 6] = [
+pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 7] = [
+    ("decode_sm90_whole_8x8", "Whole", 8, 8),
     ("decode_sm90_whole_8x4", "Whole", 8, 4),
     ("decode_sm90_whole_8x2", "Whole", 8, 2),
     ("decode_sm90_whole_8x1", "Whole", 8, 1),

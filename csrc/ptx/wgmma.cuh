@@ -44,6 +44,11 @@ __device__ constexpr uint64_t descriptor_bytes(uint32_t bytes) { return bytes / 
 #define WGMMA_8(type) WGMMA("8", type, "%0, %1, %2, %3", "%4, %5, %6, %7", "%8", "%9")
 #define WGMMA_16(type) \
     WGMMA("16", type, "%0, %1, %2, %3, %4, %5, %6, %7", "%8, %9, %10, %11", "%12", "%13")
+#define WGMMA_64(type)                                                                                             \
+    WGMMA("64", type,                                                                                              \
+          "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "    \
+          "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31",                                                      \
+          "%32, %33, %34, %35", "%36", "%37")
 #define WGMMA_32(type)                                                                                      \
     WGMMA("32", type, "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15",               \
           "%16, %17, %18, %19", "%20", "%21")
@@ -52,7 +57,8 @@ __device__ constexpr uint64_t descriptor_bytes(uint32_t bytes) { return bytes / 
 // numbers are not flushed to zero.
 template <bool BF16, int N_TILES>
 __device__ inline void wgmma(float (&d)[4 * N_TILES], const uint32_t (&a)[4], uint64_t b, unsigned accumulate = 1) {
-    static_assert(N_TILES == 1 || N_TILES == 2 || N_TILES == 4, "8, 16 or 32 columns");
+    static_assert(N_TILES == 1 || N_TILES == 2 || N_TILES == 4 || N_TILES == 8,
+                  "8, 16, 32 or 64 columns");
     if constexpr (N_TILES == 1 && BF16) {
         asm volatile(WGMMA_8("bf16") : WGMMA_SUMS(0) : WGMMA_INPUTS);
     } else if constexpr (N_TILES == 1) {
@@ -61,6 +67,16 @@ __device__ inline void wgmma(float (&d)[4 * N_TILES], const uint32_t (&a)[4], ui
         asm volatile(WGMMA_16("bf16") : WGMMA_SUMS(0), WGMMA_SUMS(4) : WGMMA_INPUTS);
     } else if constexpr (N_TILES == 2) {
         asm volatile(WGMMA_16("f16") : WGMMA_SUMS(0), WGMMA_SUMS(4) : WGMMA_INPUTS);
+    } else if constexpr (N_TILES == 8 && BF16) {
+        asm volatile(WGMMA_64("bf16")
+                     : WGMMA_SUMS(0), WGMMA_SUMS(4), WGMMA_SUMS(8), WGMMA_SUMS(12), WGMMA_SUMS(16), WGMMA_SUMS(20),
+                       WGMMA_SUMS(24), WGMMA_SUMS(28)
+                     : WGMMA_INPUTS);
+    } else if constexpr (N_TILES == 8) {
+        asm volatile(WGMMA_64("f16")
+                     : WGMMA_SUMS(0), WGMMA_SUMS(4), WGMMA_SUMS(8), WGMMA_SUMS(12), WGMMA_SUMS(16), WGMMA_SUMS(20),
+                       WGMMA_SUMS(24), WGMMA_SUMS(28)
+                     : WGMMA_INPUTS);
     } else if constexpr (BF16) {
         asm volatile(WGMMA_32("bf16")
                      : WGMMA_SUMS(0), WGMMA_SUMS(4), WGMMA_SUMS(8), WGMMA_SUMS(12)
@@ -72,6 +88,7 @@ __device__ inline void wgmma(float (&d)[4 * N_TILES], const uint32_t (&a)[4], ui
     }
 }
 
+#undef WGMMA_64
 #undef WGMMA_32
 #undef WGMMA_16
 #undef WGMMA_8

@@ -255,6 +255,25 @@ fn every_latent_rank_and_head_count() {
     }
 }
 
+/// By Hopper's own kernels in blocks of 64 heads, whose warpgroups work on two tiles together: where rotated keys have one
+/// scale at most, in as many tiles as make every end of a pair.
+#[test]
+fn many_heads() {
+    let whole = RopeFormat::Int4 { group: Group::Whole };
+    for (i, (heads, rank, dims)) in [(70, 512, 64), (128, 300, 16), (64, 512, 8), (128, 512, 0)].into_iter().enumerate()
+    {
+        let rng = &mut rng(150 + i as u64);
+        let batch = Batch::new(rng, &[200, 64, 129, 1, 0, 70], &[1; 6], [8, 16, 32, 64][i]);
+        let mut step = Step::random(rng, geometry(heads, 1, rank, dims), CacheFormat::INT4.with_rope(whole), batch);
+        step.policy = [SplitPolicy::Balanced, SplitPolicy::Fixed { tokens: 100 }][i % 2];
+        for (step, device) in step.by_every_family(&device()) {
+            let tiles = Decode::new(&device, step.config()).unwrap().tiles();
+            assert!(step.kernels != KernelFamily::Sm90 || tiles.heads == 64, "{tiles:?}");
+            step.check_one(&device);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 

@@ -19,6 +19,9 @@ constexpr unsigned CONSUMER_BARRIER = 1, GROUP_BARRIER = 2;
 
 constexpr unsigned TILE = DECODE_MAX_TILE;
 
+// Stages of shapes whose warpgroups work together.
+constexpr unsigned TOGETHER_STAGES = DECODE_SM90_TOGETHER_STAGES;
+
 // Latents per k-step of the scores, and of an m-tile of the output.
 constexpr unsigned STEP = DECODE_STEP;
 
@@ -35,6 +38,11 @@ struct Shape {
     static constexpr int HEADS = 8 * N_TILES;
     // Sums that a thread has of a product of 64 rows.
     static constexpr int SUMS = 4 * N_TILES;
+    // Whether the warpgroups work on two tiles together, each with the scores of one and half of the latents for both: the
+    // outputs of so many heads are too many for one. Otherwise each has its own tiles and all latents.
+    static constexpr bool SHARED = N_TILES == 8;
+    // m-tiles of 64 latents that a warpgroup accumulates.
+    static constexpr int M_TILES = SHARED ? STEPS / 2 : STEPS;
     // Heads that a thread has sums of: columns 2 t and 2 t + 1 of each n-tile, in its two rows.
     static constexpr int COLUMNS = 2 * N_TILES;
     // Bytes of a token's codes, and from token to token in shared memory: an odd multiple of 16, so that 16 bytes of each of
@@ -44,8 +52,8 @@ struct Shape {
     static constexpr unsigned BLOCK_BYTES = 128 * HEADS;
     static_assert(ROW_STRIDE % 32 == 16, "rows lie in the same banks");
     // Registers per thread of those that multiply and of those that copy: 64512 for the block, of 65536.
-    static constexpr int CONSUMER_REGISTERS = STEPS * SUMS > 64 ? 240 : 232;
-    static constexpr int PRODUCER_REGISTERS = STEPS * SUMS > 64 ? 24 : 40;
+    static constexpr int CONSUMER_REGISTERS = M_TILES * SUMS > 64 ? 240 : 232;
+    static constexpr int PRODUCER_REGISTERS = M_TILES * SUMS > 64 ? 24 : 40;
     static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCER_REGISTERS <= 65536 / WARPGROUP, "too many registers");
 };
 
@@ -81,7 +89,7 @@ struct BlockState {
     // Each warp's largest magnitude of the query, as a bf16.
     uint32_t largest_query[CONSUMER_THREADS / WARP];
     // What warps find of a tile, for new references (softmax.cuh).
-    alignas(8) float largest[CONSUMERS][WARPGROUP_WARPS][S::HEADS];
+    alignas(8) float largest[CONSUMER_THREADS / WARP][S::HEADS];
     // For the merge: of each warp the sums of P and of P min.
     float2 sums[CONSUMERS][WARPGROUP_WARPS][S::HEADS];
     // What the accumulated outputs are multiplied with in the end, and what is added then.
@@ -94,6 +102,9 @@ __device__ inline unsigned token_in_row(unsigned g) { return g % 4 * 2 + g / 4; 
 
 // x, which all lanes of a warp agree on: by a shuffle, which tells the compiler so. Then it is in one register for all.
 __device__ inline unsigned uniform(unsigned x) { return __shfl_sync(ALL_LANES, x, 0); }
+
+// Tiles begin where pages may; what is before the split is skipped.
+__device__ inline unsigned tiles_begin(const DecodeSplit &split) { return split.first & ~7u; }
 
 // The T that is `bytes` behind `base`.
 template <typename T>

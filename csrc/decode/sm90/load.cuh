@@ -97,14 +97,14 @@ __device__ inline unsigned page_of(const DecodeParams &params, unsigned row, uns
     return token < end ? page_of_token(params.cache, pages, token) : 0;
 }
 
-// Copies all tiles of the split from `begin` on.
+// Copies all tiles of the split.
 template <typename S>
-__device__ void copy_tiles(const DecodeParams &params, unsigned begin, const SharedMemory<S> &memory) {
+__device__ void copy_tiles(const DecodeParams &params, const SharedMemory<S> &memory) {
     const CacheParams &cache = params.cache;
     const DecodeSm90Shared &map = params.sm90;
     // Of the thread's run, computed where it is needed: registers are few.
     const auto index = [] { return (thread_index() - CONSUMER_THREADS) / RUN_LANES; };
-    const unsigned end = uniform(memory.state().split.end);
+    const unsigned begin = uniform(tiles_begin(memory.state().split)), end = uniform(memory.state().split.end);
     const uint32_t full = shared_address(memory.state().full), empty = shared_address(memory.state().empty);
     unsigned next_page = page_of(params, memory.state().split.row, begin + index() * RUN_TOKENS, end);
     Slot slot;

@@ -28,8 +28,9 @@ __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split,
     }
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
     if (thread < S::HEADS) {
-        const float references[CONSUMERS] = {block.heads[0][thread / 2].references[thread % 2],
-                                             block.heads[1][thread / 2].references[thread % 2]};
+        const float references[CONSUMERS] = {
+            block.heads[0][thread / 2].references[thread % 2],
+            block.heads[S::SHARED ? 0 : 1][thread / 2].references[thread % 2]};
         const float reference = fmaxf(references[0], references[1]);
         float shrink[CONSUMERS], sum = 0.0f, mins = 0.0f;
 #pragma unroll
@@ -88,11 +89,50 @@ __device__ inline bool gather_latents(const float (&values)[CHUNK], float (&x)[C
     return odd;
 }
 
+// Writes a thread's latents of a head, which all m-tiles have two each of.
 template <typename S>
-__device__ void merge_and_write(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
-                                const SharedMemory<S> &memory, const SoftmaxState<S> &state, const Output<S> &output) {
+__device__ void write_column(const DecodeParams &params, const DecodeSplit &split, unsigned head, bool vectors,
+                             const float (&x)[2 * S::M_TILES]) {
+    const unsigned thread = S::SHARED ? threadIdx.x : threadIdx.x % WARPGROUP;
+#pragma unroll
+    for (unsigned block = 0; block < BLOCKS<S>; ++block) {
+        float latents[CHUNK];
+        const bool others = gather_latents(reinterpret_cast<const float(&)[CHUNK]>(x[CHUNK * block]), latents);
+        // Lanes g and g + 1 have a word of 8 codes, and the one 32 latents further.
+        const unsigned first =
+            STEP * (thread / WARP * BLOCKS<S> + block) + thread % WARP / 8 * CHUNK + (others ? STEP / 2 : 0);
+        if (head < params.geometry.query_heads) {
+            write_latents(params, split, head, first, vectors, latents);
+        }
+    }
+}
+
+// Each warpgroup has its latents of all tiles.
+template <typename S>
+__device__ void write_outputs(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
+                              const BlockState<S> &block, const Output<S> &output) {
+    const unsigned t = threadIdx.x % 4, rank = params.geometry.latent_rank;
+    const bool vectors = rank % CHUNK == 0 && (split.partial < 0 ? params.o_latent : params.o_partial) % 16 == 0;
+#pragma unroll
+    for (int i = 0; i < S::COLUMNS; ++i) {
+        const unsigned own = i / 2 * 8 + 2 * t + i % 2;
+        const float factor = block.rescale[0][own], offset = block.offsets[own];
+        float x[2 * S::M_TILES];
+#pragma unroll
+        for (int j = 0; j < S::M_TILES; ++j) {
+            const float scaled = j % 2 == 1 ? factor * ODD_PAIR : factor;
+            x[2 * j] = fmaf(output[j][i / 2 * 4 + i % 2], scaled, offset);
+            x[2 * j + 1] = fmaf(output[j][i / 2 * 4 + i % 2 + 2], scaled, offset);
+        }
+        write_column<S>(params, split, first_head + own, vectors, x);
+    }
+}
+
+// The warpgroups' outputs of their own tiles.
+template <typename S>
+__device__ void merge_outputs(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
+                                const SharedMemory<S> &memory, const Output<S> &output) {
     BlockState<S> &block = memory.state();
-    merge_sums<S>(params, split, first_head, block, state);
     const unsigned group = threadIdx.x / WARPGROUP, thread = threadIdx.x % WARPGROUP, t = thread % 4;
     const bool odd = group == 1;
     const unsigned rank = params.geometry.latent_rank;
@@ -127,16 +167,17 @@ __device__ void merge_and_write(const DecodeParams &params, const DecodeSplit &s
             x[2 * i] = first.x + other.x + offset, x[2 * i + 1] = first.y + other.y + offset;
             x[2 * i + 2] = second.x + other.z + offset, x[2 * i + 3] = second.y + other.w + offset;
         }
-#pragma unroll
-        for (unsigned block = 0; block < BLOCKS<S>; ++block) {
-            float latents[CHUNK];
-            const bool others = gather_latents(reinterpret_cast<const float(&)[CHUNK]>(x[CHUNK * block]), latents);
-            // Lanes g and g + 1 have a word of 8 codes, and the one 32 latents further.
-            const unsigned first =
-                STEP * (thread / WARP * BLOCKS<S> + block) + thread % WARP / 8 * CHUNK + (others ? STEP / 2 : 0);
-            if (first_head + own < params.geometry.query_heads) {
-                write_latents(params, split, first_head + own, first, vectors, latents);
-            }
-        }
+        write_column<S>(params, split, first_head + own, vectors, x);
+    }
+}
+
+template <typename S>
+__device__ void merge_and_write(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
+                                const SharedMemory<S> &memory, const SoftmaxState<S> &state, const Output<S> &output) {
+    merge_sums<S>(params, split, first_head, memory.state(), state);
+    if constexpr (S::SHARED) {
+        write_outputs<S>(params, split, first_head, memory.state(), output);
+    } else {
+        merge_outputs<S>(params, split, first_head, memory, output);
     }
 }

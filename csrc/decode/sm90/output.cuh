@@ -7,21 +7,21 @@
 #include "../../ptx/wgmma.cuh"
 #include "shared.cuh"
 
-// A warpgroup's sums: 64 latents in each m-tile, of which warp w has 16 of its own 16 * STEPS. A transposed matrix of half
+// A warpgroup's sums: 64 latents in each m-tile, of which a warp has 16. A transposed matrix of half
 // words, as `ldmatrix` loads it, has for lane g of the tokens 2 t and 2 t + 1 half word g: four values, of which value j goes
 // to m-tile 4 * block + j. Rows g and g + 8 are half words g and g + 8 of 32 bytes, a block of 64 latents; so they are the
 // latents 8 (g / 2) + 2 j + g % 2 of the block, and 32 further. Those of odd m-tiles are 16 times what they stand for.
 template <typename S>
-using Output = Sums<S>[S::STEPS];
+using Output = Sums<S>[S::M_TILES];
 
 // Blocks of 64 latents that a warp accumulates.
 template <typename S>
-constexpr unsigned BLOCKS = S::STEPS / 4;
+constexpr unsigned BLOCKS = S::M_TILES / 4;
 
 // Where a thread's rows of half words begin in a stage: of 8 and 8 tokens, 16 and 16 bytes of the warp's first block.
 template <typename S>
 __device__ unsigned half_words() {
-    const unsigned thread = threadIdx.x % WARPGROUP, lane = thread % WARP;
+    const unsigned thread = S::SHARED ? threadIdx.x : threadIdx.x % WARPGROUP, lane = thread % WARP;
     const unsigned token = lane / 16 * 8 + token_in_row(lane % 8);
     return token * S::ROW_STRIDE + thread / WARP * (32 * BLOCKS<S>) + lane / 8 % 2 * 16;
 }

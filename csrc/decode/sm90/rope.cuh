@@ -158,17 +158,22 @@ __device__ void score_rope(const DecodeParams &params, const RopeRows &rows, con
                            Sums<S> &scores) {
     const unsigned kind = params.cache.rope_kind, way = params.sm90.rope_way;
     const uint64_t query = swizzled_descriptor(shared_address(memory.q_rope()));
-    if (way == 3) {
+    if (way == 3 && kind == ROW_INT4) {
         score_whole_rope<S, ROW_INT4>(params, rows, query, memory, scores);
     } else if (way == 0) {
         clear(scores);
     } else if (kind == ROW_BF16) {
         score_bf16_rope<S>(params, rows, query, scores);
-    } else if (kind == ROW_INT8) {
-        score_grouped_rope<S, ROW_INT8, 2>(params, rows, query, memory, scores);
-    } else if (way == 1) {
-        score_grouped_rope<S, ROW_INT4, 1>(params, rows, query, memory, scores);
-    } else {
-        score_grouped_rope<S, ROW_INT4, 2>(params, rows, query, memory, scores);
+    } else if (way == 3) {
+        score_whole_rope<S, ROW_INT8>(params, rows, query, memory, scores);
+    } else if constexpr (!S::SHARED) {
+        // Sums of a group beside all others take more registers than the most heads leave.
+        if (kind == ROW_INT8) {
+            score_grouped_rope<S, ROW_INT8, 2>(params, rows, query, memory, scores);
+        } else if (way == 1) {
+            score_grouped_rope<S, ROW_INT4, 1>(params, rows, query, memory, scores);
+        } else {
+            score_grouped_rope<S, ROW_INT4, 2>(params, rows, query, memory, scores);
+        }
     }
 }

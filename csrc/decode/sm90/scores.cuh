@@ -18,13 +18,15 @@ __device__ inline void spread_codes(FragmentA (&a)[2], uint32_t low, uint32_t hi
 // flight while the next 64 are spread; all are done in the end.
 template <typename S>
 __device__ void score_latents(const unsigned char *low, const unsigned char *high, uint64_t query, Sums<S> &scores) {
-    FragmentA a[2][4];
+    // With more heads there are no registers for two sets.
+    constexpr int SETS = S::SHARED ? 1 : 2;
+    FragmentA a[SETS][4];
 #pragma unroll
     for (int step = 0; step < S::STEPS; ++step) {
         const uint2 low_words = at<uint2>(low, STEP / 2 * step), high_words = at<uint2>(high, STEP / 2 * step);
-        FragmentA(&own)[4] = a[step % 2];
-        if (step >= 2) {
-            wgmma_wait<1>();
+        FragmentA(&own)[4] = a[step % SETS];
+        if (step >= SETS) {
+            wgmma_wait<SETS - 1>();
         }
         spread_codes(reinterpret_cast<FragmentA(&)[2]>(own[0]), low_words.x, high_words.x);
         spread_codes(reinterpret_cast<FragmentA(&)[2]>(own[2]), low_words.y, high_words.y);

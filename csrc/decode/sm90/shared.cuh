@@ -34,6 +34,11 @@ public:
 
     __device__ BlockState<S> &state() const { return *reinterpret_cast<BlockState<S> *>(begin_ + map_.state); }
 
+    // What a thread keeps of two of its heads.
+    __device__ float4 *state_of_thread(unsigned pair) const {
+        return reinterpret_cast<float4 *>(begin_ + map_.states) + pair * CONSUMER_THREADS + threadIdx.x;
+    }
+
     __device__ unsigned char *stage(unsigned slot) const { return begin_ + map_.stages + slot * map_.stage_bytes; }
 
     // In place of the stages, when nobody needs them any more: what warpgroups hand to each other.

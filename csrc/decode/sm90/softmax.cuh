@@ -26,10 +26,41 @@
 // The largest W's exponent behind a new reference.
 constexpr float LARGEST_WEIGHT_LOG2 = 6.0f;
 
+// Of those that work on a tile: whose references they use, and the threads that meet.
+template <typename S>
+struct Meeting {
+    unsigned group, barrier;
+    static constexpr unsigned THREADS = S::SHARED ? CONSUMER_THREADS : WARPGROUP;
+
+    __device__ explicit Meeting(unsigned warpgroup)
+        : group(S::SHARED ? 0 : warpgroup), barrier(S::SHARED ? CONSUMER_BARRIER : GROUP_BARRIER + warpgroup) {}
+
+    __device__ void sync() const { barrier_sync(barrier, THREADS); }
+    __device__ bool any(bool condition) const { return barrier_any(barrier, THREADS, condition); }
+};
+
 // Of a thread's heads: its tokens' sums of P and of P min.
 template <typename S>
 struct SoftmaxState {
     float sum[S::COLUMNS], mins[S::COLUMNS];
+
+    // In shared memory, between the tiles of a shape whose registers are all the output's.
+    __device__ static SoftmaxState load(const SharedMemory<S> &memory) {
+        SoftmaxState state;
+#pragma unroll
+        for (int i = 0; i < S::COLUMNS; i += 2) {
+            const float4 kept = *memory.state_of_thread(i / 2);
+            state.sum[i] = kept.x, state.sum[i + 1] = kept.y, state.mins[i] = kept.z, state.mins[i + 1] = kept.w;
+        }
+        return state;
+    }
+
+    __device__ void store(const SharedMemory<S> &memory) const {
+#pragma unroll
+        for (int i = 0; i < S::COLUMNS; i += 2) {
+            *memory.state_of_thread(i / 2) = {sum[i], sum[i + 1], mins[i], mins[i + 1]};
+        }
+    }
 };
 
 // A thread's two tokens: the pairs of (scale, min) of their latents, and where they stand among the tokens of the tile that
@@ -98,13 +129,12 @@ __device__ bool weigh(const TokenRows &rows, const Sums<S> &scores, const BlockS
     return ((largest + 0x04000400) & 0x80008000) != 0;
 }
 
-// New references for a tile, and all sums in their terms.
+// Leaves for the others what new references the warp's tokens of a tile ask for. `x` may be the scores themselves.
 template <typename S>
-__device__ void raise_references(const TokenRows &rows, const Sums<S> &scores, BlockState<S> &block, unsigned group,
-                                 SoftmaxState<S> &state, Output<S> &output) {
-    const unsigned warp = threadIdx.x % WARPGROUP / WARP, lane = threadIdx.x % WARP;
+__device__ void find_largest(const TokenRows &rows, const Sums<S> &scores, BlockState<S> &block, unsigned group,
+                             Sums<S> &x) {
+    const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const float low = log2_approximate(rows.low.scale), high = log2_approximate(rows.high.scale);
-    Sums<S> x;
     exponents<S, false>(rows, scores, block, group, x);
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
@@ -115,63 +145,65 @@ __device__ void raise_references(const TokenRows &rows, const Sums<S> &scores, B
             largest.y = fmaxf(largest.y, __shfl_xor_sync(ALL_LANES, largest.y, distance));
         }
         if (lane < 4) {
-            *reinterpret_cast<float2 *>(&block.largest[group][warp][8 * n + 2 * lane]) = largest;
+            *reinterpret_cast<float2 *>(&block.largest[warp][8 * n + 2 * lane]) = largest;
         }
     }
-    barrier_sync(GROUP_BARRIER + group, WARPGROUP);
+}
+
+// The same of a warp without tokens.
+template <typename S>
+__device__ void find_nothing(BlockState<S> &block) {
+    for (unsigned head = threadIdx.x % WARP; head < S::HEADS; head += WARP) {
+        block.largest[threadIdx.x / WARP][head] = -CUDART_INF_F;
+    }
+}
+
+// New references, and all sums in their terms.
+template <typename S>
+__device__ void raise_references(BlockState<S> &block, const Meeting<S> &meeting, SoftmaxState<S> &state,
+                                 Output<S> &output) {
+    const unsigned lane = threadIdx.x % WARP, first_warp = S::SHARED ? 0 : meeting.group * WARPGROUP_WARPS;
+    meeting.sync();
     float2 after[S::N_TILES];
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
         float2 largest = {-CUDART_INF_F, -CUDART_INF_F};
 #pragma unroll
-        for (unsigned other = 0; other < WARPGROUP_WARPS; ++other) {
-            const float2 found = *reinterpret_cast<const float2 *>(&block.largest[group][other][8 * n + lane % 4 * 2]);
+        for (unsigned warp = 0; warp < Meeting<S>::THREADS / WARP; ++warp) {
+            const float2 found =
+                *reinterpret_cast<const float2 *>(&block.largest[first_warp + warp][8 * n + lane % 4 * 2]);
             largest = {fmaxf(largest.x, found.x), fmaxf(largest.y, found.y)};
         }
-        auto &references = block.heads[group][4 * n + lane % 4].references;
+        auto &references = block.heads[meeting.group][4 * n + lane % 4].references;
         const float2 before = {references[0], references[1]};
-        const float2 reference = {fmaxf(before.x, largest.x - LARGEST_WEIGHT_LOG2),
-                                  fmaxf(before.y, largest.y - LARGEST_WEIGHT_LOG2)};
-        after[n] = reference;
+        after[n] = {fmaxf(before.x, largest.x - LARGEST_WEIGHT_LOG2), fmaxf(before.y, largest.y - LARGEST_WEIGHT_LOG2)};
 #pragma unroll
         for (int column = 0; column < 2; ++column) {
             const int i = 2 * n + column;
-            const float shrink =
-                exp2_approximate(column == 0 ? before.x - reference.x : before.y - reference.y);
+            const float shrink = exp2_approximate(column == 0 ? before.x - after[n].x : before.y - after[n].y);
             state.sum[i] *= shrink;
             state.mins[i] *= shrink;
 #pragma unroll
-            for (int j = 0; j < S::STEPS; ++j) {
+            for (int j = 0; j < S::M_TILES; ++j) {
                 output[j][4 * n + column] *= shrink;
                 output[j][4 * n + column + 2] *= shrink;
             }
         }
     }
     // Everybody has read those before.
-    barrier_sync(GROUP_BARRIER + group, WARPGROUP);
-    if (warp == 0 && lane < 4) {
+    meeting.sync();
+    if (threadIdx.x / WARP == first_warp && lane < 4) {
 #pragma unroll
         for (int n = 0; n < S::N_TILES; ++n) {
-            *reinterpret_cast<float2 *>(block.heads[group][4 * n + lane].references) = after[n];
+            *reinterpret_cast<float2 *>(block.heads[meeting.group][4 * n + lane].references) = after[n];
         }
     }
-    barrier_sync(GROUP_BARRIER + group, WARPGROUP);
+    meeting.sync();
 }
 
-// From a tile's scores to weights that all warps of the group may multiply.
+// Adds a tile's P to the sums.
 template <typename S>
-__device__ void add_tile(const TokenRows &rows, const Sums<S> &scores, BlockState<S> &block, unsigned group,
-                         uint32_t weights, SoftmaxState<S> &state, Output<S> &output) {
-    Sums<S> p;
-    // A second time with new references, which bring all weights into f16 but those of scores that are no numbers.
-#pragma unroll 1
-    for (bool is_first = true;; is_first = false) {
-        const bool beyond = weigh<S>(rows, scores, block, group, weights, p);
-        if (!barrier_any(GROUP_BARRIER + group, WARPGROUP, beyond && is_first)) {
-            break;
-        }
-        raise_references<S>(rows, scores, block, group, state, output);
-    }
+__device__ void add_sums(const TokenRows &rows, const Sums<S> &p, SoftmaxState<S> &state) {
 #pragma unroll
     for (int i = 0; i < S::COLUMNS; ++i) {
         const float low = p[i / 2 * 4 + i % 2], high = p[i / 2 * 4 + i % 2 + 2];

@@ -30,9 +30,6 @@ const WARPGROUP: usize = 128;
 /// Most bytes of a token's rotated keys: how a copy finds the row of a 16-byte unit is exact up to there.
 const MOST_ROPE_BYTES: usize = 1024;
 
-/// Stages that a pipeline of two warpgroups needs.
-const FEWEST_STAGES: usize = 2;
-
 /// A kernel and what it was compiled for.
 #[derive(Clone, Copy, Debug)]
 struct Variant {
@@ -44,18 +41,35 @@ struct Variant {
 }
 
 impl Variant {
-    /// The kernel with the fewest latents and heads for a layer; more than 32 heads take several blocks of 32.
-    fn of(geometry: &Geometry) -> Option<Self> {
+    /// The kernels for a layer, first the one that is predicted to take least: products grow with the heads of a block, and
+    /// each block reads and unpacks all tokens, which takes as long as the products of 32 heads.
+    fn all(geometry: &Geometry, layout: &CacheLayout) -> Vec<Self> {
         let steps = geometry.latent_rank.div_ceil(STEP);
-        let variants = sys::DECODE_SM90_KERNELS
+        let mut variants: Vec<Self> = sys::DECODE_SM90_KERNELS
             .into_iter()
             .map(|(name, _, steps, n_tiles)| Self { name, steps: steps as usize, n_tiles: n_tiles as usize })
-            .filter(|variant| variant.steps >= steps);
-        variants.min_by_key(|variant| {
-            let idle_heads = (8 * variant.n_tiles).saturating_sub(geometry.query_heads);
+            // With most heads there are no registers for the sums of a group of the rotated key beside all others.
+            .filter(|variant| variant.steps >= steps && !(variant.is_shared() && rope_groups(layout) > 1))
+            .collect();
+        variants.sort_by_key(|variant| {
             let head_tiles = geometry.query_heads.div_ceil(8 * variant.n_tiles);
-            (head_tiles, idle_heads, variant.steps)
-        })
+            (head_tiles * (variant.n_tiles + 4) * variant.steps, head_tiles)
+        });
+        variants
+    }
+
+    /// Whether the warpgroups work on two tiles together, with half of the latents each.
+    fn is_shared(&self) -> bool {
+        self.n_tiles == 8
+    }
+
+    /// Tiles in shared memory, at least and at most.
+    fn stages(&self) -> [usize; 2] {
+        if self.is_shared() {
+            [sys::DECODE_SM90_TOGETHER_STAGES as usize; 2]
+        } else {
+            [CONSUMERS, sys::DECODE_SM90_MAX_STAGES as usize]
+        }
     }
 
     fn heads(&self) -> usize {
@@ -80,24 +94,30 @@ pub(super) fn candidates(
     if !matches!(layout.format().latent, LatentFormat::Int4 { group: Group::Whole }) {
         return Err(refused("its latents are int4 with one scale for each 512 numbers".into()));
     }
-    let most = sys::DECODE_SM90_KERNELS.iter().map(|kernel| kernel.2 as usize * STEP).max().unwrap_or(0);
-    let variant = Variant::of(geometry).ok_or_else(|| refused(format!("at most {most} numbers are supported")))?;
     if layout.rope_tile().row_bytes > MOST_ROPE_BYTES {
         return Err(refused(format!(
             "a token's rotated keys are {} bytes, of at most {MOST_ROPE_BYTES}",
             layout.rope_tile().row_bytes
         )));
     }
-    let (fewest, per_stage) =
-        (lay_out(&variant, geometry, layout, FEWEST_STAGES)?, stage(&variant, layout, geometry).bytes);
-    if fewest.shared_bytes > limits.shared_bytes {
-        return Err(refused(format!(
-            "needs {} bytes of shared memory per block, and the device has {}",
-            fewest.shared_bytes, limits.shared_bytes
-        )));
+    let variants = Variant::all(geometry, layout);
+    let mut wanted = usize::MAX;
+    for variant in &variants {
+        let [fewest, most] = variant.stages();
+        let smallest = lay_out(variant, geometry, layout, fewest)?;
+        wanted = wanted.min(smallest.shared_bytes);
+        if smallest.shared_bytes <= limits.shared_bytes {
+            let stage_bytes = stage(variant, layout, geometry).bytes;
+            let room = (limits.shared_bytes - regions(variant, geometry, layout).stages) / stage_bytes;
+            return Ok(vec![lay_out(variant, geometry, layout, room.clamp(fewest, most))?]);
+        }
     }
-    let room = (limits.shared_bytes - first_stage(&variant, geometry, layout)) / per_stage;
-    Ok(vec![lay_out(&variant, geometry, layout, room.clamp(FEWEST_STAGES, sys::DECODE_SM90_MAX_STAGES as usize))?])
+    let most = sys::DECODE_SM90_KERNELS.iter().map(|kernel| kernel.2 as usize * STEP).max().unwrap_or(0);
+    Err(refused(if variants.is_empty() {
+        format!("at most {most} numbers are supported")
+    } else {
+        format!("needs {wanted} bytes of shared memory per block, and the device has {}", limits.shared_bytes)
+    }))
 }
 
 /// A tile's tokens in shared memory, in bytes.
@@ -116,7 +136,7 @@ fn rope_blocks(geometry: &Geometry) -> usize {
 fn rope_way(geometry: &Geometry, layout: &CacheLayout) -> u32 {
     match layout.format().rope {
         _ if geometry.rope_width() == 0 => 0,
-        RopeFormat::Int4 { .. } if rope_groups(layout) == 1 => 3,
+        RopeFormat::Int4 { .. } | RopeFormat::Int8 if rope_groups(layout) == 1 => 3,
         RopeFormat::Int4 { group: Group::G32 } if rope_groups(layout) > 1 => 1,
         _ => 2,
     }
@@ -158,27 +178,37 @@ fn latent_stride(variant: &Variant) -> usize {
     variant.steps * STEP / 2 + 16
 }
 
-/// Where regions before the stages begin, in bytes: the query for the rotated key, its sums, weights, state; and the stages.
-fn regions(variant: &Variant, geometry: &Geometry, layout: &CacheLayout) -> [usize; 5] {
-    let block = 2 * STEP * variant.heads();
+/// Where regions begin, in bytes, behind the query for the latents.
+struct Regions {
+    q_rope: usize,
+    weights: usize,
+    state: usize,
+    q_rope_sums: usize,
+    states: usize,
+    stages: usize,
+}
+
+fn regions(variant: &Variant, geometry: &Geometry, layout: &CacheLayout) -> Regions {
+    let (heads, block) = (variant.heads(), 2 * STEP * variant.heads());
     let q_rope = variant.steps * block;
     let weights = q_rope + rope_blocks(geometry) * block;
     let state = weights + CONSUMERS * 2 * block;
-    let q_rope_sums = state + sys::DECODE_SM90_STATE_BYTES as usize;
-    let stages = (q_rope_sums + rope_groups(layout) * variant.heads() * size_of::<f32>()).next_multiple_of(128);
-    [q_rope, weights, state, q_rope_sums, stages]
-}
-
-fn first_stage(variant: &Variant, geometry: &Geometry, layout: &CacheLayout) -> usize {
-    regions(variant, geometry, layout)[4]
+    let q_rope_sums =
+        state + (sys::DECODE_SM90_STATE_BYTES + sys::DECODE_SM90_STATE_HEAD_BYTES * heads as u32) as usize;
+    let states = (q_rope_sums + rope_groups(layout) * heads * size_of::<f32>()).next_multiple_of(128);
+    let thread_bytes = if variant.is_shared() { 4 * size_of::<f32>() * variant.n_tiles } else { 0 };
+    let stages = states + CONSUMERS * WARPGROUP * thread_bytes;
+    Regions { q_rope, weights, state, q_rope_sums, states, stages }
 }
 
 /// Lays out shared memory, whether it fits or not.
 fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages: usize) -> Result<Candidate> {
-    let [q_rope, weights, state, q_rope_sums, first_stage] = regions(variant, geometry, layout);
+    let Regions { q_rope, weights, state, q_rope_sums, states, stages: first_stage } =
+        regions(variant, geometry, layout);
     let own = stage(variant, layout, geometry);
-    // Half of a warpgroup's sums, of each.
-    let exchange = CONSUMERS * variant.steps * variant.n_tiles * 2 * size_of::<f32>() * WARPGROUP;
+    // Half of a warpgroup's sums, of each that has its own tiles.
+    let sums = if variant.is_shared() { 0 } else { variant.steps * variant.n_tiles * 4 };
+    let exchange = CONSUMERS * sums / 2 * size_of::<f32>() * WARPGROUP;
     let bytes = |n| count("shared memory", n);
     // 65536 over the 16-byte units of a row, rounded up.
     let inverse = |row_bytes: usize| bytes(65536usize.div_ceil((row_bytes / 16).max(1)));
@@ -200,7 +230,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
         rope_inverse: inverse(layout.rope_tile().row_bytes)?,
         rope_part_stride: bytes(own.rope_stride * 256 / layout.rope_tile().row_bytes.max(1))?,
         rope_lane_bytes: bytes(rope_block_bytes(layout) / 8)?,
-        reserved: 0,
+        states: bytes(states)?,
     };
     Ok(Candidate {
         file: FILE,
