@@ -14,24 +14,25 @@
 //             O^T += C^T P^T;  free the stage                                                  (output.cuh)
 //         merge the warpgroups' outputs, and write them                                        (merge.cuh)
 //
-// With 64 heads the outputs of all latents are too many for a warpgroup: the two take two tiles together, the scores of one
-// each, meet in one barrier, and accumulate half of the latents each over both.
+// With 64 heads the outputs of all latents are too many for a warpgroup: the two take two tiles together, the scores of
+// one each, meet in one barrier, and accumulate half of the latents each over both.
 //
 // Who owns what:
 //     Scores: warp w of a warpgroup has 16 of the 64 tokens, a thread two of these, for every fourth pair of heads.
-//     Accumulators: a warpgroup has all latents of all heads, for its own tiles (with 64 heads half of the latents, for all
-//         tiles): 4 * M_TILES * N_TILES registers per thread, at most 128.
-// Shared memory, divided by `src/ops/decode/sm90.rs`: the query (2 bytes per latent and head, and per value of a rotated
-//     key and head), weights of two tiles of each warpgroup, about 3 KiB of BlockState, and stages of 64 tokens as they
-//     are in the cache. In the end what the warpgroups hand to each other lies in the stages.
-// Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head, R being all
-//     values of a rotated key. Beside them a value costs 10/8 instructions to unpack. All instructions that a token costs
-//     are held by tests/kernels/decode_sm90_budgets.rs.
-// What bounds it: predicted, as no GPU has timed it: with int4 (L / 2 bytes) and up to 32 heads the bytes, with 64 heads the
-//     tensor cores. Warpgroups with tiles of their own wait for nobody but the copies, so that one multiplies while the
-//     other has its softmax.
-// Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-27 of its largest; weights
-//     times scales have 11 bits (softmax.cuh). Everything else is exact, so that the lse is right to f32 rounding.
+//     Accumulators: a warpgroup has all latents of all heads, for its own tiles (with 64 heads half of the latents, for
+//         all tiles): 4 * M_TILES * N_TILES registers per thread, at most 128.
+// Shared memory, divided by `src/ops/decode/sm90.rs`: the query (2 bytes per latent and head, and per value of a
+//     rotated key and head), weights of two tiles of each warpgroup, about 3 KiB of BlockState, and stages of 64 tokens
+//     as they are in the cache. In the end what the warpgroups hand to each other lies in the stages.
+// Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head, R
+//     being all values of a rotated key. Beside them a value costs 10/8 instructions to unpack. All instructions that a
+//     token costs are held by tests/kernels/decode_sm90_budgets.rs.
+// What bounds it: predicted, as no GPU has timed it: with int4 (L / 2 bytes) and up to 32 heads the bytes, with 64
+//     heads the tensor cores. Warpgroups with tiles of their own wait for nobody but the copies, so that one multiplies
+//     while the other has its softmax.
+// Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-27 of its largest;
+//     weights times scales have 11 bits (softmax.cuh). Everything else is exact, so that the lse is right to f32
+//     rounding.
 #include "decode/results.cuh"
 #include "decode/sm90/block.cuh"
 #include "decode/sm90/load.cuh"
@@ -47,8 +48,8 @@
 
 namespace {
 
-// What no copy reaches, as a layer's rows are shorter than the kernel's: codes that are finite, whatever they are multiplied
-// with.
+// What no copy reaches, as a layer's rows are shorter than the kernel's: codes that are finite, whatever they are
+// multiplied with.
 template <typename S>
 __device__ void fill_rows(const DecodeParams &params, const SharedMemory<S> &memory) {
     const DecodeSm90Shared &map = memory.map();
@@ -65,7 +66,8 @@ __device__ void fill_rows(const DecodeParams &params, const SharedMemory<S> &mem
          map.rope_stride);
 }
 
-// What a thread of a warpgroup does with a tile of tokens. Which of them it has is computed where it is needed: registers are
+// What a thread of a warpgroup does with a tile of tokens. Which of them it has is computed where it is needed:
+// registers are
 // the output's.
 template <typename S>
 struct TileScores {
@@ -101,7 +103,8 @@ struct TileScores {
                                reciprocal_approximate(rows.high.scale)};
         score_rope<S>(params, rope, memory, scores);
         const unsigned char *codes = stage + token * S::ROW_STRIDE + 8 * t;
-        score_latents<S>(codes, codes + 8 * S::ROW_STRIDE, swizzled_descriptor(shared_address(memory.q_latent())), scores);
+        score_latents<S>(codes, codes + 8 * S::ROW_STRIDE, swizzled_descriptor(shared_address(memory.q_latent())),
+                         scores);
     }
 };
 
@@ -144,8 +147,8 @@ __device__ void attend_alone(const DecodeParams &params, const SharedMemory<S> &
     }
 }
 
-// All tiles of the split, two at a time: a warpgroup has the scores of one, and half of the latents for both. The last may
-// be alone.
+// All tiles of the split, two at a time: a warpgroup has the scores of one, and half of the latents for both. The last
+// may be alone.
 template <typename S>
 __device__ void attend_together(const DecodeParams &params, const SharedMemory<S> &memory, Output<S> &output) {
     BlockState<S> &block = memory.state();
@@ -153,8 +156,8 @@ __device__ void attend_together(const DecodeParams &params, const SharedMemory<S
     const Meeting<S> meeting(group);
     const TileScores<S> tile{params, memory};
     const uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
-    // The number of a tile says all that is to be known of it: of two neighbours the even one is the first warpgroup's, and
-    // weights alternate between two places.
+    // The number of a tile says all that is to be known of it: of two neighbours the even one is the first warpgroup's,
+    // and weights alternate between two places.
     const auto exists = [&](unsigned number) { return tiles_begin(block.split) + number * TILE < block.split.end; };
     const auto wait = [&](unsigned number) {
         mbarrier_wait(full + number % TOGETHER_STAGES * 8, number / TOGETHER_STAGES % 2);
@@ -264,13 +267,13 @@ __device__ void decode(const DecodeParams &params) {
 
 }  // namespace
 
-#define DECODE_KERNEL(name, latents, steps, n_tiles)                                                                     \
-    static_assert(sizeof(BlockState<Shape<Latents::latents, steps, n_tiles>>) <=                                         \
+#define DECODE_KERNEL(name, latents, steps, n_tiles)                                                                   \
+    static_assert(sizeof(BlockState<Shape<Latents::latents, steps, n_tiles>>) <=                                       \
                       DECODE_SM90_STATE_BYTES + DECODE_SM90_STATE_HEAD_BYTES * 8 * n_tiles,                \
-                  "the host plans with less shared memory than " #name " needs");                                        \
-    extern "C" __global__ void __launch_bounds__(DECODE_SM90_THREADS, 1)                                                 \
-        name(const __grid_constant__ DecodeParams params) {                                                              \
-        decode<Shape<Latents::latents, steps, n_tiles>>(params);                                                         \
+                  "the host plans with less shared memory than " #name " needs");                                      \
+    extern "C" __global__ void __launch_bounds__(DECODE_SM90_THREADS, 1)                                               \
+        name(const __grid_constant__ DecodeParams params) {                                                            \
+        decode<Shape<Latents::latents, steps, n_tiles>>(params);                                                       \
     }
 
 DECODE_SM90_KERNELS(DECODE_KERNEL)

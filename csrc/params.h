@@ -76,8 +76,8 @@ LATENT_ATTENTION_SIZE(struct BatchParams, 40);
 /* `combine` runs on `rows` blocks of 32, 64, ... COMBINE_MAX_THREADS threads (latent_rank / 4 of them have work in the
  * vectorised path), with 4 * splits bytes of dynamic shared memory. Without split_starts, every row has `splits`
  * partials and the tensors of partials are [splits, rows, ..]. With it, they are [partials, heads, ..], and head h of
- * query token q has the partials split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a row without any
- * is left alone. */
+ * query token q has the partials split_starts[q] .. split_starts[q + 1] - 1, at most `splits` of them; a row without
+ * any is left alone. */
 struct CombineParams {
     uint64_t o_partial;    /* f32 [.., latent_rank]: each partial's weighted mean of the latents */
     uint64_t lse_partial;  /* f32 [..]: natural logarithm of each partial's sum of exp(score); infinite: saw nothing */
@@ -138,8 +138,9 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 88);
 /* The kernels of decode_sm80.cu: name, how latents lie in the cache, slices of DECODE_STEP latents that a warp
  * accumulates, n-tiles of 8 heads, and the blocks that a multiprocessor holds at once: those that the compiler leaves
  * registers for, in code for GPUs before Blackwell and from Blackwell on.
- * Where the accumulators leave room for it, two or three blocks share a multiprocessor, so that one computes scores while
- * another waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest ones. */
+ * Where the accumulators leave room for it, two or three blocks share a multiprocessor, so that one computes scores
+ * while another waits for its softmax. On Blackwell the compiler would spill a few bytes for that with the largest
+ * ones. */
 #define DECODE_SM80_KERNELS(KERNEL)               \
     KERNEL(decode_whole_1x4, Whole, 1, 4, 2, 1)   \
     KERNEL(decode_whole_1x2, Whole, 1, 2, 3, 3)   \
@@ -236,8 +237,8 @@ struct DecodeSm90Shared {
 };
 LATENT_ATTENTION_SIZE(struct DecodeSm90Shared, 72);
 
-/* `decode` runs on blocks of DECODE_THREADS or DECODE_SM90_THREADS threads, as many as there is room for splits along x, and along y one for each
- * tile of heads. Blocks without a split end at once. */
+/* `decode` runs on blocks of DECODE_THREADS or DECODE_SM90_THREADS threads, as many as there is room for splits along x,
+ * and along y one for each tile of heads. Blocks without a split end at once. */
 struct DecodeParams {
     struct GeometryParams geometry;
     struct CacheParams cache;
@@ -361,8 +362,8 @@ LATENT_ATTENTION_SIZE(struct CeilingMmaParams, 16);
  * `expand_output_*`: output[t, h, i] = sum_l weights[g, i, l] input[t, h, l] + bias[g, i].
  * g is the KV head of h. Innermost dimensions are dense. Accesses are 16 bytes wide where all pointers are 16-byte
  * aligned and all sizes and strides multiples of 8. `_few_ordered` and `_many` sum in the same order.
- * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grids of `_few_ordered` and `_many`: rows /
- * ABSORB_FEW_ROWS or GEMM_TILE, outputs / ABSORB_ORDERED_OUTPUTS or GEMM_TILE (all rounded up), kv_heads. */
+ * Grid of `_few`: outputs / *_FEW_OUTPUTS (rounded up) times kv_heads blocks. Grids of `_few_ordered` and `_many`: rows
+ * / ABSORB_FEW_ROWS or GEMM_TILE, outputs / ABSORB_ORDERED_OUTPUTS or GEMM_TILE (all rounded up), kv_heads. */
 struct AbsorbParams {
     uint64_t weights;             /* bf16 [kv_heads, nope_dim or value_dim, latent_rank] */
     uint64_t input;               /* bf16 [tokens, query_heads, contracted] */

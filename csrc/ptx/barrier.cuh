@@ -11,7 +11,8 @@ __device__ inline void barrier_sync(unsigned number, unsigned threads) {
 __device__ inline bool barrier_any(unsigned number, unsigned threads, bool condition) {
     unsigned any;
     asm volatile(
-        "{.reg .pred p, q;\n setp.ne.u32 p, %3, 0;\n barrier.cta.red.or.aligned.pred q, %1, %2, p;\n selp.u32 %0, 1, 0, q;}"
+        "{.reg .pred p, q;\n setp.ne.u32 p, %3, 0;\n barrier.cta.red.or.aligned.pred q, %1, %2, p;\n"
+        " selp.u32 %0, 1, 0, q;}"
         : "=r"(any)
         : "r"(number), "r"(threads), "r"(static_cast<unsigned>(condition))
         : "memory");

@@ -20,8 +20,8 @@ __device__ inline void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
 }
 
-// B of rows of 64 k for each column, 128 bytes, in the 128-byte swizzle: eight rows are 1024 bytes, aligned to that, and
-// the 16-byte units of row r are exchanged by `swizzled`. `address` is that within shared memory.
+// B of rows of 64 k for each column, 128 bytes, in the 128-byte swizzle: eight rows are 1024 bytes, aligned to that,
+// and the 16-byte units of row r are exchanged by `swizzled`. `address` is that within shared memory.
 __device__ inline uint64_t swizzled_descriptor(uint32_t address) {
     constexpr uint64_t SWIZZLE_128 = 1ull << 62, EIGHT_ROWS = 1024 / 16;
     return SWIZZLE_128 | EIGHT_ROWS << 32 | 1ull << 16 | (address & 0x3FFFF) >> 4;
@@ -53,8 +53,8 @@ __device__ constexpr uint64_t descriptor_bytes(uint32_t bytes) { return bytes / 
     WGMMA("32", type, "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15",               \
           "%16, %17, %18, %19", "%20", "%21")
 
-// D = A B, plus D unless `accumulate` is 0, of N_TILES times 8 columns; BF16: of bf16, otherwise of f16, whose subnormal
-// numbers are not flushed to zero.
+// D = A B, plus D unless `accumulate` is 0, of N_TILES times 8 columns; BF16: of bf16, otherwise of f16, whose
+// subnormal numbers are not flushed to zero.
 template <bool BF16, int N_TILES>
 __device__ inline void wgmma(float (&d)[4 * N_TILES], const uint32_t (&a)[4], uint64_t b, unsigned accumulate = 1) {
     static_assert(N_TILES == 1 || N_TILES == 2 || N_TILES == 4 || N_TILES == 8,

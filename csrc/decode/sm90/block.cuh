@@ -38,15 +38,15 @@ struct Shape {
     static constexpr int HEADS = 8 * N_TILES;
     // Sums that a thread has of a product of 64 rows.
     static constexpr int SUMS = 4 * N_TILES;
-    // Whether the warpgroups work on two tiles together, each with the scores of one and half of the latents for both: the
-    // outputs of so many heads are too many for one. Otherwise each has its own tiles and all latents.
+    // Whether the warpgroups work on two tiles together, each with the scores of one and half of the latents for both:
+    // the outputs of so many heads are too many for one. Otherwise each has its own tiles and all latents.
     static constexpr bool SHARED = N_TILES == 8;
     // m-tiles of 64 latents that a warpgroup accumulates.
     static constexpr int M_TILES = SHARED ? STEPS / 2 : STEPS;
     // Heads that a thread has sums of: columns 2 t and 2 t + 1 of each n-tile, in its two rows.
     static constexpr int COLUMNS = 2 * N_TILES;
-    // Bytes of a token's codes, and from token to token in shared memory: an odd multiple of 16, so that 16 bytes of each of
-    // eight tokens are in different banks, as `ldmatrix` reads them, or 32 of each of four, two apart.
+    // Bytes of a token's codes, and from token to token in shared memory: an odd multiple of 16, so that 16 bytes of
+    // each of eight tokens are in different banks, as `ldmatrix` reads them, or 32 of each of four, two apart.
     static constexpr unsigned ROW_BYTES = STEPS * STEP / 2, ROW_STRIDE = ROW_BYTES + 16;
     // Bytes of 64 numbers of the query of all heads, and of 64 weights of all heads.
     static constexpr unsigned BLOCK_BYTES = 128 * HEADS;
@@ -79,7 +79,8 @@ struct BlockState {
     DecodeSplit split;
     // Barriers of each stage: its tile is there; its tile has been read.
     uint64_t full[DECODE_SM90_MAX_STAGES], empty[DECODE_SM90_MAX_STAGES];
-    // Of two neighbouring heads: what a min of 1 gives to the exponent of 2, and the warpgroup's references (softmax.cuh).
+    // Of two neighbouring heads: what a min of 1 gives to the exponent of 2, and the warpgroup's references
+    // (softmax.cuh).
     struct alignas(16) HeadPair {
         float q_sums[2], references[2];
     };
@@ -96,8 +97,8 @@ struct BlockState {
     float rescale[CONSUMERS][S::HEADS], offsets[S::HEADS];
 };
 
-// In which order eight tokens stand in the products, as rows of the scores and as k of the output: four neighbouring rows are
-// tokens two apart, whose 32 bytes are in different banks.
+// In which order eight tokens stand in the products, as rows of the scores and as k of the output: four neighbouring
+// rows are tokens two apart, whose 32 bytes are in different banks.
 __device__ inline unsigned token_in_row(unsigned g) { return g % 4 * 2 + g / 4; }
 
 // x, which all lanes of a warp agree on: by a shuffle, which tells the compiler so. Then it is in one register for all.

@@ -1,8 +1,8 @@
-// From pages to shared memory: the warpgroup that copies, a quarter of each tile to a warp. Rows stay as they are in the
-// cache; those of latents and of rotated keys get a stride without bank conflicts.
+// From pages to shared memory: the warpgroup that copies, a quarter of each tile to a warp. Rows stay as they are in
+// the cache; those of latents and of rotated keys get a stride without bank conflicts.
 //
-// A half-warp has a run of eight tokens, which are of one page and lie there one after the other: three runs of bytes, whose
-// 16-byte units its lanes take in turn.
+// A half-warp has a run of eight tokens, which are of one page and lie there one after the other: three runs of bytes,
+// whose 16-byte units its lanes take in turn.
 #pragma once
 
 #include "../../cache/sequences.cuh"
@@ -22,7 +22,9 @@ struct Run {
     uint32_t stage;
 
     __device__ const unsigned char *from(const CacheTile &tile) const { return page + tile.row(offset); }
-    __device__ uint32_t to(unsigned start, unsigned stride) const { return stage + start + index * RUN_TOKENS * stride; }
+    __device__ uint32_t to(unsigned start, unsigned stride) const {
+        return stage + start + index * RUN_TOKENS * stride;
+    }
 };
 
 // Copies the first `existing` of a run's rows of latents or rotated keys, and zeros for the others. `inverse` times the
@@ -56,8 +58,8 @@ __device__ void copy_run(const DecodeParams &params, const Run &run, unsigned ex
     }
 }
 
-// Copies a run of eight tokens where rows are regular (params.h): a lane's units are a number of whole rows apart, which are
-// additions only. What all layers have is one block of code.
+// Copies a run of eight tokens where rows are regular (params.h): a lane's units are a number of whole rows apart,
+// which are additions only. What all layers have is one block of code.
 template <typename S>
 __device__ void copy_regular_run(const DecodeParams &params, const Run &run) {
     constexpr unsigned UNITS = S::ROW_BYTES / 16, ROWS = RUN_LANES / UNITS, PART = 16 * RUN_LANES;
@@ -91,7 +93,8 @@ __device__ void copy_regular_run(const DecodeParams &params, const Run &run) {
     }
 }
 
-// The page of the token, which is in the page table if it is before the end; otherwise any page, as nothing of it is read.
+// The page of the token, which is in the page table if it is before the end; otherwise any page, as nothing of it is
+// read.
 __device__ inline unsigned page_of(const DecodeParams &params, unsigned row, unsigned token, unsigned end) {
     const int32_t *pages = reinterpret_cast<const int32_t *>(params.page_table) + row;
     return token < end ? page_of_token(params.cache, pages, token) : 0;

@@ -12,7 +12,8 @@
 template <typename S>
 __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
                            BlockState<S> &block, const SoftmaxState<S> &state) {
-    const unsigned thread = threadIdx.x, group = thread / WARPGROUP, warp = thread % WARPGROUP / WARP, lane = thread % WARP;
+    const unsigned thread = threadIdx.x, lane = thread % WARP;
+    const unsigned group = thread / WARPGROUP, warp = thread % WARPGROUP / WARP;
 #pragma unroll
     for (int i = 0; i < S::COLUMNS; ++i) {
         float2 sums = {state.sum[i], state.mins[i]};
@@ -75,8 +76,9 @@ __device__ inline void write_latents(const DecodeParams &params, const DecodeSpl
     }
 }
 
-// Of a block of latents a lane has every other one of eight (rows g), and of eight others (rows g + 8); it exchanges the ones
-// or the others with the lane of the remaining. `values` are of four m-tiles, two each. Returns whether it has the others.
+// Of a block of latents a lane has every other one of eight (rows g), and of eight others (rows g + 8); it exchanges
+// the ones or the others with the lane of the remaining. `values` are of four m-tiles, two each. Returns whether it has
+// the others.
 __device__ inline bool gather_latents(const float (&values)[CHUNK], float (&x)[CHUNK]) {
     const bool odd = threadIdx.x % 8 >= 4;
 #pragma unroll

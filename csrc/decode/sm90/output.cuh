@@ -1,5 +1,5 @@
-// The output: O^T += C^T P^T, latents on m, heads on n, tokens in k. A are codes as they are, as subnormal f16, and B are
-// weights times scales.
+// The output: O^T += C^T P^T, latents on m, heads on n, tokens in k. A are codes as they are, as subnormal f16, and B
+// are weights times scales.
 #pragma once
 
 #include "../../cache/int4.cuh"
@@ -8,9 +8,10 @@
 #include "shared.cuh"
 
 // A warpgroup's sums: 64 latents in each m-tile, of which a warp has 16. A transposed matrix of half
-// words, as `ldmatrix` loads it, has for lane g of the tokens 2 t and 2 t + 1 half word g: four values, of which value j goes
-// to m-tile 4 * block + j. Rows g and g + 8 are half words g and g + 8 of 32 bytes, a block of 64 latents; so they are the
-// latents 8 (g / 2) + 2 j + g % 2 of the block, and 32 further. Those of odd m-tiles are 16 times what they stand for.
+// words, as `ldmatrix` loads it, has for lane g of the tokens 2 t and 2 t + 1 half word g: four values, of which value
+// j goes to m-tile 4 * block + j. Rows g and g + 8 are half words g and g + 8 of 32 bytes, a block of 64 latents; so
+// they are the latents 8 (g / 2) + 2 j + g % 2 of the block, and 32 further. Those of odd m-tiles are 16 times what
+// they stand for.
 template <typename S>
 using Output = Sums<S>[S::M_TILES];
 
@@ -37,7 +38,8 @@ __device__ inline void spread_half_words(FragmentA (&a)[4], const uint32_t (&hal
     }
 }
 
-// output += the tile's latents * weights. `codes` is where the thread's half words lie. All products are done in the end.
+// output += the tile's latents * weights. `codes` is where the thread's half words lie. All products are done in the
+// end.
 template <typename S>
 __device__ void accumulate(uint32_t codes, uint64_t weights, Output<S> &output) {
     FragmentA a[2][4];

@@ -1,12 +1,12 @@
 // The query of a block's heads, in shared memory as B of the products: blocks of 64 k, swizzled.
 //
-// All heads are scaled by one power of two (../scaled_query.cuh), that of the largest number of them all, so that scores
-// need no factor of their own. What that rounds off of a head with small numbers is below 2^-38 of the largest.
+// All heads are scaled by one power of two (../scaled_query.cuh), that of the largest number of them all, so that
+// scores need no factor of their own. What that rounds off of a head with small numbers is below 2^-38 of the largest.
 //
 // Order: A fragments are read 8 values or codes per lane, so that k runs in another order than memory, and the query is
-// stored in the order of k. Lane t has 8 neighbouring values in 16 bits of each of two rounds of 32 k: of latents 16 t + 8
-// `round` .., of a rotated key 32 `round` + 8 t ... Their pairs 0 and 1 are k = 2 t .. and 2 t + 8 .. of the round's first
-// 16, pairs 2 and 3 of its second 16.
+// stored in the order of k. Lane t has 8 neighbouring values in 16 bits of each of two rounds of 32 k: of latents 16 t
+// + 8 `round` .., of a rotated key 32 `round` + 8 t ... Their pairs 0 and 1 are k = 2 t .. and 2 t + 8 .. of the
+// round's first 16, pairs 2 and 3 of its second 16.
 #pragma once
 
 #include <math_constants.h>
@@ -69,8 +69,8 @@ __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<
     }
 }
 
-// Stores the query of the block's heads. A warp has every eighth head, and loads all that it needs of their latents before
-// it waits for any.
+// Stores the query of the block's heads. A warp has every eighth head, and loads all that it needs of their latents
+// before it waits for any.
 template <typename S>
 __device__ void load_queries(const DecodeParams &params, unsigned query_token, unsigned first_head,
                              const SharedMemory<S> &memory) {

@@ -1,6 +1,6 @@
 // What the rotated key gives to the scores, from what the cache holds. All rope heads of a token form one row, which is
-// multiplied with a query that is zero but in the columns of a head's own. Codes are multiplied as they are, as subnormal
-// f16 (cache/int4.cuh), and a group's product is scaled then.
+// multiplied with a query that is zero but in the columns of a head's own. Codes are multiplied as they are, as
+// subnormal f16 (cache/int4.cuh), and a group's product is scaled then.
 //
 // It is what the sums of the latents' products begin with, in units of the token's scale of latents: it takes no
 // registers while those are multiplied.
@@ -61,7 +61,8 @@ __device__ void multiply_rope_steps(const RopeRows &rows, unsigned step, uint64_
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < 2 * ROUNDS; ++i) {
-        wgmma<KIND == ROW_BF16, S::N_TILES>(products, a[i / 2][i % 2], query + i * DESCRIPTOR_STEP, i > 0 ? 1 : accumulate);
+        wgmma<KIND == ROW_BF16, S::N_TILES>(products, a[i / 2][i % 2], query + i * DESCRIPTOR_STEP,
+                                            i > 0 ? 1 : accumulate);
     }
     wgmma_commit();
     wgmma_wait<0>();
@@ -89,7 +90,8 @@ struct GroupAffine {
 
     // Adds it to n-tile n of the scores. `q_sums` are those of its heads.
     template <int SUMS>
-    __device__ void add(int n, const float (&products)[SUMS], const float *q_sums, float4 before, float (&scores)[SUMS]) const {
+    __device__ void add(int n, const float (&products)[SUMS], const float *q_sums, float4 before,
+                        float (&scores)[SUMS]) const {
         const float2 q_sum = *reinterpret_cast<const float2 *>(q_sums + 8 * n);
         scores[4 * n] = fmaf(low_scale, products[4 * n], fmaf(low_min, q_sum.x, before.x));
         scores[4 * n + 1] = fmaf(low_scale, products[4 * n + 1], fmaf(low_min, q_sum.y, before.y));

@@ -14,8 +14,8 @@ __device__ inline void spread_codes(FragmentA (&a)[2], uint32_t low, uint32_t hi
     a[1][2] = subnormal_pair<3>(low), a[1][3] = subnormal_pair<3>(high);
 }
 
-// Adds to the sums. `low` and `high` are where lane t's first codes of its two tokens lie. The products of 64 latents are in
-// flight while the next 64 are spread; all are done in the end.
+// Adds to the sums. `low` and `high` are where lane t's first codes of its two tokens lie. The products of 64 latents
+// are in flight while the next 64 are spread; all are done in the end.
 template <typename S>
 __device__ void score_latents(const unsigned char *low, const unsigned char *high, uint64_t query, Sums<S> &scores) {
     // With more heads there are no registers for two sets.

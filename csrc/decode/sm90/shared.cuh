@@ -1,6 +1,6 @@
 // The dynamic shared memory of a block. Where things lie is the host's choice, `DecodeSm90Shared`, made by
-// `src/ops/decode/sm90.rs`. It begins on a multiple of 1024 bytes, as swizzled blocks do: the kernel has no static shared
-// memory before it.
+// `src/ops/decode/sm90.rs`. It begins on a multiple of 1024 bytes, as swizzled blocks do: the kernel has no static
+// shared memory before it.
 #pragma once
 
 #include "../../ptx/address.cuh"
@@ -19,7 +19,8 @@ public:
     // The query for the latents: [STEPS][heads][64], swizzled.
     __device__ unsigned char *q_latent() const { return begin_; }
 
-    // The query for the rotated key, zeros but in the columns of a head's own rope head: [rope_blocks][heads][64], swizzled.
+    // The query for the rotated key, zeros but in the columns of a head's own rope head: [rope_blocks][heads][64],
+    // swizzled.
     __device__ unsigned char *q_rope() const { return begin_ + map_.q_rope; }
 
     // The heads' sums of `q_rope` over a group of the rotated key.

@@ -1,10 +1,10 @@
-// The softmax over a warpgroup's tiles: weights from scores, and what they add up to. A thread has two tokens of each 64
-// and keeps what they add to its heads' sums to the end.
+// The softmax over a warpgroup's tiles: weights from scores, and what they add up to. A thread has two tokens of each
+// 64 and keeps what they add to its heads' sums to the end.
 //
-// A weight is P = 2^(x - reference), x being the score as an exponent of 2, and what is multiplied with the codes is W = P
-// times the token's scale, rounded to f16 once. The reference is the same for a long time: only if a W of any token of
-// the tile is beyond f16, all heads get the one that makes their tile's largest W 2^6, unless theirs is higher already,
-// and all sums are rescaled. So the largest W was at least 2^6 at its time: those down to 2^-20 of it keep all
+// A weight is P = 2^(x - reference), x being the score as an exponent of 2, and what is multiplied with the codes is W
+// = P times the token's scale, rounded to f16 once. The reference is the same for a long time: only if a W of any token
+// of the tile is beyond f16, all heads get the one that makes their tile's largest W 2^6, unless theirs is higher
+// already, and all sums are rescaled. So the largest W was at least 2^6 at its time: those down to 2^-20 of it keep all
 // 11 bits, and all that are lost of 2^17 tokens are 2^-14 of it. Before the first tile the reference is minus infinity,
 // which makes every W infinite.
 //
@@ -63,15 +63,15 @@ struct SoftmaxState {
     }
 };
 
-// A thread's two tokens: the pairs of (scale, min) of their latents, and where they stand among the tokens of the tile that
-// the split has, `count` of them from number `first` on.
+// A thread's two tokens: the pairs of (scale, min) of their latents, and where they stand among the tokens of the tile
+// that the split has, `count` of them from number `first` on.
 struct TokenRows {
     LatentAffine low, high;
     unsigned low_token, high_token, first, count;
 };
 
-// The exponents x in the order of the sums, minus the references if they are RELATIVE; minus infinity of tokens that do not
-// exist.
+// The exponents x in the order of the sums, minus the references if they are RELATIVE; minus infinity of tokens that do
+// not exist.
 template <typename S, bool RELATIVE>
 __device__ void exponents(const TokenRows &rows, const Sums<S> &scores, const BlockState<S> &block, unsigned group,
                           Sums<S> &x) {
@@ -95,8 +95,8 @@ __device__ void exponents(const TokenRows &rows, const Sums<S> &scores, const Bl
     }
 }
 
-// A tile's P, and its weights in shared memory, of which every warp of the group stores its 16 tokens; returns whether any
-// of the thread's is beyond f16.
+// A tile's P, and its weights in shared memory, of which every warp of the group stores its 16 tokens; returns whether
+// any of the thread's is beyond f16.
 template <typename S>
 __device__ bool weigh(const TokenRows &rows, const Sums<S> &scores, const BlockState<S> &block, unsigned group,
                       uint32_t weights, Sums<S> &p) {
@@ -121,7 +121,8 @@ __device__ bool weigh(const TokenRows &rows, const Sums<S> &scores, const BlockS
     } else {
 #pragma unroll
         for (int n = 0; n < S::N_TILES; n += 2) {
-            stmatrix_x4_transposed(to + 1024 * n, packed[2 * n], packed[2 * n + 1], packed[2 * n + 2], packed[2 * n + 3]);
+            stmatrix_x4_transposed(to + 1024 * n, packed[2 * n], packed[2 * n + 1], packed[2 * n + 2],
+                                   packed[2 * n + 3]);
         }
     }
     fence_proxy_async();
