@@ -1,7 +1,9 @@
 //! `decode`: attention over the cached latents, and the merging of what was split.
 
-use anyhow::Result;
-use latent_attention::ops::{Decode, DecodeArgs, DecodeConfig};
+use std::env;
+
+use anyhow::{Result, bail};
+use latent_attention::ops::{Decode, DecodeArgs, DecodeConfig, KernelFamily};
 
 use super::harness::lab::{Lab, Sample};
 use super::harness::memory::{Copies, Inputs};
@@ -12,7 +14,18 @@ pub const DECODE: Operation = Operation { name: "decode", kind: Kind::Attention,
 /// The configuration of a shape's attention.
 pub fn config(shape: &Shape) -> Result<DecodeConfig> {
     let (g, layout) = (shape.geometry(), shape.layout()?);
-    Ok(DecodeConfig::new(*g, layout, g.default_scale() as f32, shape.batch, shape.context))
+    let config = DecodeConfig::new(*g, layout, g.default_scale() as f32, shape.batch, shape.context);
+    Ok(config.with_kernels(kernels()?))
+}
+
+/// Which kernels are timed: those that a layer gets, unless `LATENT_ATTENTION_DECODE` names a family, as `sm90`.
+fn kernels() -> Result<KernelFamily> {
+    match env::var("LATENT_ATTENTION_DECODE").unwrap_or_default().as_str() {
+        "" => Ok(KernelFamily::Measured),
+        "sm80" => Ok(KernelFamily::Sm80),
+        "sm90" => Ok(KernelFamily::Sm90),
+        other => bail!("LATENT_ATTENTION_DECODE={other}: expected sm80 or sm90"),
+    }
 }
 
 /// Every cached byte once; the queries and outputs. Products with the keys, and with the latents once more.

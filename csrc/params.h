@@ -205,6 +205,30 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
 /* Most tokens in a tile of `decode`. */
 #define DECODE_MAX_TILE 64
 
+/* Threads in a block of decode_sm90.cu: two warpgroups that multiply, and one that copies. */
+#define DECODE_SM90_THREADS 384
+
+/* Most tiles in its shared memory, of DECODE_MAX_TILE tokens each. */
+#define DECODE_SM90_MAX_STAGES 6
+
+/* Tiles there for the kernels of 64 heads. */
+#define DECODE_SM90_TOGETHER_STAGES 4
+
+/* Most bytes that its warpgroups share beside queries, weights and tiles, and of these for each head: `BlockState`. */
+#define DECODE_SM90_STATE_BYTES 384
+#define DECODE_SM90_STATE_HEAD_BYTES 128
+
+/* The kernels of decode_sm90.cu: name, how latents lie in the cache, most k-steps of DECODE_STEP latents, and n-tiles of 8
+ * heads. A block has a multiprocessor for itself. */
+#define DECODE_SM90_KERNELS(KERNEL)            \
+    KERNEL(decode_sm90_whole_8x8, Whole, 8, 8) \
+    KERNEL(decode_sm90_whole_8x4, Whole, 8, 4) \
+    KERNEL(decode_sm90_whole_8x2, Whole, 8, 2) \
+    KERNEL(decode_sm90_whole_8x1, Whole, 8, 1) \
+    KERNEL(decode_sm90_whole_4x4, Whole, 4, 4) \
+    KERNEL(decode_sm90_whole_4x2, Whole, 4, 2) \
+    KERNEL(decode_sm90_whole_4x1, Whole, 4, 1)
+
 /* Where things lie in the dynamic shared memory of `decode`: bytes from its start, and bytes from row to row. */
 struct DecodeShared {
     uint32_t q_latent;        /* 16-bit [heads of a block] rows */
@@ -230,8 +254,32 @@ struct DecodeShared {
 };
 LATENT_ATTENTION_SIZE(struct DecodeShared, 80);
 
-/* `decode` runs on blocks of DECODE_THREADS threads, as many as there is room for splits along x, and along y one for each
- * tile of heads. Blocks without a split end at once. */
+/* The same for the kernels of decode_sm90.cu, whose query for the latents lies at 0, and whose rows of latents are as far
+ * apart as a kernel's most k-steps need. */
+struct DecodeSm90Shared {
+    uint32_t q_rope;      /* 16-bit [rope_blocks][heads of a block][64], swizzled */
+    uint32_t q_rope_sums; /* f32 [groups of a rotated key][heads of a block] */
+    uint32_t weights;     /* f16 [warpgroups][2][heads of a block][64], swizzled */
+    uint32_t state;       /* BlockState */
+    uint32_t stages;      /* the first stage; the next follows stage_bytes later */
+    uint32_t stage_bytes;
+    uint32_t stage_count; /* 2 to DECODE_SM90_MAX_STAGES */
+    uint32_t rope;        /* from the start of a stage: rotated keys as they are in the cache */
+    uint32_t rope_stride; /* an odd multiple of 16; with bf16 of 32 */
+    uint32_t affine;      /* from the start of a stage: rows of (scale, min) pairs as they are in the cache */
+    uint32_t rope_blocks; /* of 64 values of the rotated key */
+    uint32_t rope_way;    /* how it is multiplied: 0: there is none; 1, 2: k-steps at a time, group by group; 3: one group */
+    uint32_t rope_part_stride; /* from 256 bytes of a row of rotated keys, or of several, to the next */
+    uint32_t is_regular;  /* 1: rows of latents are as long as the kernel's, those of rotated keys a power of two up to 256 */
+    uint32_t latent_inverse; /* 65536 over the 16-byte units of a row of latents, rounded up */
+    uint32_t rope_inverse;   /* the same of a row of rotated keys, of which there are at most 64 */
+    uint32_t rope_lane_bytes; /* a lane's part of 32 values of a rotated key as it is in the cache */
+    uint32_t states;          /* f32 [heads of a block / 8][256 threads][4], where there are no registers for them */
+};
+LATENT_ATTENTION_SIZE(struct DecodeSm90Shared, 72);
+
+/* `decode` runs on blocks of DECODE_THREADS or DECODE_SM90_THREADS threads, as many as there is room for splits along x,
+ * and along y one for each tile of heads. Blocks without a split end at once. */
 struct DecodeParams {
     struct GeometryParams geometry;
     struct CacheParams cache;
@@ -257,8 +305,9 @@ struct DecodeParams {
     uint32_t rope_span;    /* most k-steps of the rotated key that the rope heads of 8 neighbouring heads lie in */
     struct DecodeShared shared;
     uint32_t reserved; /* 0 */
+    struct DecodeSm90Shared sm90; /* of decode_sm90.cu instead of `shared`; all 0 for other kernels */
 };
-LATENT_ATTENTION_SIZE(struct DecodeParams, 296);
+LATENT_ATTENTION_SIZE(struct DecodeParams, 368);
 
 /* Which dimensions of a rope head form pair j: (j, j + R/2) or (2 j, 2 j + 1). `rope::Pairing`. */
 #define PAIRING_HALF 0

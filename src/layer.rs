@@ -9,8 +9,8 @@ use crate::geometry::Geometry;
 use crate::ops::check;
 use crate::ops::{
     AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, Batch, CacheViewMut, Decode, DecodeArgs, DecodeConfig, DeviceCache,
-    DeviceNorm, ExpandOutput, ExpandOutputArgs, Plan, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers,
-    SplitPolicy,
+    DeviceNorm, ExpandOutput, ExpandOutputArgs, KernelFamily, Plan, RopeAppend, RopeAppendArgs, RopeAppendConfig,
+    RotationBuffers, SplitPolicy,
 };
 use crate::weights::LatentAttention;
 
@@ -24,6 +24,8 @@ pub struct LayerConfig {
     /// is batch-invariant: a token's output and cached record are the same to the bit whatever else is in the batch, and
     /// whether its sequence comes token by token or in chunks of prefill.
     pub policy: SplitPolicy,
+    /// Which kernels of [`Decode`] may serve the layer.
+    pub kernels: KernelFamily,
     /// Most query tokens in a step.
     pub max_query_tokens: usize,
     /// Most tokens in a sequence.
@@ -34,13 +36,20 @@ impl LayerConfig {
     /// Steps of up to `max_query_tokens` query tokens over sequences of up to `max_tokens` tokens, evenly divided.
     #[must_use]
     pub fn new(layout: CacheLayout, max_query_tokens: usize, max_tokens: usize) -> Self {
-        Self { layout, policy: SplitPolicy::Balanced, max_query_tokens, max_tokens }
+        let (policy, kernels) = (SplitPolicy::Balanced, KernelFamily::Measured);
+        Self { layout, policy, kernels, max_query_tokens, max_tokens }
     }
 
     /// The same with another way to divide work.
     #[must_use]
     pub fn with_policy(self, policy: SplitPolicy) -> Self {
         Self { policy, ..self }
+    }
+
+    /// The same with other kernels of [`Decode`].
+    #[must_use]
+    pub fn with_kernels(self, kernels: KernelFamily) -> Self {
+        Self { kernels, ..self }
     }
 }
 
@@ -137,7 +146,7 @@ impl LatentAttentionLayer {
             value_bias: weights.value_bias.as_ref().map(upload).transpose()?,
             rope_append: RopeAppend::new(device, RopeAppendConfig::new(geometry, config.layout, weights.pairing))?,
             absorb: AbsorbQuery::new(device, absorb)?,
-            decode: Decode::new(device, decode.with_policy(config.policy))?,
+            decode: Decode::new(device, decode.with_policy(config.policy).with_kernels(config.kernels))?,
             expand: ExpandOutput::new(device, absorb)?,
         })
     }

@@ -19,6 +19,11 @@ pub const DECODE_ROPE_STEP: u32 = 32;
 pub const DECODE_GROUP_BLOCK: u32 = 16;
 pub const DECODE_SM80_STATIC_BYTES: u32 = 3072;
 pub const DECODE_MAX_TILE: u32 = 64;
+pub const DECODE_SM90_THREADS: u32 = 384;
+pub const DECODE_SM90_MAX_STAGES: u32 = 6;
+pub const DECODE_SM90_TOGETHER_STAGES: u32 = 4;
+pub const DECODE_SM90_STATE_BYTES: u32 = 384;
+pub const DECODE_SM90_STATE_HEAD_BYTES: u32 = 128;
 pub const PAIRING_HALF: u32 = 0;
 pub const PAIRING_INTERLEAVED: u32 = 1;
 pub const ROPE_APPEND_THREADS: u32 = 128;
@@ -274,6 +279,59 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct DecodeSm90Shared {
+    pub q_rope: u32,
+    pub q_rope_sums: u32,
+    pub weights: u32,
+    pub state: u32,
+    pub stages: u32,
+    pub stage_bytes: u32,
+    pub stage_count: u32,
+    pub rope: u32,
+    pub rope_stride: u32,
+    pub affine: u32,
+    pub rope_blocks: u32,
+    pub rope_way: u32,
+    pub rope_part_stride: u32,
+    pub is_regular: u32,
+    pub latent_inverse: u32,
+    pub rope_inverse: u32,
+    pub rope_lane_bytes: u32,
+    pub states: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DecodeSm90Shared"][::core::mem::size_of::<DecodeSm90Shared>() - 72usize];
+    ["Alignment of DecodeSm90Shared"][::core::mem::align_of::<DecodeSm90Shared>() - 4usize];
+    ["Offset of field: DecodeSm90Shared::q_rope"][::core::mem::offset_of!(DecodeSm90Shared, q_rope) - 0usize];
+    ["Offset of field: DecodeSm90Shared::q_rope_sums"][::core::mem::offset_of!(DecodeSm90Shared, q_rope_sums) - 4usize];
+    ["Offset of field: DecodeSm90Shared::weights"][::core::mem::offset_of!(DecodeSm90Shared, weights) - 8usize];
+    ["Offset of field: DecodeSm90Shared::state"][::core::mem::offset_of!(DecodeSm90Shared, state) - 12usize];
+    ["Offset of field: DecodeSm90Shared::stages"][::core::mem::offset_of!(DecodeSm90Shared, stages) - 16usize];
+    ["Offset of field: DecodeSm90Shared::stage_bytes"]
+        [::core::mem::offset_of!(DecodeSm90Shared, stage_bytes) - 20usize];
+    ["Offset of field: DecodeSm90Shared::stage_count"]
+        [::core::mem::offset_of!(DecodeSm90Shared, stage_count) - 24usize];
+    ["Offset of field: DecodeSm90Shared::rope"][::core::mem::offset_of!(DecodeSm90Shared, rope) - 28usize];
+    ["Offset of field: DecodeSm90Shared::rope_stride"]
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_stride) - 32usize];
+    ["Offset of field: DecodeSm90Shared::affine"][::core::mem::offset_of!(DecodeSm90Shared, affine) - 36usize];
+    ["Offset of field: DecodeSm90Shared::rope_blocks"]
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_blocks) - 40usize];
+    ["Offset of field: DecodeSm90Shared::rope_way"][::core::mem::offset_of!(DecodeSm90Shared, rope_way) - 44usize];
+    ["Offset of field: DecodeSm90Shared::rope_part_stride"]
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_part_stride) - 48usize];
+    ["Offset of field: DecodeSm90Shared::is_regular"][::core::mem::offset_of!(DecodeSm90Shared, is_regular) - 52usize];
+    ["Offset of field: DecodeSm90Shared::latent_inverse"]
+        [::core::mem::offset_of!(DecodeSm90Shared, latent_inverse) - 56usize];
+    ["Offset of field: DecodeSm90Shared::rope_inverse"]
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_inverse) - 60usize];
+    ["Offset of field: DecodeSm90Shared::rope_lane_bytes"]
+        [::core::mem::offset_of!(DecodeSm90Shared, rope_lane_bytes) - 64usize];
+    ["Offset of field: DecodeSm90Shared::states"][::core::mem::offset_of!(DecodeSm90Shared, states) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct DecodeParams {
     pub geometry: GeometryParams,
     pub cache: CacheParams,
@@ -299,10 +357,11 @@ pub struct DecodeParams {
     pub rope_span: u32,
     pub shared: DecodeShared,
     pub reserved: u32,
+    pub sm90: DecodeSm90Shared,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 296usize];
+    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 368usize];
     ["Alignment of DecodeParams"][::core::mem::align_of::<DecodeParams>() - 8usize];
     ["Offset of field: DecodeParams::geometry"][::core::mem::offset_of!(DecodeParams, geometry) - 0usize];
     ["Offset of field: DecodeParams::cache"][::core::mem::offset_of!(DecodeParams, cache) - 32usize];
@@ -334,6 +393,7 @@ const _: () = {
     ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 208usize];
     ["Offset of field: DecodeParams::shared"][::core::mem::offset_of!(DecodeParams, shared) - 212usize];
     ["Offset of field: DecodeParams::reserved"][::core::mem::offset_of!(DecodeParams, reserved) - 292usize];
+    ["Offset of field: DecodeParams::sm90"][::core::mem::offset_of!(DecodeParams, sm90) - 296usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -618,4 +678,13 @@ pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32, u32); 29] = [
     ("decode_bf16_2x2_32", "Bf16", 2, 2, 32, 2, 2),
     ("decode_bf16_5x1_32", "Bf16", 5, 1, 32, 1, 1),
     ("decode_bf16_5x1_16", "Bf16", 5, 1, 16, 1, 1),
+];
+pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 7] = [
+    ("decode_sm90_whole_8x8", "Whole", 8, 8),
+    ("decode_sm90_whole_8x4", "Whole", 8, 4),
+    ("decode_sm90_whole_8x2", "Whole", 8, 2),
+    ("decode_sm90_whole_8x1", "Whole", 8, 1),
+    ("decode_sm90_whole_4x4", "Whole", 4, 4),
+    ("decode_sm90_whole_4x2", "Whole", 4, 2),
+    ("decode_sm90_whole_4x1", "Whole", 4, 1),
 ];

@@ -1,24 +1,35 @@
-// `barrier`: barriers of some of a block's warps (PTX ISA, "Parallel Synchronization and Communication Instructions:
-// barrier").
+// `barrier`: meetings of some of a block's warps, by number (PTX ISA, "Parallel Synchronization and Communication
+// Instructions: barrier"). Number 0 is that of `__syncthreads`.
 #pragma once
 
-// Waits for `threads` threads, a multiple of 32, at barrier NAME: 1 to 15, as 0 is that of `__syncthreads`.
-template <unsigned NAME>
-__device__ void sync_some(unsigned threads) {
-    asm volatile("barrier.sync.aligned %0, %1;" ::"n"(NAME), "r"(threads) : "memory");
+// Waits for `threads` threads, a multiple of a warp's.
+__device__ inline void barrier_sync(unsigned number, unsigned threads) {
+    asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }
 
-// Waits for the `threads` threads of a block's group 0 to 3. By a branch each: for a name that is not a constant the
-// compiler takes all 16 barriers.
+// The same; returns whether `condition` holds for any of them.
+__device__ inline bool barrier_any(unsigned number, unsigned threads, bool condition) {
+    unsigned any;
+    asm volatile(
+        "{.reg .pred p, q;\n setp.ne.u32 p, %3, 0;\n barrier.cta.red.or.aligned.pred q, %1, %2, p;\n"
+        " selp.u32 %0, 1, 0, q;}"
+        : "=r"(any)
+        : "r"(number), "r"(threads), "r"(static_cast<unsigned>(condition))
+        : "memory");
+    return any != 0;
+}
+
+// Waits for the `threads` threads of a block's group 0 to 3, at barriers 1 to 4. By a branch each: for a number that is
+// not a constant the compiler takes all 16 barriers.
 __device__ inline void sync_group(unsigned group, unsigned threads) {
     switch (group) {
         case 0:
-            return sync_some<1>(threads);
+            return barrier_sync(1, threads);
         case 1:
-            return sync_some<2>(threads);
+            return barrier_sync(2, threads);
         case 2:
-            return sync_some<3>(threads);
+            return barrier_sync(3, threads);
         default:
-            return sync_some<4>(threads);
+            return barrier_sync(4, threads);
     }
 }

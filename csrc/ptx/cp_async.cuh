@@ -15,6 +15,13 @@ __device__ inline void cp_async_16_zero_filled(uint32_t to, const void *from, ui
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
+// Copies 16 bytes if `copies`, without a branch.
+__device__ inline void cp_async_16_if(bool copies, uint32_t to, const void *from) {
+    asm volatile("{.reg .pred p;\n setp.ne.u32 p, %2, 0;\n @p cp.async.cg.shared.global [%0], [%1], 16;}" ::"r"(to),
+                 "l"(from), "r"(static_cast<unsigned>(copies))
+                 : "memory");
+}
+
 // Makes a group of the copies that the thread has started since the last group.
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -8,7 +8,7 @@ __device__ inline float exp2_approximate(float x) {
     return y;
 }
 
-// 1 / x within 1 unit in the last place.
+// 1 / x within 1 unit in the last place; neither is a subnormal number.
 __device__ inline float reciprocal_approximate(float x) {
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -27,4 +27,11 @@ __device__ inline unsigned thread_index() {
     unsigned x;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
     return x;
+}
+
+// The logarithm of x to base 2, within 2^-22 or so; x is no subnormal number.
+__device__ inline float log2_approximate(float x) {
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }

@@ -82,6 +82,7 @@ pub fn page_size() -> impl Strategy<Value = usize> {
 }
 
 /// A batch with its own page table: sequences of given lengths in randomly permuted pages, some pages unused.
+#[derive(Clone)]
 pub struct Batch {
     pub query_starts: Vec<i32>,
     pub seq_lens: Vec<i32>,

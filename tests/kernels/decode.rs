@@ -11,11 +11,20 @@
 //! errors of 2^-12 of the latents' size where means cancel: independent roundings to bf16 make 1.1e-6. One alone can
 //! make 2^-17, which outputs of few numbers are granted. Scores err by f32 rounding of sums of about 500 terms.
 
+mod refusals;
+
+use std::iter;
+
 use half::bf16;
 use latent_attention::Geometry;
-use latent_attention::cache::{CacheFormat, CacheLayout, Group, PageTable, PagedCache, RopeFormat, Sequences};
+use latent_attention::cache::{
+    CacheFormat, CacheLayout, Group, LatentFormat, PageTable, PagedCache, RopeFormat, Sequences,
+};
 use latent_attention::device::{Device, Shape, Simulation, Tensor};
-use latent_attention::ops::{self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DeviceCache, Plan, SplitPolicy};
+use latent_attention::image::Arch;
+use latent_attention::ops::{
+    self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DeviceCache, KernelFamily, Plan, SplitPolicy,
+};
 use latent_attention::reference::{Attended, DecodeInputs, decode};
 use proptest::prelude::*;
 use ptx_sim::meter::Path;
@@ -26,6 +35,7 @@ use crate::common::{self, Batch, formats, ragged, random, rng};
 use crate::{PTX, device, rounded, simulate, wide};
 
 /// A layer's step with random numbers.
+#[derive(Clone)]
 pub struct Step {
     geometry: Geometry,
     batch: Batch,
@@ -34,6 +44,7 @@ pub struct Step {
     q_rope: Vec<bf16>,
     scale: f32,
     policy: SplitPolicy,
+    kernels: KernelFamily,
     /// Rows of the tensors; the batch may end before.
     rows: usize,
     /// Elements between the heads of q_latent and of q_rope, beside a head's own.
@@ -59,6 +70,7 @@ impl Step {
             q_rope,
             scale,
             policy: SplitPolicy::Balanced,
+            kernels: KernelFamily::Measured,
             rows,
             gaps: [0, 0],
             size: 1.0,
@@ -76,10 +88,15 @@ impl Step {
         decode(&inputs, &self.cache).unwrap()
     }
 
+    pub fn kernels(&self) -> KernelFamily {
+        self.kernels
+    }
+
     fn config(&self) -> DecodeConfig {
         let most = self.batch.seq_lens.iter().max().copied().unwrap_or(0).max(1) as usize;
         DecodeConfig::new(self.geometry, *self.cache.layout(), self.scale, self.rows.max(1), most)
             .with_policy(self.policy)
+            .with_kernels(self.kernels)
     }
 
     /// Heads of `width` with a gap of NaN behind each, and rows of NaN to the end.
@@ -103,6 +120,7 @@ impl Step {
         let (g, tokens) = (&self.geometry, self.rows);
         let stream = device.stream().unwrap();
         let operation = Decode::new(device, self.config()).unwrap();
+        assert_eq!(operation.tiles().file == "decode_sm90", self.kernels == KernelFamily::Sm90);
         let cache = DeviceCache::upload(device, &self.cache).unwrap();
         let mut workspace = device.allocate::<u8>(operation.workspace_bytes()).unwrap();
         let (q_latent, latent_shape) = self.spread(&self.q_latent, g.latent_rank, self.gaps[0]);
@@ -134,14 +152,38 @@ impl Step {
         (o_latent.to_vec().unwrap(), lse.to_vec().unwrap())
     }
 
+    /// The same step by every family of kernels that serves it, each with a device like this one that runs its code.
+    pub fn by_every_family(self, device: &Device) -> impl Iterator<Item = (Self, Device)> + use<> {
+        let step = self;
+        let hopper = hopper_like(device).filter(|_| {
+            let whole = matches!(step.cache.layout().format().latent, LatentFormat::Int4 { group: Group::Whole });
+            whole && step.geometry.latent_rank <= 512
+        });
+        let others = hopper.map(|hopper| (Self { kernels: KernelFamily::Sm90, ..step.clone() }, hopper));
+        iter::once((step, device.clone())).chain(others)
+    }
+
     #[track_caller]
     fn check(&self, device: &Device) {
+        for (step, device) in self.clone().by_every_family(device) {
+            step.check_one(&device);
+        }
+    }
+
+    #[track_caller]
+    fn check_one(&self, device: &Device) {
         let (o_latent, lse) = self.run(device);
         let mut want = self.reference();
         // Rows past the end of the batch see nothing.
         want.lse.resize(self.rows * self.geometry.query_heads, f64::NEG_INFINITY);
         want.o_latent.resize(want.lse.len() * self.geometry.latent_rank, 0.0);
-        let context = format!("{:?} {:?} lens {:?}", self.geometry, self.cache.layout().format(), self.batch.seq_lens);
+        let context = format!(
+            "{:?} {:?} {:?} lens {:?}",
+            self.kernels,
+            self.geometry,
+            self.cache.layout().format(),
+            self.batch.seq_lens
+        );
         for (row, (&got, &want)) in lse.iter().zip(&want.lse).enumerate() {
             let close = f64::from(got) == want || (f64::from(got) - want).abs() <= 1e-5 * want.abs().max(1.0);
             assert!(close, "lse of row {row}: got {got}, want {want}; {context}");
@@ -159,6 +201,16 @@ impl Step {
         let most = distance * squares + n * (2f64.powi(-12) * self.size).powi(2);
         assert!(squares - product <= most, "cosine distance {}; {context}", 1.0 - product / squares);
     }
+}
+
+/// A device like this one that runs Hopper's own instructions: a GPU that does, or a simulated one of as many
+/// multiprocessors, with an H100's shared memory.
+pub fn hopper_like(device: &Device) -> Option<Device> {
+    if device.is_cuda() {
+        return (device.compute_capability() == Some((9, 0))).then(|| device.clone());
+    }
+    let like = Simulation::default().with_multiprocessors(device.limits().multiprocessors);
+    Some(simulate(like.with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024)))
 }
 
 /// A geometry of any sizes.
@@ -201,6 +253,25 @@ fn every_latent_rank_and_head_count() {
             let rng = &mut rng(100 + i as u64);
             let batch = Batch::new(rng, &[70], &[1], 16);
             Step::random(rng, geometry(heads, rope_heads, rank, rope), format, batch).check(&device());
+        }
+    }
+}
+
+/// By Hopper's own kernels in blocks of 64 heads, whose warpgroups work on two tiles together: where rotated keys have one
+/// scale at most, in as many tiles as make every end of a pair.
+#[test]
+fn many_heads() {
+    let whole = RopeFormat::Int4 { group: Group::Whole };
+    for (i, (heads, rank, dims)) in [(70, 512, 64), (128, 300, 16), (64, 512, 8), (128, 512, 0)].into_iter().enumerate()
+    {
+        let rng = &mut rng(150 + i as u64);
+        let batch = Batch::new(rng, &[200, 64, 129, 1, 0, 70], &[1; 6], [8, 16, 32, 64][i]);
+        let mut step = Step::random(rng, geometry(heads, 1, rank, dims), CacheFormat::INT4.with_rope(whole), batch);
+        step.policy = [SplitPolicy::Balanced, SplitPolicy::Fixed { tokens: 100 }][i % 2];
+        for (step, device) in step.by_every_family(&device()) {
+            let tiles = Decode::new(&device, step.config()).unwrap().tiles();
+            assert!(step.kernels != KernelFamily::Sm90 || tiles.heads == 64, "{tiles:?}");
+            step.check_one(&device);
         }
     }
 }
@@ -306,9 +377,10 @@ fn fixed_splits_do_not_see_the_rest_of_the_batch() {
         let batch = Batch::new(rng, &[100, 7, 64, 0, 130], &[1, 2, 1, 1, 3], 16);
         let mut all = Step::random(rng, geometry(9, 3, 48, 8), format, batch);
         all.policy = SplitPolicy::Fixed { tokens: 48 };
-        let (o_latent, lse) = all.run(&device());
         let (h, l, r) = (9, 48, 8);
-        for b in 0..5 {
+        for ((all, device), b) in all.by_every_family(&device()).flat_map(|pair| (0..5).map(move |b| (pair.clone(), b)))
+        {
+            let (o_latent, lse) = all.run(&device);
             let rows = all.batch.query_starts[b] as usize..all.batch.query_starts[b + 1] as usize;
             let alone = Step {
                 batch: Batch {
@@ -323,7 +395,9 @@ fn fixed_splits_do_not_see_the_rest_of_the_batch() {
                 rows: rows.len(),
                 ..all
             };
-            let (alone_o, alone_lse) = alone.run(&simulate(Simulation::default().with_multiprocessors(50)));
+            let others = simulate(Simulation::default().with_multiprocessors(50));
+            let other = if all.kernels == KernelFamily::Sm90 { hopper_like(&others).unwrap() } else { others };
+            let (alone_o, alone_lse) = alone.run(&other);
             assert_eq!(alone_o, o_latent[rows.start * h * l..rows.end * h * l]);
             assert_eq!(alone_lse, lse[rows.start * h..rows.end * h]);
         }
@@ -334,9 +408,11 @@ fn fixed_splits_do_not_see_the_rest_of_the_batch() {
 fn repeated_runs_agree_to_the_bit() {
     let rng = &mut rng(700);
     let batch = Batch::new(rng, &[150, 20], &[1, 2], 16);
-    let (device, step) = (device(), Step::random(rng, geometry(9, 3, 96, 8), CacheFormat::INT4, batch));
-    let first = step.run(&device);
-    assert!((0..3).all(|_| step.run(&device) == first));
+    let step = Step::random(rng, geometry(9, 3, 96, 8), CacheFormat::INT4, batch);
+    for (step, device) in step.by_every_family(&device()) {
+        let first = step.run(&device);
+        assert!((0..3).all(|_| step.run(&device) == first));
+    }
 }
 
 #[test]
@@ -399,83 +475,4 @@ fn every_cached_byte_is_read_once_per_tile_of_heads() {
         assert_eq!((reads[0], writes[0]), (0, 0), "{format:?}");
         assert!(copies[0] * 5 <= copies[1], "{format:?}: {copies:?}");
     }
-}
-
-#[test]
-fn wrong_arguments_are_named() {
-    let device = device();
-    let geometry = geometry(4, 2, 64, 8);
-    let layout = |geometry| CacheLayout::new(geometry, CacheFormat::INT4, 16).unwrap();
-    let config = DecodeConfig::new(geometry, layout(&geometry), 1.0, 3, 100);
-    let refused = |config| Decode::new(&device, config).unwrap_err().to_string();
-    let large = geometry.with_latent_rank(2561).unwrap();
-    assert!(refused(DecodeConfig::new(geometry, layout(&large), 1.0, 3, 100)).starts_with("cache layout: latent rank"));
-    let message = refused(DecodeConfig::new(large, layout(&large), 1.0, 3, 100));
-    assert!(
-        message.starts_with("decode of latents of 2561 numbers") && message.ends_with("at most 2560 are supported")
-    );
-    for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let message = refused(DecodeConfig::new(geometry, layout(&geometry), scale, 3, 100));
-        assert_eq!(message, format!("scale {scale}: must be finite"));
-    }
-    // Without differences between scores, or with those turned round, attention is still a mean.
-    for scale in [0.0, -1.0] {
-        Decode::new(&device, DecodeConfig::new(geometry, layout(&geometry), scale, 3, 100)).unwrap();
-    }
-    let message = refused(config.with_policy(SplitPolicy::Fixed { tokens: 0 }));
-    assert_eq!(message, "schedule: splits of 0 tokens: must be at least 1");
-    let message = refused(DecodeConfig::new(geometry, layout(&geometry), 1.0, 0, 100));
-    assert_eq!(message, "schedule: most query tokens 0: must be 1..2^31");
-    let message = refused(
-        DecodeConfig::new(geometry, layout(&geometry), 1.0, 3, 1 << 20).with_policy(SplitPolicy::Fixed { tokens: 1 }),
-    );
-    assert_eq!(message, "combine of 1048576 partials: must be 1..=8192");
-    let small = simulate(Simulation::default().with_shared_bytes(8 * 1024));
-    if !small.is_cuda() {
-        let message = Decode::new(&small, config).unwrap_err().to_string();
-        assert!(message.contains("bytes of shared memory per block, and the device has 8192"), "{message}");
-    }
-
-    let (stream, operation) = (device.stream().unwrap(), Decode::new(&device, config).unwrap());
-    let rng = &mut rng(1000);
-    let batch = Batch::new(rng, &[20], &[1], 16);
-    let step = Step::random(rng, geometry, CacheFormat::INT4, batch);
-    let buffers =
-        BatchBuffers::upload(&device, &step.batch.sequences(), step.cache.layout(), step.batch.pages).unwrap();
-    let batch = buffers.batch();
-    let bytes = operation.workspace_bytes();
-    let mut workspace = device.allocate::<u8>(bytes + 1).unwrap();
-    let message = operation.plan(&stream, &batch, 4, workspace.view_mut()).unwrap_err().to_string();
-    assert_eq!(message, "4 query tokens: this operation was made for at most 3");
-    let short = workspace.view_mut().slice(..bytes - 1).unwrap();
-    let message = operation.plan(&stream, &batch, 1, short).unwrap_err().to_string();
-    assert_eq!(message, format!("workspace: expected at least {bytes} bytes, got {}", bytes - 1));
-    let odd = workspace.view_mut().slice(1..).unwrap();
-    assert!(operation.plan(&stream, &batch, 1, odd).unwrap_err().to_string().starts_with("workspace"));
-    let short = workspace.view_mut().slice(..bytes - 1).unwrap();
-    // SAFETY: refused, so that no plan comes of it.
-    let message = unsafe { operation.planned(&batch, 1, short) }.unwrap_err().to_string();
-    assert_eq!(message, format!("workspace: expected at least {bytes} bytes, got {}", bytes - 1));
-
-    let mut plan = operation.plan(&stream, &batch, 1, workspace.view_mut()).unwrap();
-    let cache = DeviceCache::upload(&device, &step.cache).unwrap();
-    let mut check = |operation: &Decode, [q_latent, q_rope, o_latent, lse]: [usize; 4], expected: &str| {
-        let (q_latent, q_rope) = (device.zeros(q_latent).unwrap(), device.zeros(q_rope).unwrap());
-        let (mut o_latent, mut lse) = (device.zeros(o_latent).unwrap(), device.zeros(lse).unwrap());
-        let args = DecodeArgs {
-            q_latent: Tensor::dense(q_latent.view(), [1, 4, q_latent.len() / 4]).unwrap(),
-            q_rope: Tensor::dense(q_rope.view(), [1, 4, q_rope.len() / 4]).unwrap(),
-            cache: cache.view(),
-            o_latent: o_latent.view_mut(),
-            lse: lse.view_mut(),
-        };
-        let message = operation.run(&stream, &mut plan, args).unwrap_err().to_string();
-        assert!(message.starts_with(expected), "{message}");
-    };
-    check(&operation, [260, 32, 256, 4], "q_latent: expected [query tokens 1, query heads 4, latent 64]");
-    check(&operation, [256, 36, 256, 4], "q_rope: expected [query tokens 1, query heads 4, rope 8]");
-    check(&operation, [256, 32, 255, 4], "o_latent: expected [query tokens 1, query heads 4, latent 64]");
-    check(&operation, [256, 32, 256, 5], "lse: expected [query tokens 1, query heads 4]");
-    let other = Decode::new(&device, DecodeConfig::new(geometry, layout(&geometry), 2.0, 3, 100)).unwrap();
-    check(&other, [256, 32, 256, 4], "plan: was made by an operation of another configuration");
 }

@@ -6,8 +6,9 @@ use half::bf16;
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, PageTable, Sequences};
 use latent_attention::device::{Device, Simulation};
+use latent_attention::image::Arch;
 use latent_attention::layer::{LatentAttentionLayer, LayerConfig};
-use latent_attention::ops::{DeviceCache, RotationBuffers, SplitPolicy};
+use latent_attention::ops::{DeviceCache, KernelFamily, RotationBuffers, SplitPolicy};
 use latent_attention::reference::ReferenceInputs;
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::LatentAttention;
@@ -16,6 +17,7 @@ use rand::RngExt;
 
 use crate::common::layers::{Sequence, weights};
 use crate::common::{geometry, page_size, prefix_sums, rng};
+use crate::decode::hopper_like;
 use crate::layer::step;
 use crate::{device, simulate};
 
@@ -139,6 +141,7 @@ proptest! {
         fixed in 1usize..40,
         most in 1usize..48,
         alone in 1usize..48,
+        hopper: bool,
         seed in 0..u64::MAX / 2,
     ) {
         let layout = CacheLayout::new(&g, format, page_size).unwrap();
@@ -146,18 +149,34 @@ proptest! {
         let tokens = |parts: &Vec<Part>| parts.iter().map(|(_, range)| range.len()).sum();
         let largest: usize = steps.iter().map(tokens).max().unwrap();
         let config = LayerConfig::new(layout, largest.max(alone), 48).with_policy(SplitPolicy::Fixed { tokens: fixed });
-        check(&device(), g, config, &lens, &steps, alone, seed);
+        let device = device();
+        // Hopper's own kernels take int4.
+        let (device, kernels) = match hopper_like(&device).filter(|_| hopper && format == CacheFormat::INT4) {
+            Some(hopper) => (hopper, KernelFamily::Sm90),
+            None => (device, KernelFamily::Measured),
+        };
+        check(&device, g, config.with_kernels(kernels), &lens, &steps, alone, seed);
     }
 }
 
 /// Prefill in one chunk, then decoding among `n - 1` others: on both sides of the 16 rows where `absorb` changes kernels.
 #[test]
 fn named_models_decode_the_same_bits_in_any_batch() {
-    let device = simulate(Simulation::default().with_checked(false)); // Large, and all kernels have tests of their own.
-    for (name, n) in [("llama3-8b-d64", 5), ("deepseek-v2-lite", 17), ("smollm-135m-d32", 6)] {
+    let unchecked = Simulation::default().with_checked(false); // Large, and all kernels have tests of their own.
+    let hopper = unchecked.with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024);
+    let models = [("llama3-8b-d64", 5), ("deepseek-v2-lite", 17), ("smollm-135m-d32", 6)];
+    let families = [(unchecked, KernelFamily::Measured), (hopper, KernelFamily::Sm90)];
+    for ((name, n), (simulation, kernels)) in
+        models.into_iter().flat_map(|model| families.map(|family| (model, family)))
+    {
+        let device = simulate(simulation);
+        if device.is_cuda() && kernels == KernelFamily::Sm90 && device.compute_capability() != Some((9, 0)) {
+            continue;
+        }
         let g = Geometry::named(name).unwrap();
         let layout = CacheLayout::new(&g, CacheFormat::INT4, 16).unwrap();
         let config = LayerConfig::new(layout, 2 * n, 24).with_policy(SplitPolicy::Fixed { tokens: 16 });
+        let config = config.with_kernels(kernels);
         let mut lens = vec![2; n];
         lens[0] = 20;
         let others = |range: Range<usize>| (1..n).map(move |sequence| (sequence, range.clone()));

@@ -12,6 +12,7 @@ mod common;
 mod copy_pages;
 mod decode;
 mod decode_budgets;
+mod decode_sm90_budgets;
 mod device;
 mod gather;
 mod invariance;

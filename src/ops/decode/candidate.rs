@@ -1,7 +1,7 @@
 //! Which kernel serves a layer on a device: every architecture's kernels offer candidates, and the one that is predicted
 //! to cost least is taken.
 
-use super::sm80;
+use super::{sm80, sm90};
 use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, Limits};
 use crate::error::{Error, Result};
@@ -15,6 +15,8 @@ pub(super) struct Candidate {
     /// The kernel's file in `csrc`, without its ending.
     pub file: &'static str,
     pub kernel: &'static str,
+    /// Threads of a block.
+    pub threads: u32,
     /// Heads of a block.
     pub heads: usize,
     pub tile_tokens: usize,
@@ -24,6 +26,8 @@ pub(super) struct Candidate {
     /// k-steps of the rotated key that the query of 8 heads spans.
     pub rope_span: usize,
     pub shared: sys::DecodeShared,
+    /// Of the kernels that have a division of shared memory of their own.
+    pub sm90: sys::DecodeSm90Shared,
     /// Dynamic shared memory of a block.
     pub shared_bytes: usize,
     /// Blocks that a multiprocessor holds.
@@ -36,24 +40,49 @@ pub(super) struct Candidate {
     pub cost: u32,
 }
 
+/// Which kernels may serve a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KernelFamily {
+    /// Those whose times have been measured: the choice rests on them.
+    #[default]
+    Measured,
+    /// Those of `csrc/decode_sm80.cu`, which every GPU from Ampere on runs.
+    Sm80,
+    /// Those of `csrc/decode_sm90.cu`, with Hopper's own instructions: no GPU has timed them yet. Latents are int4 with one
+    /// scale, of up to 512 numbers.
+    Sm90,
+}
+
 /// The kernels of one file.
 struct Family {
+    name: KernelFamily,
+    measured: bool,
     file: &'static str,
     /// What of it can serve a layer, in code for an architecture; an error if nothing can.
     candidates: fn(&Geometry, &CacheLayout, &Limits, Arch) -> Result<Vec<Candidate>>,
 }
 
 /// All of them; the last one runs on every device, and its error says why nothing serves a layer.
-const FAMILIES: [Family; 1] = [Family { file: sm80::FILE, candidates: sm80::candidates }];
+const FAMILIES: [Family; 2] = [
+    Family { name: KernelFamily::Sm90, measured: false, file: sm90::FILE, candidates: sm90::candidates },
+    Family { name: KernelFamily::Sm80, measured: true, file: sm80::FILE, candidates: sm80::candidates },
+];
 
-/// The candidate that costs least, of those whose blocks share a multiprocessor as they were planned to, and its kernel.
+/// The candidate of the families asked for that costs least, of those whose blocks share a multiprocessor as they were planned to, and its kernel.
 ///
 /// # Errors
 /// [`Error::Unsupported`] if no kernel serves the layer on the device; as [`Device::kernel`].
-pub(super) fn choose(device: &Device, geometry: &Geometry, layout: &CacheLayout) -> Result<(Candidate, Kernel)> {
+pub(super) fn choose(
+    device: &Device,
+    geometry: &Geometry,
+    layout: &CacheLayout,
+    kernels: KernelFamily,
+) -> Result<(Candidate, Kernel)> {
     let limits = device.limits();
     let (mut offered, mut refused) = (Vec::new(), Vec::new());
-    for family in &FAMILIES {
+    let asked = |family: &&Family| family.name == kernels || kernels == KernelFamily::Measured && family.measured;
+    for family in FAMILIES.iter().filter(asked) {
         let found = device.image_arch(family.file);
         match found.and_then(|arch| (family.candidates)(geometry, layout, &limits, arch)) {
             Ok(candidates) => offered.extend(candidates),
@@ -64,7 +93,7 @@ pub(super) fn choose(device: &Device, geometry: &Geometry, layout: &CacheLayout)
     offered.sort_by_key(|candidate| candidate.cost);
     for candidate in &offered {
         let kernel = device.kernel(candidate.file, candidate.kernel, candidate.shared_bytes)?;
-        if kernel.blocks_per_multiprocessor(sys::DECODE_THREADS)? >= candidate.blocks_per_multiprocessor {
+        if kernel.blocks_per_multiprocessor(candidate.threads)? >= candidate.blocks_per_multiprocessor {
             return Ok((*candidate, kernel));
         }
     }

@@ -2,11 +2,13 @@
 
 mod candidate;
 mod sm80;
+mod sm90;
 mod splits;
 
 use half::bf16;
 
 use self::candidate::Candidate;
+pub use self::candidate::KernelFamily;
 use super::cache::geometry_params;
 use super::schedule::{SPLIT_WORDS, check_query_tokens};
 use super::{Batch, CacheView, Combine, CombineConfig, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
@@ -32,6 +34,8 @@ pub struct DecodeConfig {
     pub scale: f32,
     /// How the tokens that a query sees are divided among blocks.
     pub policy: SplitPolicy,
+    /// Which kernels may serve the layer.
+    pub kernels: KernelFamily,
     /// Most query tokens in a batch.
     pub max_query_tokens: usize,
     /// Most tokens in a sequence; longer ones are cut off.
@@ -48,7 +52,8 @@ impl DecodeConfig {
         max_query_tokens: usize,
         max_tokens: usize,
     ) -> Self {
-        Self { geometry, layout, scale, policy: SplitPolicy::Balanced, max_query_tokens, max_tokens }
+        let (policy, kernels) = (SplitPolicy::Balanced, KernelFamily::Measured);
+        Self { geometry, layout, scale, policy, kernels, max_query_tokens, max_tokens }
     }
 
     /// Checks that the parts fit together, on any device. Returns the geometry.
@@ -67,6 +72,12 @@ impl DecodeConfig {
     #[must_use]
     pub fn with_policy(self, policy: SplitPolicy) -> Self {
         Self { policy, ..self }
+    }
+
+    /// The same with other kernels.
+    #[must_use]
+    pub fn with_kernels(self, kernels: KernelFamily) -> Self {
+        Self { kernels, ..self }
     }
 }
 
@@ -155,7 +166,7 @@ impl Decode {
     /// [`Device::kernel`].
     pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
         let geometry = config.check()?;
-        let (candidate, kernel) = candidate::choose(device, &geometry, &config.layout)?;
+        let (candidate, kernel) = candidate::choose(device, &geometry, &config.layout, config.kernels)?;
         let blocks = device.limits().multiprocessors * candidate.blocks_per_multiprocessor;
         let target_splits = (blocks / geometry.query_heads.div_ceil(candidate.heads)).max(1);
         let schedule = Schedule::new(
@@ -327,6 +338,7 @@ impl Decode {
             rope_steps: check::count("rope steps", self.candidate.rope_steps)?,
             rope_span: check::count("rope span", self.candidate.rope_span)?,
             reserved: 0,
+            sm90: self.candidate.sm90,
         };
         let splits = check::count("splits", self.schedule.config().max_batch_splits(tokens))?;
         // SAFETY: views and plan are as large as the parameters say and on the kernel's device; the plan's splits are of a
@@ -377,7 +389,7 @@ impl Decode {
         }
         let head_tiles = self.config.geometry.query_heads.div_ceil(self.candidate.heads);
         let grid = [splits, check::count("tiles of heads", head_tiles)?, 1];
-        let config = LaunchConfig::new(grid, [sys::DECODE_THREADS, 1, 1]).with_shared(self.candidate.shared_bytes);
+        let config = LaunchConfig::new(grid, [self.candidate.threads, 1, 1]).with_shared(self.candidate.shared_bytes);
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }

@@ -26,9 +26,9 @@ const ROPE_STEP: usize = sys::DECODE_ROPE_STEP as usize;
 const GROUP_BLOCK: usize = sys::DECODE_GROUP_BLOCK as usize;
 
 /// Nanoseconds of a tile on a full machine and of a block beside its tiles: about the medians of the layers of
-/// `cargo xtask cost`, among which a tile takes 3 to 8 microseconds and the rest of a block 5 to 20.
-const TILE_NS: u32 = 5300;
-const BLOCK_NS: u32 = 12_000;
+/// `cargo xtask cost`, among which a tile takes 2 to 6 microseconds and the rest of a block 4 to 14.
+const TILE_NS: u32 = 4500;
+const BLOCK_NS: u32 = 8000;
 
 /// Most slices of a warp in any kernel.
 const MOST_SLICES: usize = 5;
@@ -292,12 +292,14 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
     Ok(Candidate {
         file: FILE,
         kernel: variant.name,
+        threads: sys::DECODE_THREADS,
         heads,
         tile_tokens,
         latent_steps: steps,
         rope_steps,
         rope_span,
         shared,
+        sm90: sys::DecodeSm90Shared::default(),
         shared_bytes: end,
         blocks_per_multiprocessor: blocks,
         tile_ns: TILE_NS,

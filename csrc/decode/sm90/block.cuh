@@ -1,0 +1,114 @@
+// What a block of the Hopper kernel is: sizes fixed at compile time, roles of its warps, the order of tokens, and the
+// few numbers that its warpgroups keep in shared memory.
+#pragma once
+
+#include <stdint.h>
+
+#include "../../common/reduce.cuh"
+#include "../../params.h"
+#include "../latents.cuh"
+
+constexpr unsigned WARPGROUP = 128, WARPGROUP_WARPS = WARPGROUP / WARP;
+
+// Warpgroups that multiply, each with every other tile; the threads behind theirs copy.
+constexpr unsigned CONSUMERS = 2, CONSUMER_THREADS = CONSUMERS * WARPGROUP;
+constexpr unsigned PRODUCER_THREADS = DECODE_SM90_THREADS - CONSUMER_THREADS;
+
+// Numbers of named barriers: of all that multiply, and from GROUP_BARRIER on of one warpgroup.
+constexpr unsigned CONSUMER_BARRIER = 1, GROUP_BARRIER = 2;
+
+constexpr unsigned TILE = DECODE_MAX_TILE;
+
+// Stages of shapes whose warpgroups work together.
+constexpr unsigned TOGETHER_STAGES = DECODE_SM90_TOGETHER_STAGES;
+
+// Latents per k-step of the scores, and of an m-tile of the output.
+constexpr unsigned STEP = DECODE_STEP;
+
+// Values per k-step of the rotated key. Two are a block of the query.
+constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
+
+template <Latents LATENTS_, int STEPS_, int N_TILES_>
+struct Shape {
+    static constexpr Latents LATENTS = LATENTS_;
+    // k-steps of the scores, and m-tiles of the output.
+    static constexpr int STEPS = STEPS_;
+    // n-tiles of 8 heads.
+    static constexpr int N_TILES = N_TILES_;
+    static constexpr int HEADS = 8 * N_TILES;
+    // Sums that a thread has of a product of 64 rows.
+    static constexpr int SUMS = 4 * N_TILES;
+    // Whether the warpgroups work on two tiles together, each with the scores of one and half of the latents for both:
+    // the outputs of so many heads are too many for one. Otherwise each has its own tiles and all latents.
+    static constexpr bool SHARED = N_TILES == 8;
+    // m-tiles of 64 latents that a warpgroup accumulates.
+    static constexpr int M_TILES = SHARED ? STEPS / 2 : STEPS;
+    // Heads that a thread has sums of: columns 2 t and 2 t + 1 of each n-tile, in its two rows.
+    static constexpr int COLUMNS = 2 * N_TILES;
+    // Bytes of a token's codes, and from token to token in shared memory: an odd multiple of 16, so that 16 bytes of
+    // each of eight tokens are in different banks, as `ldmatrix` reads them, or 32 of each of four, two apart.
+    static constexpr unsigned ROW_BYTES = STEPS * STEP / 2, ROW_STRIDE = ROW_BYTES + 16;
+    // Bytes of 64 numbers of the query of all heads, and of 64 weights of all heads.
+    static constexpr unsigned BLOCK_BYTES = 128 * HEADS;
+    static_assert(ROW_STRIDE % 32 == 16, "rows lie in the same banks");
+    // Registers per thread of those that multiply and of those that copy: 64512 for the block, of 65536.
+    static constexpr int CONSUMER_REGISTERS = M_TILES * SUMS > 64 ? 240 : 232;
+    static constexpr int PRODUCER_REGISTERS = M_TILES * SUMS > 64 ? 24 : 40;
+    static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCER_REGISTERS <= 65536 / WARPGROUP, "too many registers");
+};
+
+// A thread's sums of 64 latents, or tokens, of all heads.
+template <typename S>
+using Sums = float[S::SUMS];
+
+template <int SUMS>
+__device__ void clear(float (&sums)[SUMS]) {
+#pragma unroll
+    for (int i = 0; i < SUMS; ++i) {
+        sums[i] = 0.0f;
+    }
+}
+
+// The four pairs of A that a thread has of 16 k.
+using FragmentA = uint32_t[4];
+
+// What lies in shared memory beside queries, weights and stages.
+template <typename S>
+struct BlockState {
+    // The block's work: here rather than in registers.
+    DecodeSplit split;
+    // Barriers of each stage: its tile is there; its tile has been read.
+    uint64_t full[DECODE_SM90_MAX_STAGES], empty[DECODE_SM90_MAX_STAGES];
+    // Of two neighbouring heads: what a min of 1 gives to the exponent of 2, and the warpgroup's references
+    // (softmax.cuh).
+    struct alignas(16) HeadPair {
+        float q_sums[2], references[2];
+    };
+    HeadPair heads[CONSUMERS][S::HEADS / 2];
+    // From a sum of products to the exponent of 2, for a scale of 1.
+    float factor;
+    // Each warp's largest magnitude of the query, as a bf16.
+    uint32_t largest_query[CONSUMER_THREADS / WARP];
+    // What warps find of a tile, for new references (softmax.cuh).
+    alignas(8) float largest[CONSUMER_THREADS / WARP][S::HEADS];
+    // For the merge: of each warp the sums of P and of P min.
+    float2 sums[CONSUMERS][WARPGROUP_WARPS][S::HEADS];
+    // What the accumulated outputs are multiplied with in the end, and what is added then.
+    float rescale[CONSUMERS][S::HEADS], offsets[S::HEADS];
+};
+
+// In which order eight tokens stand in the products, as rows of the scores and as k of the output: four neighbouring
+// rows are tokens two apart, whose 32 bytes are in different banks.
+__device__ inline unsigned token_in_row(unsigned g) { return g % 4 * 2 + g / 4; }
+
+// x, which all lanes of a warp agree on: by a shuffle, which tells the compiler so. Then it is in one register for all.
+__device__ inline unsigned uniform(unsigned x) { return __shfl_sync(ALL_LANES, x, 0); }
+
+// Tiles begin where pages may; what is before the split is skipped.
+__device__ inline unsigned tiles_begin(const DecodeSplit &split) { return split.first & ~7u; }
+
+// The T that is `bytes` behind `base`.
+template <typename T>
+__device__ const T &at(const void *base, unsigned bytes) {
+    return *reinterpret_cast<const T *>(static_cast<const unsigned char *>(base) + bytes);
+}

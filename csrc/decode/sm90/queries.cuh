@@ -1,0 +1,149 @@
+// The query of a block's heads, in shared memory as B of the products: blocks of 64 k, swizzled.
+//
+// All heads are scaled by one power of two (../scaled_query.cuh), that of the largest number of them all, so that
+// scores need no factor of their own. What that rounds off of a head with small numbers is below 2^-38 of the largest.
+//
+// Order: A fragments are read 8 values or codes per lane, so that k runs in another order than memory, and the query is
+// stored in the order of k. Lane t has 8 neighbouring values in 16 bits of each of two rounds of 32 k: of latents 16 t
+// + 8 `round` .., of a rotated key 32 `round` + 8 t ... Their pairs 0 and 1 are k = 2 t .. and 2 t + 8 .. of the
+// round's first 16, pairs 2 and 3 of its second 16.
+#pragma once
+
+#include <math_constants.h>
+
+#include "../../cache/int4.cuh"
+#include "../../common/chunk.cuh"
+#include "../../ptx/barrier.cuh"
+#include "../scaled_query.cuh"
+#include "shared.cuh"
+
+// Where pair j of lane t's 8 values of a round goes, in a head's row of a block.
+__device__ inline unsigned place_of_pair(unsigned round, unsigned t, unsigned j) {
+    return 64 * round + 32 * (j / 2) + 16 * (j % 2) + 4 * t;
+}
+
+// A head's query in global memory.
+struct HeadQuery {
+    const uint16_t *latent, *rope;
+    bool present;
+
+    __device__ HeadQuery(const DecodeParams &params, unsigned query_token, unsigned head)
+        : latent(reinterpret_cast<const uint16_t *>(params.q_latent) +
+                 static_cast<size_t>(query_token) * params.q_latent_token_stride +
+                 static_cast<size_t>(head) * params.q_latent_head_stride),
+          rope(reinterpret_cast<const uint16_t *>(params.q_rope) +
+               static_cast<size_t>(query_token) * params.q_rope_token_stride +
+               static_cast<size_t>(head) * params.q_rope_head_stride),
+          present(head < params.geometry.query_heads) {}
+};
+
+// Stores head n's query for the rotated key: zeros but in the columns of its own rope head.
+template <typename S>
+__device__ void store_rope_query(const DecodeParams &params, const SharedMemory<S> &memory, unsigned n,
+                                 unsigned rope_head, const HeadQuery &query, float factor) {
+    const unsigned lane = threadIdx.x % WARP, dims = params.geometry.rope_dim, own = rope_head * dims;
+    const unsigned kind = params.cache.rope_kind, pairs = 32 * params.sm90.rope_blocks;
+    for (unsigned pair = lane; pair < pairs; pair += WARP) {
+        // Pair j of lane t's 8 values of a round of a block.
+        const unsigned j = pair % 4, t = pair / 4 % 4, round = pair / 16 % 2, column = 2 * pair - own;
+        const bool first = query.present && column < dims, second = query.present && column + 1 < dims;
+        const float low = first ? f32_from_bf16_low(__ldg(query.rope + column)) : 0.0f;
+        const float high = second ? f32_from_bf16_low(__ldg(query.rope + column + 1)) : 0.0f;
+        const float in_place = kind == ROW_INT4 && j % 2 == 1 ? factor * ODD_PAIR : factor;
+        const uint32_t stored = kind == ROW_BF16 ? bf16x2_from_f32(low * in_place, high * in_place)
+                                                 : f16x2_from_f32(low * in_place, high * in_place);
+        *reinterpret_cast<uint32_t *>(memory.q_rope() + pair / 32 * S::BLOCK_BYTES +
+                                      swizzled(n, place_of_pair(round, t, j))) = stored;
+    }
+    const unsigned group = params.cache.rope_group, width = params.geometry.rope_heads * dims;
+    for (unsigned first = 0; group != 0 && first < width; first += group) {
+        float sum = 0.0f;
+        for (unsigned i = lane; i < dims; i += WARP) {
+            const bool inside = query.present && own + i >= first && own + i < first + group;
+            sum += inside ? f32_from_bf16_low(__ldg(query.rope + i)) * factor : 0.0f;
+        }
+        sum = reduce_warp(sum, Sum());
+        if (lane == 0) {
+            memory.q_rope_sums(first / group)[n] = sum;
+        }
+    }
+}
+
+// Stores the query of the block's heads. A warp has every eighth head, and loads all that it needs of their latents
+// before it waits for any.
+template <typename S>
+__device__ void load_queries(const DecodeParams &params, unsigned query_token, unsigned first_head,
+                             const SharedMemory<S> &memory) {
+    constexpr unsigned WARPS = CONSUMER_THREADS / WARP, CHUNKS = S::STEPS * STEP / CHUNK, ROUNDS = CHUNKS / WARP;
+    static_assert(CHUNKS % WARP == 0, "a warp reads whole rounds of chunks");
+    const GeometryParams &sizes = params.geometry;
+    const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const unsigned heads_per_rope = sizes.query_heads / sizes.rope_heads;
+    const bool vectors = ((params.q_latent | 2 * params.q_latent_token_stride | 2 * params.q_latent_head_stride |
+                           2 * sizes.latent_rank) % 16) == 0;
+    Chunk latents[S::N_TILES][ROUNDS];
+    uint32_t largest = 0;
+#pragma unroll
+    for (int i = 0; i < S::N_TILES; ++i) {
+        const HeadQuery query(params, query_token, first_head + warp + WARPS * i);
+#pragma unroll
+        for (unsigned j = 0; j < ROUNDS; ++j) {
+            const unsigned first = CHUNK * (lane + WARP * j);
+            latents[i][j] =
+                load_chunk(query.latent + first, query.present ? chunk_count(first, sizes.latent_rank) : 0, vectors);
+        }
+        for (unsigned x = lane; query.present && x < sizes.rope_dim; x += WARP) {
+            largest = larger_magnitudes(largest, __ldg(query.rope + x));
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < S::N_TILES; ++i) {
+#pragma unroll
+        for (unsigned j = 0; j < ROUNDS; ++j) {
+            const Chunk &x = latents[i][j];
+            largest = larger_magnitudes(largest, larger_magnitudes(larger_magnitudes(x.pair[0], x.pair[1]),
+                                                                   larger_magnitudes(x.pair[2], x.pair[3])));
+        }
+    }
+    BlockState<S> &block = memory.state();
+    largest = __reduce_max_sync(ALL_LANES, max(largest & 0xFFFF, largest >> 16));
+    if (lane == 0) {
+        block.largest_query[warp] = largest;
+    }
+    barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
+#pragma unroll
+    for (unsigned i = 0; i < WARPS; ++i) {
+        largest = max(largest, block.largest_query[i]);
+    }
+    const float2 power = power_for(largest);
+    const float factor = params.scale * CUDART_L2E_F * power.y;
+    if (threadIdx.x == 0) {
+        block.factor = factor * SUBNORMAL;
+    }
+#pragma unroll
+    for (int i = 0; i < S::N_TILES; ++i) {
+        const unsigned n = warp + WARPS * i, head = first_head + n;
+        float sum = 0.0f;
+#pragma unroll
+        for (unsigned j = 0; j < ROUNDS; ++j) {
+            const unsigned chunk = lane + WARP * j;
+            unsigned char *to = memory.q_latent() + chunk / 8 * S::BLOCK_BYTES;
+#pragma unroll
+            for (int x = 0; x < 4; ++x) {
+                const uint32_t pair = latents[i][j].pair[x];
+                *reinterpret_cast<uint32_t *>(to + swizzled(n, place_of_pair(chunk % 2, chunk % 8 / 2, x))) =
+                    query_pair<S::LATENTS>(pair, x % 2 == 1 ? power.x * ODD_PAIR : power.x);
+                sum += (f32_from_bf16_low(pair) + f32_from_bf16_high(pair)) * power.x;
+            }
+        }
+        sum = reduce_warp(sum, Sum());
+        if (lane == 0) {
+#pragma unroll
+            for (unsigned group = 0; group < CONSUMERS; ++group) {
+                block.heads[group][n / 2].q_sums[n % 2] = sum * factor;
+                block.heads[group][n / 2].references[n % 2] = -CUDART_INF_F;
+            }
+        }
+        store_rope_query(params, memory, n, head / heads_per_rope, HeadQuery(params, query_token, head), power.x);
+    }
+}

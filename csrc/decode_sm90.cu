@@ -1,0 +1,279 @@
+// `decode` by Hopper's own instructions: attention over the cached latents themselves, `src/reference/decode.rs` on the
+// device. Tokens or latents on m, heads on n, so that int4 goes from codes to registers, as in decode_sm80.cu:
+//
+//     S^T [tokens x heads]  = C [tokens x latents] Q^T,  O^T [latents x heads] += C^T P^T
+//
+//     a block for each split of `schedule` (one query token, a range of its tokens) and each 8, 16, 32 or 64 heads:
+//         one warpgroup copies, tile by tile, into a ring of stages:                           (load.cuh)
+//             wait until the stage is free;  start copies, which arrive at its barrier when they are done
+//         two warpgroups store the query in shared memory, and take every other tile each:     (queries.cuh)
+//             wait for the tile
+//             S^T = K Q^T of the rotated keys, += C Q^T                                        (rope.cuh, scores.cuh)
+//             weights P = exp2(S - reference), times scales in f16, to shared memory           (softmax.cuh)
+//             barrier of the warpgroup
+//             O^T += C^T P^T;  free the stage                                                  (output.cuh)
+//         merge the warpgroups' outputs, and write them                                        (merge.cuh)
+//
+// With 64 heads the outputs of all latents are too many for a warpgroup: the two take two tiles together, the scores of
+// one each, meet in one barrier, and accumulate half of the latents each over both.
+//
+// Who owns what:
+//     Scores: warp w of a warpgroup has 16 of the 64 tokens, a thread two of these, for every fourth pair of heads.
+//     Accumulators: a warpgroup has all latents of all heads, for its own tiles (with 64 heads half of the latents, for
+//         all tiles): 4 * M_TILES * N_TILES registers per thread, at most 128.
+// Shared memory, divided by `src/ops/decode/sm90.rs`: the query (2 bytes per latent and head, and per value of a
+//     rotated key and head), weights of two tiles of each warpgroup, about 3 KiB of BlockState, and stages of 64 tokens
+//     as they are in the cache. In the end what the warpgroups hand to each other lies in the stages.
+// Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head, R
+//     being all values of a rotated key. Beside them a value costs 10/8 instructions to unpack. All instructions that a
+//     token costs are held by tests/kernels/decode_sm90_budgets.rs.
+// What bounds it: predicted, as no GPU has timed it: with int4 (L / 2 bytes) and up to 32 heads the bytes, with 64
+//     heads the tensor cores. Warpgroups with tiles of their own wait for nobody but the copies, so that one multiplies
+//     while the other has its softmax.
+// Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-27 of its largest;
+//     weights times scales have 11 bits (softmax.cuh). Everything else is exact, so that the lse is right to f32
+//     rounding.
+#include "decode/results.cuh"
+#include "decode/sm90/block.cuh"
+#include "decode/sm90/load.cuh"
+#include "decode/sm90/merge.cuh"
+#include "decode/sm90/output.cuh"
+#include "decode/sm90/queries.cuh"
+#include "decode/sm90/rope.cuh"
+#include "decode/sm90/scores.cuh"
+#include "decode/sm90/shared.cuh"
+#include "decode/sm90/softmax.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/setmaxnreg.cuh"
+
+namespace {
+
+// What no copy reaches, as a layer's rows are shorter than the kernel's: codes that are finite, whatever they are
+// multiplied with.
+template <typename S>
+__device__ void fill_rows(const DecodeParams &params, const SharedMemory<S> &memory) {
+    const DecodeSm90Shared &map = memory.map();
+    const auto fill = [&](unsigned begin, unsigned from, unsigned end, unsigned stride) {
+        const unsigned units = from < end ? (end - from) / 16 : 0;
+        for (unsigned i = threadIdx.x; i < units * TILE * map.stage_count; i += CONSUMER_THREADS) {
+            const unsigned row = i / units;
+            unsigned char *to = memory.stage(row / TILE) + begin + row % TILE * stride + from + i % units * 16;
+            *reinterpret_cast<uint4 *>(to) = {};
+        }
+    };
+    fill(0, params.cache.latent_row_bytes, S::ROW_BYTES, S::ROW_STRIDE);
+    fill(map.rope, params.cache.rope_row_bytes, 2 * map.rope_blocks * 4 * map.rope_lane_bytes,
+         map.rope_stride);
+}
+
+// What a thread of a warpgroup does with a tile of tokens. Which of them it has is computed where it is needed:
+// registers are
+// the output's.
+template <typename S>
+struct TileScores {
+    const DecodeParams &params;
+    const SharedMemory<S> &memory;
+
+    // The thread's tokens, of which the second is 8 further.
+    __device__ static unsigned low_token() {
+        const unsigned thread = thread_index() % WARPGROUP;
+        return thread / WARP * 16 + token_in_row(thread % WARP / 4);
+    }
+
+    // They, of the tile from token `first` on.
+    __device__ TokenRows rows(const unsigned char *stage, unsigned first) const {
+        const unsigned token = low_token(), pair_bytes = params.cache.affine_row_bytes;
+        const unsigned char *pair = stage + params.sm90.affine + token * pair_bytes;
+        const DecodeSplit &split = memory.state().split;
+        const unsigned skipped = max(split.first, first) - first;
+        return {LatentAffine(at<uint32_t>(pair, 0)), LatentAffine(at<uint32_t>(pair, 8 * pair_bytes)), token, token + 8,
+                skipped, min(split.end - first, TILE) - skipped};
+    }
+
+    __device__ void score(const unsigned char *stage, const TokenRows &rows, Sums<S> &scores) const {
+        const DecodeSm90Shared &map = params.sm90;
+        const unsigned t = threadIdx.x % 4, token = low_token(), pair_bytes = params.cache.affine_row_bytes;
+        const unsigned char *pairs = stage + map.affine + 4 * params.cache.latent_groups + token * pair_bytes;
+        const unsigned char *keys = stage + map.rope + token * map.rope_stride + map.rope_lane_bytes * t;
+        const RopeRows rope = {keys,
+                               keys + 8 * map.rope_stride,
+                               pairs,
+                               pairs + 8 * pair_bytes,
+                               reciprocal_approximate(rows.low.scale),
+                               reciprocal_approximate(rows.high.scale)};
+        score_rope<S>(params, rope, memory, scores);
+        const unsigned char *codes = stage + token * S::ROW_STRIDE + 8 * t;
+        score_latents<S>(codes, codes + 8 * S::ROW_STRIDE, swizzled_descriptor(shared_address(memory.q_latent())),
+                         scores);
+    }
+};
+
+// A warpgroup's tiles of the split: every other one.
+template <typename S>
+__device__ void attend_alone(const DecodeParams &params, const SharedMemory<S> &memory, SoftmaxState<S> &state,
+                             Output<S> &output) {
+    BlockState<S> &block = memory.state();
+    const unsigned group = uniform(threadIdx.x / WARPGROUP);
+    const Meeting<S> meeting(group);
+    const TileScores<S> tile{params, memory};
+    const uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
+    unsigned which = 0;
+    Slot slot;
+    slot.advance(group, memory.map().stage_count);
+    for (unsigned first = tiles_begin(block.split) + group * TILE; first < block.split.end; first += CONSUMERS * TILE) {
+        mbarrier_wait(full + 8 * slot.index(), slot.parity());
+        const unsigned char *stage = memory.stage(slot.index());
+        const TokenRows rows = tile.rows(stage, first);
+        Sums<S> scores, p;
+        tile.score(stage, rows, scores);
+        const uint32_t weights = memory.weights(group, which);
+        // A second time with new references, which bring all weights into f16 but those of scores that are no numbers.
+#pragma unroll 1
+        for (bool is_first = true;; is_first = false) {
+            const bool beyond = weigh<S>(rows, scores, block, group, weights, p);
+            if (!meeting.any(beyond && is_first)) {
+                break;
+            }
+            find_largest<S>(rows, scores, block, group, p);
+            raise_references<S>(block, meeting, state, output);
+        }
+        add_sums<S>(rows, p, state);
+        accumulate<S>(shared_address(stage) + half_words<S>(), swizzled_descriptor(weights), output);
+        __syncwarp();
+        mbarrier_arrive(empty + 8 * slot.index(), threadIdx.x % WARP == 0);
+        // Warps of the group may still multiply these weights while others write the next tile's.
+        which ^= 1;
+        slot.advance(CONSUMERS, memory.map().stage_count);
+    }
+}
+
+// All tiles of the split, two at a time: a warpgroup has the scores of one, and half of the latents for both. The last
+// may be alone.
+template <typename S>
+__device__ void attend_together(const DecodeParams &params, const SharedMemory<S> &memory, Output<S> &output) {
+    BlockState<S> &block = memory.state();
+    const unsigned group = uniform(threadIdx.x / WARPGROUP);
+    const Meeting<S> meeting(group);
+    const TileScores<S> tile{params, memory};
+    const uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
+    // The number of a tile says all that is to be known of it: of two neighbours the even one is the first warpgroup's,
+    // and weights alternate between two places.
+    const auto exists = [&](unsigned number) { return tiles_begin(block.split) + number * TILE < block.split.end; };
+    const auto wait = [&](unsigned number) {
+        mbarrier_wait(full + number % TOGETHER_STAGES * 8, number / TOGETHER_STAGES % 2);
+    };
+    for (unsigned number = group; exists(number - group); number += CONSUMERS) {
+        if (exists(number)) {
+            wait(number);
+        }
+        const unsigned char *stage = memory.stage(number % TOGETHER_STAGES);
+        const unsigned which = number / CONSUMERS % 2;
+        // New references need the scores, and weights by these once more: they are computed anew, as there are no
+        // registers for both. Weights are beyond f16 the second time only of scores that are no numbers.
+        enum { WEIGH, RAISE, WEIGH_AGAIN } round = WEIGH;
+#pragma unroll 1
+        while (true) {
+            TokenRows rows = {LatentAffine(0), LatentAffine(0), 0, 0, 0, 0};
+            Sums<S> scores;
+            if (exists(number)) {
+                rows = tile.rows(stage, tiles_begin(block.split) + number * TILE);
+                tile.score(stage, rows, scores);
+            }
+            if (round == RAISE) {
+                if (exists(number)) {
+                    find_largest<S>(rows, scores, block, meeting.group, scores);
+                } else {
+                    find_nothing<S>(block);
+                }
+                SoftmaxState<S> state = SoftmaxState<S>::load(memory);
+                raise_references<S>(block, meeting, state, output);
+                state.store(memory);
+                round = WEIGH_AGAIN;
+                continue;
+            }
+            const bool beyond =
+                exists(number) && weigh<S>(rows, scores, block, meeting.group, memory.weights(group, which), scores);
+            if (!meeting.any(beyond && round == WEIGH)) {
+                if (exists(number)) {
+                    SoftmaxState<S> state = SoftmaxState<S>::load(memory);
+                    add_sums<S>(rows, scores, state);
+                    state.store(memory);
+                }
+                break;
+            }
+            round = RAISE;
+        }
+#pragma unroll 1
+        for (unsigned i = 0; i < CONSUMERS; ++i) {
+            const unsigned other = number - group + i, index = other % TOGETHER_STAGES;
+            if (!exists(other)) {
+                break;
+            }
+            wait(other);
+            accumulate<S>(shared_address(memory.stage(index)) + half_words<S>(),
+                          swizzled_descriptor(memory.weights(i, which)), output);
+            __syncwarp();
+            // Warps may still multiply these weights while others write the next tiles'.
+            mbarrier_arrive(empty + 8 * index, threadIdx.x % WARP == 0);
+        }
+    }
+}
+
+template <typename S>
+__device__ void decode(const DecodeParams &params) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    if (blockIdx.x >= *reinterpret_cast<const uint32_t *>(params.split_count)) {
+        return;
+    }
+    const uint4 *splits = reinterpret_cast<const uint4 *>(params.splits) + sizeof(DecodeSplit) / 16 * blockIdx.x;
+    const uint4 words = __ldg(splits);
+    const DecodeSplit split = {words.x, words.y, words.z, words.w, static_cast<int32_t>(__ldg(splits + 1).x)};
+    const unsigned first_head = blockIdx.y * S::HEADS;
+    if (split.first >= split.end) {
+        write_nothing<DECODE_SM90_THREADS>(params, split, first_head, S::HEADS);
+        return;
+    }
+    const SharedMemory<S> memory(shared, params);
+    BlockState<S> &block = memory.state();
+    if (threadIdx.x == 0) {
+        block.split = split;
+    }
+    if (threadIdx.x < params.sm90.stage_count) {
+        mbarrier_init(shared_address(&block.full[threadIdx.x]), PRODUCER_THREADS);
+        mbarrier_init(shared_address(&block.empty[threadIdx.x]), Meeting<S>::THREADS / WARP);
+    }
+    __syncthreads();
+    if (threadIdx.x >= CONSUMER_THREADS) {
+        release_registers<S::PRODUCER_REGISTERS>();
+        copy_tiles<S>(params, memory);
+        return;
+    }
+    acquire_registers<S::CONSUMER_REGISTERS>();
+    fill_rows<S>(params, memory);
+    load_queries<S>(params, block.split.query, first_head, memory);
+    fence_proxy_async();
+    barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
+    SoftmaxState<S> state = {};
+    Output<S> output = {};
+    if constexpr (S::SHARED) {
+        state.store(memory);
+        attend_together<S>(params, memory, output);
+        state = SoftmaxState<S>::load(memory);
+    } else {
+        attend_alone<S>(params, memory, state, output);
+    }
+    merge_and_write<S>(params, block.split, first_head, memory, state, output);
+}
+
+}  // namespace
+
+#define DECODE_KERNEL(name, latents, steps, n_tiles)                                                                   \
+    static_assert(sizeof(BlockState<Shape<Latents::latents, steps, n_tiles>>) <=                                       \
+                      DECODE_SM90_STATE_BYTES + DECODE_SM90_STATE_HEAD_BYTES * 8 * n_tiles,                \
+                  "the host plans with less shared memory than " #name " needs");                                      \
+    extern "C" __global__ void __launch_bounds__(DECODE_SM90_THREADS, 1)                                               \
+        name(const __grid_constant__ DecodeParams params) {                                                            \
+        decode<Shape<Latents::latents, steps, n_tiles>>(params);                                                       \
+    }
+
+DECODE_SM90_KERNELS(DECODE_KERNEL)

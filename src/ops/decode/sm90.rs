@@ -1,0 +1,260 @@
+//! The kernels of `csrc/decode_sm90.cu`, for Hopper: which of them can serve a layer, and how they divide shared memory. Pure
+//! arithmetic.
+
+use super::candidate::Candidate;
+use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
+use crate::device::Limits;
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::image::Arch;
+use crate::ops::check::count;
+use crate::sys;
+
+/// The kernels' file.
+pub(super) const FILE: &str = "decode_sm90";
+
+/// Latents per k-step of the kernels.
+const STEP: usize = sys::DECODE_STEP as usize;
+
+/// Values per k-step of a rotated key, and per block of its query.
+const ROPE_STEP: usize = sys::DECODE_ROPE_STEP as usize;
+const ROPE_BLOCK: usize = 2 * ROPE_STEP;
+
+/// Tokens of a tile.
+const TILE: usize = sys::DECODE_MAX_TILE as usize;
+
+/// Warpgroups that multiply, and threads of one.
+const CONSUMERS: usize = 2;
+const WARPGROUP: usize = 128;
+
+/// Nanoseconds of a tile on a full machine, and of a block beside its tiles: what its issue slots take, and what a block of
+/// `decode_sm80` is predicted to. They have not been timed.
+const TILE_NS: u32 = 1200;
+const BLOCK_NS: u32 = 8000;
+
+/// Most bytes of a token's rotated keys: how a copy finds the row of a 16-byte unit is exact up to there.
+const MOST_ROPE_BYTES: usize = 1024;
+
+/// A kernel and what it was compiled for.
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    name: &'static str,
+    /// Most k-steps of 64 latents.
+    steps: usize,
+    /// n-tiles of 8 heads.
+    n_tiles: usize,
+}
+
+impl Variant {
+    /// The kernels for a layer, first the one that is predicted to take least: products grow with the heads of a block, and
+    /// each block reads and unpacks all tokens, which takes as long as the products of 32 heads.
+    fn all(geometry: &Geometry, layout: &CacheLayout) -> Vec<Self> {
+        let steps = geometry.latent_rank.div_ceil(STEP);
+        let mut variants: Vec<Self> = sys::DECODE_SM90_KERNELS
+            .into_iter()
+            .map(|(name, _, steps, n_tiles)| Self { name, steps: steps as usize, n_tiles: n_tiles as usize })
+            // With most heads there are no registers for the sums of a group of the rotated key beside all others.
+            .filter(|variant| variant.steps >= steps && !(variant.is_shared() && rope_groups(layout) > 1))
+            .collect();
+        variants.sort_by_key(|variant| {
+            let head_tiles = geometry.query_heads.div_ceil(8 * variant.n_tiles);
+            (head_tiles * (variant.n_tiles + 4) * variant.steps, head_tiles)
+        });
+        variants
+    }
+
+    /// Whether the warpgroups work on two tiles together, with half of the latents each.
+    fn is_shared(&self) -> bool {
+        self.n_tiles == 8
+    }
+
+    /// Tiles in shared memory, at least and at most.
+    fn stages(&self) -> [usize; 2] {
+        if self.is_shared() {
+            [sys::DECODE_SM90_TOGETHER_STAGES as usize; 2]
+        } else {
+            [CONSUMERS, sys::DECODE_SM90_MAX_STAGES as usize]
+        }
+    }
+
+    fn heads(&self) -> usize {
+        8 * self.n_tiles
+    }
+}
+
+/// What can serve a layer on a device.
+///
+/// # Errors
+/// [`Error::Unsupported`] if nothing can: so far latents of int4 with one scale, and up to 512 numbers.
+pub(super) fn candidates(
+    geometry: &Geometry,
+    layout: &CacheLayout,
+    limits: &Limits,
+    _arch: Arch,
+) -> Result<Vec<Candidate>> {
+    let refused = |why: String| Error::Unsupported {
+        what: format!("{FILE} of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
+        why,
+    };
+    if !matches!(layout.format().latent, LatentFormat::Int4 { group: Group::Whole }) {
+        return Err(refused("its latents are int4 with one scale for each 512 numbers".into()));
+    }
+    if layout.rope_tile().row_bytes > MOST_ROPE_BYTES {
+        return Err(refused(format!(
+            "a token's rotated keys are {} bytes, of at most {MOST_ROPE_BYTES}",
+            layout.rope_tile().row_bytes
+        )));
+    }
+    let variants = Variant::all(geometry, layout);
+    let mut wanted = usize::MAX;
+    for variant in &variants {
+        let [fewest, most] = variant.stages();
+        let smallest = lay_out(variant, geometry, layout, fewest)?;
+        wanted = wanted.min(smallest.shared_bytes);
+        if smallest.shared_bytes <= limits.shared_bytes {
+            let stage_bytes = stage(variant, layout, geometry).bytes;
+            let room = (limits.shared_bytes - regions(variant, geometry, layout).stages) / stage_bytes;
+            return Ok(vec![lay_out(variant, geometry, layout, room.clamp(fewest, most))?]);
+        }
+    }
+    let most = sys::DECODE_SM90_KERNELS.iter().map(|kernel| kernel.2 as usize * STEP).max().unwrap_or(0);
+    Err(refused(if variants.is_empty() {
+        format!("at most {most} numbers are supported")
+    } else {
+        format!("needs {wanted} bytes of shared memory per block, and the device has {}", limits.shared_bytes)
+    }))
+}
+
+/// A tile's tokens in shared memory, in bytes.
+struct Stage {
+    rope: usize,
+    rope_stride: usize,
+    affine: usize,
+    bytes: usize,
+}
+
+fn rope_blocks(geometry: &Geometry) -> usize {
+    geometry.rope_width().div_ceil(ROPE_BLOCK)
+}
+
+/// How rotated keys are multiplied (`csrc/params.h`).
+fn rope_way(geometry: &Geometry, layout: &CacheLayout) -> u32 {
+    match layout.format().rope {
+        _ if geometry.rope_width() == 0 => 0,
+        RopeFormat::Int4 { .. } | RopeFormat::Int8 if rope_groups(layout) == 1 => 3,
+        RopeFormat::Int4 { group: Group::G32 } if rope_groups(layout) > 1 => 1,
+        _ => 2,
+    }
+}
+
+/// Groups of a rotated key with a scale each.
+fn rope_groups(layout: &CacheLayout) -> usize {
+    layout.affine_tile().row_bytes / 4 - layout.latent_groups()
+}
+
+/// Whether the half-warps that copy take whole rows, or whole parts of one, at a time.
+fn is_regular(variant: &Variant, layout: &CacheLayout) -> bool {
+    let (latents, ropes) = (layout.latent_tile().row_bytes, layout.rope_tile().row_bytes);
+    latents == variant.steps * STEP / 2 && (ropes == 0 || ropes.is_power_of_two() && ropes <= 256)
+}
+
+/// Bytes of a block of values as they lie in the cache.
+fn rope_block_bytes(layout: &CacheLayout) -> usize {
+    match layout.format().rope {
+        RopeFormat::Int4 { .. } => ROPE_BLOCK / 2,
+        RopeFormat::Int8 => ROPE_BLOCK,
+        RopeFormat::Bf16 => 2 * ROPE_BLOCK,
+    }
+}
+
+fn stage(variant: &Variant, layout: &CacheLayout, geometry: &Geometry) -> Stage {
+    // Of 32 values a warp reads at once 16 bytes of eight tokens (int4), 32 of four (int8) or 64 of two (bf16), two apart.
+    let unit = if layout.format().rope == RopeFormat::Bf16 { 32 } else { 16 };
+    let rope_bytes = rope_blocks(geometry) * rope_block_bytes(layout);
+    let rope_stride = unit * (rope_bytes.div_ceil(unit) | 1);
+    let rope = TILE * latent_stride(variant);
+    let affine = rope + if rope_bytes > 0 { TILE * rope_stride } else { 0 };
+    let bytes = (affine + TILE * layout.affine_tile().row_bytes).next_multiple_of(128);
+    Stage { rope, rope_stride, affine, bytes }
+}
+
+/// Bytes from token to token: 16 bytes of eight are in different banks.
+fn latent_stride(variant: &Variant) -> usize {
+    variant.steps * STEP / 2 + 16
+}
+
+/// Where regions begin, in bytes, behind the query for the latents.
+struct Regions {
+    q_rope: usize,
+    weights: usize,
+    state: usize,
+    q_rope_sums: usize,
+    states: usize,
+    stages: usize,
+}
+
+fn regions(variant: &Variant, geometry: &Geometry, layout: &CacheLayout) -> Regions {
+    let (heads, block) = (variant.heads(), 2 * STEP * variant.heads());
+    let q_rope = variant.steps * block;
+    let weights = q_rope + rope_blocks(geometry) * block;
+    let state = weights + CONSUMERS * 2 * block;
+    let q_rope_sums =
+        state + (sys::DECODE_SM90_STATE_BYTES + sys::DECODE_SM90_STATE_HEAD_BYTES * heads as u32) as usize;
+    let states = (q_rope_sums + rope_groups(layout) * heads * size_of::<f32>()).next_multiple_of(128);
+    let thread_bytes = if variant.is_shared() { 4 * size_of::<f32>() * variant.n_tiles } else { 0 };
+    let stages = states + CONSUMERS * WARPGROUP * thread_bytes;
+    Regions { q_rope, weights, state, q_rope_sums, states, stages }
+}
+
+/// Lays out shared memory, whether it fits or not.
+fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages: usize) -> Result<Candidate> {
+    let Regions { q_rope, weights, state, q_rope_sums, states, stages: first_stage } =
+        regions(variant, geometry, layout);
+    let own = stage(variant, layout, geometry);
+    // Half of a warpgroup's sums, of each that has its own tiles.
+    let sums = if variant.is_shared() { 0 } else { variant.steps * variant.n_tiles * 4 };
+    let exchange = CONSUMERS * sums / 2 * size_of::<f32>() * WARPGROUP;
+    let bytes = |n| count("shared memory", n);
+    // 65536 over the 16-byte units of a row, rounded up.
+    let inverse = |row_bytes: usize| bytes(65536usize.div_ceil((row_bytes / 16).max(1)));
+    let shared = sys::DecodeSm90Shared {
+        q_rope: bytes(q_rope)?,
+        q_rope_sums: bytes(q_rope_sums)?,
+        weights: bytes(weights)?,
+        state: bytes(state)?,
+        stages: bytes(first_stage)?,
+        stage_bytes: bytes(own.bytes)?,
+        stage_count: bytes(stages)?,
+        rope: bytes(own.rope)?,
+        rope_stride: bytes(own.rope_stride)?,
+        affine: bytes(own.affine)?,
+        rope_blocks: bytes(rope_blocks(geometry))?,
+        rope_way: rope_way(geometry, layout),
+        is_regular: u32::from(is_regular(variant, layout)),
+        latent_inverse: inverse(layout.latent_tile().row_bytes)?,
+        rope_inverse: inverse(layout.rope_tile().row_bytes)?,
+        rope_part_stride: bytes(own.rope_stride * 256 / layout.rope_tile().row_bytes.max(1))?,
+        rope_lane_bytes: bytes(rope_block_bytes(layout) / 8)?,
+        states: bytes(states)?,
+    };
+    Ok(Candidate {
+        file: FILE,
+        kernel: variant.name,
+        threads: sys::DECODE_SM90_THREADS,
+        heads: variant.heads(),
+        tile_tokens: TILE,
+        latent_steps: geometry.latent_rank.div_ceil(STEP),
+        rope_steps: geometry.rope_width().div_ceil(ROPE_STEP),
+        rope_span: 0,
+        shared: sys::DecodeShared { stage_count: shared.stage_count, ..Default::default() },
+        sm90: shared,
+        shared_bytes: first_stage + (stages * own.bytes).max(exchange),
+        blocks_per_multiprocessor: 1,
+        tile_ns: TILE_NS,
+        block_ns: BLOCK_NS,
+        cost: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+use super::*;
+use crate::cache::CacheFormat;
+
+/// An H100's and H200's shared memory.
+const LIMITS: Limits =
+    Limits { shared_bytes: 227 * 1024, shared_bytes_per_multiprocessor: 228 * 1024, multiprocessors: 132 };
+
+fn chosen(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat) -> Result<Candidate> {
+    let mut geometry = Geometry::mha2mla(heads, rope.0, rope.1 + 8, rope.1, 1).unwrap();
+    geometry.latent_rank = rank;
+    let layout = CacheLayout::new(&geometry, format, 64).unwrap();
+    candidates(&geometry, &layout, &LIMITS, Arch::Sm90a).map(|candidates| candidates[0])
+}
+
+#[test]
+fn choices_for_named_models() {
+    let whole_rope = CacheFormat::INT4.with_rope(RopeFormat::Int4 { group: Group::Whole });
+    // Rotated keys of DeepSeek-V3 with one scale: blocks of 64 heads.
+    assert_eq!(chosen(128, (1, 64), 512, whole_rope).unwrap().kernel, "decode_sm90_whole_8x8");
+    for (heads, rope, rank, expected) in [
+        // Llama3-8B, d_kv 64; Llama2-7B, d_kv 16; DeepSeek-V2-Lite and V3; MiniCPM3; SmolLM-135M, d_kv 32.
+        (32, (8, 16), 512, "whole_8x4 6"),
+        (32, (32, 16), 512, "whole_8x4 3"),
+        (16, (1, 64), 512, "whole_8x2 6"),
+        (128, (1, 64), 512, "whole_8x4 6"),
+        (40, (1, 32), 256, "whole_4x4 6"),
+        (9, (3, 8), 96, "whole_4x2 6"),
+    ] {
+        let candidate = chosen(heads, rope, rank, CacheFormat::INT4).unwrap();
+        let kernel = candidate.kernel.trim_start_matches("decode_sm90_");
+        assert_eq!(format!("{kernel} {}", candidate.sm90.stage_count), expected);
+    }
+}
+
+/// What swizzled blocks, copies and vectors count on, and that regions do not overlap.
+#[test]
+fn shared_memory_is_divided() {
+    for rank in (1..=512).step_by(37).chain([256, 512]) {
+        for (heads, rope) in [(32, (32, 16)), (128, (1, 64)), (9, (3, 8)), (1, (1, 0)), (32, (8, 16))] {
+            for rope_format in [RopeFormat::Bf16, RopeFormat::Int8, RopeFormat::Int4 { group: Group::G32 }] {
+                let format = CacheFormat::INT4.with_rope(rope_format);
+                let Ok(candidate) = chosen(heads, rope, rank, format) else {
+                    assert!(rope.0 * rope.1 == 512 && rope_format == RopeFormat::Bf16, "{heads} {rope:?} {rank}");
+                    continue;
+                };
+                let s = candidate.sm90;
+                assert!(candidate.shared_bytes <= LIMITS.shared_bytes, "{candidate:?}");
+                for (begin, unit) in
+                    [(s.q_rope, 1024), (s.weights, 1024), (s.state, 128), (s.stages, 128), (s.rope, 16)]
+                {
+                    assert!(begin.is_multiple_of(unit), "{candidate:?}");
+                }
+                let block = 128 * candidate.heads as u32;
+                assert!(s.q_rope + s.rope_blocks * block == s.weights && s.weights + 4 * block == s.state);
+                assert!(s.state < s.q_rope_sums && s.q_rope_sums <= s.states && s.states <= s.stages, "{candidate:?}");
+                let stages = s.stages + s.stage_count * s.stage_bytes;
+                assert!(stages as usize <= candidate.shared_bytes, "{candidate:?}");
+            }
+        }
+    }
+}
+
+/// As the kernels find the row of a 16-byte unit.
+#[test]
+fn inverses_divide() {
+    for units in 1..=MOST_ROPE_BYTES / 16 {
+        let inverse = 65536usize.div_ceil(units);
+        assert!((0..8 * units).all(|i| (i * inverse) >> 16 == i / units), "{units}");
+    }
+}
+
+#[test]
+fn what_is_not_served_is_named() {
+    let why = |heads, rope, rank, format| match chosen(heads, rope, rank, format).unwrap_err() {
+        Error::Unsupported { why, .. } => why,
+        other => panic!("{other}"),
+    };
+    let whole = "its latents are int4 with one scale for each 512 numbers";
+    assert_eq!(why(32, (8, 16), 512, CacheFormat::BF16), whole);
+    assert_eq!(why(32, (8, 16), 512, CacheFormat::int4(Group::G64)), whole);
+    assert_eq!(why(32, (32, 16), 1024, CacheFormat::INT4), "at most 512 numbers are supported");
+    let wide = CacheFormat::INT4.with_rope(RopeFormat::Bf16);
+    assert_eq!(why(32, (32, 32), 512, wide), "a token's rotated keys are 2048 bytes, of at most 1024");
+}

@@ -1,0 +1,82 @@
+//! What `decode` may cost by Hopper's own instructions, as the simulator counts it: PTX instructions, which a GPU's compiler
+//! still thins out (descriptors, moves and addresses that all lanes share take uniform registers there).
+
+use latent_attention::Geometry;
+use latent_attention::cache::{CacheFormat, CacheLayout};
+use latent_attention::image::{self, Arch};
+use latent_attention::ops::KernelFamily;
+use ptx_sim::meter::{Meter, Path, Traffic};
+
+use crate::decode::{geometry, one_split};
+use crate::device;
+
+/// Runs of a step on one device, which `Step::run` does.
+const RUNS: u64 = 2;
+
+/// Tokens of a tile.
+const TILE: u64 = 64;
+
+fn traffic(meter: &Meter, path: Path) -> Traffic {
+    meter.traffic.get(&path).copied().unwrap_or_default()
+}
+
+/// Meters of sequences of 1024 and 2048 tokens in one split; the difference is what 1024 tokens cost, without what a
+/// block costs. None on a GPU.
+fn meters(geometry: Geometry, format: CacheFormat) -> Option<[Meter; 2]> {
+    let [short, long] = [1024, 2048].map(|tokens| {
+        let device = device();
+        let mut steps = one_split(geometry, format, tokens).by_every_family(&device);
+        let (step, device) = steps.find(|(step, _)| step.kernels() == KernelFamily::Sm90)?;
+        step.run(&device);
+        device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_sm90")).map(|(_, c)| c.meter)
+    });
+    Some([short?, long?])
+}
+
+/// Of a tile of 64 tokens: warp instructions of a scheduler, a quarter of the multiprocessor's, with about 5 % to spare;
+/// tensor-core products of a warpgroup, those of 16 numbers in k for scores and of 64 latents and 16 tokens for the output; and wavefronts of shared memory,
+/// those by which products read the query and weights included. Bytes are read once, without conflicts.
+#[test]
+fn a_tile_of_64_tokens() {
+    for (name, geometry, most, products, wavefronts) in [
+        ("llama2-7b-d16", geometry(32, 32, 512, 16), 3000, 96, 2260),
+        ("llama3-8b-d64", geometry(32, 8, 512, 16), 1560, 72, 1390),
+        ("deepseek-v2-lite", geometry(16, 1, 512, 64), 1200, 68, 860),
+        ("smollm-135m-d32", geometry(9, 3, 96, 8), 800, 36, 490),
+    ] {
+        let Some([short, long]) = meters(geometry, CacheFormat::INT4) else { return };
+        let of_tile = |count: &dyn Fn(&Meter) -> u64| (count(&long) - count(&short)) as f64 / (16 * RUNS) as f64;
+        let warp = of_tile(&|m| m.total().warp) / 4.0;
+        assert!(warp <= f64::from(most), "{name}: {warp} instructions of a scheduler, of {most}");
+        // Each of the four warps counts its quarter of a product.
+        let wgmma = of_tile(&|m| m.mma.values().sum()) / 4.0;
+        assert_eq!(wgmma, f64::from(products), "{name}: products");
+        let paths = [Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite, Path::DescriptorRead];
+        let shared = paths.map(|path| of_tile(&|m| traffic(m, path).wavefronts)).iter().sum::<f64>();
+        assert!(shared <= f64::from(wavefronts), "{name}: {shared} wavefronts, of {wavefronts}");
+        let bytes = CacheLayout::new(&geometry, CacheFormat::INT4, 64).unwrap().bytes_per_token() as u64;
+        assert_eq!(of_tile(&|m| traffic(m, Path::CopyGlobalRead).bytes), (TILE * bytes) as f64, "{name}: bytes");
+        for path in [Path::SharedRead, Path::SharedWrite] {
+            assert_eq!(of_tile(&|m| traffic(m, path).conflicts), 0.0, "{name}: {path:?}");
+        }
+        // Rows of a rotated key are shorter than what 8 lanes of a copy write at once.
+        let copies = Path::CopySharedWrite;
+        let (conflicts, writes) =
+            (of_tile(&|m| traffic(m, copies).conflicts), of_tile(&|m| traffic(m, copies).wavefronts));
+        assert!(5.0 * conflicts <= writes || name.starts_with("smollm"), "{name}: {conflicts} of {writes} wavefronts");
+        for path in [Path::LocalRead, Path::LocalWrite] {
+            assert_eq!(traffic(&long, path).bytes, 0, "{name}");
+        }
+    }
+}
+
+/// The warpgroups get the registers that they ask for: ptxas drops `setmaxnreg` where a kernel does not fix its threads.
+#[test]
+fn threads_are_fixed() {
+    let Some(ptx) = image::ptx("decode_sm90", Arch::Compute90a) else { return };
+    for kernel in ptx.split(".entry ").skip(1) {
+        let (directives, body) = kernel.split_once('{').unwrap();
+        assert!(directives.contains(".maxntid 384") && directives.contains(".minnctapersm 1\n"), "{directives}");
+        assert_eq!(body.matches("\tsetmaxnreg.").count(), 2);
+    }
+}
