@@ -176,8 +176,8 @@ impl Context<'_> {
 #[must_use]
 pub fn layers<'a>(context: &Context, layers: impl Iterator<Item = (&'a Layer, &'a Merge)>) -> String {
     let mut text = String::from(
-        "| model             | format   | kernel            |          | blocks | issue |  alu |  fma | mufu |  lsu | tensor |  dram |  lone |\n\
-         |-------------------|----------|-------------------|----------|-------:|------:|-----:|-----:|-----:|-----:|-------:|------:|------:|\n",
+        "| model             | format   | kernel               |          | blocks | issue |  alu |  fma | mufu |  lsu | tensor |  dram |  lone |\n\
+         |-------------------|----------|----------------------|----------|-------:|------:|-----:|-----:|-----:|-----:|-------:|------:|------:|\n",
     );
     let mut notes = String::new();
     for (layer, merge) in layers {
@@ -196,7 +196,7 @@ pub fn layers<'a>(context: &Context, layers: impl Iterator<Item = (&'a Layer, &'
 fn row(layer: &Layer, which: &str, cycles: &Cycles) -> String {
     let rated = |known: Option<f64>| known.map_or("-".to_owned(), |cycles| format!("{cycles:.0}"));
     format!(
-        "| {:<17} | {:<8} | {:<17} | {which:<8} | {:>6} | {:>5.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>6} | {:>5} | {:>5.0} |\n",
+        "| {:<17} | {:<8} | {:<20} | {which:<8} | {:>6} | {:>5.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>4.0} | {:>6} | {:>5} | {:>5.0} |\n",
         layer.model,
         layer.format,
         layer.kernel,

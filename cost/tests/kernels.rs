@@ -73,7 +73,7 @@ fn machine_code_with_line_information_is_that_of_the_build() {
         let operands = operands.split_once("`(").map_or(operands.clone(), |(front, _)| front.to_owned());
         (opcode, operands, guard, control, target)
     };
-    for (file, name) in [("combine", "combine"), ("decode_sm80", "decode_whole_1x4")] {
+    for (file, name) in [("combine", "combine"), ("decode_sm80", "decode_whole_1x4_64")] {
         let Some(built) = image(file) else {
             assert!(!strict(), "this build has no machine code of csrc/{file}.cu for sm_90a");
             eprintln!("left out: this build has no machine code for sm_90a");

@@ -77,11 +77,11 @@ __device__ void prepare_copies(const DecodeParams &params, const SharedMemory<S>
     }
 }
 
-// Starts the copies of a column of `count` tokens, of which `existing` exist; others become zeros.
+// Starts the copies of a column of `count` tokens, of which `existing` exist, if they do not all; others become zeros.
 template <int COUNT, int BYTES>
 __device__ void copy_rows(const CacheParams &cache, uint64_t from, unsigned row_bytes, uint32_t to, unsigned stride,
-                          unsigned count, unsigned existing) {
-    if (existing >= COUNT) {
+                          bool complete, unsigned count, unsigned existing) {
+    if (complete) {
 #pragma unroll
         for (unsigned i = 0; i < COUNT; ++i) {
             cp_async<BYTES>(to + i * stride, reinterpret_cast<const void *>(from));
@@ -106,7 +106,9 @@ __device__ void copy_tile(const DecodeParams &params, const SharedMemory<S> &mem
     const DecodeShared &map = params.shared;
     const unsigned thread = thread_index(), lane = thread % WARP, warp = thread / WARP;
     const unsigned count = warp_tokens<S>(params), begin = warp * count, token = first + begin;
-    const unsigned existing = token < end ? min(end - token, count) : 0, offset = offset_in_page(cache, token);
+    const unsigned existing = token < end ? end - token : 0, offset = offset_in_page(cache, token);
+    // All tokens of a warp are there, and as many as the loops are made for.
+    const bool complete = first + S::TOKENS <= end && count == COUNT;
     const uint64_t page = pages[warp];
     const uint32_t stage = memory.stage_of(first).address();
 #pragma unroll 1
@@ -116,13 +118,14 @@ __device__ void copy_tile(const DecodeParams &params, const SharedMemory<S> &mem
         const unsigned row_bytes = is_latent ? cache.latent_row_bytes : cache.rope_row_bytes;
         const unsigned stride = is_latent ? map.latent_stride : map.rope_stride;
         copy_rows<COUNT, 16>(cache, page + (column.x + offset * row_bytes), row_bytes,
-                             stage + (column.y & ~ROPE_COLUMN) + begin * stride, stride, count, existing);
+                             stage + (column.y & ~ROPE_COLUMN) + begin * stride, stride, complete,
+                             count, existing);
     }
     const unsigned row_bytes = cache.affine_row_bytes, stride = map.affine_stride;
     const uint64_t affine = page + affine_tile(cache).row(offset);
     const uint32_t to = stage + map.affine + begin * stride;
     // Rows of 4 tokens are a multiple of 16 bytes.
-    if (COUNT % 4 == 0 && stride == row_bytes && existing == COUNT) {
+    if (COUNT % 4 == 0 && stride == row_bytes && complete) {
 #pragma unroll 1
         for (unsigned place = 16 * lane; place < COUNT * row_bytes; place += 16 * WARP) {
             cp_async<16>(to + place, reinterpret_cast<const void *>(affine + place));
@@ -130,7 +133,8 @@ __device__ void copy_tile(const DecodeParams &params, const SharedMemory<S> &mem
     } else {
 #pragma unroll 1
         for (unsigned place = 4 * lane; place < row_bytes; place += 4 * WARP) {
-            copy_rows<COUNT, 4>(cache, affine + place, row_bytes, to + place, stride, count, existing);
+            copy_rows<COUNT, 4>(cache, affine + place, row_bytes, to + place, stride, complete, count,
+                                existing);
         }
     }
 }

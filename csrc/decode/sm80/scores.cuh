@@ -132,7 +132,7 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, cons
     };
     if constexpr (S::RUNS == 1) {
         Scores<S> scores = {};
-#pragma unroll 1
+#pragma unroll (S::M_TILES == 4 ? 2 : 1)
         for (unsigned step = steps.begin; step < steps.end; ++step) {
             multiply(scores);
         }
