@@ -208,8 +208,16 @@ __device__ bool is_aligned(uint64_t address, unsigned bytes) { return address % 
 
 }  // namespace
 
-// Four blocks of the largest kind on a multiprocessor, and eight of those for many rows: more wait for less.
-extern "C" __global__ void __launch_bounds__(COMBINE_THREADS, 4) combine(const __grid_constant__ CombineParams params) {
+// Four blocks of the largest kind on a multiprocessor, and eight of those for many rows: more wait for less. On Blackwell
+// the newest compiler would spill a few bytes for the fourth.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define COMBINE_BLOCKS 3
+#else
+#define COMBINE_BLOCKS 4
+#endif
+
+extern "C" __global__ void __launch_bounds__(COMBINE_THREADS, COMBINE_BLOCKS)
+    combine(const __grid_constant__ CombineParams params) {
     extern __shared__ float weights[];
     __shared__ float scratch[WARP];
     __shared__ Ways ways;

@@ -1,5 +1,5 @@
 // The dynamic shared memory of a block, by rows. Where things lie is the host's choice, `DecodeShared`, made by
-// `src/ops/decode/sm80.rs`; beside this file only the copies of load.cuh know its offsets.
+// `src/ops/decode/sm80.rs`; beside this file only load.cuh and places.cuh know its offsets.
 //
 // Rows that the loops over tokens walk through are of bytes, read with `at` as what they hold: behind pointers of another
 // type the compiler scales each index within the loop, which costs instructions and registers.
