@@ -84,8 +84,9 @@ fn unpacking_a_value_takes_at_most_one_and_a_half_instructions() {
             others += count(block, &|line| ["prmt", "selp"].iter().any(|&name| opcode(name)(line)));
             others += count(block, &|line| opcode("shr")(line) && line.trim_end().ends_with(", 8;"));
         }
-        // Two values each, of one operand of scores and two of the output.
-        assert_eq!(masks, 48, "{name}");
+        // Two values each, of one operand of scores, or of two and the one that is left, and two of the output.
+        let expected = if name == "decode_whole_1x4_64" { 80 } else { 48 };
+        assert_eq!(masks, expected, "{name}");
         assert!((masks + others) as f64 / masks as f64 <= 1.5, "{name}: {masks} masks, {others} others");
     }
 }
