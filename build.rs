@@ -16,6 +16,8 @@ mod host;
 mod notices;
 #[path = "build/nvcc.rs"]
 mod nvcc;
+#[path = "build/reuse.rs"]
+mod reuse;
 #[path = "build/select.rs"]
 mod select;
 

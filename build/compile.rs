@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use crate::arch::Arch;
 use crate::notices::{notices, place};
 use crate::nvcc::Nvcc;
+use crate::reuse;
 use crate::select::{gencode, suits};
 
 /// What nvcc is told in every case. Registers that are spilled, and other local memory, are warnings, and so errors.
@@ -36,24 +38,34 @@ impl Job {
         format!("{}.{}.{ending}", self.kernel_file(), self.arch.name())
     }
 
-    /// Makes the image. What ptxas notices is an error too.
+    /// Makes the image, unless it is there. What ptxas notices is an error too.
     fn run(&self, nvcc: &Nvcc, out: &Path) -> Result<(), String> {
         let (lines, kind) = if self.arch.is_virtual() { (Some(LINES), "-ptx") } else { (None, "-cubin") };
-        let printed = self.compile(nvcc, &self.source, lines, kind, &out.join(self.image()))?;
-        if notices(&printed).is_empty() { Ok(()) } else { Err(self.complaint(nvcc, out, &printed)) }
+        let image = out.join(self.image());
+        let command = self.command(nvcc, &self.source, lines, kind, &image);
+        let in_file = |error| format!("{}: {error}", self.source.display());
+        let recipe = reuse::recipe(&nvcc.identity(), &format!("{command:?}"), &self.source).map_err(in_file)?;
+        if reuse::is_made(&image, &recipe) {
+            return Ok(());
+        }
+        let in_note = |error| format!("cannot note how {} is made: {error}", image.display());
+        reuse::begin(&image).map_err(in_note)?;
+        let printed = Self::printed(command)?;
+        if !notices(&printed).is_empty() {
+            return Err(self.complaint(nvcc, out, &printed));
+        }
+        reuse::finish(&image, &recipe).map_err(in_note)
+    }
+
+    /// A run of the compiler.
+    fn command(&self, nvcc: &Nvcc, source: &Path, lines: Option<&str>, kind: &str, image: &Path) -> Command {
+        let mut command = nvcc.command();
+        command.args(OPTIONS).args(lines).arg(kind).arg(gencode(self.arch)).arg("-o").arg(image).arg(source);
+        command
     }
 
     /// Runs the compiler, and returns what it prints.
-    fn compile(
-        &self,
-        nvcc: &Nvcc,
-        source: &Path,
-        lines: Option<&str>,
-        kind: &str,
-        image: &Path,
-    ) -> Result<String, String> {
-        let mut command = nvcc.command();
-        command.args(OPTIONS).args(lines).arg(kind).arg(gencode(self.arch)).arg("-o").arg(image).arg(source);
+    fn printed(mut command: Command) -> Result<String, String> {
         let output = command.output().map_err(|error| format!("cannot start {command:?}: {error}"))?;
         let [printed, complaints] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
         if output.status.success() {
@@ -70,9 +82,10 @@ impl Job {
     /// so this is made once more, with the lines of the sources.
     fn complaint(&self, nvcc: &Nvcc, out: &Path, printed: &str) -> String {
         let [ptx, image] = ["ptx", "again"].map(|ending| out.join(self.image()).with_extension(ending));
-        let again = self.compile(nvcc, &self.source, Some(LINES), "-ptx", &ptx).and_then(|_| {
+        let with_lines = |source, kind, to| Self::printed(self.command(nvcc, source, Some(LINES), kind, to));
+        let again = with_lines(&self.source, "-ptx", &ptx).and_then(|_| {
             let text = fs::read_to_string(&ptx).map_err(|error| error.to_string())?;
-            Ok((self.compile(nvcc, &ptx, Some(LINES), "-cubin", &image)?, text))
+            Ok((with_lines(&ptx, "-cubin", &image)?, text))
         });
         let (printed, text) = again.unwrap_or_else(|_| (printed.into(), String::new()));
         let source = self.source.display().to_string();

@@ -1,13 +1,13 @@
 //! The compiler that is used: the first of those found that can do the work.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use crate::arch::Arch;
 use crate::compile::OPTIONS;
 use crate::find;
-use crate::host::Host;
+use crate::host::{FLAGS, Host};
 use crate::select::gencode;
 
 /// What a compiler is tried with. The header comes with the toolkit and includes most of it.
@@ -59,6 +59,13 @@ impl Nvcc {
         let mut command = Command::new(&self.program);
         self.host.hand_to(&mut command);
         command
+    }
+
+    /// What tells it from others, an update in the same place included: version, host compiler, the user's options.
+    pub fn identity(&self) -> String {
+        let changed = fs::metadata(&self.program).and_then(|file| file.modified()).ok();
+        let flags = FLAGS.map(|name| env::var_os(name).unwrap_or_default());
+        format!("{:?}, changed {changed:?}, {}, {flags:?}", self.version().ok(), self.host.name)
     }
 
     /// Compiles the trial for all architectures. What can go wrong is told apart, since the ways out differ.

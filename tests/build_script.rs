@@ -16,6 +16,8 @@ mod notices;
 mod nvcc;
 #[path = "build_script/ptxas.rs"]
 mod ptxas;
+#[path = "../build/reuse.rs"]
+mod reuse;
 #[path = "../build/select.rs"]
 mod select;
 
@@ -157,6 +159,39 @@ fn hoppers_kernels_are_built_for_hopper_only() {
     assert_eq!(built_for("decode_sm80"), Arch::ALL);
     assert_eq!(built_for("combine"), Arch::ALL);
     assert_eq!(built_for("decode_sm90"), [Arch::Sm90a, Arch::Compute90a]);
+}
+
+#[test]
+fn an_image_is_made_again_if_and_only_if_its_recipe_is_another_or_it_was_not_finished() {
+    let temporary = tempfile::tempdir().unwrap();
+    let root = temporary.path().canonicalize().unwrap();
+    std::fs::create_dir(root.join("common")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(root.join(name), text).unwrap();
+    write("a.cu", "#include \"common/b.cuh\"\n#include <cuda_bf16.h>\n");
+    write("common/b.cuh", "#pragma once\n#include \"../c.h\" // Which includes this in turn.\n");
+    write("c.h", "#include \"common/b.cuh\"\nint c;\n");
+    write("other.cuh", "int other;\n");
+    let image = root.join("a.sm_80.cubin");
+    let recipe = |compiler, command| reuse::recipe(compiler, command, &root.join("a.cu"));
+    let of_sources = || recipe("13.0", "nvcc -O3 a.cu").unwrap();
+    let first = of_sources();
+    assert!(!reuse::is_made(&image, &first));
+    reuse::begin(&image).unwrap();
+    write("a.sm_80.cubin", "the image");
+    assert!(!reuse::is_made(&image, &first), "it may be half an image");
+    reuse::finish(&image, &first).unwrap();
+    write("other.cuh", "int changed;\n");
+    assert!(reuse::is_made(&image, &of_sources()), "nothing that it is made from has changed");
+    assert!(!reuse::is_made(&image, &recipe("13.5", "nvcc -O3 a.cu").unwrap()));
+    assert!(!reuse::is_made(&image, &recipe("13.0", "nvcc -O0 a.cu").unwrap()));
+    write("c.h", "#include \"common/b.cuh\"\nint d;\n");
+    assert!(!reuse::is_made(&image, &of_sources()), "a file that it includes has changed");
+    write("c.h", "#include \"common/b.cuh\"\nint c;\n");
+    assert!(reuse::is_made(&image, &of_sources()));
+    std::fs::remove_file(&image).unwrap();
+    assert!(!reuse::is_made(&image, &first), "it is gone");
+    write("common/b.cuh", "#include \"gone.cuh\"\n");
+    assert!(recipe("13.0", "nvcc -O3 a.cu").is_err());
 }
 
 /// A shell script in the place of a compiler, in a folder of its own.
