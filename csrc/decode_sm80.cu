@@ -39,7 +39,6 @@
 //     groups a weight times a scale is rounded to 11 bits again. Everything else is exact, so that the lse is right to
 //     f32 rounding.
 #include "decode/results.cuh"
-#include "ptx/barrier.cuh"
 #include "decode/sm80/block.cuh"
 #include "decode/sm80/load.cuh"
 #include "decode/sm80/output.cuh"
@@ -51,6 +50,8 @@
 #include "decode/sm80/shared.cuh"
 #include "decode/sm80/softmax.cuh"
 #include "decode/sm80/write.cuh"
+#include "decode/split.cuh"
+#include "ptx/barrier.cuh"
 
 namespace {
 
@@ -80,8 +81,7 @@ __device__ void decode(const DecodeParams &params) {
     const auto pages_of = [&](unsigned first) -> uint64_t(&)[WARPS] {
         return block.pages[(first & tile) != 0 ? 1u : 0u];
     };
-    // Tiles begin where pages may; what is before the split is skipped.
-    const unsigned begin = split.first & ~7u;
+    const unsigned begin = tiles_begin(split);
     const Queries<S> queries(params, split.query, first_head);
     if (threadIdx.x < WARPS) {
         pages_of(begin)[threadIdx.x] = find_page<S>(params, split, begin);
@@ -98,8 +98,7 @@ __device__ void decode(const DecodeParams &params) {
 
     Output<S> output = {};
     Sums<S> sums = {};
-    // By a shuffle, which tells the compiler that all lanes agree: then it need not be in a register of each.
-    for (unsigned first = __shfl_sync(ALL_LANES, begin, 0); first < split.end; first += tile) {
+    for (unsigned first = uniform(begin); first < split.end; first += tile) {
         cp_async_wait_all();
         // This tile is there, and nobody needs the one before.
         __syncthreads();

@@ -43,6 +43,7 @@
 #include "decode/sm90/scores.cuh"
 #include "decode/sm90/shared.cuh"
 #include "decode/sm90/softmax.cuh"
+#include "decode/split.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/setmaxnreg.cuh"
 
@@ -66,9 +67,8 @@ __device__ void fill_rows(const DecodeParams &params, const SharedMemory<S> &mem
          map.rope_stride);
 }
 
-// What a thread of a warpgroup does with a tile of tokens. Which of them it has is computed where it is needed:
-// registers are
-// the output's.
+// What a thread of a warpgroup does with a tile of tokens. Which of them it has is computed where it is needed: registers
+// are the output's.
 template <typename S>
 struct TileScores {
     const DecodeParams &params;
@@ -269,7 +269,7 @@ __device__ void decode(const DecodeParams &params) {
 
 #define DECODE_KERNEL(name, latents, steps, n_tiles)                                                                   \
     static_assert(sizeof(BlockState<Shape<Latents::latents, steps, n_tiles>>) <=                                       \
-                      DECODE_SM90_STATE_BYTES + DECODE_SM90_STATE_HEAD_BYTES * 8 * n_tiles,                \
+                      DECODE_SM90_STATE_BYTES + DECODE_SM90_STATE_HEAD_BYTES * 8 * n_tiles,                            \
                   "the host plans with less shared memory than " #name " needs");                                      \
     extern "C" __global__ void __launch_bounds__(DECODE_SM90_THREADS, 1)                                               \
         name(const __grid_constant__ DecodeParams params) {                                                            \

@@ -72,10 +72,8 @@ LATENT_ATTENTION_SIZE(struct BatchParams, 40);
 /* Latents that a warp merges at a time. */
 #define COMBINE_CHUNK 128
 
-/* Partials up to which `combine` sums in ascending order. */
+/* Partials up to which `combine` sums in ascending order, and that a block of COMBINE_THREADS loads at a time. */
 #define COMBINE_FEW 16
-
-/* Partials that a block of COMBINE_THREADS loads at a time. */
 #define COMBINE_BATCH 64
 
 /* Most partials of a row that `combine` merges: their weights fill 32 KiB of shared memory, which every device grants
@@ -208,10 +206,8 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
 /* Threads in a block of decode_sm90.cu: two warpgroups that multiply, and one that copies. */
 #define DECODE_SM90_THREADS 384
 
-/* Most tiles in its shared memory, of DECODE_MAX_TILE tokens each. */
+/* Most tiles in its shared memory, of DECODE_MAX_TILE tokens each, and those of the kernels of 64 heads. */
 #define DECODE_SM90_MAX_STAGES 6
-
-/* Tiles there for the kernels of 64 heads. */
 #define DECODE_SM90_TOGETHER_STAGES 4
 
 /* Most bytes that its warpgroups share beside queries, weights and tiles, and of these for each head: `BlockState`. */

@@ -162,16 +162,8 @@ __device__ uint64_t predicted(const ScheduleParams &params, const Cut &all, unsi
 // same.
 __device__ unsigned cheapest_split_tokens(const ScheduleParams &params, const Query *queries, Scratch &scratch) {
     const unsigned warp = threadIdx.x / WARP, group = warp / GROUP, member = warp % GROUP, tile = params.tile_tokens;
-    unsigned longest = 1, sum = 0;
-    for (unsigned query = threadIdx.x % WARP; query < params.query_tokens; query += WARP) {
-        const unsigned tokens =
-            query < SCHEDULE_THREADS ? queries[query].tokens : find_query(params, query).tokens;
-        const unsigned tiles = splits_of(tokens, tile);
-        longest = max(longest, tiles);
-        sum = min(sum + min(tiles, MOST_SPLITS), MOST_SPLITS);
-    }
-    longest = __reduce_max_sync(ALL_LANES, longest);
-    sum = __reduce_add_sync(ALL_LANES, sum);
+    const Cut tiles_of = cut(params, queries, tile);
+    const unsigned longest = max(tiles_of.most, 1u), sum = tiles_of.splits;
     const unsigned waves_allowed = most_waves(params);
     if (params.query_tokens > splits_in(params, waves_allowed)) {
         return longest * tile;

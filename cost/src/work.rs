@@ -53,9 +53,7 @@ impl Work {
             lone: op(self.lone, other.lone),
         }
     }
-}
 
-impl Work {
     /// Whether each count differs from another's by no more than a fraction of the other's, or of 1.
     #[must_use]
     pub fn is_close(&self, other: &Self, fraction: f64) -> bool {

@@ -23,6 +23,20 @@ __device__ float reduce_warp(float value, Operation operation) {
     return value;
 }
 
+// x, which all lanes of a warp agree on: by a shuffle, which tells the compiler so. Then it is in one register for all.
+__device__ inline unsigned uniform(unsigned x) { return __shfl_sync(ALL_LANES, x, 0); }
+
+// Combines one value of each row of a C fragment (ptx/mma.cuh), lane 4 g + t having rows g and g + 8: over lanes with the
+// same columns.
+template <typename Operation>
+__device__ float reduce_rows(float value, Operation operation) {
+#pragma unroll
+    for (int distance = WARP / 2; distance >= 4; distance /= 2) {
+        value = operation(value, __shfl_xor_sync(ALL_LANES, value, distance));
+    }
+    return value;
+}
+
 // Combines one value of each thread of a block of whole warps. `identity` stands for warps that the block lacks;
 // `scratch` is shared memory for one value per possible warp, not to be written again before the next barrier.
 template <typename Operation>

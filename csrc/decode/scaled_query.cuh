@@ -7,12 +7,47 @@
 
 #include <stdint.h>
 
+#include "../common/chunk.cuh"
+#include "../common/reduce.cuh"
+#include "../params.h"
 #include "../ptx/convert.cuh"
 #include "latents.cuh"
+
+// A head's query in global memory.
+struct HeadQuery {
+    const uint16_t *latent, *rope;
+    bool present;
+
+    __device__ HeadQuery(const DecodeParams &params, unsigned query_token, unsigned head)
+        : latent(reinterpret_cast<const uint16_t *>(params.q_latent) +
+                 static_cast<size_t>(query_token) * params.q_latent_token_stride +
+                 static_cast<size_t>(head) * params.q_latent_head_stride),
+          rope(reinterpret_cast<const uint16_t *>(params.q_rope) +
+               static_cast<size_t>(query_token) * params.q_rope_token_stride +
+               static_cast<size_t>(head) * params.q_rope_head_stride),
+          present(head < params.geometry.query_heads) {}
+};
+
+// Whether the latents of a head's query may be read by chunks.
+__device__ inline bool reads_vectors(const DecodeParams &params) {
+    return ((params.q_latent | 2 * params.q_latent_token_stride | 2 * params.q_latent_head_stride |
+             2 * params.geometry.latent_rank) % CHUNK_BYTES) == 0;
+}
 
 // The larger of two pairs of bf16 magnitudes, as integers.
 __device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) {
     return __vmaxu2(a & 0x7FFF7FFF, b & 0x7FFF7FFF);
+}
+
+// The larger of a pair and all of a chunk's.
+__device__ inline uint32_t larger_magnitudes(uint32_t a, const Chunk &x) {
+    return larger_magnitudes(
+        a, larger_magnitudes(larger_magnitudes(x.pair[0], x.pair[1]), larger_magnitudes(x.pair[2], x.pair[3])));
+}
+
+// The largest magnitude of all lanes' pairs.
+__device__ inline uint32_t largest_of_warp(uint32_t pair) {
+    return __reduce_max_sync(ALL_LANES, max(pair & 0xFFFF, pair >> 16));
 }
 
 // The power of two for a head whose largest magnitude is the bf16 `largest`, and its inverse.

@@ -8,6 +8,12 @@ __device__ inline uint32_t shared_address(const void *pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// The T that is `bytes` behind `base`.
+template <typename T>
+__device__ const T &at(const void *base, unsigned bytes) {
+    return *reinterpret_cast<const T *>(static_cast<const unsigned char *>(base) + bytes);
+}
+
 // The same pointer, of which the compiler does not know where it comes from: it steps on from it instead of multiplying for
 // each address.
 template <typename T>

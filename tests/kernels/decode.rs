@@ -32,6 +32,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use crate::common::{self, Batch, formats, ragged, random, rng};
+use crate::decode_budgets::traffic;
 use crate::{PTX, device, rounded, simulate, wide};
 
 /// A layer's step with random numbers.
@@ -457,7 +458,6 @@ fn every_cached_byte_is_read_once_per_tile_of_heads() {
             device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_")).map(|(_, c)| c.meter)
         });
         let [Some(short), Some(long)] = meters else { return };
-        let traffic = |meter: &ptx_sim::meter::Meter, path| meter.traffic.get(&path).copied().unwrap_or_default();
         // The test runs everything twice.
         let layout = CacheLayout::new(&geometry, format, 64).unwrap();
         let bytes = (2 * 256 * layout.bytes_per_token() * head_tiles) as u64;

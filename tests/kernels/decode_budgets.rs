@@ -10,9 +10,9 @@ use crate::decode::{geometry, one_split};
 use crate::device;
 
 /// Runs of a step on one device, which `Step::run` does.
-const RUNS: u64 = 2;
+pub const RUNS: u64 = 2;
 
-fn traffic(meter: &Meter, path: Path) -> Traffic {
+pub fn traffic(meter: &Meter, path: Path) -> Traffic {
     meter.traffic.get(&path).copied().unwrap_or_default()
 }
 

@@ -5,20 +5,14 @@ use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout};
 use latent_attention::image::{self, Arch};
 use latent_attention::ops::KernelFamily;
-use ptx_sim::meter::{Meter, Path, Traffic};
+use ptx_sim::meter::{Meter, Path};
 
 use crate::decode::{geometry, one_split};
+use crate::decode_budgets::{RUNS, traffic};
 use crate::device;
-
-/// Runs of a step on one device, which `Step::run` does.
-const RUNS: u64 = 2;
 
 /// Tokens of a tile.
 const TILE: u64 = 64;
-
-fn traffic(meter: &Meter, path: Path) -> Traffic {
-    meter.traffic.get(&path).copied().unwrap_or_default()
-}
 
 /// Meters of sequences of 1024 and 2048 tokens in one split; the difference is what 1024 tokens cost, without what a
 /// block costs. None on a GPU.
@@ -34,8 +28,9 @@ fn meters(geometry: Geometry, format: CacheFormat) -> Option<[Meter; 2]> {
 }
 
 /// Of a tile of 64 tokens: warp instructions of a scheduler, a quarter of the multiprocessor's, with about 5 % to spare;
-/// tensor-core products of a warpgroup, those of 16 numbers in k for scores and of 64 latents and 16 tokens for the output; and wavefronts of shared memory,
-/// those by which products read the query and weights included. Bytes are read once, without conflicts.
+/// tensor-core products of a warpgroup, those of 16 numbers in k for scores and of 64 latents and 16 tokens for the output;
+/// and wavefronts of shared memory, those by which products read the query and weights included. Bytes are read once,
+/// without conflicts.
 #[test]
 fn a_tile_of_64_tokens() {
     for (name, geometry, most, products, wavefronts) in [

@@ -70,6 +70,11 @@ __device__ unsigned latent_of(unsigned slice, unsigned j, unsigned row) {
     }
 }
 
+// Blocks of GROUP_BLOCK groups.
+__device__ inline unsigned group_blocks(const DecodeParams &params) {
+    return (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK;
+}
+
 // The group of m-tile j of a slice; those beyond the latent are in none, but all are alike.
 template <typename S>
 __device__ unsigned group_of(const DecodeParams &params, unsigned slice, unsigned j) {
@@ -77,6 +82,6 @@ __device__ unsigned group_of(const DecodeParams &params, unsigned slice, unsigne
         return slice / WARPS;
     } else {
         const unsigned latent = STEP * slice + STEP / 2 * (j / 2);
-        return min(latent >> (__ffs(params.cache.latent_group) - 1), params.cache.latent_groups - 1);
+        return min(latent >> params.latent_group_log2, params.cache.latent_groups - 1);
     }
 }

@@ -8,7 +8,7 @@
 
 #include "../../cache/sequences.cuh"
 #include "../../ptx/cp_async.cuh"
-#include "rope.cuh"
+#include "../rope_values.cuh"
 #include "shared.cuh"
 
 // The tokens that a warp copies of a tile: 1, 2, 4 or 8, beginning with a multiple of their number, so that all of them
@@ -56,7 +56,7 @@ __device__ void prepare_copies(const DecodeParams &params, const SharedMemory<S>
                                       : uint2{rope_tile(cache).skip(in_rope).start, ROPE_COLUMN | map.rope + in_rope};
     }
     const unsigned latent_bytes = params.latent_steps * STEP_BYTES<S>;
-    const unsigned rope_bytes = params.rope_steps * rope_step_bytes(params);
+    const unsigned rope_bytes = params.rope_steps * rope_step_bytes(params.cache.rope_kind);
     if (latent_bytes == cache.latent_row_bytes && rope_bytes == cache.rope_row_bytes) {
         return;
     }

@@ -84,7 +84,7 @@ __device__ void accumulate_codes(const DecodeParams &params, const Stage &stage,
                                  const BlockState<S> &block, unsigned slice, FragmentC (&output)[4][S::N_TILES]) {
     const unsigned lane = thread_index() % WARP, g = lane / 4, t = lane % 4;
     const uint4 places = block.code_places[lane];
-    const unsigned char *rows = stage.begin() + STEP / 2 * slice;
+    const unsigned char *rows = stage.row(STEP / 2 * slice);
     const unsigned char *codes[4] = {rows + places.x, rows + places.y, rows + places.z, rows + places.w};
     const unsigned char *weight = memory.weights(S::HALVES == 1 ? slice / WARPS : 0, 0, 0) + 8 * S::OWN * lane;
     // Groups: two lanes share a word, of which one has the lower bytes of each half-word, the other the upper ones.
@@ -178,7 +178,7 @@ __device__ void accumulate_bf16(const DecodeParams &params, const Stage &stage, 
 // Groups: the warps that keep sums of weights times mins, each 16 groups of an n-tile.
 template <typename S>
 __device__ unsigned output_min_warps(const DecodeParams &params) {
-    return (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK * S::N_TILES;
+    return group_blocks(params) * S::N_TILES;
 }
 
 // Groups: adds what a tile's mins give.

@@ -2,15 +2,12 @@
 // once and kept in shared memory, from where 16 bytes at a time are read back as they are needed. Registers are the
 // output's, and computing them again costs more than the loops themselves.
 //
-// Bytes from the start of a stage are of m-tile 0; the others' rows follow 16 tokens further on.
+// Bytes from the start of a stage are of m-tile 0; `Stage::m_tile` adds those of others.
 #pragma once
 
+#include "../rope_values.cuh"
 #include "fragments.cuh"
-#include "rope.cuh"
 #include "shared.cuh"
-
-// The rows that an m-tile's tokens take up.
-__device__ inline unsigned m_tile_bytes(unsigned stride, unsigned m_tile) { return 16 * m_tile * stride; }
 
 template <typename S>
 __device__ void prepare_places(const DecodeParams &params, BlockState<S> &block) {
@@ -34,7 +31,7 @@ __device__ void prepare_places(const DecodeParams &params, BlockState<S> &block)
         block.rope_query_places[lane] = map.q_rope + matrix_row(map.q_rope_stride);
     } else if (threadIdx.x < 2 * WARP) {
         // Pairs of scale and min, and rotated keys, of rows g and g + 8.
-        const unsigned in_step = rope_step_bytes(params) / 4 * t;
+        const unsigned in_step = rope_step_bytes(params.cache.rope_kind) / 4 * t;
         block.affine_places[lane] = {map.affine + low * map.affine_stride, map.affine + high * map.affine_stride};
         block.rope_places[lane] = {map.rope + low * map.rope_stride + in_step,
                                    map.rope + high * map.rope_stride + in_step};

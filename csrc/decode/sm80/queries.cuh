@@ -10,7 +10,6 @@
 #pragma once
 
 #include "../../cache/int4.cuh"
-#include "../../common/chunk.cuh"
 #include "../scaled_query.cuh"
 #include "shared.cuh"
 
@@ -70,12 +69,6 @@ class Queries {
     static constexpr int CHUNKS = S::SLICES * RUN / CHUNK / WARP;
     Chunk chunks_[S::N_TILES][CHUNKS];
 
-    __device__ static const uint16_t *row(uint64_t tensor, unsigned token, unsigned token_stride, unsigned head,
-                                          unsigned head_stride) {
-        return reinterpret_cast<const uint16_t *>(tensor) + static_cast<size_t>(token) * token_stride +
-               static_cast<size_t>(head) * head_stride;
-    }
-
     // The warp's i-th head.
     __device__ static unsigned own(int i) { return threadIdx.x / WARP + WARPS * i; }
 
@@ -83,18 +76,15 @@ public:
     // Begins to load the latents' query.
     __device__ Queries(const DecodeParams &params, unsigned query_token, unsigned first_head) {
         const unsigned lane = threadIdx.x % WARP, rank = params.geometry.latent_rank;
-        const bool vectors = ((params.q_latent | 2 * params.q_latent_token_stride | 2 * params.q_latent_head_stride |
-                               2 * rank) % 16) == 0;
+        const bool vectors = reads_vectors(params);
 #pragma unroll
         for (int i = 0; i < S::N_TILES; ++i) {
-            const unsigned head = first_head + own(i);
-            const uint16_t *from = row(params.q_latent, query_token, params.q_latent_token_stride, head,
-                                       params.q_latent_head_stride);
-            const unsigned count = head < params.geometry.query_heads ? rank : 0;
+            const HeadQuery query(params, query_token, first_head + own(i));
+            const unsigned count = query.present ? rank : 0;
 #pragma unroll
             for (int c = 0; c < CHUNKS; ++c) {
                 const unsigned first = CHUNK * (lane + WARP * c);
-                chunks_[i][c] = load_chunk(from + first, chunk_count(first, count), vectors);
+                chunks_[i][c] = load_chunk(query.latent + first, chunk_count(first, count), vectors);
             }
         }
     }
@@ -114,17 +104,15 @@ public:
             if (S::CODED || params.cache.rope_kind != ROW_BF16) {
 #pragma unroll
                 for (int c = 0; c < CHUNKS; ++c) {
-                    const uint32_t(&x)[CHUNK / 2] = chunks_[i][c].pair;
-                    const uint32_t low = larger_magnitudes(x[0], x[1]), high = larger_magnitudes(x[2], x[3]);
-                    largest[i] = larger_magnitudes(largest[i], larger_magnitudes(low, high));
+                    largest[i] = larger_magnitudes(largest[i], chunks_[i][c]);
                 }
-                factor = power_for(__reduce_max_sync(ALL_LANES, max(largest[i] & 0xFFFF, largest[i] >> 16)));
+                factor = power_for(largest_of_warp(largest[i]));
             }
             if (lane == 0) {
                 block.exponents[n].factor = params.scale * CUDART_L2E_F * factor.y;
             }
             store_latent(params, chunks_[i], n, factor.x, memory, block);
-            scale_rope(params, n, first_head + n, rope_steps_of(params, first_head + n / 8 * 8).x, factor.x, memory);
+            scale_rope(params, n, factor.x, memory);
         }
     }
 
@@ -140,11 +128,9 @@ private:
             for (int i = 0; i < S::N_TILES; ++i) {
                 const unsigned head = first_head + own(i), first = rope_steps_of(params, first_head + own(i) / 8 * 8).x;
                 const unsigned column = rope_dimension(params, pair, first, head);
-                const uint16_t *from = row(params.q_rope, query_token, params.q_rope_token_stride, head,
-                                           params.q_rope_head_stride);
-                const bool present = head < params.geometry.query_heads;
-                const uint32_t low = present && column < dims ? __ldg(from + column) : 0;
-                const uint32_t high = present && column + 1 < dims ? __ldg(from + column + 1) : 0;
+                const HeadQuery query(params, query_token, head);
+                const uint32_t low = query.present && column < dims ? __ldg(query.rope + column) : 0;
+                const uint32_t high = query.present && column + 1 < dims ? __ldg(query.rope + column + 1) : 0;
                 loaded[i] = low | high << 16;
             }
 #pragma unroll
@@ -156,8 +142,8 @@ private:
     }
 
     // Scales a head's query for the rotated key, and sums up each k-step. A lane has the pairs that it has loaded.
-    __device__ static void scale_rope(const DecodeParams &params, unsigned n, unsigned head, unsigned first_step,
-                                      float factor, const SharedMemory<S> &memory) {
+    __device__ static void scale_rope(const DecodeParams &params, unsigned n, float factor,
+                                      const SharedMemory<S> &memory) {
         const unsigned lane = threadIdx.x % WARP, pairs = params.rope_span * ROPE_STEP / 2;
         const float in_place = params.cache.rope_kind == ROW_INT4 && (lane >> 2) % 2 == 1 ? ODD_PAIR : 1.0f;
 #pragma unroll 1
@@ -188,9 +174,8 @@ private:
         unsigned char *q_sums = memory.q_sums();
         if constexpr (S::LATENTS == Latents::Groups) {
             // Of groups that fill up the last block.
-            const unsigned group_blocks = (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK;
 #pragma unroll 1
-            for (unsigned i = lane; i < 4 * group_blocks; i += WARP) {
+            for (unsigned i = lane; i < 4 * group_blocks(params); i += WARP) {
                 reinterpret_cast<uint4 *>(q_sums)[i / 4 * S::HEADS * 4 + n * 4 + i % 4] = {};
             }
             __syncwarp();

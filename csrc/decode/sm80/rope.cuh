@@ -5,17 +5,12 @@
 // the latent have been added up.
 #pragma once
 
-#include "../../cache/int4.cuh"
 #include "../../cache/layout.cuh"
 #include "../../ptx/ldmatrix.cuh"
 #include "../../ptx/mma.cuh"
+#include "../rope_values.cuh"
 #include "fragments.cuh"
 #include "shared.cuh"
-
-// Bytes of a k-step of the rotated key as they lie in the cache.
-__device__ inline unsigned rope_step_bytes(const DecodeParams &params) {
-    return params.cache.rope_kind == ROW_BF16 ? 64 : params.cache.rope_kind == ROW_INT8 ? 32 : 16;
-}
 
 // What a lane has of rows g and g + 8 of an m-tile: their pairs of (scale, min), or their rotated keys, from the lane's
 // first value of a k-step on.
@@ -27,7 +22,7 @@ template <typename S>
 __device__ RowPair affine_rows(const DecodeParams &params, const Stage &stage, const BlockState<S> &block,
                                unsigned m_tile) {
     const uint2 places = block.affine_places[thread_index() % WARP];
-    const unsigned char *rows = stage.begin() + 16 * m_tile * params.shared.affine_stride;
+    const unsigned char *rows = stage.m_tile(m_tile, params.shared.affine_stride);
     return {rows + places.x, rows + places.y};
 }
 
@@ -35,23 +30,8 @@ template <typename S>
 __device__ RowPair rope_rows(const DecodeParams &params, const Stage &stage, const BlockState<S> &block,
                              unsigned m_tile) {
     const uint2 places = block.rope_places[thread_index() % WARP];
-    const unsigned char *rows = stage.begin() + 16 * m_tile * params.shared.rope_stride;
+    const unsigned char *rows = stage.m_tile(m_tile, params.shared.rope_stride);
     return {rows + places.x, rows + places.y};
-}
-
-// Of a k-step of a token's rotated key, from `row` on, a lane's 8 values: bf16, or codes as subnormal f16.
-template <unsigned KIND>
-__device__ uint4 rope_values(const unsigned char *row, unsigned step) {
-    if constexpr (KIND == ROW_BF16) {
-        return at<uint4>(row, 64 * step);
-    } else if constexpr (KIND == ROW_INT8) {
-        const uint2 bytes = at<uint2>(row, 32 * step);
-        return {subnormal_bytes<0>(bytes.x), subnormal_bytes<1>(bytes.x), subnormal_bytes<0>(bytes.y),
-                subnormal_bytes<1>(bytes.y)};
-    } else {
-        const uint32_t word = at<uint32_t>(row, 16 * step);
-        return {subnormal_pair<0>(word), subnormal_pair<1>(word), subnormal_pair<2>(word), subnormal_pair<3>(word)};
-    }
 }
 
 // A k-step of the rotated keys of a lane's two tokens, and their pairs of scale and min.

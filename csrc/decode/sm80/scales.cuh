@@ -1,5 +1,5 @@
-// Groups: scales and mins of a tile's latents as the output's products need them, an f16 row per group, in the order of
-// place_in_row.
+// Units of scales; and of Groups the scales and mins of a tile's latents as the output's products need them, an f16 row per
+// group, in the order of place_in_row.
 //
 // The output's products take codes as they are, so that a weight is multiplied by its token's scale (output.cuh), both
 // f16. For that a group's scales are divided by its unit, the largest power of two not above the largest scale so far:
@@ -10,6 +10,11 @@
 #include "../../cache/layout.cuh"
 #include "../../ptx/convert.cuh"
 #include "shared.cuh"
+
+// The unit of scales up to `largest`, an f16: the largest power of two not above it, if that is above the one before.
+__device__ inline float raised_unit(float before, uint32_t largest) {
+    return fmaxf(before, __uint_as_float(__float_as_uint(affine_scale(largest)) & 0x7F800000));
+}
 
 // The rows and units of a tile with `count` tokens. A warp takes four groups at a time, so that it reads four neighbouring
 // pairs of 8 tokens from all banks.
@@ -39,7 +44,7 @@ __device__ void prepare_scales(const DecodeParams &params, const Stage &stage, u
             largest = max(largest, __shfl_xor_sync(ALL_LANES, largest, distance));
         }
         const float before = exists ? block.units[group] : 1.0f;
-        const float unit = fmaxf(before, __uint_as_float(__float_as_uint(affine_scale(largest)) & 0x7F800000));
+        const float unit = raised_unit(before, largest);
         const float inverse = 1.0f / unit;
         unsigned char *scales = memory.scales(group);
         const unsigned to_mins = groups * params.shared.scale_stride;

@@ -43,18 +43,6 @@ __device__ void add_scaled(FragmentC (&scores)[N_TILES], const FragmentC (&sums)
     }
 }
 
-// Scales rows g and g + 8.
-template <int N_TILES>
-__device__ void scale_scores(FragmentC (&scores)[N_TILES], float low, float high) {
-#pragma unroll
-    for (int n = 0; n < N_TILES; ++n) {
-        scores[n][0] *= low;
-        scores[n][1] *= low;
-        scores[n][2] *= high;
-        scores[n][3] *= high;
-    }
-}
-
 // Stores what the latents of the warp's k-slice add to the scores of its m-tiles, or adds it to what it has stored.
 template <typename S>
 __device__ void store_scores(const SharedMemory<S> &memory, const Scores<S> &scores, bool again) {
@@ -74,6 +62,30 @@ __device__ void store_scores(const SharedMemory<S> &memory, const Scores<S> &sco
         }
     }
 }
+
+// A lane's codes of rows g and g + 8 of the warp's m-tiles, in one k-step after the other.
+template <typename S>
+struct CodeRows {
+    const unsigned char *low[S::SHARE], *high[S::SHARE];
+
+    __device__ CodeRows(const DecodeParams &params, const Stage &stage, const uint2 &places, unsigned step) {
+#pragma unroll
+        for (int j = 0; j < S::SHARE; ++j) {
+            const unsigned char *rows = stage.m_tile(ScoreTile<S>().m_tile(j), params.shared.latent_stride);
+            low[j] = rows + places.x + STEP / 2 * step;
+            high[j] = rows + places.y + STEP / 2 * step;
+        }
+    }
+
+    // Goes on to the next k-step.
+    __device__ void advance() {
+#pragma unroll
+        for (int j = 0; j < S::SHARE; ++j) {
+            low[j] += STEP / 2;
+            high[j] += STEP / 2;
+        }
+    }
+};
 
 // Adds the products of 32 latents of codes, OFFSET bytes into a k-step of the query: of one word of each row.
 template <typename S, int OFFSET>
@@ -104,24 +116,17 @@ __device__ void multiply_codes(Scores<S> &sums, const uint32_t (&low)[S::SHARE],
 template <typename S>
 __device__ void score_whole(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
                             const BlockState<S> &block, const uint2 &places, uint32_t query, unsigned n_tile_bytes) {
-    const ScoreTile<S> tile;
-    const Steps<S> steps(params, tile.k_slice);
-    const unsigned char *low[S::SHARE], *high[S::SHARE];
-#pragma unroll
-    for (int j = 0; j < S::SHARE; ++j) {
-        const unsigned char *rows = stage.begin() + 16 * tile.m_tile(j) * params.shared.latent_stride;
-        low[j] = rows + places.x + STEP / 2 * steps.begin;
-        high[j] = rows + places.y + STEP / 2 * steps.begin;
-    }
+    const Steps<S> steps(params, ScoreTile<S>().k_slice);
+    CodeRows<S> rows(params, stage, places, steps.begin);
     const auto multiply = [&](Scores<S> &sums) {
         uint2 low_words[S::SHARE], high_words[S::SHARE];
         uint32_t low_word[S::SHARE], high_word[S::SHARE];
 #pragma unroll
         for (int j = 0; j < S::SHARE; ++j) {
-            low_words[j] = at<uint2>(low[j], 0), high_words[j] = at<uint2>(high[j], 0);
-            low[j] += STEP / 2, high[j] += STEP / 2;
+            low_words[j] = at<uint2>(rows.low[j], 0), high_words[j] = at<uint2>(rows.high[j], 0);
             low_word[j] = low_words[j].x, high_word[j] = high_words[j].x;
         }
+        rows.advance();
         multiply_codes<S, 0>(sums, low_word, high_word, query, n_tile_bytes);
 #pragma unroll
         for (int j = 0; j < S::SHARE; ++j) {
@@ -142,17 +147,17 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, cons
         unsigned step = steps.begin;
         do {
             const unsigned run = step / WARPS, end = min(steps.end, (run + 1) * WARPS);
-            Scores<S> scores = {};
+            Scores<S> sums = {}, scores = {};
 #pragma unroll 1
             for (; step < end; ++step) {
-                multiply(scores);
+                multiply(sums);
             }
 #pragma unroll
             for (int j = 0; j < S::SHARE; ++j) {
                 const RowPair affine = affine_rows<S>(params, stage, block, ScoreTile<S>().m_tile(j));
                 const unsigned pair = 4 * min(run, params.cache.latent_groups - 1);
-                scale_scores<S::N_TILES>(scores[j], affine_scale(at<uint32_t>(affine.low, pair)) * SUBNORMAL,
-                                         affine_scale(at<uint32_t>(affine.high, pair)) * SUBNORMAL);
+                add_scaled(scores[j], sums[j], affine_scale(at<uint32_t>(affine.low, pair)) * SUBNORMAL,
+                           affine_scale(at<uint32_t>(affine.high, pair)) * SUBNORMAL);
             }
             store_scores<S>(memory, scores, run != steps.begin / WARPS);
         } while (step < steps.end);
@@ -164,15 +169,8 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, cons
 template <typename S>
 __device__ void score_groups(const DecodeParams &params, const Stage &stage, const BlockState<S> &block,
                              const uint2 &places, uint32_t query, unsigned n_tile_bytes, Scores<S> &scores) {
-    const ScoreTile<S> tile;
-    const Steps<S> steps(params, tile.k_slice);
-    const unsigned char *low[S::SHARE], *high[S::SHARE];
-#pragma unroll
-    for (int j = 0; j < S::SHARE; ++j) {
-        const unsigned char *latents = stage.begin() + 16 * tile.m_tile(j) * params.shared.latent_stride;
-        low[j] = latents + places.x + STEP / 2 * steps.begin;
-        high[j] = latents + places.y + STEP / 2 * steps.begin;
-    }
+    const Steps<S> steps(params, ScoreTile<S>().k_slice);
+    CodeRows<S> rows(params, stage, places, steps.begin);
     const unsigned upper_rows = thread_index() & 16;
     const bool second_first = upper_rows != 0;
     // From a lane's first word to its second.
@@ -199,13 +197,14 @@ __device__ void score_groups(const DecodeParams &params, const Stage &stage, con
         uint32_t low_first[S::SHARE], high_first[S::SHARE], low_second[S::SHARE], high_second[S::SHARE];
 #pragma unroll
         for (int j = 0; j < S::SHARE; ++j) {
-            const uint32_t low_word = at<uint32_t>(low[j], 0), low_other = at<uint32_t>(low[j] + other, 0);
-            const uint32_t high_word = at<uint32_t>(high[j], 0), high_other = at<uint32_t>(high[j] + other, 0);
-            low[j] += STEP / 2, high[j] += STEP / 2;
+            const unsigned char *low = rows.low[j], *high = rows.high[j];
+            const uint32_t low_word = at<uint32_t>(low, 0), low_other = at<uint32_t>(low + other, 0);
+            const uint32_t high_word = at<uint32_t>(high, 0), high_other = at<uint32_t>(high + other, 0);
             low_first[j] = second_first ? low_other : low_word, low_second[j] = second_first ? low_word : low_other;
             high_first[j] = second_first ? high_other : high_word;
             high_second[j] = second_first ? high_word : high_other;
         }
+        rows.advance();
         multiply_codes<S, 0>(sums, low_first, high_first, query, n_tile_bytes);
         if (params.cache.latent_group == STEP / 2) {
             add_group(STEP * step + STEP / 2);
@@ -249,7 +248,7 @@ __device__ void score_bf16(const DecodeParams &params, const Stage &stage, uint3
     uint32_t latents[S::SHARE];
 #pragma unroll
     for (int j = 0; j < S::SHARE; ++j) {
-        latents[j] = stage.address() + 16 * tile.m_tile(j) * params.shared.latent_stride + place +
+        latents[j] = shared_address(stage.m_tile(tile.m_tile(j), params.shared.latent_stride)) + place +
                      2 * STEP * steps.begin;
     }
 #pragma unroll 1

@@ -7,12 +7,6 @@
 
 #include "block.cuh"
 
-// The T that is `bytes` behind `base`.
-template <typename T>
-__device__ const T &at(const void *base, unsigned bytes) {
-    return *reinterpret_cast<const T *>(static_cast<const unsigned char *>(base) + bytes);
-}
-
 // Rows `stride` bytes apart. The stride is read from the parameters where it is needed.
 struct Rows {
     const unsigned char *first;
@@ -29,14 +23,16 @@ class Stage {
 public:
     __device__ Stage(unsigned char *begin, const DecodeShared &map) : begin_(begin), map_(map) {}
 
-    // What is so many bytes behind its beginning, for the writer of it.
+    // What is so many bytes behind its beginning.
     __device__ unsigned char *row(unsigned bytes) const { return begin_ + bytes; }
 
     // Its address within shared memory, as copies take it.
     __device__ uint32_t address() const { return shared_address(begin_); }
 
-    // Its first byte.
-    __device__ const unsigned char *begin() const { return begin_; }
+    // Where the rows of an m-tile's tokens begin, less what those of m-tile 0 are behind the start of the stage.
+    __device__ const unsigned char *m_tile(unsigned m_tile, unsigned stride) const {
+        return begin_ + 16 * m_tile * stride;
+    }
 
     // The tokens' pairs of (scale, min), from pair `first` on.
     __device__ Rows affine(unsigned first = 0) const { return {begin_ + map_.affine + 4 * first, map_.affine_stride}; }
@@ -126,8 +122,7 @@ public:
     }
     static constexpr unsigned PART_STRIDE = S::M_TILES * S::N_TILES * 16 * WARP;
 
-    // In the same place, when there are no more scores: sums of a head over an m-tile, number 0 of weights and the
-    // others of weights times the mins of a run (Whole).
+    // In the same place, when there are no more scores: the numbers of `Sums` of a head, over an m-tile.
     __device__ float &sum(unsigned number, unsigned m_tile, unsigned head) const {
         return reinterpret_cast<float *>(begin_ + map().scores)[(number * S::M_TILES + m_tile) * S::HEADS + head];
     }

@@ -8,7 +8,7 @@
 // multiplied with the difference. Between 2^9 and 2^15 scores can grow by 6 exponents before that happens, so that few
 // tiles but the first pay for it, and others have no maximum to find. Weights keep all 11 bits down to 2^-23 of the
 // largest. The lse is of exact weights, but what the output is divided by is the sum of the rounded ones, so that it is a
-// weighted mean, only with weights that are off by up to 2^-12 (Bf16: 2^-17).
+// weighted mean, only with weights that are off by up to 2^-11 (Bf16: 2^-17).
 //
 // Whole: what is stored is a weight times its token's scale of each run, divided by the run's unit, the largest power of
 // two not above the largest scale when the offset was last set; rounded once. The rounded weight is the quotient again.
@@ -23,6 +23,7 @@
 #include "../results.cuh"
 #include "logits.cuh"
 #include "output.cuh"
+#include "scales.cuh"
 #include "shared.cuh"
 
 constexpr float LARGEST_EXPONENT = 9.0f;
@@ -173,8 +174,7 @@ __device__ void begin_softmax(const DecodeParams &params, const SharedMemory<S> 
         block.inverse_units[threadIdx.x] = SUBNORMAL;
     }
     if constexpr (S::LATENTS == Latents::Groups) {
-        const unsigned group_blocks = (params.cache.latent_groups + GROUP_BLOCK - 1) / GROUP_BLOCK;
-        if (threadIdx.x < group_blocks * S::N_TILES * WARP) {
+        if (threadIdx.x < output_min_warps<S>(params) * WARP) {
             memory.output_mins(0, 0, threadIdx.x) = {};
         }
     }
@@ -196,7 +196,7 @@ __device__ void raise_units(const DecodeParams &params, const Stage &stage, unsi
     }
     largest = __reduce_max_sync(ALL_LANES, largest);
     const float before = block.units[warp];
-    const float unit = fmaxf(before, __uint_as_float(__float_as_uint(affine_scale(largest)) & 0x7F800000));
+    const float unit = raised_unit(before, largest);
     __syncwarp();
     if (lane == 0) {
         block.units[warp] = unit;
@@ -223,11 +223,7 @@ __device__ void raise_offsets(const DecodeParams &params, const Stage &stage, co
         float2 x = {-CUDART_INF_F, -CUDART_INF_F};
         x = low ? float2{fmaxf(x.x, scores[i][0] * exponents.x), fmaxf(x.y, scores[i][1] * exponents.z)} : x;
         x = high ? float2{fmaxf(x.x, scores[i][2] * exponents.x), fmaxf(x.y, scores[i][3] * exponents.z)} : x;
-#pragma unroll
-        for (int distance = 4; distance < WARP; distance *= 2) {
-            x.x = fmaxf(x.x, __shfl_xor_sync(ALL_LANES, x.x, distance));
-            x.y = fmaxf(x.y, __shfl_xor_sync(ALL_LANES, x.y, distance));
-        }
+        x = {reduce_rows(x.x, Maximum()), reduce_rows(x.y, Maximum())};
         if (lane < 4) {
             *reinterpret_cast<float2 *>(&block.largest[fragment.m_tile][fragment.head()]) = x;
         }
@@ -300,12 +296,7 @@ __device__ void finish_softmax(const DecodeParams &params, const DecodeSplit &sp
         }
 #pragma unroll
         for (int number = 0; number < Sums<S>::COUNT; ++number) {
-            float2 x = sums.of[i][number];
-#pragma unroll
-            for (int distance = 4; distance < WARP; distance *= 2) {
-                x.x += __shfl_xor_sync(ALL_LANES, x.x, distance);
-                x.y += __shfl_xor_sync(ALL_LANES, x.y, distance);
-            }
+            const float2 own = sums.of[i][number], x = {reduce_rows(own.x, Sum()), reduce_rows(own.y, Sum())};
             if (lane < 4) {
                 *reinterpret_cast<float2 *>(&memory.sum(number, fragment.m_tile, fragment.head())) = x;
             }

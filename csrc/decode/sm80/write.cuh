@@ -11,7 +11,7 @@ template <typename S>
 __device__ void write_output(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
                              const SharedMemory<S> &memory, const BlockState<S> &block, const Output<S> &output) {
     const unsigned warp = threadIdx.x / WARP, t = threadIdx.x % 4, rank = params.geometry.latent_rank;
-    const bool vectors = rank % 8 == 0 && (split.partial < 0 ? params.o_latent : params.o_partial) % 16 == 0;
+    const bool vectors = writes_vectors(params, split);
 #pragma unroll
     for (int i = 0; i < S::SLICES; ++i) {
         const unsigned slice = warp + WARPS * i;
@@ -40,21 +40,11 @@ __device__ void write_output(const DecodeParams &params, const DecodeSplit &spli
                     x[2 * j] = fmaf(output[i][j][n][column], factor, offset);
                     x[2 * j + 1] = fmaf(output[i][j][n][column + 2], factor, offset);
                 }
-                const size_t row = output_row(params, split, head) * rank;
-                if (S::LATENTS == Latents::Whole && vectors) {
+                if constexpr (S::LATENTS == Latents::Whole) {
                     // A lane's 8 latents are neighbours.
-                    const unsigned latent = latent_of<S>(slice, 0, 0);
-                    if (latent < rank && split.partial < 0) {
-                        *reinterpret_cast<uint4 *>(reinterpret_cast<uint16_t *>(params.o_latent) + row + latent) = {
-                            bf16x2_from_f32(x[0], x[1]), bf16x2_from_f32(x[2], x[3]), bf16x2_from_f32(x[4], x[5]),
-                            bf16x2_from_f32(x[6], x[7])};
-                    } else if (latent < rank) {
-                        float *numbers = reinterpret_cast<float *>(params.o_partial) + row + latent;
-                        float4 *to = reinterpret_cast<float4 *>(numbers);
-                        to[0] = {x[0], x[1], x[2], x[3]};
-                        to[1] = {x[4], x[5], x[6], x[7]};
-                    }
+                    write_latents(params, split, head, latent_of<S>(slice, 0, 0), vectors, x);
                 } else {
+                    const size_t row = output_row(params, split, head) * rank;
 #pragma unroll
                     for (int y = 0; y < 8; ++y) {
                         const unsigned latent = latent_of<S>(slice, y / 2, y % 2);

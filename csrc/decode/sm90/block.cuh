@@ -6,6 +6,7 @@
 
 #include "../../common/reduce.cuh"
 #include "../../params.h"
+#include "../../ptx/address.cuh"
 #include "../latents.cuh"
 
 constexpr unsigned WARPGROUP = 128, WARPGROUP_WARPS = WARPGROUP / WARP;
@@ -100,15 +101,3 @@ struct BlockState {
 // In which order eight tokens stand in the products, as rows of the scores and as k of the output: four neighbouring
 // rows are tokens two apart, whose 32 bytes are in different banks.
 __device__ inline unsigned token_in_row(unsigned g) { return g % 4 * 2 + g / 4; }
-
-// x, which all lanes of a warp agree on: by a shuffle, which tells the compiler so. Then it is in one register for all.
-__device__ inline unsigned uniform(unsigned x) { return __shfl_sync(ALL_LANES, x, 0); }
-
-// Tiles begin where pages may; what is before the split is skipped.
-__device__ inline unsigned tiles_begin(const DecodeSplit &split) { return split.first & ~7u; }
-
-// The T that is `bytes` behind `base`.
-template <typename T>
-__device__ const T &at(const void *base, unsigned bytes) {
-    return *reinterpret_cast<const T *>(static_cast<const unsigned char *>(base) + bytes);
-}

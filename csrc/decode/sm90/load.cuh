@@ -9,6 +9,7 @@
 #include "../../ptx/cp_async.cuh"
 #include "../../ptx/mbarrier.cuh"
 #include "../../ptx/special.cuh"
+#include "../split.cuh"
 #include "shared.cuh"
 
 // The lanes that copy a run, and its tokens.

@@ -16,12 +16,7 @@ __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split,
     const unsigned group = thread / WARPGROUP, warp = thread % WARPGROUP / WARP;
 #pragma unroll
     for (int i = 0; i < S::COLUMNS; ++i) {
-        float2 sums = {state.sum[i], state.mins[i]};
-#pragma unroll
-        for (int distance = WARP / 2; distance >= 4; distance /= 2) {
-            sums.x += __shfl_xor_sync(ALL_LANES, sums.x, distance);
-            sums.y += __shfl_xor_sync(ALL_LANES, sums.y, distance);
-        }
+        const float2 sums = {reduce_rows(state.sum[i], Sum()), reduce_rows(state.mins[i], Sum())};
         const unsigned head = i / 2 * 8 + 2 * lane + i % 2;
         if (lane < 4) {
             block.sums[group][warp][head] = sums;
@@ -51,29 +46,6 @@ __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split,
         write_lse(params, split, first_head + thread, (reference + log2f(sum)) * CUDART_LN2_F);
     }
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
-}
-
-// Writes eight neighbouring latents of a head from `first` on; `vectors`: all of them exist or none.
-__device__ inline void write_latents(const DecodeParams &params, const DecodeSplit &split, unsigned head, unsigned first,
-                                     bool vectors, const float (&x)[CHUNK]) {
-    const unsigned rank = params.geometry.latent_rank;
-    const size_t place = output_row(params, split, head) * rank + first;
-    if (vectors && first < rank && split.partial < 0) {
-        *reinterpret_cast<uint4 *>(reinterpret_cast<uint16_t *>(params.o_latent) + place) = {
-            bf16x2_from_f32(x[0], x[1]), bf16x2_from_f32(x[2], x[3]), bf16x2_from_f32(x[4], x[5]),
-            bf16x2_from_f32(x[6], x[7])};
-    } else if (vectors && first < rank) {
-        float4 *to = reinterpret_cast<float4 *>(reinterpret_cast<float *>(params.o_partial) + place);
-        to[0] = {x[0], x[1], x[2], x[3]};
-        to[1] = {x[4], x[5], x[6], x[7]};
-    } else {
-#pragma unroll
-        for (unsigned i = 0; i < CHUNK; ++i) {
-            if (first + i < rank) {
-                write_value(params, split, place + i, x[i]);
-            }
-        }
-    }
 }
 
 // Of a block of latents a lane has every other one of eight (rows g), and of eight others (rows g + 8); it exchanges
@@ -113,8 +85,8 @@ __device__ void write_column(const DecodeParams &params, const DecodeSplit &spli
 template <typename S>
 __device__ void write_outputs(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
                               const BlockState<S> &block, const Output<S> &output) {
-    const unsigned t = threadIdx.x % 4, rank = params.geometry.latent_rank;
-    const bool vectors = rank % CHUNK == 0 && (split.partial < 0 ? params.o_latent : params.o_partial) % 16 == 0;
+    const unsigned t = threadIdx.x % 4;
+    const bool vectors = writes_vectors(params, split);
 #pragma unroll
     for (int i = 0; i < S::COLUMNS; ++i) {
         const unsigned own = i / 2 * 8 + 2 * t + i % 2;
@@ -137,8 +109,7 @@ __device__ void merge_outputs(const DecodeParams &params, const DecodeSplit &spl
     BlockState<S> &block = memory.state();
     const unsigned group = threadIdx.x / WARPGROUP, thread = threadIdx.x % WARPGROUP, t = thread % 4;
     const bool odd = group == 1;
-    const unsigned rank = params.geometry.latent_rank;
-    const bool vectors = rank % CHUNK == 0 && (split.partial < 0 ? params.o_latent : params.o_partial) % 16 == 0;
+    const bool vectors = writes_vectors(params, split);
     // The two sums of a column in an m-tile, as numbers of the output.
     const auto pair = [&](int i, int n, bool column, float factor) {
         const float scaled = i % 2 == 1 ? factor * ODD_PAIR : factor;

@@ -12,7 +12,6 @@
 #include <math_constants.h>
 
 #include "../../cache/int4.cuh"
-#include "../../common/chunk.cuh"
 #include "../../ptx/barrier.cuh"
 #include "../scaled_query.cuh"
 #include "shared.cuh"
@@ -21,21 +20,6 @@
 __device__ inline unsigned place_of_pair(unsigned round, unsigned t, unsigned j) {
     return 64 * round + 32 * (j / 2) + 16 * (j % 2) + 4 * t;
 }
-
-// A head's query in global memory.
-struct HeadQuery {
-    const uint16_t *latent, *rope;
-    bool present;
-
-    __device__ HeadQuery(const DecodeParams &params, unsigned query_token, unsigned head)
-        : latent(reinterpret_cast<const uint16_t *>(params.q_latent) +
-                 static_cast<size_t>(query_token) * params.q_latent_token_stride +
-                 static_cast<size_t>(head) * params.q_latent_head_stride),
-          rope(reinterpret_cast<const uint16_t *>(params.q_rope) +
-               static_cast<size_t>(query_token) * params.q_rope_token_stride +
-               static_cast<size_t>(head) * params.q_rope_head_stride),
-          present(head < params.geometry.query_heads) {}
-};
 
 // Stores head n's query for the rotated key: zeros but in the columns of its own rope head.
 template <typename S>
@@ -79,8 +63,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
     const GeometryParams &sizes = params.geometry;
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const unsigned heads_per_rope = sizes.query_heads / sizes.rope_heads;
-    const bool vectors = ((params.q_latent | 2 * params.q_latent_token_stride | 2 * params.q_latent_head_stride |
-                           2 * sizes.latent_rank) % 16) == 0;
+    const bool vectors = reads_vectors(params);
     Chunk latents[S::N_TILES][ROUNDS];
     uint32_t largest = 0;
 #pragma unroll
@@ -100,13 +83,11 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
     for (int i = 0; i < S::N_TILES; ++i) {
 #pragma unroll
         for (unsigned j = 0; j < ROUNDS; ++j) {
-            const Chunk &x = latents[i][j];
-            largest = larger_magnitudes(largest, larger_magnitudes(larger_magnitudes(x.pair[0], x.pair[1]),
-                                                                   larger_magnitudes(x.pair[2], x.pair[3])));
+            largest = larger_magnitudes(largest, latents[i][j]);
         }
     }
     BlockState<S> &block = memory.state();
-    largest = __reduce_max_sync(ALL_LANES, max(largest & 0xFFFF, largest >> 16));
+    largest = largest_of_warp(largest);
     if (lane == 0) {
         block.largest_query[warp] = largest;
     }

@@ -6,9 +6,9 @@
 // registers while those are multiplied.
 #pragma once
 
-#include "../../cache/int4.cuh"
 #include "../../cache/layout.cuh"
 #include "../../ptx/wgmma.cuh"
+#include "../rope_values.cuh"
 #include "shared.cuh"
 
 // A token's pair for its latents. Where the scale is 0 all codes are: any other will do, and this one has an inverse.
@@ -18,26 +18,6 @@ struct LatentAffine {
         : scale(fmaxf(affine_scale(affine), 1.0f / SUBNORMAL)), min(affine_min(affine)) {}
 };
 
-// Bytes of 32 values of a rotated key as they lie in the cache.
-__device__ inline unsigned rope_step_bytes(unsigned kind) {
-    return kind == ROW_BF16 ? 64 : kind == ROW_INT8 ? 32 : 16;
-}
-
-// Values 8 t .. 8 t + 7 of 32 of a rotated key: bf16, or codes as subnormal f16. `row` is where the first 32's lie.
-template <int KIND>
-__device__ uint4 rope_values(const unsigned char *row, unsigned step) {
-    if constexpr (KIND == ROW_BF16) {
-        return at<uint4>(row, 64 * step);
-    } else if constexpr (KIND == ROW_INT8) {
-        const uint2 bytes = at<uint2>(row, 32 * step);
-        return {subnormal_bytes<0>(bytes.x), subnormal_bytes<1>(bytes.x), subnormal_bytes<0>(bytes.y),
-                subnormal_bytes<1>(bytes.y)};
-    } else {
-        const uint32_t word = at<uint32_t>(row, 16 * step);
-        return {subnormal_pair<0>(word), subnormal_pair<1>(word), subnormal_pair<2>(word), subnormal_pair<3>(word)};
-    }
-}
-
 // A thread's two tokens: their rotated keys, their pairs of (scale, min) for these, and the inverses of the scales of
 // their latents.
 struct RopeRows {
@@ -46,7 +26,7 @@ struct RopeRows {
 };
 
 // The products of ROUNDS k-steps of 32 values, plus what was before unless `accumulate` is 0.
-template <typename S, int KIND, int ROUNDS>
+template <typename S, unsigned KIND, int ROUNDS>
 __device__ void multiply_rope_steps(const RopeRows &rows, unsigned step, uint64_t query, unsigned accumulate,
                                     Sums<S> &products) {
     FragmentA a[ROUNDS][2];
@@ -69,7 +49,7 @@ __device__ void multiply_rope_steps(const RopeRows &rows, unsigned step, uint64_
 }
 
 // A group's products; ROUNDS k-steps at a time, of which those past the key meet zeros.
-template <typename S, int KIND, int ROUNDS>
+template <typename S, unsigned KIND, int ROUNDS>
 __device__ void multiply_rope(const RopeRows &rows, unsigned first, unsigned end, uint64_t query, Sums<S> &products) {
 #pragma unroll 1
     for (unsigned step = first; step < end; step += ROUNDS) {
@@ -112,7 +92,7 @@ __device__ void score_bf16_rope(const DecodeParams &params, const RopeRows &rows
 }
 
 // Codes with one scale.
-template <typename S, int KIND>
+template <typename S, unsigned KIND>
 __device__ void score_whole_rope(const DecodeParams &params, const RopeRows &rows, uint64_t query,
                                  const SharedMemory<S> &memory, Sums<S> &scores) {
     multiply_rope_steps<S, KIND, 2>(rows, 0, query, 0, scores);
@@ -133,7 +113,7 @@ __device__ void score_whole_rope(const DecodeParams &params, const RopeRows &row
 }
 
 // Codes in groups, one at a time: of 32 values, which are one k-step, or of more.
-template <typename S, int KIND, int ROUNDS>
+template <typename S, unsigned KIND, int ROUNDS>
 __device__ void score_grouped_rope(const DecodeParams &params, const RopeRows &rows, uint64_t query,
                                    const SharedMemory<S> &memory, Sums<S> &scores) {
     const unsigned steps = ROUNDS == 1 ? params.rope_steps : 2 * params.sm90.rope_blocks;

@@ -140,11 +140,7 @@ __device__ void find_largest(const TokenRows &rows, const Sums<S> &scores, Block
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
         float2 largest = {fmaxf(x[4 * n] + low, x[4 * n + 2] + high), fmaxf(x[4 * n + 1] + low, x[4 * n + 3] + high)};
-#pragma unroll
-        for (int distance = WARP / 2; distance >= 4; distance /= 2) {
-            largest.x = fmaxf(largest.x, __shfl_xor_sync(ALL_LANES, largest.x, distance));
-            largest.y = fmaxf(largest.y, __shfl_xor_sync(ALL_LANES, largest.y, distance));
-        }
+        largest = {reduce_rows(largest.x, Maximum()), reduce_rows(largest.y, Maximum())};
         if (lane < 4) {
             *reinterpret_cast<float2 *>(&block.largest[warp][8 * n + 2 * lane]) = largest;
         }
