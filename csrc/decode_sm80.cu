@@ -77,21 +77,21 @@ __device__ void decode(const DecodeParams &params) {
 
     const SharedMemory<S> memory(shared, params);
     const unsigned tile = memory.tile_tokens();
-    // Tiles of a split alternate between two rows of pages, as between stages.
-    const auto pages_of = [&](unsigned first) -> uint64_t(&)[WARPS] {
-        return block.pages[(first & tile) != 0 ? 1u : 0u];
+    // Tiles of a split alternate between two of these, as between stages.
+    const auto rows_of = [&](unsigned first) -> CopiedRows(&)[WARPS] {
+        return block.rows[(first & tile) != 0 ? 1u : 0u];
     };
     const unsigned begin = tiles_begin(split);
     const Queries<S> queries(params, split.query, first_head);
     if (threadIdx.x < WARPS) {
-        pages_of(begin)[threadIdx.x] = find_page<S>(params, split, begin);
-        pages_of(begin + tile)[threadIdx.x] = find_page<S>(params, split, begin + tile);
+        rows_of(begin)[threadIdx.x] = find_rows<S>(params, split, begin);
+        rows_of(begin + tile)[threadIdx.x] = find_rows<S>(params, split, begin + tile);
     }
     prepare_copies<S>(params, memory);
-    prepare_places<S>(params, block);
+    prepare_places<S>(params, memory, block);
     __syncthreads();
     if (memory.overlapped) {
-        copy_tile<S>(params, memory, pages_of(begin), begin, split.end);
+        copy_tile<S>(params, memory, rows_of(begin), begin, split.end, block.warps);
     }
     queries.store(params, split.query, first_head, memory, block);
     begin_softmax<S>(params, memory, block);
@@ -104,10 +104,10 @@ __device__ void decode(const DecodeParams &params) {
         __syncthreads();
         if (memory.overlapped) {
             if (first + tile < split.end) {
-                copy_tile<S>(params, memory, pages_of(first + tile), first + tile, split.end);
+                copy_tile<S>(params, memory, rows_of(first + tile), first + tile, split.end, block.warps);
             }
         } else {
-            copy_tile<S>(params, memory, pages_of(first), first, split.end);
+            copy_tile<S>(params, memory, rows_of(first), first, split.end, block.warps);
             cp_async_wait_all();
             __syncthreads();
         }
@@ -130,7 +130,7 @@ __device__ void decode(const DecodeParams &params) {
 #pragma unroll 1
         for (;; raised = 1) {
             Sums<S> added = sums;
-            const RowPair affine = affine_rows<S>(params, memory.stage_of(first), block, OwnFragment<S>(0).m_tile);
+            const RowPair affine = own_affine_rows<S>(memory.stage_of(first), block);
             if (make_weights<S>(params, affine, range, memory, block, scores, added)) {
                 atomicExch(&block.overflowed, first);
             }
@@ -146,7 +146,7 @@ __device__ void decode(const DecodeParams &params) {
         }
         if (thread_index() < WARPS) {
             // In place of this tile's, whose copies all have been started.
-            pages_of(first)[thread_index()] = find_page<S>(params, split, first + 2 * tile);
+            rows_of(first)[thread_index()] = find_rows<S>(params, split, first + 2 * tile);
         }
         accumulate<S>(params, memory.stage_of(first), memory, block, output);
     }

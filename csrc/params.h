@@ -198,7 +198,7 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
     KERNEL(decode_bf16_5x1_16, Bf16, 5, 1, 16, 1, 1)
 
 /* Most bytes of static shared memory of these kernels. */
-#define DECODE_SM80_STATIC_BYTES 3072
+#define DECODE_SM80_STATIC_BYTES 3712
 
 /* Most tokens in a tile of `decode`. */
 #define DECODE_MAX_TILE 64
@@ -231,24 +231,25 @@ struct DecodeShared {
     uint32_t q_latent_stride; /* an odd multiple of 16 */
     uint32_t q_rope;          /* 16-bit [heads of a block] rows */
     uint32_t q_rope_stride;   /* an odd multiple of 16 */
-    uint32_t q_rope_sums;     /* f32 [heads of a block][rope_span | 1] */
-    uint32_t stages;          /* the first stage; the next follows stage_bytes later */
-    uint32_t stage_bytes;
+    uint32_t q_rope_sums;     /* f16 [8-head tiles of a block][rope_span][8][8] */
+    uint32_t stages;          /* the first stage; the next follows tile_tokens * stage_step bytes later */
     uint32_t stage_count;     /* 1 or 2 */
+    uint32_t stage_step;      /* 0 if there is one */
     uint32_t latent_stride;   /* a stage begins with [tile_tokens] rows of latents as they are in the cache */
     uint32_t rope;            /* from the start of a stage: [tile_tokens] rotated keys as they are in the cache */
     uint32_t rope_stride;
     uint32_t affine;          /* from the start of a stage: [tile_tokens] rows of (scale, min) pairs */
     uint32_t affine_stride;   /* no multiple of 32; with latents in groups an odd multiple of 16 */
-    uint32_t columns;         /* u32 [16-byte columns of a latent and of a rotated key][2] */
-    uint32_t q_sums;          /* f16 [ceil(latent_groups / 16)][heads of a block][16][2]; int4 in groups only */
+    uint32_t latent_pieces;   /* u32 [pieces of a warp's rows / 4][32 lanes][4] */
+    uint32_t rope_pieces;     /* u32 [pieces of a warp's rotated keys / 2][32 lanes][2] */
+    uint32_t q_sums;          /* f16 [runs][heads of a block][8], or in groups [ceil(latent_groups / 16)][heads][16][2] */
     uint32_t scales;          /* f16 [2][latent_groups] rows of a tile's scales and mins; int4 in groups only */
     uint32_t scale_stride;    /* an odd multiple of 32 */
     uint32_t mins;            /* f32 [8-head tiles of a block * ceil(latent_groups / 16)][128]; int4 in groups only */
     uint32_t scores;          /* f32 [k_slices][m_tiles][8-head tiles of a block][128]: what k-slices add to the scores */
     uint32_t weights;         /* 16-bit [planes][m_tiles][8-head tiles of a block][128] */
 };
-LATENT_ATTENTION_SIZE(struct DecodeShared, 80);
+LATENT_ATTENTION_SIZE(struct DecodeShared, 84);
 
 /* The same for the kernels of decode_sm90.cu, whose query for the latents lies at 0, and whose rows of latents are as far
  * apart as a kernel's most k-steps need. */
@@ -300,7 +301,6 @@ struct DecodeParams {
     uint32_t rope_steps;   /* k-steps of 32 values of a rotated key */
     uint32_t rope_span;    /* most k-steps of the rotated key that the rope heads of 8 neighbouring heads lie in */
     struct DecodeShared shared;
-    uint32_t reserved; /* 0 */
     struct DecodeSm90Shared sm90; /* of decode_sm90.cu instead of `shared`; all 0 for other kernels */
 };
 LATENT_ATTENTION_SIZE(struct DecodeParams, 368);

@@ -17,7 +17,7 @@ pub const DECODE_THREADS: u32 = 256;
 pub const DECODE_STEP: u32 = 64;
 pub const DECODE_ROPE_STEP: u32 = 32;
 pub const DECODE_GROUP_BLOCK: u32 = 16;
-pub const DECODE_SM80_STATIC_BYTES: u32 = 3072;
+pub const DECODE_SM80_STATIC_BYTES: u32 = 3712;
 pub const DECODE_MAX_TILE: u32 = 64;
 pub const DECODE_SM90_THREADS: u32 = 384;
 pub const DECODE_SM90_MAX_STAGES: u32 = 6;
@@ -237,14 +237,15 @@ pub struct DecodeShared {
     pub q_rope_stride: u32,
     pub q_rope_sums: u32,
     pub stages: u32,
-    pub stage_bytes: u32,
     pub stage_count: u32,
+    pub stage_step: u32,
     pub latent_stride: u32,
     pub rope: u32,
     pub rope_stride: u32,
     pub affine: u32,
     pub affine_stride: u32,
-    pub columns: u32,
+    pub latent_pieces: u32,
+    pub rope_pieces: u32,
     pub q_sums: u32,
     pub scales: u32,
     pub scale_stride: u32,
@@ -254,7 +255,7 @@ pub struct DecodeShared {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DecodeShared"][::core::mem::size_of::<DecodeShared>() - 80usize];
+    ["Size of DecodeShared"][::core::mem::size_of::<DecodeShared>() - 84usize];
     ["Alignment of DecodeShared"][::core::mem::align_of::<DecodeShared>() - 4usize];
     ["Offset of field: DecodeShared::q_latent"][::core::mem::offset_of!(DecodeShared, q_latent) - 0usize];
     ["Offset of field: DecodeShared::q_latent_stride"][::core::mem::offset_of!(DecodeShared, q_latent_stride) - 4usize];
@@ -262,20 +263,21 @@ const _: () = {
     ["Offset of field: DecodeShared::q_rope_stride"][::core::mem::offset_of!(DecodeShared, q_rope_stride) - 12usize];
     ["Offset of field: DecodeShared::q_rope_sums"][::core::mem::offset_of!(DecodeShared, q_rope_sums) - 16usize];
     ["Offset of field: DecodeShared::stages"][::core::mem::offset_of!(DecodeShared, stages) - 20usize];
-    ["Offset of field: DecodeShared::stage_bytes"][::core::mem::offset_of!(DecodeShared, stage_bytes) - 24usize];
-    ["Offset of field: DecodeShared::stage_count"][::core::mem::offset_of!(DecodeShared, stage_count) - 28usize];
+    ["Offset of field: DecodeShared::stage_count"][::core::mem::offset_of!(DecodeShared, stage_count) - 24usize];
+    ["Offset of field: DecodeShared::stage_step"][::core::mem::offset_of!(DecodeShared, stage_step) - 28usize];
     ["Offset of field: DecodeShared::latent_stride"][::core::mem::offset_of!(DecodeShared, latent_stride) - 32usize];
     ["Offset of field: DecodeShared::rope"][::core::mem::offset_of!(DecodeShared, rope) - 36usize];
     ["Offset of field: DecodeShared::rope_stride"][::core::mem::offset_of!(DecodeShared, rope_stride) - 40usize];
     ["Offset of field: DecodeShared::affine"][::core::mem::offset_of!(DecodeShared, affine) - 44usize];
     ["Offset of field: DecodeShared::affine_stride"][::core::mem::offset_of!(DecodeShared, affine_stride) - 48usize];
-    ["Offset of field: DecodeShared::columns"][::core::mem::offset_of!(DecodeShared, columns) - 52usize];
-    ["Offset of field: DecodeShared::q_sums"][::core::mem::offset_of!(DecodeShared, q_sums) - 56usize];
-    ["Offset of field: DecodeShared::scales"][::core::mem::offset_of!(DecodeShared, scales) - 60usize];
-    ["Offset of field: DecodeShared::scale_stride"][::core::mem::offset_of!(DecodeShared, scale_stride) - 64usize];
-    ["Offset of field: DecodeShared::mins"][::core::mem::offset_of!(DecodeShared, mins) - 68usize];
-    ["Offset of field: DecodeShared::scores"][::core::mem::offset_of!(DecodeShared, scores) - 72usize];
-    ["Offset of field: DecodeShared::weights"][::core::mem::offset_of!(DecodeShared, weights) - 76usize];
+    ["Offset of field: DecodeShared::latent_pieces"][::core::mem::offset_of!(DecodeShared, latent_pieces) - 52usize];
+    ["Offset of field: DecodeShared::rope_pieces"][::core::mem::offset_of!(DecodeShared, rope_pieces) - 56usize];
+    ["Offset of field: DecodeShared::q_sums"][::core::mem::offset_of!(DecodeShared, q_sums) - 60usize];
+    ["Offset of field: DecodeShared::scales"][::core::mem::offset_of!(DecodeShared, scales) - 64usize];
+    ["Offset of field: DecodeShared::scale_stride"][::core::mem::offset_of!(DecodeShared, scale_stride) - 68usize];
+    ["Offset of field: DecodeShared::mins"][::core::mem::offset_of!(DecodeShared, mins) - 72usize];
+    ["Offset of field: DecodeShared::scores"][::core::mem::offset_of!(DecodeShared, scores) - 76usize];
+    ["Offset of field: DecodeShared::weights"][::core::mem::offset_of!(DecodeShared, weights) - 80usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -356,7 +358,6 @@ pub struct DecodeParams {
     pub rope_steps: u32,
     pub rope_span: u32,
     pub shared: DecodeShared,
-    pub reserved: u32,
     pub sm90: DecodeSm90Shared,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -392,7 +393,6 @@ const _: () = {
     ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 204usize];
     ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 208usize];
     ["Offset of field: DecodeParams::shared"][::core::mem::offset_of!(DecodeParams, shared) - 212usize];
-    ["Offset of field: DecodeParams::reserved"][::core::mem::offset_of!(DecodeParams, reserved) - 292usize];
     ["Offset of field: DecodeParams::sm90"][::core::mem::offset_of!(DecodeParams, sm90) - 296usize];
 };
 #[repr(C)]

@@ -8,7 +8,7 @@
 #include "../ptx/address.cuh"
 
 // Bytes of 32 values as they lie in the cache.
-__device__ inline unsigned rope_step_bytes(unsigned kind) {
+__device__ constexpr unsigned rope_step_bytes(unsigned kind) {
     return kind == ROW_BF16 ? 64 : kind == ROW_INT8 ? 32 : 16;
 }
 

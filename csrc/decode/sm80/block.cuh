@@ -6,6 +6,7 @@
 
 #include <type_traits>
 
+#include "../../cache/int4.cuh"
 #include "../../common/reduce.cuh"
 #include "../../params.h"
 #include "../../ptx/address.cuh"
@@ -26,8 +27,12 @@ constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
 // Groups of latents whose mins one tensor-core product takes: a block of groups.
 constexpr unsigned GROUP_BLOCK = DECODE_GROUP_BLOCK;
 
-// A query's numbers are up to 2^15 (../scaled_query.cuh), and sums of 128 of them times this fit an f16.
-constexpr float Q_SUM_UNIT = 1.0f / 128.0f;
+// Scores are accumulated in units of 2^9: sums of the query over 512 numbers of up to 2^15 (../scaled_query.cuh) fit an
+// f16 then, so that tensor cores multiply them with mins. Powers of two, so that nothing is rounded.
+constexpr float SCORE_UNIT = 512.0f;
+
+// From sums of codes times the query to scores (cache/int4.cuh).
+constexpr float CODE_UNIT = SUBNORMAL / SCORE_UNIT;
 
 template <Latents LATENTS_, int SLICES_, int N_TILES_, int TOKENS_>
 struct Shape {
@@ -82,12 +87,41 @@ struct Sums {
     float2 of[S::OWN][COUNT];
 };
 
+// Addresses in the cache of the rows that a warp copies of a tile: of its first token. All are 0 past the end of the split.
+// (24 bytes: 8 bytes of eight of them are in different banks.)
+struct CopiedRows {
+    uint64_t latents, rope, affine;
+};
+
+// What a warp's number adds to addresses, in bytes; what a lane's adds is in places.cuh.
+struct alignas(16) WarpPlaces {
+    // From the start of a stage to the rows of the tokens that it copies.
+    uint32_t to_latents, to_rope, to_affine;
+    // Scores: from the start of a stage to its first m-tile's rows and its k-slice in them, and from the beginning of a row
+    // of the query to its k-slice; its k-steps.
+    uint32_t codes, query, steps;
+};
+
+// The same of a warp's own fragments: the number of the first, its n-tile, and the rows of pairs and of rotated keys of its
+// m-tile. (Apart from the above, as the compiler would keep the address of both in a register.)
+struct alignas(16) OwnPlaces {
+    uint32_t fragment, n_tile, affine, rope;
+};
+
+// The k-steps of the rotated key in which the rope heads of an n-tile lie: the first, and how many; bytes to where the
+// n-tile's heads begin in the query and in its sums.
+struct alignas(16) RopeTile {
+    uint32_t first, count, query, sums;
+};
+
 // The static shared memory of a block: a few small arrays whose sizes the kernel knows. Aligned, so that dynamic shared
 // memory behind it begins on a multiple of 128 bytes.
 template <typename S>
 struct __align__(128) BlockState {
-    // Addresses of the pages of each warp's tokens (load.cuh), of the tile at hand and the next; 0 past the split.
-    uint64_t pages[2][WARPS];
+    // Of the tile at hand and the next (load.cuh).
+    CopiedRows rows[2][WARPS];
+    WarpPlaces warps[WARPS];
+    OwnPlaces own[WARPS];
     // The block's work: here rather than in registers.
     DecodeSplit split;
     // The unit of a group's scales, and what this tile made of the one before (scales.cuh).
@@ -95,19 +129,17 @@ struct __align__(128) BlockState {
     // Whole: the inverse of each run's unit.
     float inverse_units[S::RUNS];
     alignas(16) HeadExponent exponents[S::HEADS];
-    // Sums of the scaled query over each run (Whole).
-    float q_sums[S::RUNS][S::HEADS];
     // What sums and outputs so far are multiplied with when a tile has changed a head's offset.
     float rescale[S::HEADS];
     // Largest exponents of a tile without the offset, of each m-tile.
     float largest[S::M_TILES][S::HEADS];
-    // Per lane, where its numbers lie in a stage or in the query (places.cuh).
-    uint2 affine_places[WARP], rope_places[WARP];
+    // Per lane, where its numbers lie in a stage or in the query (places.cuh): rows g and g + 8 of pairs, then of rotated
+    // keys.
+    uint4 row_places[WARP];
     uint32_t query_places[WARP], rope_query_places[WARP];
     typename S::ScorePlaces score_places[WARP];
     typename S::CodePlaces code_places[WARP];
-    // k-steps of the rotated key in which the rope heads of an n-tile lie: the first, and how many.
-    uint2 rope_steps[S::N_TILES];
+    RopeTile rope_tiles[S::N_TILES];
     // The first token of the last tile that had a weight too large for its format.
     unsigned overflowed;
 };

@@ -19,8 +19,7 @@ template <typename S>
 struct ScoreTile {
     unsigned m_group, k_slice;
 
-    __device__ ScoreTile() {
-        const unsigned warp = thread_index() / WARP;
+    __device__ explicit ScoreTile(unsigned warp = thread_index() / WARP) {
         m_group = warp % (WARPS / S::K_SLICES);
         k_slice = warp / (WARPS / S::K_SLICES);
     }
@@ -35,8 +34,8 @@ struct OwnFragment {
     unsigned m_tile, n_tile;
     bool exists;
 
-    __device__ explicit OwnFragment(unsigned i) {
-        const ScoreTile<S> tile;
+    __device__ explicit OwnFragment(unsigned i, unsigned warp = thread_index() / WARP) {
+        const ScoreTile<S> tile(warp);
         const unsigned number = S::OWN * tile.k_slice + i;
         m_tile = tile.m_tile(S::SHARE == 1 ? 0 : number / S::N_TILES);
         n_tile = S::SHARE == 1 ? number : number % S::N_TILES;

@@ -1,9 +1,10 @@
 // From pages to shared memory: one tile of tokens, in the rows and bytes of the cache.
 //
-// A warp copies an eighth of a tile's tokens, a lane one column of each: 16 bytes of latent or rotated key. Where columns
-// lie is the same for every tile, and waits in shared memory: what is left for a tile is a page's address, two
-// multiplications, and three additions per copy. Pairs of scale and min are copied 16 bytes at a time, tokens and all,
-// where their rows follow each other without a gap in shared memory too; else each by itself.
+// A warp copies an eighth of a tile's tokens. Their rows of latents, and of rotated keys, follow each other in the cache,
+// so that the warp copies them by pieces of 512 bytes, 16 to a lane, whatever rows these belong to: no lane is idle, and
+// pieces have one address and constant distances. Where they belong in shared memory, whose rows are further apart, is the
+// same for every tile, and waits there. Pairs of scale and min are copied the same way where their rows follow each other
+// without a gap in shared memory too; else each by itself.
 #pragma once
 
 #include "../../cache/sequences.cuh"
@@ -18,42 +19,61 @@ __device__ unsigned warp_tokens(const DecodeParams &params) {
     return (S::TOKENS == 16 ? params.tile_tokens : S::TOKENS) / WARPS;
 }
 
-// Thread w finds the address of the page of the tokens that warp w copies of the tile from `first` on, 0 if they are past
-// the end: nothing of the page table is read there.
+// Thread w finds the rows of the tokens that warp w copies of the tile from `first` on: nothing of the page table is read
+// past the end.
 template <typename S>
-__device__ uint64_t find_page(const DecodeParams &params, const DecodeSplit &split, unsigned first) {
+__device__ CopiedRows find_rows(const DecodeParams &params, const DecodeSplit &split, unsigned first) {
+    const CacheParams &cache = params.cache;
     const unsigned token = first + thread_index() * warp_tokens<S>(params);
     if (thread_index() >= WARPS || token >= split.end) {
-        return 0;
+        return {};
     }
     const int32_t *row = reinterpret_cast<const int32_t *>(params.page_table) + split.row;
-    return reinterpret_cast<uint64_t>(page_address(params.cache, page_of_token(params.cache, row, token)));
+    const uint64_t page = reinterpret_cast<uint64_t>(page_address(cache, page_of_token(cache, row, token)));
+    const unsigned offset = offset_in_page(cache, token);
+    return {page + latent_tile(cache).row(offset), page + rope_tile(cache).row(offset),
+            page + affine_tile(cache).row(offset)};
 }
 
 // Bytes of 64 latents as they lie in the cache.
 template <typename S>
 constexpr unsigned STEP_BYTES = S::LATENTS == Latents::Bf16 ? 2 * STEP : STEP / 2;
 
-// A column: bytes from the start of a page (x), and from the start of a stage (y), of the row of token 0. Those of the
-// rotated key have a mark beside the latter.
-constexpr unsigned ROPE_COLUMN = 1u << 31;
+// Pieces that a lane copies with one address, of latents and of rotated keys.
+constexpr unsigned LATENT_PIECES = 4, ROPE_PIECES = 2;
+constexpr unsigned PIECE_BYTES = 16 * WARP;
 
-__device__ inline unsigned column_count(const CacheParams &cache) {
-    return (cache.latent_row_bytes + cache.rope_row_bytes) / 16;
+// A lane's places of as many pieces as it copies at a time.
+template <unsigned PIECES>
+struct alignas(4 * PIECES) PiecePlaces {
+    uint32_t of[PIECES];
+};
+
+// Stores where a lane's pieces of a warp's rows belong, `stride` bytes apart, from the first row on.
+template <typename S, unsigned PIECES>
+__device__ void prepare_pieces(const DecodeParams &params, unsigned row_bytes, unsigned stride, void *to) {
+    constexpr unsigned BYTES = PIECES * PIECE_BYTES;
+    const unsigned count = (warp_tokens<S>(params) * row_bytes + BYTES - 1) / BYTES * WARP;
+#pragma unroll 1
+    for (unsigned index = threadIdx.x; index < count; index += DECODE_THREADS) {
+        PiecePlaces<PIECES> places;
+#pragma unroll
+        for (unsigned i = 0; i < PIECES; ++i) {
+            const unsigned bytes = index / WARP * BYTES + i * PIECE_BYTES + 16 * (index % WARP);
+            places.of[i] = bytes / row_bytes * stride + bytes % row_bytes;
+        }
+        static_cast<PiecePlaces<PIECES> *>(to)[index] = places;
+    }
 }
 
-// Stores the columns, and zeros where k-steps reach beyond the rows of the cache: copies never come there.
+// Stores places, and zeros where k-steps reach beyond the rows of the cache: copies never come there.
 template <typename S>
 __device__ void prepare_copies(const DecodeParams &params, const SharedMemory<S> &memory) {
     const CacheParams &cache = params.cache;
     const DecodeShared &map = params.shared;
-    const unsigned latent_columns = cache.latent_row_bytes / 16;
-#pragma unroll 1
-    for (unsigned index = threadIdx.x; index < column_count(cache); index += DECODE_THREADS) {
-        const unsigned in_rope = 16 * (index - latent_columns);
-        memory.columns()[index] = index < latent_columns
-                                      ? uint2{latent_tile(cache).skip(16 * index).start, 16 * index}
-                                      : uint2{rope_tile(cache).skip(in_rope).start, ROPE_COLUMN | map.rope + in_rope};
+    prepare_pieces<S, LATENT_PIECES>(params, cache.latent_row_bytes, map.latent_stride, memory.latent_pieces());
+    if (cache.rope_row_bytes > 0) {
+        prepare_pieces<S, ROPE_PIECES>(params, cache.rope_row_bytes, map.rope_stride, memory.rope_pieces());
     }
     const unsigned latent_bytes = params.latent_steps * STEP_BYTES<S>;
     const unsigned rope_bytes = params.rope_steps * rope_step_bytes(params.cache.rope_kind);
@@ -77,64 +97,94 @@ __device__ void prepare_copies(const DecodeParams &params, const SharedMemory<S>
     }
 }
 
-// Starts the copies of a column of `count` tokens, of which `existing` exist, if they do not all; others become zeros.
-template <int COUNT, int BYTES>
-__device__ void copy_rows(const CacheParams &cache, uint64_t from, unsigned row_bytes, uint32_t to, unsigned stride,
-                          bool complete, unsigned count, unsigned existing) {
-    if (complete) {
-#pragma unroll
-        for (unsigned i = 0; i < COUNT; ++i) {
-            cp_async<BYTES>(to + i * stride, reinterpret_cast<const void *>(from));
-            from += row_bytes;
-        }
-        return;
-    }
+// Starts the copies of a warp's rows, `bytes` of them and at most MOST, to `to` and where `places` says, PIECES at a time.
+template <unsigned PIECES, unsigned MOST>
+__device__ void copy_pieces(uint64_t from, unsigned bytes, uint32_t to, const unsigned char *places) {
+    constexpr unsigned BYTES = PIECES * PIECE_BYTES;
+    const unsigned lane = thread_index() % WARP;
+    from += 16 * lane;
+    places += sizeof(PiecePlaces<PIECES>) * lane;
 #pragma unroll 1
-    for (unsigned i = 0; i < count; ++i, from += row_bytes, to += stride) {
-        const bool exists = i < existing;
-        const void *any = reinterpret_cast<const void *>(exists ? from : cache.pages);
-        cp_async_zero_filled<BYTES>(to, any, exists ? BYTES : 0);
+    for (int left = bytes; left > 0; left -= BYTES) {
+        const PiecePlaces<PIECES> place = at<PiecePlaces<PIECES>>(places, 0);
+#pragma unroll
+        for (int i = 0; i < PIECES; ++i) {
+            if (i * PIECE_BYTES < MOST) {
+                cp_async_16_if(left > int(i * PIECE_BYTES + 16 * lane), to + place.of[i],
+                               reinterpret_cast<const void *>(from + i * PIECE_BYTES));
+            }
+        }
+        if (MOST <= BYTES) {
+            return;
+        }
+        from += BYTES;
+        places += sizeof(PiecePlaces<PIECES>) * WARP;
+    }
+}
+
+// The same where not all rows exist: those below `existing` bytes from `to` on do, and others become zeros.
+template <unsigned PIECES>
+__device__ void copy_existing(const CacheParams &cache, uint64_t from, unsigned bytes, uint32_t to,
+                              const unsigned char *places, unsigned existing) {
+#pragma unroll 1
+    for (unsigned piece = thread_index() % WARP; 16 * piece < bytes; piece += WARP) {
+        // Places lie by [pieces / PIECES][lane][PIECES].
+        const unsigned index = piece / WARP, lane = piece % WARP;
+        const uint32_t place = at<uint32_t>(places, 4 * ((index / PIECES * WARP + lane) * PIECES + index % PIECES));
+        const bool exists = place < existing;
+        cp_async_16_zero_filled(to + place, reinterpret_cast<const void *>(exists ? from + 16 * piece : cache.pages),
+                                exists ? 16 : 0);
+    }
+}
+
+// Starts the copies of `count` tokens' rows of pairs by words, of which `existing` exist; others become zeros.
+__device__ inline void copy_words(const CacheParams &cache, uint64_t from, uint32_t to, unsigned stride, unsigned count,
+                                  unsigned existing) {
+    const unsigned row_bytes = cache.affine_row_bytes;
+#pragma unroll 1
+    for (unsigned place = 4 * (thread_index() % WARP); place < row_bytes; place += 4 * WARP) {
+#pragma unroll 1
+        for (unsigned i = 0; i < count; ++i) {
+            const bool exists = i < existing;
+            const void *any = reinterpret_cast<const void *>(exists ? from + i * row_bytes + place : cache.pages);
+            cp_async_4_zero_filled(to + i * stride + place, any, exists ? 4 : 0);
+        }
     }
 }
 
 // Starts the copies of a tile's latents, rotated keys and scales. Tokens from `end` on become zeros.
 template <typename S>
-__device__ void copy_tile(const DecodeParams &params, const SharedMemory<S> &memory, const uint64_t *pages,
-                          unsigned first, unsigned end) {
-    constexpr unsigned COUNT = S::TOKENS / WARPS;
+__device__ void copy_tile(const DecodeParams &params, const SharedMemory<S> &memory, const CopiedRows (&rows)[WARPS],
+                          unsigned first, unsigned end, const WarpPlaces (&warps)[WARPS]) {
+    constexpr unsigned COUNT = S::TOKENS / WARPS, MOST = COUNT * S::SLICES * WARPS * STEP_BYTES<S>;
     const CacheParams &cache = params.cache;
-    const DecodeShared &map = params.shared;
     const unsigned thread = thread_index(), lane = thread % WARP, warp = thread / WARP;
-    const unsigned count = warp_tokens<S>(params), begin = warp * count, token = first + begin;
-    const unsigned existing = token < end ? end - token : 0, offset = offset_in_page(cache, token);
-    // All tokens of a warp are there, and as many as the loops are made for.
-    const bool complete = first + S::TOKENS <= end && count == COUNT;
-    const uint64_t page = pages[warp];
+    const unsigned count = warp_tokens<S>(params);
+    const CopiedRows from = rows[warp];
+    const WarpPlaces &to = warps[warp];
     const uint32_t stage = memory.stage_of(first).address();
+    const unsigned latent_bytes = count * cache.latent_row_bytes, rope_bytes = count * cache.rope_row_bytes;
+    const unsigned affine_bytes = count * cache.affine_row_bytes, stride = params.shared.affine_stride;
+    const uint32_t to_latents = stage + to.to_latents, to_rope = stage + to.to_rope, to_affine = stage + to.to_affine;
+    // All tokens of the tile are there.
+    if (first + memory.tile_tokens() <= end) {
+        copy_pieces<LATENT_PIECES, MOST>(from.latents, latent_bytes, to_latents, memory.latent_pieces());
+        copy_pieces<ROPE_PIECES, ~0u>(from.rope, rope_bytes, to_rope, memory.rope_pieces());
+        // Rows of 4 tokens are a multiple of 16 bytes.
+        if (COUNT % 4 == 0 && stride == cache.affine_row_bytes) {
 #pragma unroll 1
-    for (unsigned index = lane; index < column_count(cache); index += WARP) {
-        const uint2 column = memory.columns()[index];
-        const bool is_latent = column.y < ROPE_COLUMN;
-        const unsigned row_bytes = is_latent ? cache.latent_row_bytes : cache.rope_row_bytes;
-        const unsigned stride = is_latent ? map.latent_stride : map.rope_stride;
-        copy_rows<COUNT, 16>(cache, page + (column.x + offset * row_bytes), row_bytes,
-                             stage + (column.y & ~ROPE_COLUMN) + begin * stride, stride, complete,
-                             count, existing);
-    }
-    const unsigned row_bytes = cache.affine_row_bytes, stride = map.affine_stride;
-    const uint64_t affine = page + affine_tile(cache).row(offset);
-    const uint32_t to = stage + map.affine + begin * stride;
-    // Rows of 4 tokens are a multiple of 16 bytes.
-    if (COUNT % 4 == 0 && stride == row_bytes && complete) {
-#pragma unroll 1
-        for (unsigned place = 16 * lane; place < COUNT * row_bytes; place += 16 * WARP) {
-            cp_async<16>(to + place, reinterpret_cast<const void *>(affine + place));
+            for (unsigned place = 16 * lane; place < affine_bytes; place += PIECE_BYTES) {
+                cp_async_16(to_affine + place, reinterpret_cast<const void *>(from.affine + place));
+            }
+        } else {
+            copy_words(cache, from.affine, to_affine, stride, count, count);
         }
-    } else {
-#pragma unroll 1
-        for (unsigned place = 4 * lane; place < row_bytes; place += 4 * WARP) {
-            copy_rows<COUNT, 4>(cache, affine + place, row_bytes, to + place, stride, complete, count,
-                                existing);
-        }
+        return;
     }
+    const unsigned token = first + warp * count, existing = token < end ? end - token : 0;
+    copy_existing<LATENT_PIECES>(cache, from.latents, latent_bytes, to_latents, memory.latent_pieces(),
+                                 existing * params.shared.latent_stride);
+    copy_existing<ROPE_PIECES>(cache, from.rope, rope_bytes, to_rope, memory.rope_pieces(),
+                               existing * params.shared.rope_stride);
+    copy_words(cache, from.affine, to_affine, stride, count, existing);
 }

@@ -19,23 +19,17 @@ struct RowScales {
     }
 };
 
-// Whole: what mins add, and the scale of a single run.
+// Whole: adds what mins give, products of a pair of (scale, min) with the query's sum in two parts.
 template <typename S>
-__device__ void scale_whole(const DecodeParams &params, const RowPair &affine, const BlockState<S> &block,
-                            unsigned head, FragmentC &scores) {
+__device__ void score_run_mins(const DecodeParams &params, const RowPair &affine, const unsigned char *q_sums,
+                               FragmentC &scores) {
 #pragma unroll
     for (int run = 0; run < S::RUNS; ++run) {
         if (run > 0 && run >= params.cache.latent_groups) {
             break;
         }
-        const RowScales rows(affine, run);
-        const float2 q_sum = *reinterpret_cast<const float2 *>(&block.q_sums[run][head]);
-        const float low = S::RUNS == 1 ? rows.scale_low * SUBNORMAL : 1.0f;
-        const float high = S::RUNS == 1 ? rows.scale_high * SUBNORMAL : 1.0f;
-        scores[0] = fmaf(low, scores[0], rows.min_low * q_sum.x);
-        scores[1] = fmaf(low, scores[1], rows.min_low * q_sum.y);
-        scores[2] = fmaf(high, scores[2], rows.min_high * q_sum.x);
-        scores[3] = fmaf(high, scores[3], rows.min_high * q_sum.y);
+        mma_f16_k8(scores, at<uint32_t>(affine.low, 4 * run), at<uint32_t>(affine.high, 4 * run),
+                   at<uint32_t>(q_sums, 16 * S::HEADS * run));
     }
 }
 
@@ -54,7 +48,6 @@ __device__ void score_mins(const DecodeParams &params, const RowPair &affine, co
     const unsigned lane = thread_index() % WARP, groups = params.cache.latent_groups;
     // The lane's B fragments, of head lane / 4.
     const unsigned char *q_sums = memory.q_sums() + 16 * lane;
-    FragmentC products[S::OWN] = {};
 #pragma unroll 1
     for (unsigned group = lane % 4; group - lane % 4 < groups; group += GROUP_BLOCK) {
         const FragmentA a = {min_pair(affine.low, group, groups), min_pair(affine.high, group, groups),
@@ -62,42 +55,47 @@ __device__ void score_mins(const DecodeParams &params, const RowPair &affine, co
 #pragma unroll
         for (int i = 0; i < S::OWN; ++i) {
             const uint4 b = at<uint4>(q_sums, 16 * WARP * OwnFragment<S>(i).n_tile);
-            mma_f16(products[i], a, b.x, b.y);
-            mma_f16(products[i], a, b.z, b.w);
+            mma_f16(scores[i], a, b.x, b.y);
+            mma_f16(scores[i], a, b.z, b.w);
         }
         q_sums += 16 * WARP * S::N_TILES;
     }
-#pragma unroll
-    for (int i = 0; i < S::OWN; ++i) {
-#pragma unroll
-        for (int x = 0; x < 4; ++x) {
-            scores[i][x] = fmaf(products[i][x], 1.0f / Q_SUM_UNIT, scores[i][x]);
-        }
-    }
 }
 
-// The scores of a warp's own fragments, without the heads' factors.
+// The scores of a warp's own fragments, in units of SCORE_UNIT, without the heads' factors.
 template <typename S>
 __device__ void own_scores(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
                            const BlockState<S> &block, FragmentC (&scores)[S::OWN]) {
-    const RowPair affine = affine_rows<S>(params, stage, block, OwnFragment<S>(0).m_tile);
+    const unsigned lane = thread_index() % WARP;
+    const OwnPlaces place = block.own[thread_index() / WARP];
+    const RowPair affine = own_affine_rows<S>(stage, block);
+    const unsigned char *parts = memory.part(0, 0, 0) + 16 * WARP * place.fragment + 16 * lane;
+    const unsigned char *q_sums = memory.q_sums() + 4 * WARP * place.n_tile + 4 * lane;
 #pragma unroll
     for (int i = 0; i < S::OWN; ++i) {
-        const OwnFragment<S> fragment(i);
-        if (!fragment.exists) {
+        if (!OwnFragment<S>(i).exists) {
             continue;
         }
-        const unsigned char *part =
-            memory.part(0, fragment.m_tile, fragment.n_tile) + 16 * (thread_index() % WARP);
-        float4 sum = at<float4>(part, 0);
+        float4 sum = at<float4>(parts, 16 * WARP * i);
 #pragma unroll
         for (unsigned k_slice = 1; k_slice < S::K_SLICES; ++k_slice) {
-            const float4 x = at<float4>(part, k_slice * memory.PART_STRIDE);
+            const float4 x = at<float4>(parts, 16 * WARP * i + k_slice * memory.PART_STRIDE);
             sum = {sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w};
         }
-        scores[i][0] = sum.x, scores[i][1] = sum.y, scores[i][2] = sum.z, scores[i][3] = sum.w;
-        if constexpr (S::LATENTS == Latents::Whole) {
-            scale_whole<S>(params, affine, block, fragment.head(), scores[i]);
+        FragmentC &own = scores[i];
+        if constexpr (S::LATENTS == Latents::Whole && S::RUNS == 1) {
+            // Parts are without the run's scale.
+            own[0] = own[1] = own[2] = own[3] = 0.0f;
+            score_run_mins<S>(params, affine, q_sums + 4 * WARP * i, own);
+            const float low = affine_scale(at<uint32_t>(affine.low, 0)) * CODE_UNIT;
+            const float high = affine_scale(at<uint32_t>(affine.high, 0)) * CODE_UNIT;
+            own[0] = fmaf(low, sum.x, own[0]), own[1] = fmaf(low, sum.y, own[1]);
+            own[2] = fmaf(high, sum.z, own[2]), own[3] = fmaf(high, sum.w, own[3]);
+        } else {
+            own[0] = sum.x, own[1] = sum.y, own[2] = sum.z, own[3] = sum.w;
+            if constexpr (S::LATENTS == Latents::Whole) {
+                score_run_mins<S>(params, affine, q_sums + 4 * WARP * i, own);
+            }
         }
     }
     if constexpr (S::LATENTS == Latents::Groups) {
@@ -105,5 +103,5 @@ __device__ void own_scores(const DecodeParams &params, const Stage &stage, const
             score_mins<S>(params, affine, memory, scores);
         }
     }
-    score_rope<S>(params, stage, memory, block, scores);
+    score_rope<S>(params, stage, memory, block, affine, scores);
 }

@@ -1,16 +1,18 @@
-// Where a lane's numbers lie: what does not change from tile to tile of the addresses in the loops over tokens, computed
-// once and kept in shared memory, from where 16 bytes at a time are read back as they are needed. Registers are the
-// output's, and computing them again costs more than the loops themselves.
+// Where a lane's and a warp's numbers lie: what does not change from tile to tile of the addresses in the loops over
+// tokens, computed once and kept in shared memory, from where 16 bytes at a time are read back as they are needed.
+// Registers are the output's, and computing them again costs more than the loops themselves.
 //
-// Bytes from the start of a stage are of m-tile 0; `Stage::m_tile` adds those of others.
+// A lane's bytes from the start of a stage are of m-tile 0; a warp's add those of its own m-tile.
 #pragma once
 
 #include "../rope_values.cuh"
 #include "fragments.cuh"
+#include "load.cuh"
+#include "scores.cuh"
 #include "shared.cuh"
 
 template <typename S>
-__device__ void prepare_places(const DecodeParams &params, BlockState<S> &block) {
+__device__ void prepare_places(const DecodeParams &params, const SharedMemory<S> &memory, BlockState<S> &block) {
     const DecodeShared &map = params.shared;
     const unsigned lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     // A tile of fewer than 16 tokens has the same ones in rows g and g + 8.
@@ -32,9 +34,9 @@ __device__ void prepare_places(const DecodeParams &params, BlockState<S> &block)
     } else if (threadIdx.x < 2 * WARP) {
         // Pairs of scale and min, and rotated keys, of rows g and g + 8.
         const unsigned in_step = rope_step_bytes(params.cache.rope_kind) / 4 * t;
-        block.affine_places[lane] = {map.affine + low * map.affine_stride, map.affine + high * map.affine_stride};
-        block.rope_places[lane] = {map.rope + low * map.rope_stride + in_step,
-                                   map.rope + high * map.rope_stride + in_step};
+        block.row_places[lane] = {map.affine + low * map.affine_stride, map.affine + high * map.affine_stride,
+                                  map.rope + low * map.rope_stride + in_step,
+                                  map.rope + high * map.rope_stride + in_step};
     } else if (threadIdx.x < 3 * WARP) {
         if constexpr (S::LATENTS == Latents::Bf16) {
             // The lane's row of the matrices: 2 and 3 are k + 8, 1 and 3 eight latents further.
@@ -45,5 +47,19 @@ __device__ void prepare_places(const DecodeParams &params, BlockState<S> &block)
             const auto row = [&](unsigned position) { return token(2 * t + position) * map.latent_stride + word; };
             block.code_places[lane] = {row(0), row(1), row(8), row(9)};
         }
+    } else if (lane < WARPS && threadIdx.x < 4 * WARP) {
+        const unsigned warp = lane, first = warp * warp_tokens<S>(params);
+        const ScoreTile<S> scores(warp);
+        const OwnFragment<S> own(0, warp);
+        const Steps<S> steps(params, scores.k_slice);
+        WarpPlaces &to = block.warps[warp];
+        to.to_latents = first * map.latent_stride;
+        to.to_rope = map.rope + first * map.rope_stride;
+        to.to_affine = map.affine + first * map.affine_stride;
+        to.codes = 16 * scores.m_tile(0) * map.latent_stride + STEP_BYTES<S> * steps.begin;
+        to.query = 2 * STEP * steps.begin;
+        to.steps = steps.end - steps.begin;
+        block.own[warp] = {own.m_tile * S::N_TILES + own.n_tile, own.n_tile, 16 * own.m_tile * map.affine_stride,
+                           16 * own.m_tile * map.rope_stride};
     }
 }

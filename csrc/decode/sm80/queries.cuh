@@ -20,6 +20,21 @@ __device__ unsigned place_of(unsigned c) {
     return S::LATENTS == Latents::Whole ? c % 2 * 16 + c / 2 : c / 4 * 16 + c % 4;
 }
 
+// A sum of the query as two f16, 11 bits each, in units of scores.
+struct SumParts {
+    uint32_t high, low;
+
+    __device__ explicit SumParts(float sum) {
+        sum *= 1.0f / SCORE_UNIT;
+        high = f16x2_from_f32(sum, 0.0f);
+        low = f16x2_from_f32(sum - f32x2_from_f16x2(high).x, 0.0f);
+    }
+
+    // A column of B with k = 8, as four lanes have it: what stands there for a pair of (scale, min) in k = 0, 1 and for the
+    // same in k = 2, 3. So A is a lane's pair as it is.
+    __device__ uint4 column() const { return {high << 16, low << 16, 0, 0}; }
+};
+
 // Groups: the sum of head n's query over a group, for score_mins, from `sum` of `chunk` and those of its neighbours in
 // other lanes.
 template <typename S>
@@ -31,13 +46,11 @@ __device__ void store_group_sum(const DecodeParams &params, unsigned char *q_sum
         sum += __shfl_xor_sync(ALL_LANES, sum, distance);
     }
     if (chunk % chunks == 0 && group < params.cache.latent_groups) {
-        sum *= Q_SUM_UNIT;
-        const uint32_t high = f16x2_from_f32(sum, 0.0f);
-        const uint32_t low = f16x2_from_f32(sum - f32x2_from_f16x2(high).x, 0.0f);
+        const SumParts parts(sum);
         uint16_t *to = reinterpret_cast<uint16_t *>(q_sums) +
                        8 * (group / GROUP_BLOCK * S::HEADS * 4 + n * 4 + group % 4) + group % GROUP_BLOCK / 4;
-        to[0] = high;
-        to[4] = low;
+        to[0] = parts.high;
+        to[4] = parts.low;
     }
 }
 
@@ -98,7 +111,8 @@ public:
         for (int i = 0; i < S::N_TILES; ++i) {
             const unsigned n = own(i);
             if (lane == 0 && n % 8 == 0) {
-                block.rope_steps[n / 8] = rope_steps_of(params, first_head + n);
+                const uint2 steps = rope_steps_of(params, first_head + n);
+                block.rope_tiles[n / 8] = {steps.x, steps.y, n * params.shared.q_rope_stride, 16 * n * params.rope_span};
             }
             float2 factor{1.0f, 1.0f};
             if (S::CODED || params.cache.rope_kind != ROW_BF16) {
@@ -109,7 +123,7 @@ public:
                 factor = power_for(largest_of_warp(largest[i]));
             }
             if (lane == 0) {
-                block.exponents[n].factor = params.scale * CUDART_L2E_F * factor.y;
+                block.exponents[n].factor = params.scale * CUDART_L2E_F * factor.y * SCORE_UNIT;
             }
             store_latent(params, chunks_[i], n, factor.x, memory, block);
             scale_rope(params, n, factor.x, memory);
@@ -157,10 +171,11 @@ private:
             }
             if (pair < pairs) {
                 memory.q_rope(n)[pair] = params.cache.rope_kind == ROW_BF16
-                                             ? bf16x2_from_f32(low, high)
+                                             ? bf16x2_from_f32(low * (1.0f / SCORE_UNIT), high * (1.0f / SCORE_UNIT))
                                              : f16x2_from_f32(low * in_place, high * in_place);
                 if (lane % 16 == 0) {
-                    memory.q_rope_sums(n)[pair / 16] = sum;
+                    reinterpret_cast<uint4 *>(memory.q_rope_sums())[(n / 8 * params.rope_span + pair / 16) * 8 + n % 8] =
+                        SumParts(sum).column();
                 }
             }
         }
@@ -188,8 +203,8 @@ private:
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const uint32_t pair = chunks[c].pair[j];
-                const bool in_place = S::CODED && j % 2 == 1;
-                stored[j] = query_pair<S::LATENTS>(pair, in_place ? factor * ODD_PAIR : factor);
+                const float unit = !S::CODED ? 1.0f / SCORE_UNIT : j % 2 == 1 ? ODD_PAIR : 1.0f;
+                stored[j] = query_pair<S::LATENTS>(pair, factor * unit);
                 sum += (f32_from_bf16_low(pair) + f32_from_bf16_high(pair)) * factor;
             }
             if constexpr (S::LATENTS == Latents::Groups) {
@@ -199,7 +214,7 @@ private:
             if (S::LATENTS == Latents::Whole && (c + 1) * WARP % (RUN / CHUNK) == 0) {
                 sum = reduce_warp(sum, Sum());
                 if (lane == 0) {
-                    block.q_sums[(c * WARP) / (RUN / CHUNK)][n] = sum;
+                    reinterpret_cast<uint4 *>(q_sums)[c * WARP / (RUN / CHUNK) * S::HEADS + n] = SumParts(sum).column();
                 }
                 sum = 0.0f;
             }

@@ -18,20 +18,18 @@ struct RowPair {
     const unsigned char *low, *high;
 };
 
+// Pairs, `bytes` behind those of m-tile 0.
 template <typename S>
-__device__ RowPair affine_rows(const DecodeParams &params, const Stage &stage, const BlockState<S> &block,
-                               unsigned m_tile) {
-    const uint2 places = block.affine_places[thread_index() % WARP];
-    const unsigned char *rows = stage.m_tile(m_tile, params.shared.affine_stride);
+__device__ RowPair affine_rows(const Stage &stage, const BlockState<S> &block, unsigned bytes) {
+    const uint4 places = block.row_places[thread_index() % WARP];
+    const unsigned char *rows = stage.row(bytes);
     return {rows + places.x, rows + places.y};
 }
 
+// Pairs of a warp's own fragments.
 template <typename S>
-__device__ RowPair rope_rows(const DecodeParams &params, const Stage &stage, const BlockState<S> &block,
-                             unsigned m_tile) {
-    const uint2 places = block.rope_places[thread_index() % WARP];
-    const unsigned char *rows = stage.m_tile(m_tile, params.shared.rope_stride);
-    return {rows + places.x, rows + places.y};
+__device__ RowPair own_affine_rows(const Stage &stage, const BlockState<S> &block) {
+    return affine_rows<S>(stage, block, block.own[thread_index() / WARP].affine);
 }
 
 // A k-step of the rotated keys of a lane's two tokens, and their pairs of scale and min.
@@ -40,9 +38,10 @@ struct RopeStep {
     uint32_t affine_low, affine_high;
 };
 
+// Loads k-step `step`; `rows` begin with it.
 template <unsigned KIND>
 __device__ RopeStep load_rope(const DecodeParams &params, const RowPair &rows, const RowPair &affine, unsigned step) {
-    const uint4 lo = rope_values<KIND>(rows.low, step), hi = rope_values<KIND>(rows.high, step);
+    const uint4 lo = rope_values<KIND>(rows.low, 0), hi = rope_values<KIND>(rows.high, 0);
     RopeStep keys{{lo.x, hi.x, lo.y, hi.y}, {lo.z, hi.z, lo.w, hi.w}, 0, 0};
     if constexpr (KIND != ROW_BF16) {
         // The pairs of (scale, min) begin behind the latent's.
@@ -53,11 +52,9 @@ __device__ RopeStep load_rope(const DecodeParams &params, const RowPair &rows, c
     return keys;
 }
 
-// Adds the product of a k-step with 8 heads: `query` is theirs, and `sums` that of a lane's two columns, `sum_stride`
-// bytes apart.
+// Adds the product of a k-step with 8 heads: `query` is theirs, and `sums` the lane's part of its sums.
 template <unsigned KIND>
-__device__ void multiply_rope(const RopeStep &keys, uint32_t query, const unsigned char *sums, unsigned sum_stride,
-                              FragmentC &scores) {
+__device__ void multiply_rope(const RopeStep &keys, uint32_t query, const unsigned char *sums, FragmentC &scores) {
     uint32_t b[4];
     ldmatrix_x4(b, query);
     if constexpr (KIND == ROW_BF16) {
@@ -67,69 +64,71 @@ __device__ void multiply_rope(const RopeStep &keys, uint32_t query, const unsign
         FragmentC products = {};
         mma_f16(products, keys.a0, b[0], b[1]);
         mma_f16(products, keys.a1, b[2], b[3]);
-        const float sum_x = at<float>(sums, 0), sum_y = at<float>(sums, sum_stride);
-        const float scale_low = affine_scale(keys.affine_low) * SUBNORMAL, min_low = affine_min(keys.affine_low);
-        scores[0] = fmaf(scale_low, products[0], fmaf(min_low, sum_x, scores[0]));
-        scores[1] = fmaf(scale_low, products[1], fmaf(min_low, sum_y, scores[1]));
-        const float scale_high = affine_scale(keys.affine_high) * SUBNORMAL, min_high = affine_min(keys.affine_high);
-        scores[2] = fmaf(scale_high, products[2], fmaf(min_high, sum_x, scores[2]));
-        scores[3] = fmaf(scale_high, products[3], fmaf(min_high, sum_y, scores[3]));
+        mma_f16_k8(scores, keys.affine_low, keys.affine_high, at<uint32_t>(sums, 0));
+        const float low = affine_scale(keys.affine_low) * CODE_UNIT, high = affine_scale(keys.affine_high) * CODE_UNIT;
+        scores[0] = fmaf(low, products[0], scores[0]);
+        scores[1] = fmaf(low, products[1], scores[1]);
+        scores[2] = fmaf(high, products[2], scores[2]);
+        scores[3] = fmaf(high, products[3], scores[3]);
     }
 }
+
+// Bytes of the query and of its sums from k-step to k-step.
+constexpr unsigned ROPE_QUERY_BYTES = 2 * ROPE_STEP, ROPE_SUM_BYTES = 4 * WARP;
 
 // Adds it to a warp's own fragments. Where all heads share one rope head, all of them multiply the same k-steps, and each
 // is loaded once.
 template <typename S, unsigned KIND>
 __device__ void score_rope(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
-                           const BlockState<S> &block, FragmentC (&scores)[S::OWN]) {
+                           const BlockState<S> &block, const RowPair &affine, FragmentC (&scores)[S::OWN]) {
+    constexpr unsigned BYTES = rope_step_bytes(KIND);
     const unsigned lane = thread_index() % WARP;
-    const unsigned query_stride = params.shared.q_rope_stride, sum_stride = 4 * (params.rope_span | 1);
+    const OwnPlaces own = block.own[thread_index() / WARP];
+    const uint4 places = block.row_places[lane];
+    const unsigned char *key = stage.row(own.rope);
+    const RowPair rows = {key + places.z, key + places.w};
     const uint32_t query = shared_address(memory.begin()) + block.rope_query_places[lane];
-    const unsigned m_tile = OwnFragment<S>(0).m_tile;
-    const RowPair rows = rope_rows<S>(params, stage, block, m_tile);
-    const RowPair affine = affine_rows<S>(params, stage, block, m_tile);
-    const auto multiply = [&](int i, unsigned own, const RopeStep &keys) {
-        const OwnFragment<S> fragment(i);
-        multiply_rope<KIND>(keys, query + 8 * fragment.n_tile * query_stride + 64 * own,
-                            memory.q_rope_sums() + fragment.head() * sum_stride + 4 * own, sum_stride, scores[i]);
+    const unsigned char *sums = memory.q_rope_sums() + 4 * lane;
+    const RopeTile *tiles = block.rope_tiles + own.n_tile;
+    const auto multiply_all = [&](int i, int count) {
+        const RopeTile tile = tiles[i];
+        RowPair at_step = {rows.low + BYTES * tile.first, rows.high + BYTES * tile.first};
+        uint32_t own_query = query + tile.query;
+        const unsigned char *own_sums = sums + tile.sums;
+#pragma unroll 1
+        for (unsigned step = tile.first; step < tile.first + tile.count; ++step) {
+            const RopeStep keys = load_rope<KIND>(params, at_step, affine, step);
+#pragma unroll
+            for (int j = 0; j < count; ++j) {
+                multiply_rope<KIND>(keys, own_query + 8 * params.shared.q_rope_stride * j,
+                                    own_sums + ROPE_SUM_BYTES * params.rope_span * j, scores[i + j]);
+            }
+            at_step.low += BYTES, at_step.high += BYTES;
+            own_query += ROPE_QUERY_BYTES, own_sums += ROPE_SUM_BYTES;
+        }
     };
     if (S::OWN > 1 && params.geometry.rope_heads == 1) {
-#pragma unroll 1
-        for (unsigned step = 0; step < params.rope_span; ++step) {
-            const RopeStep keys = load_rope<KIND>(params, rows, affine, step);
-#pragma unroll
-            for (int i = 0; i < S::OWN; ++i) {
-                if (OwnFragment<S>(i).exists) {
-                    multiply(i, step, keys);
-                }
-            }
-        }
+        multiply_all(0, S::OWN);
         return;
     }
 #pragma unroll
     for (int i = 0; i < S::OWN; ++i) {
-        const OwnFragment<S> fragment(i);
-        if (!fragment.exists) {
-            continue;
-        }
-        const uint2 steps = block.rope_steps[fragment.n_tile];
-#pragma unroll 1
-        for (unsigned own = 0; own < steps.y; ++own) {
-            multiply(i, own, load_rope<KIND>(params, rows, affine, steps.x + own));
+        if (OwnFragment<S>(i).exists) {
+            multiply_all(i, 1);
         }
     }
 }
 
 template <typename S>
 __device__ void score_rope(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
-                           const BlockState<S> &block, FragmentC (&scores)[S::OWN]) {
+                           const BlockState<S> &block, const RowPair &affine, FragmentC (&scores)[S::OWN]) {
     // The kind is the layer's: all blocks go the same way, and have no other one's instructions in their loops.
     switch (params.cache.rope_kind) {
         case ROW_INT4:
-            return score_rope<S, ROW_INT4>(params, stage, memory, block, scores);
+            return score_rope<S, ROW_INT4>(params, stage, memory, block, affine, scores);
         case ROW_INT8:
-            return score_rope<S, ROW_INT8>(params, stage, memory, block, scores);
+            return score_rope<S, ROW_INT8>(params, stage, memory, block, affine, scores);
         default:
-            return score_rope<S, ROW_BF16>(params, stage, memory, block, scores);
+            return score_rope<S, ROW_BF16>(params, stage, memory, block, affine, scores);
     }
 }

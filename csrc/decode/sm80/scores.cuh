@@ -31,6 +31,13 @@ struct Steps {
     }
 };
 
+// Pairs of the j-th of the warp's m-tiles.
+template <typename S>
+__device__ RowPair m_tile_affine_rows(const DecodeParams &params, const Stage &stage, const BlockState<S> &block,
+                                      unsigned j) {
+    return affine_rows<S>(stage, block, 16 * params.shared.affine_stride * ScoreTile<S>().m_tile(j));
+}
+
 // Scales rows g and g + 8 of `sums` and adds them.
 template <int N_TILES>
 __device__ void add_scaled(FragmentC (&scores)[N_TILES], const FragmentC (&sums)[N_TILES], float low, float high) {
@@ -43,23 +50,25 @@ __device__ void add_scaled(FragmentC (&scores)[N_TILES], const FragmentC (&sums)
     }
 }
 
-// Stores what the latents of the warp's k-slice add to the scores of its m-tiles, or adds it to what it has stored.
+// Stores what the latents of the warp's k-slice add to the scores of its m-tiles, with what it has stored if `again`.
 template <typename S>
-__device__ void store_scores(const SharedMemory<S> &memory, const Scores<S> &scores, bool again) {
-    const ScoreTile<S> tile;
+__device__ void store_scores(const SharedMemory<S> &memory, Scores<S> &scores, bool again) {
+    // Those of a warp follow those of the one before it.
+    const unsigned thread = thread_index(), parts = S::SHARE * S::N_TILES;
+    unsigned char *to = memory.part(0, 0, 0) + 16 * WARP * parts * (thread / WARP) + 16 * (thread % WARP);
+    float4 *part = reinterpret_cast<float4 *>(to);
+    // All lanes agree. A branch: of a choice the compiler would load and add in any case.
+    if (__any_sync(ALL_LANES, again)) {
 #pragma unroll
-    for (int j = 0; j < S::SHARE; ++j) {
-        unsigned char *to = memory.part(tile.k_slice, tile.m_tile(j), 0) + 16 * (thread_index() % WARP);
-#pragma unroll
-        for (int n = 0; n < S::N_TILES; ++n) {
-            const FragmentC &x = scores[j][n];
-            float4 &part = *reinterpret_cast<float4 *>(to + 16 * WARP * n);
-            if (again) {
-                part = {part.x + x[0], part.y + x[1], part.z + x[2], part.w + x[3]};
-            } else {
-                part = {x[0], x[1], x[2], x[3]};
-            }
+        for (unsigned i = 0; i < parts; ++i) {
+            FragmentC &x = scores[i / S::N_TILES][i % S::N_TILES];
+            x[0] += part[WARP * i].x, x[1] += part[WARP * i].y, x[2] += part[WARP * i].z, x[3] += part[WARP * i].w;
         }
+    }
+#pragma unroll
+    for (unsigned i = 0; i < parts; ++i) {
+        const FragmentC &x = scores[i / S::N_TILES][i % S::N_TILES];
+        part[WARP * i] = {x[0], x[1], x[2], x[3]};
     }
 }
 
@@ -68,12 +77,12 @@ template <typename S>
 struct CodeRows {
     const unsigned char *low[S::SHARE], *high[S::SHARE];
 
-    __device__ CodeRows(const DecodeParams &params, const Stage &stage, const uint2 &places, unsigned step) {
+    __device__ CodeRows(const DecodeParams &params, const Stage &stage, const uint2 &places, const WarpPlaces &warp) {
 #pragma unroll
         for (int j = 0; j < S::SHARE; ++j) {
-            const unsigned char *rows = stage.m_tile(ScoreTile<S>().m_tile(j), params.shared.latent_stride);
-            low[j] = rows + places.x + STEP / 2 * step;
-            high[j] = rows + places.y + STEP / 2 * step;
+            const unsigned char *rows = stage.row(warp.codes) + 16 * params.shared.latent_stride * j;
+            low[j] = rows + places.x;
+            high[j] = rows + places.y;
         }
     }
 
@@ -115,9 +124,9 @@ __device__ void multiply_codes(Scores<S> &sums, const uint32_t (&low)[S::SHARE],
 // k-slice has more than one adds them up in shared memory, which costs no registers, and is rare.
 template <typename S>
 __device__ void score_whole(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
-                            const BlockState<S> &block, const uint2 &places, uint32_t query, unsigned n_tile_bytes) {
-    const Steps<S> steps(params, ScoreTile<S>().k_slice);
-    CodeRows<S> rows(params, stage, places, steps.begin);
+                            const BlockState<S> &block, const uint2 &places, const WarpPlaces &warp, uint32_t query,
+                            unsigned n_tile_bytes) {
+    CodeRows<S> rows(params, stage, places, warp);
     const auto multiply = [&](Scores<S> &sums) {
         uint2 low_words[S::SHARE], high_words[S::SHARE];
         uint32_t low_word[S::SHARE], high_word[S::SHARE];
@@ -137,27 +146,29 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, cons
     };
     if constexpr (S::RUNS == 1) {
         Scores<S> scores = {};
-#pragma unroll (S::M_TILES == 4 ? 2 : 1)
-        for (unsigned step = steps.begin; step < steps.end; ++step) {
+        const unsigned char *end = rows.low[0] + STEP / 2 * warp.steps;
+#pragma unroll 1
+        while (rows.low[0] < end) {
             multiply(scores);
         }
         store_scores<S>(memory, scores, false);
     } else {
+        const Steps<S> steps(params, ScoreTile<S>().k_slice);
         // Even a warp without k-steps stores what it has.
         unsigned step = steps.begin;
         do {
             const unsigned run = step / WARPS, end = min(steps.end, (run + 1) * WARPS);
             Scores<S> sums = {}, scores = {};
-#pragma unroll 1
+#pragma unroll (S::SLICES > 2 ? 2 : 1)
             for (; step < end; ++step) {
                 multiply(sums);
             }
 #pragma unroll
             for (int j = 0; j < S::SHARE; ++j) {
-                const RowPair affine = affine_rows<S>(params, stage, block, ScoreTile<S>().m_tile(j));
+                const RowPair affine = m_tile_affine_rows<S>(params, stage, block, j);
                 const unsigned pair = 4 * min(run, params.cache.latent_groups - 1);
-                add_scaled(scores[j], sums[j], affine_scale(at<uint32_t>(affine.low, pair)) * SUBNORMAL,
-                           affine_scale(at<uint32_t>(affine.high, pair)) * SUBNORMAL);
+                add_scaled(scores[j], sums[j], affine_scale(at<uint32_t>(affine.low, pair)) * CODE_UNIT,
+                           affine_scale(at<uint32_t>(affine.high, pair)) * CODE_UNIT);
             }
             store_scores<S>(memory, scores, run != steps.begin / WARPS);
         } while (step < steps.end);
@@ -168,9 +179,10 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, cons
 // so that all are in different banks.
 template <typename S>
 __device__ void score_groups(const DecodeParams &params, const Stage &stage, const BlockState<S> &block,
-                             const uint2 &places, uint32_t query, unsigned n_tile_bytes, Scores<S> &scores) {
+                             const uint2 &places, const WarpPlaces &warp, uint32_t query, unsigned n_tile_bytes,
+                             Scores<S> &scores) {
     const Steps<S> steps(params, ScoreTile<S>().k_slice);
-    CodeRows<S> rows(params, stage, places, steps.begin);
+    CodeRows<S> rows(params, stage, places, warp);
     const unsigned upper_rows = thread_index() & 16;
     const bool second_first = upper_rows != 0;
     // From a lane's first word to its second.
@@ -183,9 +195,9 @@ __device__ void score_groups(const DecodeParams &params, const Stage &stage, con
 #pragma unroll
         for (int j = 0; j < S::SHARE; ++j) {
             // Where pairs lie is read again: registers are short while codes are multiplied.
-            const RowPair affine = affine_rows<S>(params, stage, block, ScoreTile<S>().m_tile(j));
-            add_scaled(scores[j], sums[j], affine_scale(at<uint16_t>(affine.low, group)) * SUBNORMAL,
-                       affine_scale(at<uint16_t>(affine.high, group)) * SUBNORMAL);
+            const RowPair affine = m_tile_affine_rows<S>(params, stage, block, j);
+            add_scaled(scores[j], sums[j], affine_scale(at<uint16_t>(affine.low, group)) * CODE_UNIT,
+                       affine_scale(at<uint16_t>(affine.high, group)) * CODE_UNIT);
 #pragma unroll
             for (int n = 0; n < S::N_TILES; ++n) {
                 sums[j][n][0] = sums[j][n][1] = sums[j][n][2] = sums[j][n][3] = 0.0f;
@@ -241,18 +253,15 @@ __device__ void multiply_rows(Scores<S> &sums, const uint32_t (&rows)[S::SHARE],
 }
 
 template <typename S>
-__device__ void score_bf16(const DecodeParams &params, const Stage &stage, uint32_t place, uint32_t query,
-                           unsigned n_tile_bytes, Scores<S> &scores) {
-    const ScoreTile<S> tile;
-    const Steps<S> steps(params, tile.k_slice);
+__device__ void score_bf16(const DecodeParams &params, const Stage &stage, uint32_t place, const WarpPlaces &warp,
+                           uint32_t query, unsigned n_tile_bytes, Scores<S> &scores) {
     uint32_t latents[S::SHARE];
 #pragma unroll
     for (int j = 0; j < S::SHARE; ++j) {
-        latents[j] = shared_address(stage.m_tile(tile.m_tile(j), params.shared.latent_stride)) + place +
-                     2 * STEP * steps.begin;
+        latents[j] = stage.address() + warp.codes + 16 * params.shared.latent_stride * j + place;
     }
 #pragma unroll 1
-    for (unsigned step = steps.begin; step < steps.end; ++step) {
+    for (unsigned left = warp.steps; left > 0; --left) {
         multiply_rows<S, 0>(scores, latents, query, n_tile_bytes);
         multiply_rows<S, 64>(scores, latents, query, n_tile_bytes);
         query += 2 * STEP;
@@ -267,19 +276,18 @@ __device__ void score_bf16(const DecodeParams &params, const Stage &stage, uint3
 template <typename S>
 __device__ void score_latents(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
                               const BlockState<S> &block) {
-    const unsigned n_tile_bytes = 8 * memory.q_latent_stride();
-    const unsigned lane = thread_index() % WARP;
+    const unsigned n_tile_bytes = 8 * memory.q_latent_stride(), lane = thread_index() % WARP;
+    const WarpPlaces &warp = block.warps[thread_index() / WARP];
     const typename S::ScorePlaces places = block.score_places[lane];
-    const uint32_t query = shared_address(memory.begin()) + block.query_places[lane] +
-                           2 * STEP * Steps<S>(params, ScoreTile<S>().k_slice).begin;
+    const uint32_t query = shared_address(memory.begin()) + block.query_places[lane] + warp.query;
     if constexpr (S::LATENTS == Latents::Whole) {
-        score_whole<S>(params, stage, memory, block, places, query, n_tile_bytes);
+        score_whole<S>(params, stage, memory, block, places, warp, query, n_tile_bytes);
     } else {
         Scores<S> scores = {};
         if constexpr (S::LATENTS == Latents::Groups) {
-            score_groups<S>(params, stage, block, places, query, n_tile_bytes, scores);
+            score_groups<S>(params, stage, block, places, warp, query, n_tile_bytes, scores);
         } else {
-            score_bf16<S>(params, stage, places, query, n_tile_bytes, scores);
+            score_bf16<S>(params, stage, places, warp, query, n_tile_bytes, scores);
         }
         store_scores<S>(memory, scores, false);
     }

@@ -29,11 +29,6 @@ public:
     // Its address within shared memory, as copies take it.
     __device__ uint32_t address() const { return shared_address(begin_); }
 
-    // Where the rows of an m-tile's tokens begin, less what those of m-tile 0 are behind the start of the stage.
-    __device__ const unsigned char *m_tile(unsigned m_tile, unsigned stride) const {
-        return begin_ + 16 * m_tile * stride;
-    }
-
     // The tokens' pairs of (scale, min), from pair `first` on.
     __device__ Rows affine(unsigned first = 0) const { return {begin_ + map_.affine + 4 * first, map_.affine_stride}; }
 
@@ -66,14 +61,11 @@ public:
     // The stage of the tile from token `first` on: tiles alternate between two, if there are. It is computed from an
     // opaque value, so that it is not kept from phase to phase: registers are the output's.
     __device__ Stage stage_of(unsigned first) const {
-        return {begin_ + map().stages + (overlapped && (opaque(first) & tile_tokens()) != 0 ? map().stage_bytes : 0),
-                map()};
+        return {begin_ + map().stages + (opaque(first) & tile_tokens()) * map().stage_step, map()};
     }
 
     // Stage 0 or 1.
-    __device__ Stage stage(unsigned index) const {
-        return {begin_ + map().stages + index * map().stage_bytes, map()};
-    }
+    __device__ Stage stage(unsigned index) const { return stage_of(index * tile_tokens()); }
 
     // A head's query for the latents: pairs of 16-bit numbers, in the order of queries.cuh.
     __device__ uint32_t *q_latent(unsigned head) const {
@@ -88,14 +80,11 @@ public:
         return reinterpret_cast<uint32_t *>(begin_ + map().q_rope + head * map().q_rope_stride);
     }
 
-    // The sums of `q_rope` over each k-step, f32, and where a head's begin: rows of `rope_span | 1`.
+    // Sums of the query, which tensor cores multiply with mins: of `q_rope` over each k-step, and of `q_latent` over each
+    // run (Whole): a column of B for each head (queries.cuh), of 8 heads after another, 4 bytes a lane. Groups: over
+    // groups, [block of 16 groups][head][lane % 4], each two B fragments: the first has the groups t, t + 4, t + 8 and
+    // t + 12 in f16, the second what f16 rounds off.
     __device__ unsigned char *q_rope_sums() const { return begin_ + map().q_rope_sums; }
-    __device__ float *q_rope_sums(unsigned head) const {
-        return reinterpret_cast<float *>(q_rope_sums()) + head * (params_.rope_span | 1);
-    }
-
-    // Groups: the heads' sums of the query over groups, [block of 16 groups][head][lane % 4], each two B fragments: the
-    // first has the groups t, t + 4, t + 8 and t + 12 in f16, the second what f16 rounds off.
     __device__ unsigned char *q_sums() const { return begin_ + map().q_sums; }
 
     // Groups: scales of a group, f16, in the order of place_in_row.
@@ -112,8 +101,9 @@ public:
         return reinterpret_cast<float4 *>(begin_ + map().mins)[(group_block * S::N_TILES + n_tile) * WARP + lane];
     }
 
-    // The columns of a token's record that lanes copy (load.cuh).
-    __device__ uint2 *columns() const { return reinterpret_cast<uint2 *>(begin_ + map().columns); }
+    // Where the pieces of rows that lanes copy belong (load.cuh).
+    __device__ unsigned char *latent_pieces() const { return begin_ + map().latent_pieces; }
+    __device__ unsigned char *rope_pieces() const { return begin_ + map().rope_pieces; }
 
     // A C fragment of what a k-slice of the contraction adds to the scores of an m-tile and n-tile, 16 bytes a lane. The
     // next k-slice's follows after PART_STRIDE bytes.

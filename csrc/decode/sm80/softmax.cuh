@@ -41,6 +41,8 @@ constexpr float LEAST_SCALE = 1.0f / 1048576.0f;
 struct RowFactors {
     float scale, inverse, min;
 
+    __device__ RowFactors() {}
+
     __device__ RowFactors(float token_scale, float token_min, float inverse_unit) {
         // Where a scale is 0 all codes are: any factor does.
         scale = token_scale > 0.0f ? fmaxf(token_scale * inverse_unit, LEAST_SCALE) : 1.0f;
@@ -88,20 +90,31 @@ __device__ bool make_weights(const DecodeParams &params, const RowPair &affine, 
                              const SharedMemory<S> &memory, const BlockState<S> &block,
                              const FragmentC (&scores)[S::OWN], Sums<S> &sums) {
     const unsigned lane = thread_index() % WARP;
+    const OwnPlaces place = block.own[thread_index() / WARP];
+    if (!OwnFragment<S>(0).exists) {
+        return false;
+    }
     uint32_t largest = 0;
-    const OwnFragment<S> own_first(0);
     PlaneWriter<S> weights[S::PLANES];
 #pragma unroll
     for (int plane = 0; plane < S::PLANES; ++plane) {
-        weights[plane].to = memory.weights(plane, own_first.m_tile, own_first.n_tile);
+        weights[plane].to = memory.weights(plane, 0, 0) + 8 * WARP * place.fragment;
     }
+    RowFactors low, high;
+    const auto set_factors = [&](int run) {
+        const RowScales rows(affine, run);
+        const float inverse_unit = block.inverse_units[run];
+        low = RowFactors(rows.scale_low, rows.min_low, inverse_unit);
+        high = RowFactors(rows.scale_high, rows.min_high, inverse_unit);
+    };
+    // A single run's are the same for all fragments.
+    if constexpr (S::LATENTS == Latents::Whole && S::RUNS == 1) {
+        set_factors(0);
+    }
+    const HeadExponent *exponent = block.exponents + 8 * place.n_tile + 2 * (lane % 4);
 #pragma unroll
     for (int i = 0; i < S::OWN; ++i) {
-        const OwnFragment<S> fragment(i);
-        if (!fragment.exists) {
-            return false;
-        }
-        const float4 exponents = *reinterpret_cast<const float4 *>(&block.exponents[fragment.head()]);
+        const float4 exponents = *reinterpret_cast<const float4 *>(exponent + 8 * i);
         float p[4];
 #pragma unroll
         for (int x = 0; x < 4; ++x) {
@@ -109,7 +122,7 @@ __device__ bool make_weights(const DecodeParams &params, const RowPair &affine, 
                                                : fmaf(scores[i][x], exponents.z, exponents.w));
         }
         if (!range.is_whole(S::TOKENS)) {
-            const unsigned position = 16 * fragment.m_tile + lane / 4;
+            const unsigned position = 16 * OwnFragment<S>(0).m_tile + lane / 4;
             const bool low = range.has(position), high = range.has(position + 8);
             p[0] = low ? p[0] : 0.0f, p[1] = low ? p[1] : 0.0f;
             p[2] = high ? p[2] : 0.0f, p[3] = high ? p[3] : 0.0f;
@@ -122,10 +135,9 @@ __device__ bool make_weights(const DecodeParams &params, const RowPair &affine, 
                 if (run > 0 && run >= params.cache.latent_groups) {
                     break;
                 }
-                const RowScales rows(affine, run);
-                const float inverse_unit = block.inverse_units[run];
-                const RowFactors low(rows.scale_low, rows.min_low, inverse_unit);
-                const RowFactors high(rows.scale_high, rows.min_high, inverse_unit);
+                if constexpr (S::RUNS > 1) {
+                    set_factors(run);
+                }
                 const uint32_t x = f16x2_from_f32(p[0] * low.scale, p[1] * low.scale);
                 const uint32_t y = f16x2_from_f32(p[2] * high.scale, p[3] * high.scale);
                 const float2 a = f32x2_from_f16x2(x), b = f32x2_from_f16x2(y);

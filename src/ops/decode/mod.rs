@@ -337,7 +337,6 @@ impl Decode {
             latent_steps: check::count("latent steps", self.candidate.latent_steps)?,
             rope_steps: check::count("rope steps", self.candidate.rope_steps)?,
             rope_span: check::count("rope span", self.candidate.rope_span)?,
-            reserved: 0,
             sm90: self.candidate.sm90,
         };
         let splits = check::count("splits", self.schedule.config().max_batch_splits(tokens))?;

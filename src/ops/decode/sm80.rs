@@ -243,7 +243,12 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
     let k_slices = WARPS * variant.share() / m_tiles;
     // A C fragment of 16 tokens and 8 heads, and a B fragment of them, for a warp.
     let (score_bytes, weight_bytes) = (16 * 32, 8 * 32);
-    let columns = (layout.latent_tile().row_bytes + layout.rope_tile().row_bytes) / 16;
+    // What a warp copies at a time of its rows, 32 lanes with 16 bytes each: 4 such pieces of latents, 2 of rotated keys.
+    // Each lane's place of each is kept.
+    let places = |row_bytes: usize, pieces: usize| {
+        let bytes = (tile_tokens / WARPS).max(1) * row_bytes;
+        bytes.div_ceil(pieces * 32 * 16) * pieces * 32 * 4
+    };
 
     let mut end = 0;
     let mut region = |bytes: usize| -> Result<u32> {
@@ -253,13 +258,19 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
     };
     let q_latent = region(heads * q_latent_stride)?;
     let q_rope = region(if rope_span > 0 { heads * q_rope_stride } else { 0 })?;
-    let q_rope_sums = region(heads * (rope_span | 1) * 4)?;
+    // Of each head and k-step, or run, what four lanes multiply with pairs of scale and min.
+    let q_rope_sums = region(16 * heads * rope_span)?;
     let rope = (tile_tokens * latent_stride).next_multiple_of(16);
     let affine = (rope + if rope_steps > 0 { tile_tokens * rope_stride } else { 0 }).next_multiple_of(16);
     let stage_bytes = (affine + tile_tokens * affine_stride).next_multiple_of(128);
     let first_stage = region(stages * stage_bytes)?;
-    let columns = region(8 * columns)?;
-    let q_sums = region(group_blocks * heads * 4 * GROUP_BLOCK)?;
+    let latent_pieces = region(places(layout.latent_tile().row_bytes, 4))?;
+    let rope_pieces = region(places(layout.rope_tile().row_bytes, 2))?;
+    let q_sums = region(match variant.latents {
+        Latents::Whole => 16 * heads * variant.slices,
+        Latents::Groups => group_blocks * heads * 4 * GROUP_BLOCK,
+        Latents::Bf16 => 0,
+    })?;
     let scales = region(2 * group_rows * scale_stride)?;
     let mins = region(group_blocks * variant.n_tiles * 4 * 8 * GROUP_BLOCK)?;
     // Sums over tokens take its place in the end.
@@ -274,14 +285,15 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
         q_rope_stride: bytes(q_rope_stride)?,
         q_rope_sums,
         stages: first_stage,
-        stage_bytes: bytes(stage_bytes)?,
         stage_count: bytes(stages)?,
+        stage_step: bytes(if stages > 1 { stage_bytes / tile_tokens } else { 0 })?,
         latent_stride: bytes(latent_stride)?,
         rope: bytes(rope)?,
         rope_stride: bytes(rope_stride)?,
         affine: bytes(affine)?,
         affine_stride: bytes(affine_stride)?,
-        columns,
+        latent_pieces,
+        rope_pieces,
         q_sums,
         scales,
         scale_stride: bytes(scale_stride)?,
