@@ -15,14 +15,14 @@
 //             weights P = exp2(S - reference), times each block's scales in f16, to that block
 //     all blocks give the others their sums of P, and write the outputs of their latents
 //
-// Who waits for whom: scores of a tile for the copies; the softmax for scores of all blocks, and for room among the weights of
-// all; outputs for weights of all blocks. No barrier of a whole block or cluster is in the loop; block.cuh says why nothing
-// is overwritten too early.
-// Shared memory, divided by `src/ops/decode/cluster_sm90.rs`: the block's part of the query, weights of six tiles,
+// Who waits for whom: scores of a tile for the copies; the softmax for scores of all blocks, and for room among the
+// weights of all; outputs for weights of all blocks. No barrier of a whole block or cluster is in the loop; block.cuh says
+// why nothing is overwritten too early.
+// Shared memory, divided by `src/ops/decode/sm90/cluster.rs`: the block's part of the query, weights of six tiles,
 // `ClusterState` (40 KiB with 32 heads, mostly partial scores of 48 tokens), stages of 64 tokens.
 // Per token and cluster: the token's bytes of the cache, once. Per tile of 64 tokens and block of 32 heads, through
-// distributed shared memory: 8.25 KiB of partial scores out and weights of 16 tokens for each block, about 1.1 KiB each (a
-// block's share of these goes to itself).
+// distributed shared memory: 8.25 KiB of partial scores and 4.6 KiB of weights with their references, of which a block's
+// share goes to itself.
 // Rounding: as in decode_sm90.cu. Scores are sums of the blocks' parts, in the order of the blocks.
 #include "decode/cluster/block.cuh"
 #include "decode/cluster/load.cuh"

@@ -372,12 +372,13 @@ fn any_scale_of_the_latent() {
 
 #[test]
 fn fixed_splits_do_not_see_the_rest_of_the_batch() {
-    for format in [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16] {
+    let short = [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16].map(|format| (format, 48));
+    for (format, l) in short.into_iter().chain([(CacheFormat::INT4, 1030)]) {
         let rng = &mut rng(600);
         let batch = Batch::new(rng, &[100, 7, 64, 0, 130], &[1, 2, 1, 1, 3], 16);
-        let mut all = Step::random(rng, geometry(9, 3, 48, 8), format, batch);
+        let mut all = Step::random(rng, geometry(9, 3, l, 8), format, batch);
         all.policy = SplitPolicy::Fixed { tokens: 48 };
-        let (h, l, r) = (9, 48, 8);
+        let (h, r) = (9, 8);
         for ((all, device), b) in all.by_every_family(&device()).flat_map(|pair| (0..5).map(move |b| (pair.clone(), b)))
         {
             let (o_latent, lse) = all.run(&device);

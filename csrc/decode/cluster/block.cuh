@@ -94,8 +94,8 @@ __device__ inline unsigned tile_count(const DecodeSplit &split) {
     return (split.end - tiles_begin(split) + TILE - 1) / TILE;
 }
 
-// What a block has of a rotated key: `rope_blocks` blocks of 64 values, and of the (scale, min) pairs one for its latents
-// and those of these values. Where all values have one pair, all blocks need it.
+// Groups of a rotated key in a block's part of it, which is `rope_blocks` blocks of 64 values: as many (scale, min) pairs of
+// a token it has behind that of its latents. Where the whole key has one pair, every block has it.
 __device__ inline unsigned own_rope_groups(const DecodeParams &params) {
     const unsigned steps = 2 * params.sm90.rope_blocks;
     return params.cache.rope_group == 0 || steps == 0 ? 0 : max(1u, steps >> params.rope_group_log2);

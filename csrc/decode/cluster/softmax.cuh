@@ -37,7 +37,8 @@ struct UnitSums {
             sum[i] = fmaf(sum[i], shrink, (p[i] + p[i + 2]) * factor);
 #pragma unroll
             for (unsigned run = 0; run < S::RUNS; ++run) {
-                mins[run][i] = fmaf(mins[run][i], shrink, fmaf(p[i], affine_min(pairs[run][0]), p[i + 2] * affine_min(pairs[run][1])) * factor);
+                const float added = fmaf(p[i], affine_min(pairs[run][0]), p[i + 2] * affine_min(pairs[run][1]));
+                mins[run][i] = fmaf(mins[run][i], shrink, added * factor);
             }
         }
     }
