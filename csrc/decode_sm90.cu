@@ -250,7 +250,7 @@ __device__ void decode(const DecodeParams &params) {
     }
     acquire_registers<S::CONSUMER_REGISTERS>();
     fill_rows<S>(params, memory);
-    load_queries<S>(params, block.split.query, first_head, memory);
+    load_queries<S>(params, block.split.query, first_head, whole_query(params), memory);
     fence_proxy_async();
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
     SoftmaxState<S> state = {};

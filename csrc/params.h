@@ -225,6 +225,39 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
     KERNEL(decode_sm90_whole_4x2, Whole, 4, 2) \
     KERNEL(decode_sm90_whole_4x1, Whole, 4, 1)
 
+/* Threads in a block of decode_cluster_sm90.cu: two warpgroups that multiply, one that copies, and one that makes weights
+ * of scores. */
+#define DECODE_CLUSTER_SM90_THREADS 512
+
+/* Numbers of a latent that a block of a cluster has. */
+#define DECODE_CLUSTER_SM90_RUN 512
+
+/* Tiles whose weights a block holds, and by how many scores are ahead of weights that meet the latents. */
+#define DECODE_CLUSTER_SM90_WEIGHT_TILES 6
+#define DECODE_CLUSTER_SM90_TILES_AHEAD 2
+
+/* Most bytes that a block's warps share beside queries, weights and tiles: of these for each 8 heads, for each 8 heads and
+ * block of the cluster, and for each 8 heads and partial score of 16 tokens: `ClusterState`. */
+#define DECODE_CLUSTER_SM90_STATE_BYTES 1664
+#define DECODE_CLUSTER_SM90_STATE_HEADS_BYTES 1920
+#define DECODE_CLUSTER_SM90_STATE_BLOCK_BYTES 384
+#define DECODE_CLUSTER_SM90_STATE_PARTIAL_BYTES 512
+
+/* The kernels of decode_cluster_sm90.cu: name, how latents lie in the cache, blocks of a cluster, and n-tiles of 8 heads. */
+#define DECODE_CLUSTER_SM90_KERNELS(KERNEL)            \
+    KERNEL(decode_cluster_sm90_whole_2x4, Whole, 2, 4) \
+    KERNEL(decode_cluster_sm90_whole_2x2, Whole, 2, 2) \
+    KERNEL(decode_cluster_sm90_whole_2x1, Whole, 2, 1) \
+    KERNEL(decode_cluster_sm90_whole_3x4, Whole, 3, 4) \
+    KERNEL(decode_cluster_sm90_whole_3x2, Whole, 3, 2) \
+    KERNEL(decode_cluster_sm90_whole_3x1, Whole, 3, 1) \
+    KERNEL(decode_cluster_sm90_whole_4x4, Whole, 4, 4) \
+    KERNEL(decode_cluster_sm90_whole_4x2, Whole, 4, 2) \
+    KERNEL(decode_cluster_sm90_whole_4x1, Whole, 4, 1) \
+    KERNEL(decode_cluster_sm90_whole_5x4, Whole, 5, 4) \
+    KERNEL(decode_cluster_sm90_whole_5x2, Whole, 5, 2) \
+    KERNEL(decode_cluster_sm90_whole_5x1, Whole, 5, 1)
+
 /* Where things lie in the dynamic shared memory of `decode`: bytes from its start, and bytes from row to row. */
 struct DecodeShared {
     uint32_t q_latent;        /* 16-bit [heads of a block] rows */
@@ -251,7 +284,9 @@ struct DecodeShared {
 LATENT_ATTENTION_SIZE(struct DecodeShared, 80);
 
 /* The same for the kernels of decode_sm90.cu, whose query for the latents lies at 0, and whose rows of latents are as far
- * apart as a kernel's most k-steps need. */
+ * apart as a kernel's most k-steps need. In decode_cluster_sm90.cu, too, where rows, blocks, groups and k-steps are those
+ * that a block of a cluster has: 512 latents, `rope_blocks` blocks of the rotated key, and the pairs of both. Weights are
+ * [DECODE_CLUSTER_SM90_WEIGHT_TILES][heads of a block][64] there, the state is `ClusterState`. */
 struct DecodeSm90Shared {
     uint32_t q_rope;      /* 16-bit [rope_blocks][heads of a block][64], swizzled */
     uint32_t q_rope_sums; /* f32 [groups of a rotated key][heads of a block] */
@@ -274,8 +309,9 @@ struct DecodeSm90Shared {
 };
 LATENT_ATTENTION_SIZE(struct DecodeSm90Shared, 72);
 
-/* `decode` runs on blocks of DECODE_THREADS or DECODE_SM90_THREADS threads, as many as there is room for splits along x,
- * and along y one for each tile of heads. Blocks without a split end at once. */
+/* `decode` runs on blocks of DECODE_THREADS, DECODE_SM90_THREADS or DECODE_CLUSTER_SM90_THREADS threads, as many as there is
+ * room for splits along x, along y one for each tile of heads, and along z those of a cluster. Blocks without a split end at
+ * once. */
 struct DecodeParams {
     struct GeometryParams geometry;
     struct CacheParams cache;

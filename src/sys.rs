@@ -24,6 +24,14 @@ pub const DECODE_SM90_MAX_STAGES: u32 = 6;
 pub const DECODE_SM90_TOGETHER_STAGES: u32 = 4;
 pub const DECODE_SM90_STATE_BYTES: u32 = 384;
 pub const DECODE_SM90_STATE_HEAD_BYTES: u32 = 128;
+pub const DECODE_CLUSTER_SM90_THREADS: u32 = 512;
+pub const DECODE_CLUSTER_SM90_RUN: u32 = 512;
+pub const DECODE_CLUSTER_SM90_WEIGHT_TILES: u32 = 6;
+pub const DECODE_CLUSTER_SM90_TILES_AHEAD: u32 = 2;
+pub const DECODE_CLUSTER_SM90_STATE_BYTES: u32 = 1664;
+pub const DECODE_CLUSTER_SM90_STATE_HEADS_BYTES: u32 = 1920;
+pub const DECODE_CLUSTER_SM90_STATE_BLOCK_BYTES: u32 = 384;
+pub const DECODE_CLUSTER_SM90_STATE_PARTIAL_BYTES: u32 = 512;
 pub const PAIRING_HALF: u32 = 0;
 pub const PAIRING_INTERLEAVED: u32 = 1;
 pub const ROPE_APPEND_THREADS: u32 = 128;
@@ -687,4 +695,18 @@ pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 7] = [
     ("decode_sm90_whole_4x4", "Whole", 4, 4),
     ("decode_sm90_whole_4x2", "Whole", 4, 2),
     ("decode_sm90_whole_4x1", "Whole", 4, 1),
+];
+pub const DECODE_CLUSTER_SM90_KERNELS: [(&str, &str, u32, u32); 12] = [
+    ("decode_cluster_sm90_whole_2x4", "Whole", 2, 4),
+    ("decode_cluster_sm90_whole_2x2", "Whole", 2, 2),
+    ("decode_cluster_sm90_whole_2x1", "Whole", 2, 1),
+    ("decode_cluster_sm90_whole_3x4", "Whole", 3, 4),
+    ("decode_cluster_sm90_whole_3x2", "Whole", 3, 2),
+    ("decode_cluster_sm90_whole_3x1", "Whole", 3, 1),
+    ("decode_cluster_sm90_whole_4x4", "Whole", 4, 4),
+    ("decode_cluster_sm90_whole_4x2", "Whole", 4, 2),
+    ("decode_cluster_sm90_whole_4x1", "Whole", 4, 1),
+    ("decode_cluster_sm90_whole_5x4", "Whole", 5, 4),
+    ("decode_cluster_sm90_whole_5x2", "Whole", 5, 2),
+    ("decode_cluster_sm90_whole_5x1", "Whole", 5, 1),
 ];

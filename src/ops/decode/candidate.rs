@@ -17,6 +17,8 @@ pub(super) struct Candidate {
     pub kernel: &'static str,
     /// Threads of a block.
     pub threads: u32,
+    /// Blocks that share each tile of tokens: a cluster, if there are several.
+    pub cluster: usize,
     /// Heads of a block.
     pub heads: usize,
     pub tile_tokens: usize,
@@ -49,8 +51,9 @@ pub enum KernelFamily {
     Measured,
     /// Those of `csrc/decode_sm80.cu`, which every GPU from Ampere on runs.
     Sm80,
-    /// Those of `csrc/decode_sm90.cu`, with Hopper's own instructions: no GPU has timed them yet. Latents are int4 with one
-    /// scale, of up to 512 numbers.
+    /// Those of `csrc/decode_sm90.cu`, with Hopper's own instructions, and for latents of more than 512 numbers of
+    /// `csrc/decode_cluster_sm90.cu`, by clusters of blocks: no GPU has timed them yet. Latents are int4 with one scale for
+    /// each 512 numbers.
     Sm90,
 }
 

@@ -116,6 +116,8 @@ pub struct DecodeTiles {
     pub kernel: &'static str,
     /// Query heads of a block.
     pub heads: usize,
+    /// Blocks that share each tile, with a part of the latent each: a cluster, if there are several.
+    pub cluster: usize,
     /// Tokens that a block takes at a time.
     pub tile_tokens: usize,
     /// Tiles in shared memory: with one, copies wait until a tile is computed.
@@ -168,7 +170,8 @@ impl Decode {
         let geometry = config.check()?;
         let (candidate, kernel) = candidate::choose(device, &geometry, &config.layout, config.kernels)?;
         let blocks = device.limits().multiprocessors * candidate.blocks_per_multiprocessor;
-        let target_splits = (blocks / geometry.query_heads.div_ceil(candidate.heads)).max(1);
+        let blocks_of_split = geometry.query_heads.div_ceil(candidate.heads) * candidate.cluster;
+        let target_splits = (blocks / blocks_of_split).max(1);
         let schedule = Schedule::new(
             device,
             ScheduleConfig::new(
@@ -202,6 +205,7 @@ impl Decode {
             file: chosen.file,
             kernel: chosen.kernel,
             heads: chosen.heads,
+            cluster: chosen.cluster,
             tile_tokens: chosen.tile_tokens,
             stages: chosen.shared.stage_count as usize,
             shared_bytes: chosen.shared_bytes,
@@ -388,8 +392,10 @@ impl Decode {
             return Ok(());
         }
         let head_tiles = self.config.geometry.query_heads.div_ceil(self.candidate.heads);
-        let grid = [splits, check::count("tiles of heads", head_tiles)?, 1];
+        let cluster = check::count("blocks of a cluster", self.candidate.cluster)?;
+        let grid = [splits, check::count("tiles of heads", head_tiles)?, cluster];
         let config = LaunchConfig::new(grid, [self.candidate.threads, 1, 1]).with_shared(self.candidate.shared_bytes);
+        let config = if cluster > 1 { config.with_cluster([1, 1, cluster]) } else { config };
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }
