@@ -25,7 +25,7 @@ pub use batch::{Batch, BatchBuffers, Pages};
 pub use cache::{CacheView, CacheViewMut, DeviceCache};
 pub use combine::{Combine, CombineArgs, CombineConfig, CombineTiles};
 pub use copy_pages::{CopyPages, CopyPagesArgs, CopyPagesConfig};
-pub use decode::{Decode, DecodeArgs, DecodeConfig, DecodeTiles, KernelFamily, Plan};
+pub use decode::{Decode, DecodeArgs, DecodeConfig, DecodeTiles, DecodeVariant, KernelFamily, Plan};
 pub use gather::{Gather, GatherArgs, GatherConfig};
 pub use rope_append::{DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig};
 pub use rotation::{Rotation, RotationBuffers};

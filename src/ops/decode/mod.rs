@@ -1,14 +1,16 @@
 //! `decode`: attention over the cached latents themselves.
 
 mod candidate;
+mod choices;
 mod sm80;
 mod sm90;
 mod splits;
+mod tuned;
 
 use half::bf16;
 
 use self::candidate::Candidate;
-pub use self::candidate::KernelFamily;
+pub use self::candidate::{DecodeVariant, KernelFamily};
 use super::cache::geometry_params;
 use super::schedule::{SPLIT_WORDS, check_query_tokens};
 use super::{Batch, CacheView, Combine, CombineConfig, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
@@ -36,6 +38,8 @@ pub struct DecodeConfig {
     pub policy: SplitPolicy,
     /// Which kernels may serve the layer.
     pub kernels: KernelFamily,
+    /// The one way to serve it, instead of one that is chosen: for measurements.
+    pub variant: Option<DecodeVariant>,
     /// Most query tokens in a batch.
     pub max_query_tokens: usize,
     /// Most tokens in a sequence; longer ones are cut off.
@@ -53,7 +57,7 @@ impl DecodeConfig {
         max_tokens: usize,
     ) -> Self {
         let (policy, kernels) = (SplitPolicy::Balanced, KernelFamily::Measured);
-        Self { geometry, layout, scale, policy, kernels, max_query_tokens, max_tokens }
+        Self { geometry, layout, scale, policy, kernels, variant: None, max_query_tokens, max_tokens }
     }
 
     /// Checks that the parts fit together, on any device. Returns the geometry.
@@ -78,6 +82,12 @@ impl DecodeConfig {
     #[must_use]
     pub fn with_kernels(self, kernels: KernelFamily) -> Self {
         Self { kernels, ..self }
+    }
+
+    /// The same, served in this way alone, one of [`Decode::variants`].
+    #[must_use]
+    pub fn with_variant(self, variant: DecodeVariant) -> Self {
+        Self { variant: Some(variant), ..self }
     }
 }
 
@@ -168,7 +178,8 @@ impl Decode {
     /// [`Device::kernel`].
     pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
         let geometry = config.check()?;
-        let (candidate, kernel) = candidate::choose(device, &geometry, &config.layout, config.kernels)?;
+        let (candidate, kernel) =
+            candidate::choose(device, &geometry, &config.layout, config.kernels, config.variant.as_ref())?;
         let blocks = device.limits().multiprocessors * candidate.blocks_per_multiprocessor;
         let blocks_of_split = geometry.query_heads.div_ceil(candidate.heads) * candidate.cluster;
         let target_splits = (blocks / blocks_of_split).max(1);
@@ -189,6 +200,15 @@ impl Decode {
             splits => Some(Combine::new(device, CombineConfig::new(geometry.latent_rank, splits))?),
         };
         Ok(Self { config, candidate, kernel, schedule, combine })
+    }
+
+    /// Every way to serve a layer on a device that this build has, of all families of kernels: first the one that
+    /// [`new`](Self::new) chooses, then by predicted cost. The configuration's own variant is not considered.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn variants(device: &Device, config: &DecodeConfig) -> Result<Vec<DecodeVariant>> {
+        candidate::variants(device, &config.check()?, &config.layout, config.kernels)
     }
 
     /// What it was made for.

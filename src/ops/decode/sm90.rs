@@ -84,7 +84,7 @@ impl Variant {
     }
 }
 
-/// What can serve a layer on a device.
+/// What can serve a layer on a device, best first.
 ///
 /// # Errors
 /// [`Error::Unsupported`] if nothing can: so far latents of int4 with one scale for each 512 numbers, and up to 2560 of them.
@@ -108,7 +108,7 @@ pub(super) fn candidates(
         return Err(refused(too_wide(layout, MOST_ROPE_BYTES)));
     }
     let variants = Variant::all(geometry, layout);
-    let mut wanted = usize::MAX;
+    let (mut fitting, mut wanted) = (Vec::new(), usize::MAX);
     for variant in &variants {
         let [fewest, most] = variant.stages();
         let smallest = lay_out(variant, geometry, layout, fewest)?;
@@ -116,8 +116,17 @@ pub(super) fn candidates(
         if smallest.shared_bytes <= limits.shared_bytes {
             let stage_bytes = stage(variant, layout, geometry).bytes;
             let room = (limits.shared_bytes - regions(variant, geometry, layout).stages) / stage_bytes;
-            return Ok(vec![lay_out(variant, geometry, layout, room.clamp(fewest, most))?]);
+            // As many as there is room for, and as few as do.
+            let mut stages = vec![room.clamp(fewest, most), fewest];
+            stages.dedup();
+            for stages in stages {
+                let cost = count("candidates", fitting.len())?;
+                fitting.push(Candidate { cost, ..lay_out(variant, geometry, layout, stages)? });
+            }
         }
+    }
+    if !fitting.is_empty() {
+        return Ok(fitting);
     }
     Err(refused(too_large(wanted, limits)))
 }
