@@ -11,6 +11,7 @@
 //! errors of 2^-12 of the latents' size where means cancel: independent roundings to bf16 make 1.1e-6. One alone can
 //! make 2^-17, which outputs of few numbers are granted. Scores err by f32 rounding of sums of about 500 terms.
 
+mod merging;
 mod refusals;
 
 use std::iter;
@@ -23,7 +24,7 @@ use latent_attention::cache::{
 use latent_attention::device::{Device, Shape, Simulation, Tensor};
 use latent_attention::image::Arch;
 use latent_attention::ops::{
-    self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DeviceCache, KernelFamily, Plan, SplitPolicy,
+    self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DeviceCache, KernelFamily, Merging, Plan, SplitPolicy,
 };
 use latent_attention::reference::{Attended, DecodeInputs, decode};
 use proptest::prelude::*;
@@ -46,6 +47,7 @@ pub struct Step {
     scale: f32,
     policy: SplitPolicy,
     kernels: KernelFamily,
+    merging: Merging,
     /// Rows of the tensors; the batch may end before.
     rows: usize,
     /// Elements between the heads of q_latent and of q_rope, beside a head's own.
@@ -72,6 +74,7 @@ impl Step {
             scale,
             policy: SplitPolicy::Balanced,
             kernels: KernelFamily::Measured,
+            merging: Merging::Fused,
             rows,
             gaps: [0, 0],
             size: 1.0,
@@ -98,6 +101,7 @@ impl Step {
         DecodeConfig::new(self.geometry, *self.cache.layout(), self.scale, self.rows.max(1), most)
             .with_policy(self.policy)
             .with_kernels(self.kernels)
+            .with_merging(self.merging)
     }
 
     /// Heads of `width` with a gap of NaN behind each, and rows of NaN to the end.
