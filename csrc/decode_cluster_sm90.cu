@@ -32,6 +32,7 @@
 #include "decode/results.cuh"
 #include "decode/sm90/merge.cuh"
 #include "decode/sm90/queries.cuh"
+#include "ptx/griddepcontrol.cuh"
 #include "ptx/setmaxnreg.cuh"
 
 namespace {
@@ -92,6 +93,7 @@ __device__ void merge_totals(const DecodeParams &params, unsigned first_head, Cl
 template <typename S>
 __device__ void decode(const DecodeParams &params) {
     extern __shared__ __align__(1024) unsigned char shared[];
+    wait_for_kernel_in_front();
     if (blockIdx.x >= *reinterpret_cast<const uint32_t *>(params.split_count)) {
         return;
     }

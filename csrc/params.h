@@ -138,15 +138,18 @@ struct ScheduleParams {
                               max(query_tokens, SCHEDULE_WAVES * target_splits) */
     uint64_t split_count;  /* out, u32: how many there are */
     uint64_t split_starts; /* out, i32 [query_tokens + 1]: partials of query token q's splits; none if it has one split */
+    uint64_t merges;       /* out, u64 [query_tokens, merge_tiles]: zeros, for `decode` */
     uint32_t query_tokens;  /* rows of the outputs, at least query_starts[sequences] */
     uint32_t max_tokens;    /* longer sequences are cut off here */
     uint32_t page_size;     /* tokens */
     uint32_t tile_tokens;   /* tokens */
     uint32_t target_splits; /* that run at once, at least 1 */
     uint32_t fixed_tokens;  /* tokens, or 0 */
+    uint32_t merge_tiles;   /* tiles of heads whose partials the blocks of `decode` merge; 0: none */
+    uint32_t reserved;      /* 0 */
     struct SplitCosts costs;
 };
-LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
+LATENT_ATTENTION_SIZE(struct ScheduleParams, 120);
 
 /* Threads in a block of `decode`. */
 #define DECODE_THREADS 256
@@ -202,6 +205,10 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
 
 /* Most tokens in a tile of `decode`. */
 #define DECODE_MAX_TILE 64
+
+/* Dynamic shared memory that a block of `decode` needs where it merges the partials of split query tokens, beside 4 bytes for
+ * each partial of one, rounded up to COMBINE_BATCH. */
+#define DECODE_MERGE_BYTES 4272
 
 /* Threads in a block of decode_sm90.cu: two warpgroups that multiply, and one that copies. */
 #define DECODE_SM90_THREADS 384
@@ -324,6 +331,9 @@ struct DecodeParams {
     uint64_t lse;         /* out, f32 [query tokens, query_heads], dense */
     uint64_t o_partial;   /* out, f32 [partials, query_heads, latent_rank] */
     uint64_t lse_partial; /* out, f32 [partials, query_heads] */
+    uint64_t split_starts; /* i32 [query tokens + 1], as in ScheduleParams; read with `merges` only */
+    uint64_t merges; /* in and out, u64 [query tokens, tiles of heads], zeros before and after: the blocks merge partials
+                        themselves, to o_latent and lse; 0: `combine` does it */
     uint32_t q_latent_token_stride; /* elements from one query token to the next */
     uint32_t q_latent_head_stride;  /* elements from one head to the next */
     uint32_t q_rope_token_stride;
@@ -339,7 +349,7 @@ struct DecodeParams {
     uint32_t reserved; /* 0 */
     struct DecodeSm90Shared sm90; /* of decode_sm90.cu instead of `shared`; all 0 for other kernels */
 };
-LATENT_ATTENTION_SIZE(struct DecodeParams, 368);
+LATENT_ATTENTION_SIZE(struct DecodeParams, 384);
 
 /* Which dimensions of a rope head form pair j: (j, j + R/2) or (2 j, 2 j + 1). `rope::Pairing`. */
 #define PAIRING_HALF 0
@@ -465,6 +475,19 @@ struct AbsorbParams {
     uint32_t reserved;            /* 0 */
 };
 LATENT_ATTENTION_SIZE(struct AbsorbParams, 80);
+
+/* `prepare*`: `rope_append` and `absorb_query_few` or, with `_ordered`, `absorb_query_few_ordered`, by blocks that do one or the
+ * other; with `_mse` as `rope_append_mse`. Grid: append_blocks * append_runs of the first, behind them those of the second in the
+ * order of their own grid. */
+struct PrepareParams {
+    struct AbsorbParams absorb;
+    struct RopeAppendParams append;
+    uint32_t append_blocks; /* ceil(tokens / 4) */
+    uint32_t append_runs;   /* the grid's second size of `rope_append` */
+    uint32_t absorb_x;      /* the grid's first two sizes of `absorb_query` */
+    uint32_t absorb_y;
+};
+LATENT_ATTENTION_SIZE(struct PrepareParams, 336);
 
 /* `up_project`: keys and values of cached tokens. Token s of sequence b is row token_starts[b] + s of both outputs;
  * rows from token_starts[sequences] on are left alone. Rows before that are of no token if token_starts leaves room

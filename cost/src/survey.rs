@@ -228,6 +228,7 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str, variant: O
         stages: chosen.stages,
         blocks: chosen.blocks_per_multiprocessor,
         target_splits: chosen.target_splits,
+        launches: 1,
         split_costs: Some([block, merge, merge_partial, merge_batch]),
         tile: unit.work,
         rest: rest.work,

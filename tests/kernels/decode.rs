@@ -12,6 +12,7 @@
 //! make 2^-17, which outputs of few numbers are granted. Scores err by f32 rounding of sums of about 500 terms.
 
 mod clusters;
+mod merging;
 mod refusals;
 
 use std::iter;
@@ -24,7 +25,8 @@ use latent_attention::cache::{
 use latent_attention::device::{Device, Shape, Simulation, Tensor};
 use latent_attention::image::Arch;
 use latent_attention::ops::{
-    self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DecodeVariant, DeviceCache, KernelFamily, Plan, SplitPolicy,
+    self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DecodeVariant, DeviceCache, KernelFamily, Merging, Plan,
+    SplitPolicy,
 };
 use latent_attention::reference::{Attended, DecodeInputs, decode};
 use proptest::prelude::*;
@@ -49,6 +51,7 @@ pub struct Step {
     kernels: KernelFamily,
     /// The way to serve it, instead of one that is chosen.
     variant: Option<DecodeVariant>,
+    merging: Merging,
     /// Rows of the tensors; the batch may end before.
     rows: usize,
     /// Elements between the heads of q_latent and of q_rope, beside a head's own.
@@ -76,6 +79,7 @@ impl Step {
             policy: SplitPolicy::Balanced,
             kernels: KernelFamily::Measured,
             variant: None,
+            merging: Merging::Fused,
             rows,
             gaps: [0, 0],
             size: 1.0,
@@ -101,7 +105,8 @@ impl Step {
         let most = self.batch.seq_lens.iter().max().copied().unwrap_or(0).max(1) as usize;
         let config = DecodeConfig::new(self.geometry, *self.cache.layout(), self.scale, self.rows.max(1), most)
             .with_policy(self.policy)
-            .with_kernels(self.kernels);
+            .with_kernels(self.kernels)
+            .with_merging(self.merging);
         self.variant.map_or(config, |variant| config.with_variant(variant))
     }
 
