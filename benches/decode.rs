@@ -41,7 +41,9 @@ pub fn work(shape: &Shape) -> Result<Work> {
 
 fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
     let (g, tokens) = (shape.geometry(), shape.batch);
-    let operation = Decode::new(&lab.device, config(shape)?)?;
+    let mut config = config(shape)?;
+    config.variant = lab.variant;
+    let operation = Decode::new(&lab.device, config)?;
     let copies = lab.gauge.copies(work(shape)?.bytes);
     let mut inputs = Inputs::default();
     let q_latent = inputs.tensor([tokens, g.query_heads, g.latent_rank]);
@@ -56,7 +58,7 @@ fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
     // One plan serves all layers of a step: it is measured as `schedule`.
     let mut plan = operation.plan(lab.gauge.stream(), &batch.batch(), tokens, workspace.view_mut())?;
     lab.gauge.stream().synchronize()?;
-    lab.gauge.measure(copies, |stream, copy| {
+    let sample = lab.gauge.measure(copies, |stream, copy| {
         let args = DecodeArgs {
             q_latent: lab.numbers.tensor(copy, &q_latent)?,
             q_rope: lab.numbers.tensor(copy, &q_rope)?,
@@ -65,5 +67,9 @@ fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
             lse: lse.view_mut(copy)?,
         };
         operation.run(stream, &mut plan, args)
-    })
+    })?;
+    if lab.variant.is_some() {
+        lab.attended = o_latent.view(0)?.to_vec()?;
+    }
+    Ok(sample)
 }

@@ -6,12 +6,13 @@
 mod absorb;
 mod combine;
 mod copy_pages;
-mod decode;
+pub(crate) mod decode;
 mod gather;
-pub(crate) mod harness; // and `OPERATIONS`: tests/benchmarks includes this file
+pub(crate) mod harness; // as `tune` and `OPERATIONS`: tests/benchmarks includes this file
 mod layer;
 mod rope_append;
 mod schedule;
+pub(crate) mod tune;
 mod up_project;
 
 use std::process::ExitCode;

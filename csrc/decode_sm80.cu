@@ -16,6 +16,7 @@
 //             a warp's slices of O^T += C^T P^T                                                 (output.cuh)
 //         barrier;  sums of the block, and lse of each head;  barrier
 //         write O^T / sum, bf16 or partials in f32                                              (write.cuh)
+//         of partials: merge those of the query token, or a part of them             (decode/merge_splits.cuh)
 //
 // With one stage instead of two, a tile's copies start when its turn comes, with a barrier more behind them.
 //
@@ -38,6 +39,7 @@
 //     weights, times a scale where latents have one, have 11 bits (bf16 latents: 16), and are normalised as rounded. In
 //     groups a weight times a scale is rounded to 11 bits again. Everything else is exact, so that the lse is right to
 //     f32 rounding.
+#include "decode/merge_splits.cuh"
 #include "decode/results.cuh"
 #include "decode/sm80/block.cuh"
 #include "decode/sm80/load.cuh"
@@ -52,6 +54,7 @@
 #include "decode/sm80/write.cuh"
 #include "decode/split.cuh"
 #include "ptx/barrier.cuh"
+#include "ptx/griddepcontrol.cuh"
 
 namespace {
 
@@ -59,6 +62,7 @@ template <typename S>
 __device__ void decode(const DecodeParams &params) {
     extern __shared__ __align__(128) unsigned char shared[];
     __shared__ BlockState<S> block;
+    wait_for_kernel_in_front();
     if (blockIdx.x >= *reinterpret_cast<const uint32_t *>(params.split_count)) {
         return;
     }
@@ -73,6 +77,9 @@ __device__ void decode(const DecodeParams &params) {
     if (split.first >= split.end) {
         write_nothing<DECODE_THREADS>(params, split, first_head, S::HEADS);
         return;
+    }
+    if (threadIdx.x == 0) {
+        begin_merge(params, split.query, split.partial);
     }
 
     const SharedMemory<S> memory(shared, params);
@@ -155,6 +162,7 @@ __device__ void decode(const DecodeParams &params) {
     __syncthreads();
     finish_softmax<S>(params, split, first_head, memory, block, sums);
     write_output<S>(params, split, first_head, memory, block, output);
+    merge_splits<S, WholeBlock>(params, split.query, split.partial, shared);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 //             barrier of the warpgroup
 //             O^T += C^T P^T;  free the stage                                                  (output.cuh)
 //         merge the warpgroups' outputs, and write them                                        (merge.cuh)
+//         of partials: merge those of the query token, or a part of them            (decode/merge_splits.cuh)
 //
 // With 64 heads the outputs of all latents are too many for a warpgroup: the two take two tiles together, the scores of
 // one each, meet in one barrier, and accumulate half of the latents each over both.
@@ -33,6 +34,7 @@
 // Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-27 of its largest;
 //     weights times scales have 11 bits (softmax.cuh). Everything else is exact, so that the lse is right to f32
 //     rounding.
+#include "decode/merge_splits.cuh"
 #include "decode/results.cuh"
 #include "decode/sm90/block.cuh"
 #include "decode/sm90/load.cuh"
@@ -44,6 +46,7 @@
 #include "decode/sm90/shared.cuh"
 #include "decode/sm90/softmax.cuh"
 #include "decode/split.cuh"
+#include "ptx/griddepcontrol.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/setmaxnreg.cuh"
 
@@ -219,9 +222,17 @@ __device__ void attend_together(const DecodeParams &params, const SharedMemory<S
     }
 }
 
+// The threads that multiply, which are all that are left in the end.
+struct Consumers {
+    __device__ static unsigned index() { return threadIdx.x; }
+    __device__ static unsigned threads() { return CONSUMER_THREADS; }
+    __device__ static void meet() { barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS); }
+};
+
 template <typename S>
 __device__ void decode(const DecodeParams &params) {
     extern __shared__ __align__(1024) unsigned char shared[];
+    wait_for_kernel_in_front();
     if (blockIdx.x >= *reinterpret_cast<const uint32_t *>(params.split_count)) {
         return;
     }
@@ -237,6 +248,7 @@ __device__ void decode(const DecodeParams &params) {
     BlockState<S> &block = memory.state();
     if (threadIdx.x == 0) {
         block.split = split;
+        begin_merge(params, split.query, split.partial);
     }
     if (threadIdx.x < params.sm90.stage_count) {
         mbarrier_init(shared_address(&block.full[threadIdx.x]), PRODUCER_THREADS);
@@ -250,7 +262,7 @@ __device__ void decode(const DecodeParams &params) {
     }
     acquire_registers<S::CONSUMER_REGISTERS>();
     fill_rows<S>(params, memory);
-    load_queries<S>(params, block.split.query, first_head, memory);
+    load_queries<S>(params, block.split.query, first_head, whole_query(params), memory);
     fence_proxy_async();
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
     SoftmaxState<S> state = {};
@@ -263,6 +275,10 @@ __device__ void decode(const DecodeParams &params) {
         attend_alone<S>(params, memory, state, output);
     }
     merge_and_write<S>(params, block.split, first_head, memory, state, output);
+    // The state is in dynamic shared memory, where partials are merged.
+    const unsigned query = block.split.query;
+    const int32_t partial = block.split.partial;
+    merge_splits<S, Consumers>(params, query, partial, shared);
 }
 
 }  // namespace

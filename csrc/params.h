@@ -138,15 +138,18 @@ struct ScheduleParams {
                               max(query_tokens, SCHEDULE_WAVES * target_splits) */
     uint64_t split_count;  /* out, u32: how many there are */
     uint64_t split_starts; /* out, i32 [query_tokens + 1]: partials of query token q's splits; none if it has one split */
+    uint64_t merges;       /* out, u64 [query_tokens, merge_tiles]: zeros, for `decode` */
     uint32_t query_tokens;  /* rows of the outputs, at least query_starts[sequences] */
     uint32_t max_tokens;    /* longer sequences are cut off here */
     uint32_t page_size;     /* tokens */
     uint32_t tile_tokens;   /* tokens */
     uint32_t target_splits; /* that run at once, at least 1 */
     uint32_t fixed_tokens;  /* tokens, or 0 */
+    uint32_t merge_tiles;   /* tiles of heads whose partials the blocks of `decode` merge; 0: none */
+    uint32_t reserved;      /* 0 */
     struct SplitCosts costs;
 };
-LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
+LATENT_ATTENTION_SIZE(struct ScheduleParams, 120);
 
 /* Threads in a block of `decode`. */
 #define DECODE_THREADS 256
@@ -203,6 +206,10 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
 /* Most tokens in a tile of `decode`. */
 #define DECODE_MAX_TILE 64
 
+/* Dynamic shared memory that a block of `decode` needs where it merges the partials of split query tokens, beside 4 bytes for
+ * each partial of one, rounded up to COMBINE_BATCH. */
+#define DECODE_MERGE_BYTES 4272
+
 /* Threads in a block of decode_sm90.cu: two warpgroups that multiply, and one that copies. */
 #define DECODE_SM90_THREADS 384
 
@@ -224,6 +231,39 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 104);
     KERNEL(decode_sm90_whole_4x4, Whole, 4, 4) \
     KERNEL(decode_sm90_whole_4x2, Whole, 4, 2) \
     KERNEL(decode_sm90_whole_4x1, Whole, 4, 1)
+
+/* Threads in a block of decode_cluster_sm90.cu: two warpgroups that multiply, one that copies, and one that makes weights
+ * of scores. */
+#define DECODE_CLUSTER_SM90_THREADS 512
+
+/* Numbers of a latent that a block of a cluster has. */
+#define DECODE_CLUSTER_SM90_RUN 512
+
+/* Tiles whose weights a block holds, and by how many scores are ahead of weights that meet the latents. */
+#define DECODE_CLUSTER_SM90_WEIGHT_TILES 6
+#define DECODE_CLUSTER_SM90_TILES_AHEAD 2
+
+/* Most bytes that a block's warps share beside queries, weights and tiles: of these for each 8 heads, for each 8 heads and
+ * block of the cluster, and for each 8 heads and partial score of 16 tokens: `ClusterState`. */
+#define DECODE_CLUSTER_SM90_STATE_BYTES 1664
+#define DECODE_CLUSTER_SM90_STATE_HEADS_BYTES 1920
+#define DECODE_CLUSTER_SM90_STATE_BLOCK_BYTES 384
+#define DECODE_CLUSTER_SM90_STATE_PARTIAL_BYTES 512
+
+/* The kernels of decode_cluster_sm90.cu: name, how latents lie in the cache, blocks of a cluster, and n-tiles of 8 heads. */
+#define DECODE_CLUSTER_SM90_KERNELS(KERNEL)            \
+    KERNEL(decode_cluster_sm90_whole_2x4, Whole, 2, 4) \
+    KERNEL(decode_cluster_sm90_whole_2x2, Whole, 2, 2) \
+    KERNEL(decode_cluster_sm90_whole_2x1, Whole, 2, 1) \
+    KERNEL(decode_cluster_sm90_whole_3x4, Whole, 3, 4) \
+    KERNEL(decode_cluster_sm90_whole_3x2, Whole, 3, 2) \
+    KERNEL(decode_cluster_sm90_whole_3x1, Whole, 3, 1) \
+    KERNEL(decode_cluster_sm90_whole_4x4, Whole, 4, 4) \
+    KERNEL(decode_cluster_sm90_whole_4x2, Whole, 4, 2) \
+    KERNEL(decode_cluster_sm90_whole_4x1, Whole, 4, 1) \
+    KERNEL(decode_cluster_sm90_whole_5x4, Whole, 5, 4) \
+    KERNEL(decode_cluster_sm90_whole_5x2, Whole, 5, 2) \
+    KERNEL(decode_cluster_sm90_whole_5x1, Whole, 5, 1)
 
 /* Where things lie in the dynamic shared memory of `decode`: bytes from its start, and bytes from row to row. */
 struct DecodeShared {
@@ -252,7 +292,9 @@ struct DecodeShared {
 LATENT_ATTENTION_SIZE(struct DecodeShared, 84);
 
 /* The same for the kernels of decode_sm90.cu, whose query for the latents lies at 0, and whose rows of latents are as far
- * apart as a kernel's most k-steps need. */
+ * apart as a kernel's most k-steps need. In decode_cluster_sm90.cu, too, where rows, blocks, groups and k-steps are those
+ * that a block of a cluster has: 512 latents, `rope_blocks` blocks of the rotated key, and the pairs of both. Weights are
+ * [DECODE_CLUSTER_SM90_WEIGHT_TILES][heads of a block][64] there, the state is `ClusterState`. */
 struct DecodeSm90Shared {
     uint32_t q_rope;      /* 16-bit [rope_blocks][heads of a block][64], swizzled */
     uint32_t q_rope_sums; /* f32 [groups of a rotated key][heads of a block] */
@@ -275,8 +317,9 @@ struct DecodeSm90Shared {
 };
 LATENT_ATTENTION_SIZE(struct DecodeSm90Shared, 72);
 
-/* `decode` runs on blocks of DECODE_THREADS or DECODE_SM90_THREADS threads, as many as there is room for splits along x,
- * and along y one for each tile of heads. Blocks without a split end at once. */
+/* `decode` runs on blocks of DECODE_THREADS, DECODE_SM90_THREADS or DECODE_CLUSTER_SM90_THREADS threads, as many as there is
+ * room for splits along x, along y one for each tile of heads, and along z those of a cluster. Blocks without a split end at
+ * once. */
 struct DecodeParams {
     struct GeometryParams geometry;
     struct CacheParams cache;
@@ -289,6 +332,9 @@ struct DecodeParams {
     uint64_t lse;         /* out, f32 [query tokens, query_heads], dense */
     uint64_t o_partial;   /* out, f32 [partials, query_heads, latent_rank] */
     uint64_t lse_partial; /* out, f32 [partials, query_heads] */
+    uint64_t split_starts; /* i32 [query tokens + 1], as in ScheduleParams; read with `merges` only */
+    uint64_t merges; /* in and out, u64 [query tokens, tiles of heads], zeros before and after: the blocks merge partials
+                        themselves, to o_latent and lse; 0: `combine` does it */
     uint32_t q_latent_token_stride; /* elements from one query token to the next */
     uint32_t q_latent_head_stride;  /* elements from one head to the next */
     uint32_t q_rope_token_stride;
@@ -303,7 +349,7 @@ struct DecodeParams {
     struct DecodeShared shared;
     struct DecodeSm90Shared sm90; /* of decode_sm90.cu instead of `shared`; all 0 for other kernels */
 };
-LATENT_ATTENTION_SIZE(struct DecodeParams, 368);
+LATENT_ATTENTION_SIZE(struct DecodeParams, 384);
 
 /* Which dimensions of a rope head form pair j: (j, j + R/2) or (2 j, 2 j + 1). `rope::Pairing`. */
 #define PAIRING_HALF 0
@@ -429,6 +475,19 @@ struct AbsorbParams {
     uint32_t reserved;            /* 0 */
 };
 LATENT_ATTENTION_SIZE(struct AbsorbParams, 80);
+
+/* `prepare*`: `rope_append` and `absorb_query_few` or, with `_ordered`, `absorb_query_few_ordered`, by blocks that do one or the
+ * other; with `_mse` as `rope_append_mse`. Grid: append_blocks * append_runs of the first, behind them those of the second in the
+ * order of their own grid. */
+struct PrepareParams {
+    struct AbsorbParams absorb;
+    struct RopeAppendParams append;
+    uint32_t append_blocks; /* ceil(tokens / 4) */
+    uint32_t append_runs;   /* the grid's second size of `rope_append` */
+    uint32_t absorb_x;      /* the grid's first two sizes of `absorb_query` */
+    uint32_t absorb_y;
+};
+LATENT_ATTENTION_SIZE(struct PrepareParams, 336);
 
 /* `up_project`: keys and values of cached tokens. Token s of sequence b is row token_starts[b] + s of both outputs;
  * rows from token_starts[sequences] on are left alone. Rows before that are of no token if token_starts leaves room

@@ -9,6 +9,7 @@
 // with P the sum of the n_q above 1, and B = ceil(largest n_q / COMBINE_BATCH). If anything is cut, N is at most
 // target_splits, or SCHEDULE_WAVES times as many where the query tokens alone are more than half of that.
 //
+//     threads clear the words by which decode's blocks merge
 //     a thread finds what its query token sees; barrier
 //     c = fixed_tokens, or:
 //         a group of GROUP warps for each w:
@@ -30,6 +31,7 @@
 // What bounds it: latency, of dependent reads and barriers; its bytes are few.
 #include "common/reduce.cuh"
 #include "params.h"
+#include "ptx/griddepcontrol.cuh"
 
 namespace {
 
@@ -230,6 +232,11 @@ extern "C" __global__ void __launch_bounds__(SCHEDULE_THREADS, 1) schedule(const
     __shared__ Query queries[SCHEDULE_THREADS];
     // Where each query token's splits (x) and partials (y) begin.
     __shared__ uint2 starts[SCHEDULE_THREADS];
+    wait_for_kernel_in_front();
+    const uint64_t words = static_cast<uint64_t>(params.query_tokens) * params.merge_tiles;
+    for (uint64_t i = threadIdx.x; i < words; i += SCHEDULE_THREADS) {
+        reinterpret_cast<uint64_t *>(params.merges)[i] = 0;
+    }
     queries[threadIdx.x] = find_query(params, threadIdx.x);
     __syncthreads();
     const unsigned split_tokens =

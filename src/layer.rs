@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::ops::check;
 use crate::ops::{
-    AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, Batch, CacheViewMut, Decode, DecodeArgs, DecodeConfig, DeviceCache,
-    DeviceNorm, ExpandOutput, ExpandOutputArgs, KernelFamily, Plan, RopeAppend, RopeAppendArgs, RopeAppendConfig,
-    RotationBuffers, SplitPolicy,
+    AbsorbConfig, AbsorbQueryArgs, Batch, CacheViewMut, Decode, DecodeArgs, DecodeConfig, DeviceCache, DeviceNorm,
+    ExpandOutput, ExpandOutputArgs, KernelFamily, Plan, Prepare, RopeAppendArgs, RopeAppendConfig, RotationBuffers,
+    SplitPolicy,
 };
 use crate::weights::LatentAttention;
 
@@ -91,8 +91,8 @@ pub struct LayerWorkspace {
 }
 
 /// One latent-attention layer over a paged cache, on a device. The query, key and output projections stay with the
-/// engine, whose matrix products they are; everything between them is here, in four launches: absorb, `rope_append`,
-/// attend, expand, and a fifth that merges where the batch's work was split.
+/// engine, whose matrix products they are; everything between them is here, in three launches: prepare (absorb and
+/// `rope_append`, two launches where tokens are many), attend, expand.
 /// [`ReferenceLayer`](crate::reference::ReferenceLayer) says what it computes.
 #[derive(Debug)]
 pub struct LatentAttentionLayer {
@@ -104,8 +104,7 @@ pub struct LatentAttentionLayer {
     up_key: Buffer<bf16>,
     up_value: Buffer<bf16>,
     value_bias: Option<Buffer<f32>>,
-    rope_append: RopeAppend,
-    absorb: AbsorbQuery,
+    prepare: Prepare,
     decode: Decode,
     expand: ExpandOutput,
 }
@@ -144,8 +143,7 @@ impl LatentAttentionLayer {
             up_key: device.upload(&rounded(weights.up_key.data()))?,
             up_value: device.upload(&rounded(weights.up_value.data()))?,
             value_bias: weights.value_bias.as_ref().map(upload).transpose()?,
-            rope_append: RopeAppend::new(device, RopeAppendConfig::new(geometry, config.layout, weights.pairing))?,
-            absorb: AbsorbQuery::new(device, absorb)?,
+            prepare: Prepare::new(device, absorb, RopeAppendConfig::new(geometry, config.layout, weights.pairing))?,
             decode: Decode::new(device, decode.with_policy(config.policy).with_kernels(config.kernels))?,
             expand: ExpandOutput::new(device, absorb)?,
         })
@@ -235,16 +233,13 @@ impl LatentAttentionLayer {
             &args.out,
             [("tokens", tokens), ("query heads", g.query_heads), out],
         )?;
-        self.absorb.run(
+        self.prepare.run(
             stream,
             AbsorbQueryArgs {
                 up_key: Tensor::dense(self.up_key.view(), [g.kv_heads, g.nope_dim, g.latent_rank])?,
                 q_nope: args.q_nope,
                 q_latent: TensorMut::dense(workspace.q_latent.view_mut(), latent_shape)?,
             },
-        )?;
-        self.rope_append.run(
-            stream,
             RopeAppendArgs {
                 q_rope: Some(args.q_rope),
                 q_rotated: Some(TensorMut::dense(workspace.q_rotated.view_mut(), rope_shape)?),

@@ -19,11 +19,20 @@ pub const DECODE_ROPE_STEP: u32 = 32;
 pub const DECODE_GROUP_BLOCK: u32 = 16;
 pub const DECODE_SM80_STATIC_BYTES: u32 = 3712;
 pub const DECODE_MAX_TILE: u32 = 64;
+pub const DECODE_MERGE_BYTES: u32 = 4272;
 pub const DECODE_SM90_THREADS: u32 = 384;
 pub const DECODE_SM90_MAX_STAGES: u32 = 6;
 pub const DECODE_SM90_TOGETHER_STAGES: u32 = 4;
 pub const DECODE_SM90_STATE_BYTES: u32 = 384;
 pub const DECODE_SM90_STATE_HEAD_BYTES: u32 = 128;
+pub const DECODE_CLUSTER_SM90_THREADS: u32 = 512;
+pub const DECODE_CLUSTER_SM90_RUN: u32 = 512;
+pub const DECODE_CLUSTER_SM90_WEIGHT_TILES: u32 = 6;
+pub const DECODE_CLUSTER_SM90_TILES_AHEAD: u32 = 2;
+pub const DECODE_CLUSTER_SM90_STATE_BYTES: u32 = 1664;
+pub const DECODE_CLUSTER_SM90_STATE_HEADS_BYTES: u32 = 1920;
+pub const DECODE_CLUSTER_SM90_STATE_BLOCK_BYTES: u32 = 384;
+pub const DECODE_CLUSTER_SM90_STATE_PARTIAL_BYTES: u32 = 512;
 pub const PAIRING_HALF: u32 = 0;
 pub const PAIRING_INTERLEAVED: u32 = 1;
 pub const ROPE_APPEND_THREADS: u32 = 128;
@@ -203,30 +212,36 @@ pub struct ScheduleParams {
     pub splits: u64,
     pub split_count: u64,
     pub split_starts: u64,
+    pub merges: u64,
     pub query_tokens: u32,
     pub max_tokens: u32,
     pub page_size: u32,
     pub tile_tokens: u32,
     pub target_splits: u32,
     pub fixed_tokens: u32,
+    pub merge_tiles: u32,
+    pub reserved: u32,
     pub costs: SplitCosts,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ScheduleParams"][::core::mem::size_of::<ScheduleParams>() - 104usize];
+    ["Size of ScheduleParams"][::core::mem::size_of::<ScheduleParams>() - 120usize];
     ["Alignment of ScheduleParams"][::core::mem::align_of::<ScheduleParams>() - 8usize];
     ["Offset of field: ScheduleParams::batch"][::core::mem::offset_of!(ScheduleParams, batch) - 0usize];
     ["Offset of field: ScheduleParams::splits"][::core::mem::offset_of!(ScheduleParams, splits) - 40usize];
     ["Offset of field: ScheduleParams::split_count"][::core::mem::offset_of!(ScheduleParams, split_count) - 48usize];
     ["Offset of field: ScheduleParams::split_starts"][::core::mem::offset_of!(ScheduleParams, split_starts) - 56usize];
-    ["Offset of field: ScheduleParams::query_tokens"][::core::mem::offset_of!(ScheduleParams, query_tokens) - 64usize];
-    ["Offset of field: ScheduleParams::max_tokens"][::core::mem::offset_of!(ScheduleParams, max_tokens) - 68usize];
-    ["Offset of field: ScheduleParams::page_size"][::core::mem::offset_of!(ScheduleParams, page_size) - 72usize];
-    ["Offset of field: ScheduleParams::tile_tokens"][::core::mem::offset_of!(ScheduleParams, tile_tokens) - 76usize];
+    ["Offset of field: ScheduleParams::merges"][::core::mem::offset_of!(ScheduleParams, merges) - 64usize];
+    ["Offset of field: ScheduleParams::query_tokens"][::core::mem::offset_of!(ScheduleParams, query_tokens) - 72usize];
+    ["Offset of field: ScheduleParams::max_tokens"][::core::mem::offset_of!(ScheduleParams, max_tokens) - 76usize];
+    ["Offset of field: ScheduleParams::page_size"][::core::mem::offset_of!(ScheduleParams, page_size) - 80usize];
+    ["Offset of field: ScheduleParams::tile_tokens"][::core::mem::offset_of!(ScheduleParams, tile_tokens) - 84usize];
     ["Offset of field: ScheduleParams::target_splits"]
-        [::core::mem::offset_of!(ScheduleParams, target_splits) - 80usize];
-    ["Offset of field: ScheduleParams::fixed_tokens"][::core::mem::offset_of!(ScheduleParams, fixed_tokens) - 84usize];
-    ["Offset of field: ScheduleParams::costs"][::core::mem::offset_of!(ScheduleParams, costs) - 88usize];
+        [::core::mem::offset_of!(ScheduleParams, target_splits) - 88usize];
+    ["Offset of field: ScheduleParams::fixed_tokens"][::core::mem::offset_of!(ScheduleParams, fixed_tokens) - 92usize];
+    ["Offset of field: ScheduleParams::merge_tiles"][::core::mem::offset_of!(ScheduleParams, merge_tiles) - 96usize];
+    ["Offset of field: ScheduleParams::reserved"][::core::mem::offset_of!(ScheduleParams, reserved) - 100usize];
+    ["Offset of field: ScheduleParams::costs"][::core::mem::offset_of!(ScheduleParams, costs) - 104usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -346,6 +361,8 @@ pub struct DecodeParams {
     pub lse: u64,
     pub o_partial: u64,
     pub lse_partial: u64,
+    pub split_starts: u64,
+    pub merges: u64,
     pub q_latent_token_stride: u32,
     pub q_latent_head_stride: u32,
     pub q_rope_token_stride: u32,
@@ -362,7 +379,7 @@ pub struct DecodeParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 368usize];
+    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 384usize];
     ["Alignment of DecodeParams"][::core::mem::align_of::<DecodeParams>() - 8usize];
     ["Offset of field: DecodeParams::geometry"][::core::mem::offset_of!(DecodeParams, geometry) - 0usize];
     ["Offset of field: DecodeParams::cache"][::core::mem::offset_of!(DecodeParams, cache) - 32usize];
@@ -375,25 +392,27 @@ const _: () = {
     ["Offset of field: DecodeParams::lse"][::core::mem::offset_of!(DecodeParams, lse) - 144usize];
     ["Offset of field: DecodeParams::o_partial"][::core::mem::offset_of!(DecodeParams, o_partial) - 152usize];
     ["Offset of field: DecodeParams::lse_partial"][::core::mem::offset_of!(DecodeParams, lse_partial) - 160usize];
+    ["Offset of field: DecodeParams::split_starts"][::core::mem::offset_of!(DecodeParams, split_starts) - 168usize];
+    ["Offset of field: DecodeParams::merges"][::core::mem::offset_of!(DecodeParams, merges) - 176usize];
     ["Offset of field: DecodeParams::q_latent_token_stride"]
-        [::core::mem::offset_of!(DecodeParams, q_latent_token_stride) - 168usize];
+        [::core::mem::offset_of!(DecodeParams, q_latent_token_stride) - 184usize];
     ["Offset of field: DecodeParams::q_latent_head_stride"]
-        [::core::mem::offset_of!(DecodeParams, q_latent_head_stride) - 172usize];
+        [::core::mem::offset_of!(DecodeParams, q_latent_head_stride) - 188usize];
     ["Offset of field: DecodeParams::q_rope_token_stride"]
-        [::core::mem::offset_of!(DecodeParams, q_rope_token_stride) - 176usize];
+        [::core::mem::offset_of!(DecodeParams, q_rope_token_stride) - 192usize];
     ["Offset of field: DecodeParams::q_rope_head_stride"]
-        [::core::mem::offset_of!(DecodeParams, q_rope_head_stride) - 180usize];
-    ["Offset of field: DecodeParams::scale"][::core::mem::offset_of!(DecodeParams, scale) - 184usize];
-    ["Offset of field: DecodeParams::tile_tokens"][::core::mem::offset_of!(DecodeParams, tile_tokens) - 188usize];
+        [::core::mem::offset_of!(DecodeParams, q_rope_head_stride) - 196usize];
+    ["Offset of field: DecodeParams::scale"][::core::mem::offset_of!(DecodeParams, scale) - 200usize];
+    ["Offset of field: DecodeParams::tile_tokens"][::core::mem::offset_of!(DecodeParams, tile_tokens) - 204usize];
     ["Offset of field: DecodeParams::latent_group_log2"]
-        [::core::mem::offset_of!(DecodeParams, latent_group_log2) - 192usize];
+        [::core::mem::offset_of!(DecodeParams, latent_group_log2) - 208usize];
     ["Offset of field: DecodeParams::rope_group_log2"]
-        [::core::mem::offset_of!(DecodeParams, rope_group_log2) - 196usize];
-    ["Offset of field: DecodeParams::latent_steps"][::core::mem::offset_of!(DecodeParams, latent_steps) - 200usize];
-    ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 204usize];
-    ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 208usize];
-    ["Offset of field: DecodeParams::shared"][::core::mem::offset_of!(DecodeParams, shared) - 212usize];
-    ["Offset of field: DecodeParams::sm90"][::core::mem::offset_of!(DecodeParams, sm90) - 296usize];
+        [::core::mem::offset_of!(DecodeParams, rope_group_log2) - 212usize];
+    ["Offset of field: DecodeParams::latent_steps"][::core::mem::offset_of!(DecodeParams, latent_steps) - 216usize];
+    ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 220usize];
+    ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 224usize];
+    ["Offset of field: DecodeParams::shared"][::core::mem::offset_of!(DecodeParams, shared) - 228usize];
+    ["Offset of field: DecodeParams::sm90"][::core::mem::offset_of!(DecodeParams, sm90) - 312usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -546,6 +565,27 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct PrepareParams {
+    pub absorb: AbsorbParams,
+    pub append: RopeAppendParams,
+    pub append_blocks: u32,
+    pub append_runs: u32,
+    pub absorb_x: u32,
+    pub absorb_y: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PrepareParams"][::core::mem::size_of::<PrepareParams>() - 336usize];
+    ["Alignment of PrepareParams"][::core::mem::align_of::<PrepareParams>() - 8usize];
+    ["Offset of field: PrepareParams::absorb"][::core::mem::offset_of!(PrepareParams, absorb) - 0usize];
+    ["Offset of field: PrepareParams::append"][::core::mem::offset_of!(PrepareParams, append) - 80usize];
+    ["Offset of field: PrepareParams::append_blocks"][::core::mem::offset_of!(PrepareParams, append_blocks) - 320usize];
+    ["Offset of field: PrepareParams::append_runs"][::core::mem::offset_of!(PrepareParams, append_runs) - 324usize];
+    ["Offset of field: PrepareParams::absorb_x"][::core::mem::offset_of!(PrepareParams, absorb_x) - 328usize];
+    ["Offset of field: PrepareParams::absorb_y"][::core::mem::offset_of!(PrepareParams, absorb_y) - 332usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct UpProjectParams {
     pub geometry: GeometryParams,
     pub cache: CacheParams,
@@ -687,4 +727,18 @@ pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 7] = [
     ("decode_sm90_whole_4x4", "Whole", 4, 4),
     ("decode_sm90_whole_4x2", "Whole", 4, 2),
     ("decode_sm90_whole_4x1", "Whole", 4, 1),
+];
+pub const DECODE_CLUSTER_SM90_KERNELS: [(&str, &str, u32, u32); 12] = [
+    ("decode_cluster_sm90_whole_2x4", "Whole", 2, 4),
+    ("decode_cluster_sm90_whole_2x2", "Whole", 2, 2),
+    ("decode_cluster_sm90_whole_2x1", "Whole", 2, 1),
+    ("decode_cluster_sm90_whole_3x4", "Whole", 3, 4),
+    ("decode_cluster_sm90_whole_3x2", "Whole", 3, 2),
+    ("decode_cluster_sm90_whole_3x1", "Whole", 3, 1),
+    ("decode_cluster_sm90_whole_4x4", "Whole", 4, 4),
+    ("decode_cluster_sm90_whole_4x2", "Whole", 4, 2),
+    ("decode_cluster_sm90_whole_4x1", "Whole", 4, 1),
+    ("decode_cluster_sm90_whole_5x4", "Whole", 5, 4),
+    ("decode_cluster_sm90_whole_5x2", "Whole", 5, 2),
+    ("decode_cluster_sm90_whole_5x1", "Whole", 5, 1),
 ];

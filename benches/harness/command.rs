@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use latent_attention::Error;
 use latent_attention::device::Device;
 
+use super::super::tune::{self, choices};
 use super::cache::DoesNotFit;
 use super::ceilings::Ceilings;
 use super::counts::Counts;
@@ -51,6 +52,20 @@ struct Arguments {
     /// Begin no row after so many seconds
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u64>,
+    /// Measure every way to serve each layer's decode instead of the chosen one of every operation: docs/gpu.md. --filter
+    /// takes parts of the names of layers, as in decode/llama3-8b-d64/int4
+    #[arg(long, conflicts_with_all = ["sweep", "list", "plot"])]
+    variants: bool,
+    /// With --variants: a file of `cargo xtask cost --variants --json`, to print beside what is measured
+    #[arg(long, value_name = "FILE", requires = "variants")]
+    predicted: Option<PathBuf>,
+    /// With --variants and --json: go on where the file ends, without the kernel at which it does
+    #[arg(long, requires = "variants", requires = "json")]
+    resume: bool,
+    /// Print the table of choices that follows from files of --variants, or of `gpu-check tune`, and measure nothing
+    /// [default: benches/results/*/tune.json]
+    #[arg(long, value_name = "FILE", num_args = 0.., conflicts_with_all = ["variants", "compare", "show"])]
+    choices: Option<Vec<PathBuf>>,
     /// Print (and plot) a file that --json wrote, and measure nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "list", "json", "sweep", "filter", "device"])]
     show: Option<PathBuf>,
@@ -122,20 +137,42 @@ pub fn run(operations: &[&'static Operation], command: &[OsString]) -> Result<Ex
         draw(&report, arguments.plot.as_deref())?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(files) = &arguments.choices {
+        print!("{}", choices::source(&choices::read_all(files)?)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let target = match arguments.device {
         Some(target) => target,
         None => first_device()?,
     };
+    if arguments.variants {
+        return tune::run(arguments.tuning(target, command));
+    }
     let default = if target == Target::Simulated { Sweep::Counted } else { Sweep::Quick };
     let cases = cases(arguments.sweep.unwrap_or(default), operations, &arguments.filter)?;
     if arguments.list {
         cases.iter().for_each(|case| println!("{}", case.id()));
         return Ok(ExitCode::SUCCESS);
     }
-    let command = command.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    let (report, failed) = measure(target, &cases, &arguments, command)?;
+    let (report, failed) = measure(target, &cases, &arguments, words(command))?;
     draw(&report, arguments.plot.as_deref())?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Arguments {
+    fn tuning(self, target: Target, command: &[OsString]) -> tune::Options {
+        let ordinal = match target {
+            Target::Cuda(ordinal) => Some(ordinal),
+            Target::Simulated => None,
+        };
+        let Self { filter: filters, json, memory, predicted, resume, .. } = self;
+        let time_limit = self.time_limit.map(Duration::from_secs);
+        tune::Options { ordinal, filters, json, memory, time_limit, predicted, resume, command: words(command) }
+    }
+}
+
+fn words(command: &[OsString]) -> Vec<String> {
+    command.iter().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
 /// Measures all cases and says how many failed.
@@ -144,7 +181,8 @@ fn measure(target: Target, cases: &[Case], arguments: &Arguments, command: Vec<S
         Target::Cuda(ordinal) => (Lab::on_gpu(Device::cuda(ordinal)?, ordinal, arguments.memory)?, Some(ordinal)),
         Target::Simulated => (Lab::simulated(arguments.memory)?, None),
     };
-    let mut report = Report::new(&lab, ordinal, command, ceilings(&lab.device, &lab.gauge, "at the beginning")?);
+    let before = ceilings(&lab.device, &lab.gauge, ordinal, "at the beginning")?;
+    let mut report = Report::new(&lab, ordinal, command, before);
     println!("{} on {}, commit {}", report.date, report.device, report.commit);
     println!("rows: {}\n\n{}", cases.len(), table::header(report.kind, &report.ceilings));
     let failed = measure_each(&mut lab, cases, arguments, &mut report)?;
@@ -154,9 +192,10 @@ fn measure(target: Target, cases: &[Case], arguments: &Arguments, command: Vec<S
     // The copy needs memory too.
     drop((lab.cache, lab.numbers));
     if report.kind == Kind::Timed {
-        report.ceilings.extend(ceilings(&lab.device, &lab.gauge, "at the end")?);
-        for c in &report.ceilings {
-            println!("ceilings {}: copy {:.3} TB/s, bf16 products {:.1} TFLOP/s", c.name, c.tb_per_s, c.tflop_per_s);
+        report.ceilings.extend(ceilings(&lab.device, &lab.gauge, ordinal, "at the end")?);
+        report.ceilings.iter().for_each(|ceilings| println!("ceilings {ceilings}"));
+        for row in report.settle() {
+            println!("above its roofline, so that its work is counted wrongly: {row}");
         }
     }
     if let Some(path) = &arguments.json {
@@ -178,9 +217,9 @@ fn first_device() -> Result<Target> {
     }
 }
 
-fn ceilings(device: &Device, gauge: &Gauge, when: &str) -> Result<Vec<Ceilings>> {
+fn ceilings(device: &Device, gauge: &Gauge, ordinal: Option<usize>, when: &str) -> Result<Vec<Ceilings>> {
     match gauge {
-        Gauge::Clock(clock) => Ok(vec![Ceilings::measure(device, clock, when)?]),
+        Gauge::Clock(clock) => Ok(vec![Ceilings::measure(device, clock, ordinal.unwrap_or_default(), when)?]),
         Gauge::Meter(_) => Ok(Ceilings::assumed()),
     }
 }

@@ -3,7 +3,10 @@
 use std::process::Command;
 
 use anyhow::Result;
+use half::bf16;
 use latent_attention::device::{Device, Simulation, Stream};
+use latent_attention::image::Arch;
+use latent_attention::ops::DecodeVariant;
 use ptx_sim::meter::Meter;
 
 use super::cache::CacheMemory;
@@ -26,6 +29,10 @@ pub struct Lab {
     pub cache: CacheMemory,
     /// Where times are predicted instead of taken, as far as they can be.
     pub predictions: Option<Predictions>,
+    /// How `decode` is served, where the ways to do it are compared.
+    pub variant: Option<DecodeVariant>,
+    /// And what came out of the first copy of its inputs.
+    pub attended: Vec<bf16>,
 }
 
 /// What measures: a GPU has a clock, the simulator counts.
@@ -52,20 +59,29 @@ impl Lab {
     /// On a simulated device. One multiprocessor, so that a sequence is divided as little as possible and counts grow
     /// with tokens alone. The checker is off: it is the tests' business, and several times slower.
     pub fn simulated(cache_bytes: Option<usize>) -> Result<Self> {
-        let simulation = Simulation::default().with_multiprocessors(1).with_shared_bytes(SIMULATED_SHARED_BYTES);
-        let device = Device::simulate(simulation.with_checked(false));
-        let gauge = Gauge::Meter(device.stream()?);
         let predictions = Predictions::new();
         if let Err(why) = &predictions {
             eprintln!("no times are predicted: {why}");
         }
-        Ok(Self { predictions: predictions.ok(), ..Self::new(device, gauge, cache_bytes)? })
+        Ok(Self { predictions: predictions.ok(), ..Self::simulating(Arch::Compute80, cache_bytes)? })
+    }
+
+    /// The same with a Hopper GPU's own kernels too, and without predictions.
+    pub fn simulated_hopper(cache_bytes: Option<usize>) -> Result<Self> {
+        Self::simulating(Arch::Compute90a, cache_bytes)
+    }
+
+    fn simulating(arch: Arch, cache_bytes: Option<usize>) -> Result<Self> {
+        let simulation = Simulation::default().with_multiprocessors(1).with_shared_bytes(SIMULATED_SHARED_BYTES);
+        let device = Device::simulate(simulation.with_checked(false).with_arch(arch));
+        let gauge = Gauge::Meter(device.stream()?);
+        Self::new(device, gauge, cache_bytes)
     }
 
     fn new(device: Device, gauge: Gauge, cache_bytes: Option<usize>) -> Result<Self> {
         let numbers = Numbers::new(&device)?;
         let cache = CacheMemory::new(&device, cache_bytes.unwrap_or(DEFAULT_CACHE_BYTES))?;
-        Ok(Self { device, gauge, numbers, cache, predictions: None })
+        Ok(Self { device, gauge, numbers, cache, predictions: None, variant: None, attended: Vec::new() })
     }
 }
 

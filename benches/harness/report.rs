@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::super::tune::variant::Variant;
 use super::ceilings::Ceilings;
 use super::clock::Times;
 use super::counts::Counts;
@@ -38,6 +39,9 @@ pub struct Report {
     pub ceilings: Vec<Ceilings>,
     pub rows: Vec<Row>,
     pub left_out: Vec<LeftOut>,
+    /// The row that is being measured, in a file that is not finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doing: Option<String>,
 }
 
 /// What rows hold.
@@ -59,6 +63,9 @@ pub struct Row {
     pub batch: usize,
     /// Tokens that each has in the cache.
     pub context: usize,
+    /// How the operation was served, where the ways to do it are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
     /// Bytes and floating-point operations that it cannot do without.
     pub bytes: u64,
     pub flops: u64,
@@ -80,8 +87,8 @@ pub struct Timed {
     pub times: Times,
     pub tb_per_s: f64,
     pub tflop_per_s: f64,
-    /// The time that its own roofline allows, over the median: the larger of bytes at the copy's rate and arithmetic at
-    /// the products' rate.
+    /// The time that its own roofline allows, over the median: the larger of bytes and of arithmetic at the ceilings'
+    /// rates.
     pub fraction: f64,
 }
 
@@ -107,7 +114,30 @@ impl Report {
             ceilings,
             rows: Vec::new(),
             left_out: Vec::new(),
+            doing: None,
         }
+    }
+
+    /// The rates that were reached at any time of the run.
+    pub fn highest(&self) -> Option<Ceilings> {
+        self.ceilings.iter().cloned().reduce(|highest, other| highest.highest(&other))
+    }
+
+    /// Makes all fractions those of the rates that were reached at any time of the run. Returns the rows that are above
+    /// them, which is to say that their work or these rates are wrong.
+    pub fn settle(&mut self) -> Vec<String> {
+        let Some(ceilings) = self.highest().filter(|_| self.kind == Kind::Timed) else { return Vec::new() };
+        let mut above = Vec::new();
+        for row in &mut self.rows {
+            let work = row.work();
+            if let Outcome::Timed(timed) = &mut row.outcome {
+                *timed = Timed::new(timed.times, &work, &ceilings);
+                if timed.fraction > 1.0 {
+                    above.push(row.id());
+                }
+            }
+        }
+        above
     }
 
     /// Reads a file.
@@ -151,6 +181,7 @@ impl Row {
             format: shape.format.name().into(),
             batch: shape.batch,
             context: shape.context,
+            variant: None,
             bytes: work.bytes,
             flops: work.flops,
             outcome,
@@ -162,9 +193,18 @@ impl Row {
         Work { bytes: self.bytes, flops: self.flops }
     }
 
-    /// Its name: as [`sweep::Case::id`].
+    /// Its name: as [`sweep::Case::id`], with that of the variant behind.
     pub fn id(&self) -> String {
-        sweep::id(&self.operation, &self.model, &self.format, self.batch, self.context)
+        let shape = sweep::id(&self.operation, &self.model, &self.format, self.batch, self.context);
+        self.variant.as_ref().map_or(shape.clone(), |variant| variant.id(&shape))
+    }
+
+    /// Its median in microseconds, if it was timed.
+    pub fn median_us(&self) -> Option<f64> {
+        match &self.outcome {
+            Outcome::Timed(timed) => Some(timed.times.median_us),
+            Outcome::Counted(_) => None,
+        }
     }
 }
 

@@ -30,9 +30,12 @@ const PREDICTED: &str = "predicted us";
 pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
     let what = match (kind, ceilings.first()) {
         (Kind::Timed, Some(measured)) => format!(
-            "Timed: microseconds per run. A row's roofline is the larger of its bytes at {:.2} TB/s (copy) and its\n\
-             arithmetic at {:.0} TFLOP/s (bf16 products), both measured in this run.",
-            measured.tb_per_s, measured.tflop_per_s
+            "Timed: microseconds per run. A row's roofline is the larger of its bytes at {:.2} TB/s ({}) and its\n\
+             arithmetic at {:.0} TFLOP/s ({}), both measured in this run.",
+            measured.tb_per_s,
+            if measured.is_by_reads() { "reads" } else { "copy" },
+            measured.tflop_per_s,
+            if measured.is_by_wgmma() { "bf16 products by wgmma" } else { "bf16 products by mma.sync" },
         ),
         (Kind::Timed, None) => "Timed: microseconds per run.".into(),
         (Kind::Counted, _) => {

@@ -6,6 +6,7 @@ Whatever is missing or fails is listed with its reason; without torch or a GPU, 
 import argparse
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,6 +14,7 @@ sys.path.insert(0, str(ROOT / "bindings/python"))
 import latent_attention as la  # noqa: E402
 from report import Report  # noqa: E402
 
+START = time.monotonic()
 SHAPES = ["deepseek-v2-lite", "deepseek-v3", "llama2-7b-d64", "llama2-7b-d16", "llama3-8b-d64"]
 OURS = ["ours, int4", "ours, bf16"]
 # Peers by the functions of latent_peers.py and of dense_peers.py, which need torch to be imported.
@@ -37,6 +39,7 @@ def arguments():
     parser.add_argument("--cached", type=int, default=16384, help="tokens in each sequence's cache (default: 16384)")
     parser.add_argument("--library", help="the C library (default: what latent_attention finds)")
     parser.add_argument("--vllm", metavar="DIR", help="a folder with files of vLLM's wheel (default: installed vllm)")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="begin no row after so many seconds")
     parser.add_argument("--json", metavar="FILE", help="write everything to this file, too")
     parser.add_argument("--simulate", action="store_true", help="our rows only, on the simulator: errors, no times")
     return parser.parse_args()
@@ -78,16 +81,19 @@ def environment(options):
 
 
 class Bench:
-    """The rows of one shape."""
+    """The rows of one shape, none of which begins after `deadline`."""
 
-    def __init__(self, report, inputs, clock):
-        self.report, self.inputs, self.clock = report, inputs, clock
+    def __init__(self, report, inputs, clock, deadline):
+        self.report, self.inputs, self.clock, self.deadline = report, inputs, clock, deadline
         self.expected, self.ours_us = inputs.reference(), None
 
     def row(self, name, token_bytes, make):
         """Makes, checks and times one of the functions. Its failure is a line of the report."""
         import torch
 
+        if time.monotonic() > self.deadline:
+            self.report.missing(name, self.inputs.name, "the time limit was reached")
+            return
         try:
             attend = make()
             error = attend().float().view_as(self.expected) - self.expected
@@ -124,10 +130,14 @@ def measure(options, report):
     device = la.Device.simulated() if options.simulate else la.Device(torch.cuda.current_device())
     torch_device = torch.device("cpu" if options.simulate else "cuda")
     clock = None if options.simulate else Clock()
+    deadline = START + (options.time_limit or float("inf"))
     for shape in options.shapes:
+        if time.monotonic() > deadline:
+            report.missing("all", shape, "the time limit was reached")
+            continue
         inputs = Inputs(la, shape, options.batch, options.cached, torch_device)
         report.begin(inputs)
-        bench = Bench(report, inputs, clock)
+        bench = Bench(report, inputs, clock, deadline)
         for name, form, cache in zip(OURS, (inputs.int4, inputs.bf16), (inputs.cache_int4, inputs.cache_bf16)):
             bench.row(name, form.layout(inputs.g).token_bytes, lambda: Ours(la, device, inputs, form, cache))
         if options.simulate:

@@ -1,7 +1,7 @@
 //! The law: from what kernels cost to how long they take.
 //!
 //! ```text
-//! time     = launch + waves * (prologue + tiles * tile) + merge
+//! time     = launches / 2 launch + waves * (prologue + tiles * tile) + merge
 //! tile     = a lone + b (c issue + d lsu) + [one stage] e b bytes / rate
 //! prologue = f lone + g b issue
 //! merge    = h lone + i b issue + j bytes / rate                                  if anything is split
@@ -108,7 +108,7 @@ pub fn floor_us(machine: &Machine, layer: &Layer, batch: usize, context: usize) 
     (batch * context) as f64 * layer.tile.bytes / layer.tile_tokens as f64 / machine.bytes_per_us
 }
 
-/// What each constant is a factor of, in microseconds but for the first, which is 1.
+/// What each constant is a factor of, in microseconds but for the first, which is the share of two launches.
 #[must_use]
 pub fn terms(machine: &Machine, layer: &Layer, merge: &Merge, batch: usize, context: usize) -> [f64; CONSTANTS] {
     let plan = layer.plan(machine, batch, context);
@@ -119,7 +119,7 @@ pub fn terms(machine: &Machine, layer: &Layer, merge: &Merge, batch: usize, cont
     let exposed = if layer.stages == 1 { us(tiles * b * tile.bytes / machine.bytes_per_cycle()) } else { 0.0 };
     let [merge_lone, merge_issue, merge_bytes] = merge_terms(machine, layer, merge, &plan, batch);
     [
-        1.0,
+        layer.launches as f64 / 2.0,
         us(tiles * tile.lone),
         us(tiles * b * tile.issue),
         us(tiles * b * tile.lsu),

@@ -33,6 +33,9 @@ pub struct Layer {
     pub blocks: usize,
     /// Splits that run at once on the whole machine.
     pub target_splits: usize,
+    /// Launches of attention with its merge: of the kernels that were measured two, of this build's one.
+    #[serde(default = "two", skip_serializing_if = "is_two")]
+    pub launches: usize,
     /// What splits are taken to cost beside their tiles, where they are chosen by it: the fields of [`SplitCosts`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_costs: Option<[u32; 4]>,
@@ -116,6 +119,15 @@ fn is_default(kind: &MergeKind) -> bool {
 
 fn one() -> usize {
     1
+}
+
+fn two() -> usize {
+    2
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_two(number: &usize) -> bool {
+    *number == 2
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]

@@ -46,11 +46,14 @@ struct Arguments {
     /// Measured rows to print beside predictions and to calibrate with
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/results/h200/benchmarks.json"))]
     rows: PathBuf,
+    /// Predict every way to serve each layer, not only the chosen one, and leave out what cannot be counted
+    #[arg(long, requires = "json")]
+    variants: bool,
     /// List the addresses and lines of PTX of machine code that runs an unknown number of times
     #[arg(long)]
     unmatched: bool,
     /// Fit the law's constants to the measured rows, by the committed counts, and write cost/calibration/h200.json
-    #[arg(long, conflicts_with_all = ["kernel", "model", "format", "batch", "context", "arch", "json", "unmatched"])]
+    #[arg(long, conflicts_with_all = ["kernel", "model", "format", "batch", "context", "arch", "json", "unmatched", "variants"])]
     calibrate: bool,
     /// With --calibrate: the rows were measured with this build's kernels. Count these, and keep what their counts are
     /// held against
@@ -106,6 +109,10 @@ fn predict(arguments: &Arguments, mut surveyor: Surveyor, arch: Arch, machine: &
     let measured = if is_measured { rows::read(&arguments.rows)?.of_h200()?.rows } else { Vec::new() };
     let calibrated = is_measured.then(Calibration::committed).transpose()?;
     let mut file = arguments.json.as_deref().filter(|path| path.as_os_str() != "-").map(writable).transpose()?;
+    if arguments.variants {
+        let context = Context { arch: arch.name(), machine, calibrated: calibrated.as_ref(), measured: &measured };
+        return put(file.as_mut(), &variants(arguments, &mut surveyor, &context)?);
+    }
     let mut left_out = 0;
     for model in models::MODELS.into_iter().filter(|model| passes(&arguments.model, model)) {
         let wanted = |format: &&str| arguments.format.is_empty() || arguments.format.iter().any(|f| f == format);
@@ -131,17 +138,53 @@ fn predict(arguments: &Arguments, mut surveyor: Surveyor, arch: Arch, machine: &
             predictions.extend(arguments.context.iter().map(|&tokens| context.predict(layer, merge, batch, tokens)));
         }
     }
-    let json = serde_json::to_string_pretty(&predictions)?;
-    if let Some(file) = &mut file {
-        file.set_len(0).and_then(|()| writeln!(file, "{json}")).context("cannot write the rows")?;
+    if arguments.json.is_some() {
+        put(file.as_mut(), &predictions)?;
     }
-    if arguments.json.is_some() && file.is_none() {
-        println!("{json}");
-    } else {
+    if arguments.json.is_none() || file.is_some() {
         print_tables(arguments, &context, &layers, &predictions);
     }
     ensure!(left_out == 0, "{left_out} layers could not be counted");
     Ok(())
+}
+
+/// Predictions of every way to serve the layers that are asked for.
+fn variants(arguments: &Arguments, surveyor: &mut Surveyor, context: &Context) -> Result<Vec<Prediction>> {
+    let mut predictions = Vec::new();
+    for model in models::MODELS.into_iter().filter(|model| passes(&arguments.model, model)) {
+        for format in models::FORMATS.into_iter().filter(|format| passes(&arguments.format, format)) {
+            for variant in surveyor.variants(model, format)? {
+                if !passes(&arguments.kernel, variant.kernel) {
+                    continue;
+                }
+                match surveyor.variant(model, format, variant) {
+                    Ok((layer, merge)) => {
+                        let batches = arguments
+                            .batch
+                            .iter()
+                            .flat_map(|&batch| arguments.context.iter().map(move |&tokens| (batch, tokens)));
+                        predictions
+                            .extend(batches.map(|(batch, tokens)| context.predict(&layer, merge, batch, tokens)));
+                    }
+                    Err(why) => eprintln!("left out: {why:#}"),
+                }
+            }
+        }
+    }
+    ensure!(!predictions.is_empty(), "nothing could be predicted");
+    Ok(predictions)
+}
+
+/// Writes rows into a file, or prints them.
+fn put(file: Option<&mut File>, predictions: &[Prediction]) -> Result<()> {
+    let json = serde_json::to_string_pretty(predictions)?;
+    match file {
+        Some(file) => file.set_len(0).and_then(|()| writeln!(file, "{json}")).context("cannot write the rows"),
+        None => {
+            println!("{json}");
+            Ok(())
+        }
+    }
 }
 
 /// A file that can be written to, as it was before until it is written to: so that it is known before the long work.

@@ -83,6 +83,10 @@ pub struct Prediction {
     pub unmatched_rest: f64,
     /// Of merging.
     pub unmatched_merge: f64,
+    /// Tokens of a tile.
+    pub tile_tokens: usize,
+    /// Tiles in shared memory.
+    pub stages: usize,
     /// Blocks that a multiprocessor holds.
     pub blocks_per_multiprocessor: usize,
     /// Splits of a sequence, tiles of a split, and how often the machine is filled.
@@ -137,6 +141,8 @@ impl Context<'_> {
             unmatched: unmatched(&layer.tile_evidence),
             unmatched_rest: unmatched(&layer.rest_evidence),
             unmatched_merge: unmatched(&merge.evidence),
+            tile_tokens: layer.tile_tokens,
+            stages: layer.stages,
             blocks_per_multiprocessor: layer.blocks,
             splits: plan.splits,
             tiles: plan.tiles,

@@ -11,7 +11,7 @@ use latent_attention::device::{Counted, Device, Simulation, Tensor};
 use latent_attention::image::Arch;
 use latent_attention::ops::{
     BatchBuffers, CacheView, Combine, CombineConfig, CombineTiles, Decode, DecodeArgs, DecodeConfig, DecodeTiles,
-    SplitPolicy,
+    DecodeVariant, SplitPolicy,
 };
 use latent_attention::sys::CombineParams;
 use ptx_sim::meter::{Class, Meter, Path};
@@ -36,18 +36,32 @@ pub struct Attention {
     device: Device,
     geometry: Geometry,
     layout: CacheLayout,
+    variant: Option<DecodeVariant>,
     /// The chosen kernel and its tiles.
     pub tiles: DecodeTiles,
 }
 
 impl Attention {
-    /// Chooses the kernel.
+    /// Chooses the kernel, unless a variant names it.
     ///
     /// # Errors
     /// As [`Decode::new`].
-    pub fn new(device: &Device, geometry: Geometry, layout: CacheLayout) -> Result<Self> {
-        let operation = Decode::new(device, config(&geometry, layout, 1))?;
-        Ok(Self { device: device.clone(), geometry, layout, tiles: operation.tiles() })
+    pub fn new(
+        device: &Device,
+        geometry: Geometry,
+        layout: CacheLayout,
+        variant: Option<DecodeVariant>,
+    ) -> Result<Self> {
+        let operation = Decode::new(device, config(&geometry, layout, 1, variant))?;
+        Ok(Self { device: device.clone(), geometry, layout, variant, tiles: operation.tiles() })
+    }
+
+    /// Every way to serve a layer, the chosen one first.
+    ///
+    /// # Errors
+    /// As [`Decode::variants`].
+    pub fn variants(device: &Device, geometry: &Geometry, layout: CacheLayout) -> Result<Vec<DecodeVariant>> {
+        Ok(Decode::variants(device, &config(geometry, layout, 1, None))?)
     }
 
     /// One sequence of `count` tiles, not split: a block for each tile of heads.
@@ -64,7 +78,7 @@ impl Attention {
         (g.query_heads, g.kv_heads) = (heads, heads * g.kv_heads / g.query_heads);
         let g = &g;
         let tokens = count * self.tiles.tile_tokens;
-        let operation = Decode::new(&self.device, config(g, self.layout, tokens))?;
+        let operation = Decode::new(&self.device, config(g, self.layout, tokens, self.variant))?;
         let mut tiles = operation.tiles();
         tiles.target_splits = self.tiles.target_splits;
         ensure!(tiles == self.tiles, "{heads} heads are served by another kernel");
@@ -131,9 +145,11 @@ pub fn combine(device: &Device, latent_rank: usize, splits: usize, expected: usi
     Ok((launch(counts.get("combine").context("combine was not launched")?, tiles.blocks)?, tiles))
 }
 
-fn config(geometry: &Geometry, layout: CacheLayout, tokens: usize) -> DecodeConfig {
-    DecodeConfig::new(*geometry, layout, geometry.default_scale() as f32, 1, tokens)
-        .with_policy(SplitPolicy::Fixed { tokens })
+fn config(geometry: &Geometry, layout: CacheLayout, tokens: usize, variant: Option<DecodeVariant>) -> DecodeConfig {
+    let mut config = DecodeConfig::new(*geometry, layout, geometry.default_scale() as f32, 1, tokens)
+        .with_policy(SplitPolicy::Fixed { tokens });
+    config.variant = variant;
+    config
 }
 
 /// What the simulator counted.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result};
 use latent_attention::device::Device;
 use latent_attention::image::{Arch, ptx};
-use latent_attention::ops::DecodeTiles;
+use latent_attention::ops::{DecodeTiles, DecodeVariant};
 use latent_attention::splits::SplitCosts;
 use latent_attention::sys::COMBINE_BATCH;
 
@@ -101,7 +101,7 @@ impl Surveyor {
     /// As the library says, with the layer's name.
     pub fn chosen(&self, model: &str, format: &str) -> Result<&'static str> {
         let (geometry, layout) = models::layer(model, format)?;
-        let attention = Attention::new(&self.device, geometry, layout);
+        let attention = Attention::new(&self.device, geometry, layout, None);
         Ok(attention.with_context(|| format!("{model} with {format}"))?.tiles.kernel)
     }
 
@@ -112,13 +112,45 @@ impl Surveyor {
     pub fn layer(&mut self, model: &str, format: &str) -> Result<(&Layer, &Merge)> {
         if self.found.find(model, format).is_none() {
             let name = || format!("{model} with {format}");
-            let layer = layer(&mut self.code, &self.device, model, format).with_context(name)?;
-            if self.found.merges.iter().all(|merge| merge.latent_rank != layer.latent_rank) {
-                self.found.merges.push(merge(&mut self.code, &self.device, layer.latent_rank)?);
-            }
+            let layer = layer(&mut self.code, &self.device, model, format, None).with_context(name)?;
+            self.merge(layer.latent_rank)?;
             self.found.layers.push(layer);
         }
         self.found.find(model, format).context("a layer that was counted is not there")
+    }
+
+    /// Every way to serve a layer, without counting it: the chosen one first.
+    ///
+    /// # Errors
+    /// As the library says, with the layer's name.
+    pub fn variants(&self, model: &str, format: &str) -> Result<Vec<DecodeVariant>> {
+        let (geometry, layout) = models::layer(model, format)?;
+        let variants = Attention::variants(&self.device, &geometry, layout);
+        variants.with_context(|| format!("{model} with {format}"))
+    }
+
+    /// A layer that is served in one of these ways, and its merge.
+    ///
+    /// # Errors
+    /// As [`layer`](Self::layer).
+    pub fn variant(&mut self, model: &str, format: &str, variant: DecodeVariant) -> Result<(Layer, &Merge)> {
+        let name = || format!("{model} with {format} by {variant:?}");
+        let layer = layer(&mut self.code, &self.device, model, format, Some(variant)).with_context(name)?;
+        let merge = self.merge(layer.latent_rank)?;
+        Ok((layer, merge))
+    }
+
+    /// The merging of latents of one size.
+    fn merge(&mut self, latent_rank: usize) -> Result<&Merge> {
+        let known = self.found.merges.iter().position(|merge| merge.latent_rank == latent_rank);
+        let place = match known {
+            Some(place) => place,
+            None => {
+                self.found.merges.push(merge(&mut self.code, &self.device, latent_rank)?);
+                self.found.merges.len() - 1
+            }
+        };
+        Ok(&self.found.merges[place])
     }
 
     /// The attention and merging kernels of the layer that is [kept](KEPT).
@@ -127,7 +159,7 @@ impl Surveyor {
     /// As [`layer`](Self::layer).
     pub fn keep(&mut self) -> Result<[Kept; 2]> {
         let (geometry, layout) = models::layer(KEPT.0, KEPT.1)?;
-        let attention = Attention::new(&self.device, geometry, layout)?;
+        let attention = Attention::new(&self.device, geometry, layout, None)?;
         let DecodeTiles { file, kernel, .. } = attention.tiles;
         let [few, many] = [attention.run(TILES[0])?, attention.run(TILES[1])?];
         let decode = Kept::new(kernel, self.code.source(file)?, TILES, [&few, &many])?;
@@ -178,9 +210,9 @@ impl Apart {
 }
 
 /// One layer.
-fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<Layer> {
+fn layer(code: &mut Code, device: &Device, model: &str, format: &str, variant: Option<DecodeVariant>) -> Result<Layer> {
     let (geometry, layout) = models::layer(model, format)?;
-    let attention = Attention::new(device, geometry, layout)?;
+    let attention = Attention::new(device, geometry, layout, variant)?;
     let chosen = attention.tiles;
     let function = code.kernel(chosen.file, chosen.kernel)?;
     let SplitCosts { block, merge, merge_partial, merge_batch, .. } = chosen.split_costs;
@@ -196,6 +228,7 @@ fn layer(code: &mut Code, device: &Device, model: &str, format: &str) -> Result<
         stages: chosen.stages,
         blocks: chosen.blocks_per_multiprocessor,
         target_splits: chosen.target_splits,
+        launches: 1,
         split_costs: Some([block, merge, merge_partial, merge_batch]),
         tile: unit.work,
         rest: rest.work,

@@ -5,6 +5,8 @@
 // values lies in g / 8 neighbouring lanes; one of 512 is the whole run, all lanes and both halves.
 //
 //     store_run:
+//         for each half: bounds = the lane's smallest and largest value
+//         if quantised, not Mse, chunks are whole, and f16 can hold all values of the warp: as from "combine" on
 //         for each half: values past the end of the row = 0; count what the row cannot hold
 //         if bf16: round and store; done
 //         for each half: bounds = the lane's smallest and largest finite value
@@ -21,6 +23,7 @@
 #include "../common/reduce.cuh"
 #include "../params.h"
 #include "../ptx/convert.cuh"
+#include "../ptx/special.cuh"
 #include "int4.cuh"
 #include "layout.cuh"
 
@@ -79,6 +82,16 @@ __device__ inline Bounds finite_bounds(const float (&values)[CHUNK]) {
     return bounds;
 }
 
+// The bounds of a lane's values of one half, NaN if one of them is.
+__device__ inline Bounds bounds_of(const float (&values)[CHUNK]) {
+    Bounds bounds{values[0], values[0]};
+#pragma unroll
+    for (unsigned j = 1; j < CHUNK; ++j) {
+        bounds = {minimum_or_nan(bounds.lo, values[j]), maximum_or_nan(bounds.hi, values[j])};
+    }
+    return bounds;
+}
+
 // How the range that a group's codes cover is chosen: `cache::RangeSetting`.
 enum class RangeSetting { MinMax, Mse };
 
@@ -111,15 +124,15 @@ struct Quantizer {
         return fminf(fmaxf(__fadd_rn(steps, ROUNDER), ROUNDER), ROUNDER + LARGEST_INT4);
     }
 
-    // ROUNDER_BITS + the code. With `Mse`, values are in the group's first range already, and may be outside of this
-    // one. With `MinMax`, the nearest integer needs no clamping: as scale is at least (hi - min) / max_code, at most
-    // three roundings of 2^-24 lift steps above max_code.
+    // ROUNDER_BITS + the code of a value that is in the group's first range. With `Mse`, it may be outside of this one. With
+    // `MinMax`, the nearest integer needs no clamping: as scale is at least (hi - min) / max_code, at most three roundings
+    // of 2^-24 lift steps above max_code.
     template <RangeSetting RANGE>
     __device__ uint32_t biased_code(float value) const {
         if constexpr (RANGE == RangeSetting::Mse) {
             return __float_as_uint(nearest_int4(steps(value)));
         } else {
-            return __float_as_uint(__fadd_rn(steps(range.clamped(value)), ROUNDER));
+            return __float_as_uint(__fadd_rn(steps(value), ROUNDER));
         }
     }
 
@@ -250,28 +263,26 @@ __device__ inline void tighten(const CachedRow &row, unsigned width, unsigned ru
     }
 }
 
-// The quantised case of `store_run`.
-template <RangeSetting RANGE>
-__device__ inline void store_quantized(const CachedRow &row, unsigned width, unsigned run_start, LaneValues &values) {
-    Bounds bounds[HALVES];
-#pragma unroll
-    for (unsigned half = 0; half < HALVES; ++half) {
-        blank(values[half], chunk_count(chunk_start(run_start, half), width), CUDART_NAN_F);
-        bounds[half] = finite_bounds(values[half]);
-    }
+// The quantised case of `store_run`, by the bounds of the lane's values. `ALL_HELD`: none of the warp's is beyond what f16
+// can hold, so that all are in the range of their group.
+template <RangeSetting RANGE, bool ALL_HELD>
+__device__ inline void store_quantized(const CachedRow &row, unsigned width, unsigned run_start, LaneValues &values,
+                                       Bounds (&bounds)[HALVES]) {
     reduce_groups(bounds, row.group, [](Bounds a, const Bounds &b) {
         a.include(b.lo, b.hi);
         return a;
     });
-    if constexpr (RANGE == RangeSetting::Mse) {
 #pragma unroll
-        for (unsigned half = 0; half < HALVES; ++half) {
-            bounds[half] = bounds[half].range();
+    for (unsigned half = 0; half < HALVES; ++half) {
+        bounds[half] = bounds[half].range();
+        if constexpr (!ALL_HELD) {
 #pragma unroll
             for (float &value : values[half]) {
                 value = bounds[half].clamped(value);
             }
         }
+    }
+    if constexpr (RANGE == RangeSetting::Mse) {
         // Later groups of the run have no more values than its first.
         const unsigned most = min(width - run_start, row.group);
         if (row.kind == ROW_INT4 && most >= MSE_LEAST_VALUES) {
@@ -282,7 +293,7 @@ __device__ inline void store_quantized(const CachedRow &row, unsigned width, uns
 #pragma unroll
     for (unsigned half = 0; half < HALVES; ++half) {
         const unsigned start = chunk_start(run_start, half), left = chunk_count(start, width);
-        const Quantizer quantizer(bounds[half].range(), max_code);
+        const Quantizer quantizer(bounds[half], max_code);
         if (left > 0 && start % row.group == 0) {
             row.affine[start / row.group] = quantizer.affine;
         }
@@ -311,6 +322,22 @@ __device__ inline Chunk bf16_from_f32(const float (&values)[CHUNK]) {
 // row can hold.
 template <RangeSetting RANGE>
 __device__ inline unsigned store_run(const CachedRow &row, unsigned width, unsigned run_start, LaneValues &values) {
+    Bounds bounds[HALVES];
+    // With `Mse`, trying ranges costs so much more that it is not worth another copy of the code.
+    if (RANGE == RangeSetting::MinMax && row.kind != ROW_BF16) {
+        bool held = true;
+#pragma unroll
+        for (unsigned half = 0; half < HALVES; ++half) {
+            const unsigned left = chunk_count(chunk_start(run_start, half), width);
+            bounds[half] = left == 0 ? Bounds() : bounds_of(values[half]);
+            const bool fits = left == CHUNK && bounds[half].lo >= -F16_MAX && bounds[half].hi <= F16_MAX;
+            held = held && (left == 0 || fits);
+        }
+        if (__all_sync(ALL_LANES, held)) {
+            store_quantized<RANGE, true>(row, width, run_start, values, bounds);
+            return 0;
+        }
+    }
     const float largest = row.kind == ROW_BF16 ? CUDART_MAX_NORMAL_F : F16_MAX;
     unsigned saturated = 0;
 #pragma unroll
@@ -322,7 +349,12 @@ __device__ inline unsigned store_run(const CachedRow &row, unsigned width, unsig
         }
     }
     if (row.kind != ROW_BF16) {
-        store_quantized<RANGE>(row, width, run_start, values);
+#pragma unroll
+        for (unsigned half = 0; half < HALVES; ++half) {
+            blank(values[half], chunk_count(chunk_start(run_start, half), width), CUDART_NAN_F);
+            bounds[half] = finite_bounds(values[half]);
+        }
+        store_quantized<RANGE, false>(row, width, run_start, values, bounds);
         return saturated;
     }
 #pragma unroll

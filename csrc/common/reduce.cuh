@@ -1,5 +1,4 @@
-// Reductions over the lanes of a warp or the threads of a block. Every thread gets the result, in the same bits
-// whatever the other blocks do.
+// Reductions over the lanes of a warp. Every thread gets the result, in the same bits whatever other warps do.
 #pragma once
 
 // Lanes of a warp, and the mask of all of them.
@@ -35,17 +34,4 @@ __device__ float reduce_rows(float value, Operation operation) {
         value = operation(value, __shfl_xor_sync(ALL_LANES, value, distance));
     }
     return value;
-}
-
-// Combines one value of each thread of a block of whole warps. `identity` stands for warps that the block lacks;
-// `scratch` is shared memory for one value per possible warp, not to be written again before the next barrier.
-template <typename Operation>
-__device__ float reduce_block(float value, float identity, Operation operation, float (&scratch)[WARP]) {
-    const unsigned lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
-    value = reduce_warp(value, operation);
-    if (lane == 0) {
-        scratch[threadIdx.x / WARP] = value;
-    }
-    __syncthreads();
-    return reduce_warp(lane < warps ? scratch[lane] : identity, operation);
 }

@@ -4,12 +4,18 @@ use super::{Device, Kernel, LaunchConfig, Stream, View, ViewMut};
 use crate::error::{Error, Result, check_len};
 use crate::sys;
 
-/// The two kernels that only move bytes and only multiply. Timed, they give the bandwidth and the arithmetic rate that
+/// FLOPs of a warp in one round of `ceiling_wgmma`: 32 products of its quarter of m64n64k16.
+const WGMMA_FLOPS_PER_WARP: u64 = 32 * sys::CEILING_MMA_FLOPS_PER_WARP as u64;
+
+/// The kernels that only move bytes and only multiply. Timed, they give the bandwidth and the arithmetic rate that
 /// another kernel on the same device can reach at most.
 #[derive(Clone, Debug)]
 pub struct Ceiling {
     copy: Kernel,
+    read: Kernel,
     mma: Kernel,
+    /// Of devices that have Hopper's products.
+    wgmma: Option<Kernel>,
 }
 
 impl Ceiling {
@@ -19,7 +25,11 @@ impl Ceiling {
     /// As [`Device::kernel`].
     pub fn new(device: &Device) -> Result<Self> {
         let load = |name| device.kernel("ceiling", name, 0);
-        Ok(Self { copy: load("ceiling_copy")?, mma: load("ceiling_mma")? })
+        let wgmma = match device.kernel("ceiling_sm90", "ceiling_wgmma", 0) {
+            Err(Error::NoKernelImage { .. }) => None,
+            loaded => Some(loaded?),
+        };
+        Ok(Self { copy: load("ceiling_copy")?, read: load("ceiling_read")?, mma: load("ceiling_mma")?, wgmma })
     }
 
     /// Copies `from` to `to`: moves twice their bytes. A remainder of less than 16 bytes stays.
@@ -30,37 +40,85 @@ impl Ceiling {
     pub fn copy(&self, stream: &Stream, from: &View<u64>, to: &mut ViewMut<u64>) -> Result<()> {
         check_len("copy", to.view().len(), &[("elements", from.len())])?;
         for (what, view) in [("from", from), ("to", &to.view())] {
-            self.copy.device().check_same(what, view.device())?;
-            if !view.address().is_multiple_of(16) {
-                return Err(Error::Alignment { what, expected: "a multiple of 16 bytes".into(), got: view.address() });
-            }
+            self.check_units(what, view)?;
         }
         let units = from.len() as u64 / 2;
         let params = sys::CeilingCopyParams { from: from.address(), to: to.view().address(), units };
-        // Enough blocks for every multiprocessor to be full.
-        let blocks = (8 * self.copy.device().limits().multiprocessors) as u32;
-        let config = LaunchConfig::new([blocks, 1, 1], [sys::CEILING_THREADS, 1, 1]);
         // SAFETY: both views have that many units, aligned to 16 bytes.
-        unsafe { self.copy.launch(stream, &config, &params) }
+        unsafe { self.copy.launch(stream, &self.moving(), &params) }
     }
 
-    /// Multiplies for `rounds` rounds on every multiprocessor and returns how many FLOPs that is. `out` holds
+    /// Reads `from`, and writes [`Ceiling::read_elements`] numbers to `out`, whose exclusive or is that of all that was
+    /// read. A remainder of less than 16 bytes is not read.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another length, [`Error::Alignment`] unless `from` begins on 16 bytes; as
+    /// [`Kernel::launch`].
+    pub fn read(&self, stream: &Stream, from: &View<u64>, out: &mut ViewMut<u64>) -> Result<()> {
+        check_len("out", out.view().len(), &[("elements", self.read_elements())])?;
+        self.check_units("from", from)?;
+        self.read.device().check_same("out", out.view().device())?;
+        let units = from.len() as u64 / 2;
+        let params = sys::CeilingCopyParams { from: from.address(), to: out.view().address(), units };
+        // SAFETY: `from` has that many units, aligned to 16 bytes, and `out` an element for every warp.
+        unsafe { self.read.launch(stream, &self.moving(), &params) }
+    }
+
+    /// How many numbers [`Ceiling::read`] writes.
+    #[must_use]
+    pub fn read_elements(&self) -> usize {
+        let LaunchConfig { grid, block, .. } = self.moving();
+        (grid[0] * block[0] / 32) as usize
+    }
+
+    /// Enough blocks for every multiprocessor to be full.
+    fn moving(&self) -> LaunchConfig {
+        let blocks = (8 * self.copy.device().limits().multiprocessors) as u32;
+        LaunchConfig::new([blocks, 1, 1], [sys::CEILING_THREADS, 1, 1])
+    }
+
+    fn check_units(&self, what: &'static str, view: &View<u64>) -> Result<()> {
+        self.copy.device().check_same(what, view.device())?;
+        if view.address().is_multiple_of(16) {
+            return Ok(());
+        }
+        Err(Error::Alignment { what, expected: "a multiple of 16 bytes".into(), got: view.address() })
+    }
+
+    /// Multiplies for `rounds` rounds on every multiprocessor by `mma.sync` and returns how many FLOPs that is. `out` holds
     /// [`Ceiling::mma_elements`] numbers, each of which becomes `512 * rounds`.
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` has another length; as [`Kernel::launch`].
     pub fn mma(&self, stream: &Stream, rounds: u32, out: &mut ViewMut<f32>) -> Result<u64> {
+        self.multiply(&self.mma, stream, rounds, out)?;
+        Ok(self.warps() * u64::from(rounds) * u64::from(sys::CEILING_MMA_FLOPS_PER_WARP))
+    }
+
+    /// The same by Hopper's `wgmma`: each number becomes `16384 * rounds`. None, and nothing done, on devices without.
+    ///
+    /// # Errors
+    /// As [`Ceiling::mma`].
+    pub fn wgmma(&self, stream: &Stream, rounds: u32, out: &mut ViewMut<f32>) -> Result<Option<u64>> {
+        let Some(kernel) = &self.wgmma else { return Ok(None) };
+        self.multiply(kernel, stream, rounds, out)?;
+        Ok(Some(self.warps() * u64::from(rounds) * WGMMA_FLOPS_PER_WARP))
+    }
+
+    fn multiply(&self, kernel: &Kernel, stream: &Stream, rounds: u32, out: &mut ViewMut<f32>) -> Result<()> {
         check_len("out", out.view().len(), &[("elements", self.mma_elements())])?;
-        self.mma.device().check_same("out", out.view().device())?;
+        kernel.device().check_same("out", out.view().device())?;
         let params = sys::CeilingMmaParams { out: out.view().address(), rounds, reserved: 0 };
         let config = LaunchConfig::new([self.mma_blocks(), 1, 1], [sys::CEILING_THREADS, 1, 1]);
         // SAFETY: `out` has an element for every thread.
-        unsafe { self.mma.launch(stream, &config, &params) }?;
-        let warps = u64::from(self.mma_blocks() * sys::CEILING_THREADS / 32);
-        Ok(warps * u64::from(rounds) * u64::from(sys::CEILING_MMA_FLOPS_PER_WARP))
+        unsafe { kernel.launch(stream, &config, &params) }
     }
 
-    /// How many numbers [`Ceiling::mma`] writes.
+    fn warps(&self) -> u64 {
+        u64::from(self.mma_blocks() * sys::CEILING_THREADS / 32)
+    }
+
+    /// How many numbers [`Ceiling::mma`] and [`Ceiling::wgmma`] write.
     #[must_use]
     pub fn mma_elements(&self) -> usize {
         (self.mma_blocks() * sys::CEILING_THREADS) as usize

@@ -106,15 +106,26 @@ impl AbsorbQuery {
     /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Unsupported`] names the argument that does not fit; as
     /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: AbsorbQueryArgs) -> Result<()> {
+        let params = self.params(&args)?;
+        // SAFETY: the tensors are as large as the parameters say and on the kernels' device.
+        unsafe { self.launch(stream, &params) }
+    }
+
+    /// The parameter block of arguments that fit.
+    pub(super) fn params(&self, args: &AbsorbQueryArgs) -> Result<sys::AbsorbParams> {
         let g = &self.0.config.geometry;
         let (nope, latent) = (("nope", g.nope_dim), ("latent", g.latent_rank));
-        let params = self.0.params(
+        self.0.params(
             ("key up-projection", &args.up_key, [("kv heads", g.kv_heads), nope, latent]),
             ("q_nope", &args.q_nope, nope),
             ("q_latent", &args.q_latent, latent),
-        )?;
-        // SAFETY: the tensors are as large as the parameters say and on the kernels' device.
-        unsafe { self.launch(stream, &params) }
+        )
+    }
+
+    /// The grid of the kernel for few rows, if that suits this parameter block, and a block's dynamic shared memory.
+    pub(super) fn few(&self, params: &sys::AbsorbParams) -> Option<([u32; 3], usize)> {
+        let (blocks, config) = self.0.blocks(params);
+        (params.tokens > 0 && blocks == Blocks::Few).then_some((config.grid, config.shared_bytes))
     }
 
     /// Launches the kernel that suits this parameter block; without tokens, nothing.
@@ -206,6 +217,14 @@ struct Product {
     few_outputs: u32,
 }
 
+/// Which of its kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocks {
+    Few,
+    Medium,
+    Many,
+}
+
 /// Largest y and z of a grid.
 const MOST_BLOCKS: usize = 65535;
 
@@ -285,6 +304,18 @@ impl Product {
         if params.tokens == 0 {
             return Ok(());
         }
+        let (blocks, config) = self.blocks(params);
+        let kernel = match blocks {
+            Blocks::Few => &self.few,
+            Blocks::Medium => &self.medium,
+            Blocks::Many => &self.many,
+        };
+        // SAFETY: promised by the caller.
+        unsafe { kernel.launch(stream, &config, params) }
+    }
+
+    /// The kernel that suits a parameter block, and its launch.
+    fn blocks(&self, params: &sys::AbsorbParams) -> (Blocks, LaunchConfig) {
         let rows = params.tokens * (params.query_heads / params.kv_heads);
         let (few, medium) = ([sys::ABSORB_FEW_ROWS, self.few_outputs], [sys::ABSORB_MEDIUM_TILE; 2]);
         let grid = |[tile_rows, tile_columns]: [u32; 2]| {
@@ -293,20 +324,18 @@ impl Product {
         let most = u64::from(sys::ABSORB_SMALL_BLOCKS) * self.device().limits().multiprocessors as u64;
         let is_small = |tile| grid(tile).iter().map(|&n| u64::from(n)).product::<u64>() <= most;
         let launch = |grid, threads, shared_bytes: u32| {
-            LaunchConfig::new(grid, [threads, 1, 1]).with_shared(shared_bytes as usize)
+            LaunchConfig::new(grid, [threads, 1, 1]).with_shared(shared_bytes as usize).with_programmatic()
         };
-        let (kernel, config) = if self.config.batch_invariant && rows <= sys::ABSORB_FEW_ROWS {
+        if self.config.batch_invariant && rows <= sys::ABSORB_FEW_ROWS {
             let grid = grid([sys::ABSORB_FEW_ROWS, sys::ABSORB_ORDERED_OUTPUTS]);
-            (&self.few, launch(grid, sys::ABSORB_FEW_THREADS, sys::ABSORB_ORDERED_SHARED_BYTES))
+            (Blocks::Few, launch(grid, sys::ABSORB_FEW_THREADS, sys::ABSORB_ORDERED_SHARED_BYTES))
         } else if !self.config.batch_invariant && (rows <= sys::ABSORB_FEW_ROWS || is_small(few)) {
             let [row_tiles, tiles, kv_heads] = grid(few);
-            (&self.few, launch([tiles * kv_heads, row_tiles, 1], sys::ABSORB_FEW_THREADS, 0))
+            (Blocks::Few, launch([tiles * kv_heads, row_tiles, 1], sys::ABSORB_FEW_THREADS, 0))
         } else if is_small(medium) {
-            (&self.medium, launch(grid(medium), sys::ABSORB_MEDIUM_THREADS, sys::GEMM_SHARED_BYTES))
+            (Blocks::Medium, launch(grid(medium), sys::ABSORB_MEDIUM_THREADS, sys::GEMM_SHARED_BYTES))
         } else {
-            (&self.many, launch(grid([sys::GEMM_TILE; 2]), sys::GEMM_THREADS, sys::GEMM_SHARED_BYTES))
-        };
-        // SAFETY: promised by the caller.
-        unsafe { kernel.launch(stream, &config, params) }
+            (Blocks::Many, launch(grid([sys::GEMM_TILE; 2]), sys::GEMM_THREADS, sys::GEMM_SHARED_BYTES))
+        }
     }
 }

@@ -185,6 +185,6 @@ impl Combine {
 }
 
 /// Bytes of the weights of up to so many partials.
-fn weight_bytes(splits: usize) -> usize {
+pub(super) fn weight_bytes(splits: usize) -> usize {
     splits.next_multiple_of(sys::COMBINE_BATCH as usize) * size_of::<f32>()
 }

@@ -159,6 +159,14 @@ impl RopeAppend {
     /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Config`] names the argument that does not fit; as
     /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: RopeAppendArgs) -> Result<()> {
+        let params = self.params(&args)?;
+        // SAFETY: the views are as large as the parameters say and on the kernel's device; frequencies are within the
+        // tables (`Rotation`), and the kernel checks positions and slots itself.
+        unsafe { self.launch(stream, &params) }
+    }
+
+    /// The parameter block of arguments that fit.
+    pub(super) fn params(&self, args: &RopeAppendArgs) -> Result<sys::RopeAppendParams> {
         let (device, g) = (self.kernel.device(), &self.config.geometry);
         let t = ("tokens", args.slots.len());
         let query = [t, ("query heads", g.query_heads), ("rope", g.rope_dim)];
@@ -188,7 +196,7 @@ impl RopeAppend {
         }
         let rotated_address = q_rotated.as_ref().map_or(0, |q| q.view().address());
         let rotated = rotated.unwrap_or_default();
-        let params = sys::RopeAppendParams {
+        Ok(sys::RopeAppendParams {
             geometry: geometry_params(g)?,
             cache: args.cache.view().params(device, &self.config.layout)?,
             q_rope: args.q_rope.as_ref().map_or(rotated_address, |q| q.view().address()),
@@ -218,10 +226,13 @@ impl RopeAppend {
             k_rope_head_stride: k_rope[1],
             c_kv_token_stride: c_kv[0],
             norm_epsilon: args.norm.as_ref().map_or(0.0, |norm| norm.epsilon),
-        };
-        // SAFETY: the views are as large as the parameters say and on the kernel's device; frequencies are within the
-        // tables (`Rotation`), and the kernel checks positions and slots itself.
-        unsafe { self.launch(stream, &params) }
+        })
+    }
+
+    /// Blocks for a parameter block: for its tokens, and for the runs of each.
+    pub(super) fn grid(&self, params: &sys::RopeAppendParams) -> Result<[u32; 2]> {
+        let runs = runs_of_a_token(&self.config.geometry, params.norm_gain != 0, params.q_rotated != 0);
+        Ok([params.tokens.div_ceil(sys::ROPE_APPEND_THREADS / 32), check::count("runs of a token", runs)?])
     }
 
     /// Launches the kernel with this parameter block; without tokens, nothing.
@@ -236,10 +247,8 @@ impl RopeAppend {
         if params.tokens == 0 {
             return Ok(());
         }
-        let runs = runs_of_a_token(&self.config.geometry, params.norm_gain != 0, params.q_rotated != 0);
-        let runs = check::count("runs of a token", runs)?;
-        let blocks = params.tokens.div_ceil(sys::ROPE_APPEND_THREADS / 32);
-        let config = LaunchConfig::new([blocks, runs, 1], [sys::ROPE_APPEND_THREADS, 1, 1]);
+        let [blocks, runs] = self.grid(params)?;
+        let config = LaunchConfig::new([blocks, runs, 1], [sys::ROPE_APPEND_THREADS, 1, 1]).with_programmatic();
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }

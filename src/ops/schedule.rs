@@ -175,6 +175,8 @@ pub struct ScheduleArgs<'a> {
     /// Out: `[T + 1]`: the partials of query token `q` are `split_starts[q]..split_starts[q + 1]`; none if it has
     /// one split.
     pub split_starts: ViewMut<'a, i32>,
+    /// Out: `[T, n]`, for any n: zeros, by which blocks of [`Decode`](super::Decode) merge. May be empty.
+    pub merges: ViewMut<'a, u64>,
 }
 
 impl Schedule {
@@ -206,6 +208,13 @@ impl Schedule {
         check::view("split count", device, &args.split_count.view(), &[("numbers", 1)])?;
         check::view("split starts", device, &args.split_starts.view(), &[("query tokens + 1", args.query_tokens + 1)])?;
         check::alignment("splits", &args.splits.view(), size_of::<sys::DecodeSplit>() as u64)?;
+        let merge_tiles = args.merges.view().len() / args.query_tokens.max(1);
+        check::view(
+            "merges",
+            device,
+            &args.merges.view(),
+            &[("query tokens", args.query_tokens), ("tiles", merge_tiles)],
+        )?;
         let fixed = match config.policy {
             SplitPolicy::Balanced => 0,
             SplitPolicy::Fixed { tokens } => tokens.min(config.max_tokens),
@@ -215,12 +224,15 @@ impl Schedule {
             splits: args.splits.view().address(),
             split_count: args.split_count.view().address(),
             split_starts: args.split_starts.view().address(),
+            merges: args.merges.view().address(),
             query_tokens: check::count("query tokens", args.query_tokens)?,
             max_tokens: check::count("most tokens", config.max_tokens)?,
             page_size: check::count("page size", config.page_size)?,
             tile_tokens: check::count("tokens per tile", config.tile_tokens)?,
             target_splits: check::count("splits at once", config.target_splits)?,
             fixed_tokens: check::count("tokens per split", fixed)?,
+            merge_tiles: check::count("tiles of heads", merge_tiles)?,
+            reserved: 0,
             costs: sys::SplitCosts {
                 block: config.costs.block,
                 merge: config.costs.merge,
@@ -240,7 +252,7 @@ impl Schedule {
     /// # Safety
     /// Every address must point to device memory as `csrc/params.h` says, and the batch be one.
     pub unsafe fn launch(&self, stream: &Stream, params: &sys::ScheduleParams) -> Result<()> {
-        let config = LaunchConfig::new([1, 1, 1], [sys::SCHEDULE_THREADS, 1, 1]);
+        let config = LaunchConfig::new([1, 1, 1], [sys::SCHEDULE_THREADS, 1, 1]).with_programmatic();
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }

@@ -8,6 +8,7 @@ mod counted;
 mod memory;
 mod refusals;
 mod reports;
+mod tuning;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! Reports made by hand: files, tables and comparisons.
 
-use crate::program::harness::ceilings::Ceilings;
+use crate::program::harness::ceilings::{Ceilings, Rates};
 use crate::program::harness::clock::Times;
 use crate::program::harness::compare::compare;
 use crate::program::harness::counts::Counts;
@@ -12,7 +12,19 @@ use crate::program::harness::table;
 
 /// 2 TB/s and 500 TFLOP/s.
 fn ceilings() -> Ceilings {
-    Ceilings { name: "at the beginning".into(), tb_per_s: 2.0, tflop_per_s: 500.0 }
+    Ceilings { name: "at the beginning".into(), tb_per_s: 2.0, tflop_per_s: 500.0, rates: None }
+}
+
+/// The same rates and slower ones, as they are measured.
+fn rates() -> Rates {
+    Rates {
+        copy_tb_per_s: 1.8,
+        read_tb_per_s: 2.0,
+        mma_tflop_per_s: 400.0,
+        wgmma_tflop_per_s: Some(500.0),
+        launch_us: 2.0,
+        clock_mhz: None,
+    }
 }
 
 /// A row of `decode` that moves 1 GB and does 1 GFLOP, timed with a spread of 1 % to both sides.
@@ -53,6 +65,7 @@ fn report(kind: Kind, rows: Vec<Row>) -> Report {
         ceilings: vec![ceilings()],
         rows,
         left_out: vec![LeftOut { row: "decode/llama2-7b-d64/bf16/256x131072".into(), why: "too large".into() }],
+        doing: None,
     }
 }
 
@@ -78,6 +91,52 @@ fn a_fraction_is_of_the_roofline_of_bytes_or_arithmetic_whichever_is_longer() {
     assert_eq!(fraction(2_000_000_000, 1), 1.0); // 2 TB/s for a millisecond
     assert_eq!(fraction(1, 250_000_000_000), 0.5); // half of 500 TFLOP/s
     assert_eq!(fraction(1_000_000_000, 500_000_000_000), 1.0);
+}
+
+/// The roofline is the fastest way to move bytes and the fastest products, whichever these are.
+#[test]
+fn ceilings_are_the_fastest_of_each() {
+    let reads = Ceilings::of(rates(), "at the beginning");
+    assert_eq!((reads.tb_per_s, reads.tflop_per_s), (2.0, 500.0));
+    assert!(reads.is_by_reads() && reads.is_by_wgmma());
+    let others = Rates { copy_tb_per_s: 2.5, wgmma_tflop_per_s: None, ..rates() };
+    let copy = Ceilings::of(others, "on Ampere");
+    assert_eq!((copy.tb_per_s, copy.tflop_per_s), (2.5, 400.0));
+    assert!(!copy.is_by_reads() && !copy.is_by_wgmma());
+    let header = table::header(Kind::Timed, &[reads]);
+    assert!(
+        header.contains("2.00 TB/s (reads)") && header.contains("500 TFLOP/s (bf16 products by wgmma)"),
+        "{header}"
+    );
+}
+
+/// Rates that were higher at another time of the run are what a row could have reached.
+#[test]
+fn no_row_is_above_a_roofline_that_was_reached_at_any_time() {
+    // 1 GB in 400 us are 2.5 TB/s.
+    let mut report = report(Kind::Timed, vec![timed(Format::Int4, 1024, 400.0), timed(Format::Bf16, 1024, 1000.0)]);
+    let fractions = |report: &Report| {
+        let of = |row: &Row| match &row.outcome {
+            Outcome::Timed(timed) => timed.fraction,
+            Outcome::Counted(_) => panic!("{}: counted", row.id()),
+        };
+        report.rows.iter().map(of).collect::<Vec<_>>()
+    };
+    assert!(fractions(&report)[0] > 1.0);
+    // It is named as long as no rate accounts for it.
+    assert_eq!(report.settle(), [report.rows[0].id()]);
+    report.ceilings.push(Ceilings { name: "at the end".into(), tb_per_s: 2.5, ..ceilings() });
+    assert_eq!(report.settle(), [""; 0]);
+    assert_eq!(fractions(&report), [1.0, 0.4]);
+}
+
+/// Files of before have no rates by themselves, and say what was defined then.
+#[test]
+fn reports_of_before_are_read_as_they_were_measured() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/h200/benchmarks.json");
+    let report = Report::read(std::path::Path::new(file)).unwrap();
+    assert!(report.rows.len() > 700 && report.ceilings.iter().all(|ceilings| ceilings.rates.is_none()));
+    assert!(table::header(report.kind, &report.ceilings).contains("3.89 TB/s (copy)"));
 }
 
 #[test]

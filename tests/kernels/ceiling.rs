@@ -1,8 +1,9 @@
 //! The kernels that measure what a device can do at most do what they claim to do.
 
-use latent_attention::device::Ceiling;
+use latent_attention::device::{Ceiling, Device};
 use ptx_sim::meter::Path;
 
+use crate::decode::hopper_like;
 use crate::device;
 
 #[test]
@@ -19,6 +20,47 @@ fn a_copy_copies_and_moves_each_byte_once() {
             let bytes = |path| counted.meter.traffic.get(&path).map_or(0, |traffic| traffic.bytes);
             assert_eq!((bytes(Path::GlobalRead), bytes(Path::GlobalWrite)), (8 * len as u64, 8 * len as u64));
         }
+    }
+}
+
+#[test]
+fn a_read_reads_each_byte_once_and_all_of_them() {
+    let device = device();
+    let ceiling = Ceiling::new(&device).unwrap();
+    let written = 8 * ceiling.read_elements() as u64;
+    for len in [0, 2, 256, 8 * 8 * 256 * 8 + 6] {
+        let numbers: Vec<u64> = (0..len as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
+        let from = device.upload(&numbers).unwrap();
+        let mut out = device.zeros(ceiling.read_elements()).unwrap();
+        ceiling.read(&device.stream().unwrap(), &from.view(), &mut out.view_mut()).unwrap();
+        let all = |numbers: &[u64]| numbers.iter().fold(0, |all, number| all ^ number);
+        assert_eq!(all(&out.to_vec().unwrap()), all(&numbers));
+        if let Some(counted) = device.take_counts().remove("ceiling_read") {
+            let bytes = |path| counted.meter.traffic.get(&path).map_or(0, |traffic| traffic.bytes);
+            assert_eq!((bytes(Path::GlobalRead), bytes(Path::GlobalWrite)), (8 * len as u64, written));
+        }
+    }
+}
+
+#[test]
+fn hoppers_products_are_computed_and_counted_and_there_are_none_elsewhere() {
+    let device = device();
+    let ask = |device: &Device| {
+        let ceiling = Ceiling::new(device).unwrap();
+        let mut out = device.zeros(ceiling.mma_elements()).unwrap();
+        let flops = ceiling.wgmma(&device.stream().unwrap(), 2, &mut out.view_mut()).unwrap();
+        (flops, out.to_vec().unwrap())
+    };
+    let Some(hopper) = hopper_like(&device) else {
+        let (flops, out) = ask(&device);
+        return assert!(flops.is_none() && out.iter().all(|&sum| sum == 0.0));
+    };
+    let (flops, out) = ask(&hopper);
+    assert!(out.iter().all(|&sum| sum == 16384.0 * 2.0));
+    if let Some(counted) = hopper.take_counts().remove("ceiling_wgmma") {
+        let products: u64 = counted.meter.mma.values().sum();
+        // Counted once per warp, each of which does a quarter of a product.
+        assert_eq!(products * 2 * 16 * 64 * 16, flops.unwrap());
     }
 }
 
@@ -47,4 +89,6 @@ fn lengths_and_addresses_that_do_not_fit_are_refused() {
     assert!(message.starts_with("from: expected a multiple of 16 bytes, got address 0x"), "{message}");
     let mut out = device.zeros(1).unwrap();
     assert!(ceiling.mma(&stream, 1, &mut out.view_mut()).is_err());
+    let message = ceiling.read(&stream, &from.view(), &mut to.view_mut()).unwrap_err().to_string();
+    assert!(message.starts_with("out: expected [elements "), "{message}");
 }

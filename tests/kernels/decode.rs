@@ -11,6 +11,8 @@
 //! errors of 2^-12 of the latents' size where means cancel: independent roundings to bf16 make 1.1e-6. One alone can
 //! make 2^-17, which outputs of few numbers are granted. Scores err by f32 rounding of sums of about 500 terms.
 
+mod clusters;
+mod merging;
 mod refusals;
 
 use std::iter;
@@ -23,7 +25,8 @@ use latent_attention::cache::{
 use latent_attention::device::{Device, Shape, Simulation, Tensor};
 use latent_attention::image::Arch;
 use latent_attention::ops::{
-    self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DeviceCache, KernelFamily, Plan, SplitPolicy,
+    self, BatchBuffers, Decode, DecodeArgs, DecodeConfig, DecodeVariant, DeviceCache, KernelFamily, Merging, Plan,
+    SplitPolicy,
 };
 use latent_attention::reference::{Attended, DecodeInputs, decode};
 use proptest::prelude::*;
@@ -46,6 +49,9 @@ pub struct Step {
     scale: f32,
     policy: SplitPolicy,
     kernels: KernelFamily,
+    /// The way to serve it, instead of one that is chosen.
+    variant: Option<DecodeVariant>,
+    merging: Merging,
     /// Rows of the tensors; the batch may end before.
     rows: usize,
     /// Elements between the heads of q_latent and of q_rope, beside a head's own.
@@ -72,6 +78,8 @@ impl Step {
             scale,
             policy: SplitPolicy::Balanced,
             kernels: KernelFamily::Measured,
+            variant: None,
+            merging: Merging::Fused,
             rows,
             gaps: [0, 0],
             size: 1.0,
@@ -95,9 +103,11 @@ impl Step {
 
     fn config(&self) -> DecodeConfig {
         let most = self.batch.seq_lens.iter().max().copied().unwrap_or(0).max(1) as usize;
-        DecodeConfig::new(self.geometry, *self.cache.layout(), self.scale, self.rows.max(1), most)
+        let config = DecodeConfig::new(self.geometry, *self.cache.layout(), self.scale, self.rows.max(1), most)
             .with_policy(self.policy)
             .with_kernels(self.kernels)
+            .with_merging(self.merging);
+        self.variant.map_or(config, |variant| config.with_variant(variant))
     }
 
     /// Heads of `width` with a gap of NaN behind each, and rows of NaN to the end.
@@ -121,7 +131,10 @@ impl Step {
         let (g, tokens) = (&self.geometry, self.rows);
         let stream = device.stream().unwrap();
         let operation = Decode::new(device, self.config()).unwrap();
-        assert_eq!(operation.tiles().file == "decode_sm90", self.kernels == KernelFamily::Sm90);
+        match self.variant {
+            Some(variant) => assert_eq!(operation.tiles().kernel, variant.kernel),
+            None => assert_eq!(operation.tiles().file.ends_with("_sm90"), self.kernels == KernelFamily::Sm90),
+        }
         let cache = DeviceCache::upload(device, &self.cache).unwrap();
         let mut workspace = device.allocate::<u8>(operation.workspace_bytes()).unwrap();
         let (q_latent, latent_shape) = self.spread(&self.q_latent, g.latent_rank, self.gaps[0]);
@@ -156,12 +169,16 @@ impl Step {
     /// The same step by every family of kernels that serves it, each with a device like this one that runs its code.
     pub fn by_every_family(self, device: &Device) -> impl Iterator<Item = (Self, Device)> + use<> {
         let step = self;
-        let hopper = hopper_like(device).filter(|_| {
-            let whole = matches!(step.cache.layout().format().latent, LatentFormat::Int4 { group: Group::Whole });
-            whole && step.geometry.latent_rank <= 512
-        });
+        let hopper = hopper_like(device)
+            .filter(|_| matches!(step.cache.layout().format().latent, LatentFormat::Int4 { group: Group::Whole }));
         let others = hopper.map(|hopper| (Self { kernels: KernelFamily::Sm90, ..step.clone() }, hopper));
         iter::once((step, device.clone())).chain(others)
+    }
+
+    /// The same step in every way that serves it on a device, whether it would be chosen or not.
+    fn by_every_variant(self, device: &Device) -> impl Iterator<Item = Self> + use<> {
+        let variants = Decode::variants(device, &self.config()).unwrap();
+        variants.into_iter().map(move |variant| Self { variant: Some(variant), ..self.clone() })
     }
 
     #[track_caller]
@@ -179,8 +196,9 @@ impl Step {
         want.lse.resize(self.rows * self.geometry.query_heads, f64::NEG_INFINITY);
         want.o_latent.resize(want.lse.len() * self.geometry.latent_rank, 0.0);
         let context = format!(
-            "{:?} {:?} {:?} lens {:?}",
+            "{:?} {:?} {:?} {:?} lens {:?}",
             self.kernels,
+            self.variant,
             self.geometry,
             self.cache.layout().format(),
             self.batch.seq_lens
@@ -228,6 +246,24 @@ fn every_format_and_page_size() {
         let rng = &mut rng(i as u64);
         let batch = Batch::new(rng, &[45, 0, 33], &[2, 1, 1], [8, 16, 32, 64][i % 4]);
         Step::random(rng, geometry(9, 3, 96, 8), format, batch).check(&device);
+    }
+}
+
+/// What `Decode::variants` offers beside what is chosen: tiles, stages and numbers of heads that no layer would get.
+#[test]
+fn every_way_to_serve_a_layer_is_within_the_same_bounds() {
+    let device = device();
+    let device = hopper_like(&device).unwrap_or(device);
+    let formats = [CacheFormat::INT4, CacheFormat::int4(Group::G64), CacheFormat::BF16];
+    for (heads, rope_heads, rank, rope) in [(9, 3, 96, 8), (32, 8, 512, 16), (16, 1, 640, 64)] {
+        for format in formats {
+            let rng = &mut rng(50);
+            let batch = Batch::new(rng, &[70, 17], &[1, 1], 16);
+            let step = Step::random(rng, geometry(heads, rope_heads, rank, rope), format, batch);
+            let ways: Vec<Step> = step.by_every_variant(&device).collect();
+            assert!(ways.len() > 1);
+            ways.iter().for_each(|way| way.check_one(&device));
+        }
     }
 }
 
@@ -373,12 +409,13 @@ fn any_scale_of_the_latent() {
 
 #[test]
 fn fixed_splits_do_not_see_the_rest_of_the_batch() {
-    for format in [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16] {
+    let short = [CacheFormat::INT4, CacheFormat::int4(Group::G32), CacheFormat::BF16].map(|format| (format, 48));
+    for (format, l) in short.into_iter().chain([(CacheFormat::INT4, 1030)]) {
         let rng = &mut rng(600);
         let batch = Batch::new(rng, &[100, 7, 64, 0, 130], &[1, 2, 1, 1, 3], 16);
-        let mut all = Step::random(rng, geometry(9, 3, 48, 8), format, batch);
+        let mut all = Step::random(rng, geometry(9, 3, l, 8), format, batch);
         all.policy = SplitPolicy::Fixed { tokens: 48 };
-        let (h, l, r) = (9, 48, 8);
+        let (h, r) = (9, 8);
         for ((all, device), b) in all.by_every_family(&device()).flat_map(|pair| (0..5).map(move |b| (pair.clone(), b)))
         {
             let (o_latent, lse) = all.run(&device);

@@ -14,15 +14,19 @@ use crate::device;
 /// Tokens of a tile.
 const TILE: u64 = 64;
 
-/// Meters of sequences of 1024 and 2048 tokens in one split; the difference is what 1024 tokens cost, without what a
-/// block costs. None on a GPU.
+/// Tiles by which the sequences of [`meters`] differ.
+const TILES: u64 = 8;
+
+/// Meters of sequences of 512 and 1024 tokens in one split; the difference is what TILES tiles cost, without what a block
+/// costs. None on a GPU.
 fn meters(geometry: Geometry, format: CacheFormat) -> Option<[Meter; 2]> {
-    let [short, long] = [1024, 2048].map(|tokens| {
+    let [short, long] = [TILES, 2 * TILES].map(|tiles| {
+        let tokens = (TILE * tiles) as usize;
         let device = device();
         let mut steps = one_split(geometry, format, tokens).by_every_family(&device);
         let (step, device) = steps.find(|(step, _)| step.kernels() == KernelFamily::Sm90)?;
         step.run(&device);
-        device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_sm90")).map(|(_, c)| c.meter)
+        device.take_counts().into_iter().find(|(name, _)| name.contains("_sm90_")).map(|(_, c)| c.meter)
     });
     Some([short?, long?])
 }
@@ -40,7 +44,7 @@ fn a_tile_of_64_tokens() {
         ("smollm-135m-d32", geometry(9, 3, 96, 8), 800, 36, 490),
     ] {
         let Some([short, long]) = meters(geometry, CacheFormat::INT4) else { return };
-        let of_tile = |count: &dyn Fn(&Meter) -> u64| (count(&long) - count(&short)) as f64 / (16 * RUNS) as f64;
+        let of_tile = |count: &dyn Fn(&Meter) -> u64| (count(&long) - count(&short)) as f64 / (TILES * RUNS) as f64;
         let warp = of_tile(&|m| m.total().warp) / 4.0;
         assert!(warp <= f64::from(most), "{name}: {warp} instructions of a scheduler, of {most}");
         // Each of the four warps counts its quarter of a product.
@@ -65,13 +69,56 @@ fn a_tile_of_64_tokens() {
     }
 }
 
+/// The same of each block of a cluster, 32 heads at a time; and the bytes that it stores in other blocks: partial scores of 64
+/// tokens with their pairs of (scale, min), and its share of the weights with their references. What is in the cache is read
+/// once by all blocks together.
+#[test]
+fn a_tile_of_64_tokens_of_a_cluster() {
+    for (name, geometry, most, products, wavefronts) in [
+        ("llama2-7b-d32", geometry(32, 32, 1024, 16), 2740, 80, 1920),
+        ("llama2-7b-d64", geometry(32, 32, 2048, 16), 2070, 72, 1590),
+    ] {
+        let Some([short, long]) = meters(geometry, CacheFormat::INT4) else { return };
+        let (blocks, heads) = ((geometry.latent_rank / 512) as f64, 32.0);
+        let of_tile = |count: &dyn Fn(&Meter) -> u64| (count(&long) - count(&short)) as f64 / (TILES * RUNS) as f64;
+        let of_block = |count: &dyn Fn(&Meter) -> u64| of_tile(count) / blocks;
+        let warp = of_block(&|m| m.total().warp) / 4.0;
+        assert!(warp <= f64::from(most), "{name}: {warp} instructions of a scheduler, of {most}");
+        let wgmma = of_block(&|m| m.mma.values().sum()) / 4.0;
+        assert_eq!(wgmma, f64::from(products), "{name}: products");
+        let paths = [Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite, Path::DescriptorRead];
+        let shared = paths.map(|path| of_block(&|m| traffic(m, path).wavefronts)).iter().sum::<f64>();
+        assert!(shared <= f64::from(wavefronts), "{name}: {shared} wavefronts, of {wavefronts}");
+        // A score is 4 bytes, a pair of (scale, min) too, and a weight 2; a block has weights of 64 tokens in all.
+        let (scores, pairs, weights) = (64.0 * heads * 4.0, 64.0 * 4.0, 64.0 * heads * 2.0);
+        let references = 4.0 * (heads * 4.0 + heads / 8.0 * 4.0);
+        let remote = of_block(&|m| traffic(m, Path::RemoteWrite).bytes);
+        assert_eq!(
+            remote,
+            (scores + pairs + weights + references) * (blocks - 1.0) / blocks,
+            "{name}: to other blocks"
+        );
+        let bytes = CacheLayout::new(&geometry, CacheFormat::INT4, 64).unwrap().bytes_per_token() as u64;
+        assert_eq!(of_tile(&|m| traffic(m, Path::CopyGlobalRead).bytes), (TILE * bytes) as f64, "{name}: bytes");
+        for path in [Path::SharedRead, Path::SharedWrite] {
+            assert_eq!(of_block(&|m| traffic(m, path).conflicts), 0.0, "{name}: {path:?}");
+        }
+        for path in [Path::LocalRead, Path::LocalWrite] {
+            assert_eq!(traffic(&long, path).bytes, 0, "{name}");
+        }
+    }
+}
+
 /// The warpgroups get the registers that they ask for: ptxas drops `setmaxnreg` where a kernel does not fix its threads.
 #[test]
 fn threads_are_fixed() {
-    let Some(ptx) = image::ptx("decode_sm90", Arch::Compute90a) else { return };
-    for kernel in ptx.split(".entry ").skip(1) {
-        let (directives, body) = kernel.split_once('{').unwrap();
-        assert!(directives.contains(".maxntid 384") && directives.contains(".minnctapersm 1\n"), "{directives}");
-        assert_eq!(body.matches("\tsetmaxnreg.").count(), 2);
+    for (file, threads, warpgroups) in [("decode_sm90", 384, 2), ("decode_cluster_sm90", 512, 3)] {
+        let Some(ptx) = image::ptx(file, Arch::Compute90a) else { return };
+        for kernel in ptx.split(".entry ").skip(1) {
+            let (directives, body) = kernel.split_once('{').unwrap();
+            let bounds = [format!(".maxntid {threads}"), ".minnctapersm 1\n".into()];
+            assert!(bounds.iter().all(|bound| directives.contains(bound)), "{directives}");
+            assert_eq!(body.matches("\tsetmaxnreg.").count(), warpgroups);
+        }
     }
 }

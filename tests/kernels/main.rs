@@ -19,6 +19,7 @@ mod invariance;
 mod layer;
 #[path = "../properties/on_device.rs"]
 mod on_device;
+mod prepare;
 #[path = "../properties/mod.rs"]
 mod properties;
 mod rope_append;

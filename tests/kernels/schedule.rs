@@ -23,17 +23,21 @@ fn run(device: &Device, config: ScheduleConfig, batch: &Sequences, pages: usize,
     let mut splits = device.upload::<u32>(&poison(config.max_batch_splits(tokens) * WORDS)).unwrap();
     let mut count = device.upload::<u32>(&poison(1)).unwrap();
     let mut starts = device.upload(&vec![-7i32; tokens + 1]).unwrap();
+    // Two tiles of heads.
+    let mut merges = device.upload(&vec![u64::MAX; 2 * tokens]).unwrap();
     let args = ScheduleArgs {
         batch: &batch.batch(),
         query_tokens: tokens,
         splits: splits.view_mut(),
         split_count: count.view_mut(),
         split_starts: starts.view_mut(),
+        merges: merges.view_mut(),
     };
     operation.run(&device.stream().unwrap(), args).unwrap();
     let (words, count, starts) = (splits.to_vec().unwrap(), count.to_vec().unwrap()[0], starts.to_vec().unwrap());
     let (used, unused) = words.split_at(count as usize * WORDS);
     assert!(unused.iter().all(|&word| word == 0xDEAD_BEEF));
+    assert!(merges.to_vec().unwrap().iter().all(|&word| word == 0));
     let splits: Vec<(Split, u32)> = used
         .chunks_exact(WORDS)
         .map(|words| {
@@ -186,23 +190,26 @@ fn wrong_arguments_are_named() {
     let layout = CacheLayout::new(&Geometry::smollm_135m(8).unwrap(), CacheFormat::INT4, 16).unwrap();
     let batch = BatchBuffers::upload(&device, &batch.sequences(), &layout, batch.pages).unwrap();
     let words_len = good.max_batch_splits(2) * WORDS;
-    // Query tokens, words of splits, numbers of count and starts, and the element of the memory that the splits begin at.
-    let check = |[tokens, words, count, starts, shift]: [usize; 5], expected: &str| {
+    // Query tokens, words of splits, numbers of count and starts, the element of the memory that the splits begin at, and
+    // words for merging.
+    let check = |[tokens, words, count, starts, shift, merges]: [usize; 6], expected: &str| {
         let (mut splits, mut number) = (device.zeros(words + shift).unwrap(), device.zeros(count).unwrap());
-        let mut numbers = device.zeros(starts).unwrap();
+        let (mut numbers, mut merges) = (device.zeros(starts).unwrap(), device.zeros(merges).unwrap());
         let args = ScheduleArgs {
             batch: &batch.batch(),
             query_tokens: tokens,
             splits: ViewMut::slice(splits.view_mut(), shift..).unwrap(),
             split_count: number.view_mut(),
             split_starts: numbers.view_mut(),
+            merges: merges.view_mut(),
         };
         let message = operation.run(&device.stream().unwrap(), args).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{message}");
     };
-    check([5, words_len, 1, 6, 0], "5 query tokens: this operation was made for at most 4");
-    check([2, words_len - 1, 1, 3, 0], "splits: expected [splits 8, words 8] = 64 elements, got 63");
-    check([2, words_len, 2, 3, 0], "split count: expected [numbers 1] = 1 elements, got 2");
-    check([2, words_len, 1, 2, 0], "split starts: expected [query tokens + 1 3] = 3 elements, got 2");
-    check([2, words_len, 1, 3, 1], "splits: expected a multiple of 32 bytes, got address");
+    check([5, words_len, 1, 6, 0, 0], "5 query tokens: this operation was made for at most 4");
+    check([2, words_len - 1, 1, 3, 0, 0], "splits: expected [splits 8, words 8] = 64 elements, got 63");
+    check([2, words_len, 2, 3, 0, 0], "split count: expected [numbers 1] = 1 elements, got 2");
+    check([2, words_len, 1, 2, 0, 0], "split starts: expected [query tokens + 1 3] = 3 elements, got 2");
+    check([2, words_len, 1, 3, 1, 0], "splits: expected a multiple of 32 bytes, got address");
+    check([2, words_len, 1, 3, 0, 3], "merges: expected [query tokens 2, tiles 1] = 2 elements, got 3");
 }

@@ -46,6 +46,7 @@ fn run(case: &mut Case, device: &Device) -> Result<()> {
     let buffers = batch.upload(device, &case.settings.layout()?, i32::MAX as usize)?;
     let mut splits = device.zeros(config.max_batch_splits(t) * WORDS)?;
     let (mut split_count, mut split_starts) = (device.zeros(1)?, device.zeros(t + 1)?);
+    let mut merges = device.zeros(0)?;
     operation.run(
         &device.stream()?,
         ScheduleArgs {
@@ -54,6 +55,7 @@ fn run(case: &mut Case, device: &Device) -> Result<()> {
             splits: splits.view_mut(),
             split_count: split_count.view_mut(),
             split_starts: split_starts.view_mut(),
+            merges: merges.view_mut(),
         },
     )?;
     case.keep("items", &[config.max_batch_splits(t), WORDS], &splits)?;

@@ -9,6 +9,12 @@ use anyhow::{Context, Result, ensure};
 use crate::process::{self, output, run};
 use crate::setup;
 
+/// What can be carried to a machine with a GPU, in bytes, where this project is lent one.
+const CARRIED: u64 = 64 << 20;
+
+/// Batches and contexts that variants are timed at (`Point::TIMED` of `benches/tune/trial.rs`), of which predictions are made.
+const PREDICTED: [&str; 8] = ["--batch", "1", "16", "64", "--context", "2048", "8192", "16384"];
+
 /// Builds the programs into target/gpu and runs them if this machine has a driver.
 pub fn gpu_check(arguments: &[String]) -> Result<()> {
     let (folder, programs) = (setup::target()?.join("gpu"), programs()?);
@@ -22,15 +28,50 @@ pub fn gpu_check(arguments: &[String]) -> Result<()> {
         let _ = Command::new("strip").arg(&program).status();
         println!("{} ({:.1} MB)", program.display(), fs::metadata(&program)?.len() as f64 / 1e6);
     }
-    if !has_driver() {
+    if arguments.first().is_some_and(|task| task == "tune") {
+        prepare_tuning(&folder)?;
+        pack(&folder)?;
+    }
+    if !has_driver() && !arguments.iter().any(|argument| argument == "--rehearse") {
         println!(
             "\nThere is no NVIDIA driver here. Copy target/gpu and ptx-sim/suite to a machine that has one, and run \
-             target/gpu/gpu-check there, in the folder that both are in."
+             target/gpu/gpu-check there, in the folder that both are in. On a machine that is lent for minutes: docs/gpu.md."
         );
         return Ok(());
     }
     let suite = crate::root().join("ptx-sim/suite");
     run(Command::new(folder.join("gpu-check")).arg("--suite").arg(suite).args(arguments))
+}
+
+/// Puts beside the programs what `gpu-check tune` takes besides: the C library, by which others' kernels are measured beside
+/// ours, and predictions of every way to serve a layer, which are counted here.
+fn prepare_tuning(folder: &Path) -> Result<()> {
+    let library = crate::capi::build()?.join("liblatent_attention.so");
+    fs::copy(&library, folder.join("liblatent_attention.so"))
+        .with_context(|| format!("cannot copy {}", library.display()))?;
+    let predicted = folder.join("predicted.json");
+    let mut command = crate::cost_model();
+    command.arg("--variants").args(PREDICTED).arg("--json").arg(&predicted);
+    // Without them the rest is as good.
+    if let Err(why) = run(&mut command) {
+        println!("no times are predicted: {why:#}");
+    }
+    Ok(())
+}
+
+/// Makes one file of the folder, with what was put there by hand: every program has the same kernels in it, which the largest
+/// dictionary of xz sees.
+fn pack(folder: &Path) -> Result<()> {
+    let packed = folder.with_extension("tar.xz");
+    let mut tar = Command::new("tar");
+    tar.arg("--create").arg("--use-compress-program=xz -9").arg("--file").arg(&packed);
+    tar.arg("--directory").arg(folder.with_file_name("")).arg(folder.file_name().unwrap_or_default());
+    run(&mut tar)?;
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let bytes = fs::metadata(&packed)?.len();
+    println!("{} ({:.1} MB, of {:.1} MB that can be carried)", packed.display(), mb(bytes), mb(CARRIED));
+    ensure!(bytes <= CARRIED, "{} is larger than what can be carried", packed.display());
+    Ok(())
 }
 
 /// The programs' names and where cargo built them.

@@ -3,6 +3,7 @@
 mod architecture;
 mod bindings;
 mod capi;
+mod choices;
 mod generated;
 mod gpu_check;
 mod header;
@@ -83,6 +84,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Make src/ops/decode/choices.rs, by which decode's kernels are chosen, anew of what `gpu-check tune` wrote
+    Choices {
+        /// What it wrote [default: benches/results/*/tune.json]
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// Make docs/kernels.md anew: registers and shared memory of every kernel
     Kernels,
     /// Run every check: format, spelling, dependencies, lints, tests, documentation, package, minimum Rust version
@@ -100,6 +107,7 @@ fn main() -> Result<()> {
         Task::Validate { arguments } => validate(&arguments),
         Task::GpuCheck { arguments } => gpu_check::gpu_check(&arguments),
         Task::Cost { arguments } => cost(&arguments),
+        Task::Choices { files } => choices::write(&files),
         Task::Kernels => resources::write(),
         Task::Test => test::everything(),
     }
@@ -205,15 +213,20 @@ fn validate(arguments: &[String]) -> Result<()> {
 
 /// Builds and runs the cost model. Does not return: the program's exit status is the task's.
 fn cost(arguments: &[String]) -> Result<()> {
-    let mut command = process::cargo(["run", "--quiet", "--release", "--package", "latent-attention-cost", "--"]);
     if !arguments.iter().any(|argument| ["--help", "-h"].contains(&argument.as_str())) {
         setup::cuda()?;
     }
+    process::become_program(cost_model().args(arguments))
+}
+
+/// The cost model, to be built and run.
+fn cost_model() -> std::process::Command {
+    let mut command = process::cargo(["run", "--quiet", "--release", "--package", "latent-attention-cost", "--"]);
     if std::env::var_os("CUDA_COMPUTE_CAP").is_none() {
         // It runs and assembles PTX, which is always made; machine code for every GPU would only take time.
         command.env("CUDA_COMPUTE_CAP", "80");
     }
-    process::become_program(command.args(arguments))
+    command
 }
 
 /// The workspace's root folder.

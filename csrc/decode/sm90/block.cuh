@@ -29,7 +29,7 @@ constexpr unsigned STEP = DECODE_STEP;
 // Values per k-step of the rotated key. Two are a block of the query.
 constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
 
-template <Latents LATENTS_, int STEPS_, int N_TILES_>
+template <Latents LATENTS_, int STEPS_, int N_TILES_, bool SHARED_ = N_TILES_ == 8>
 struct Shape {
     static constexpr Latents LATENTS = LATENTS_;
     // k-steps of the scores, and m-tiles of the output.
@@ -39,9 +39,11 @@ struct Shape {
     static constexpr int HEADS = 8 * N_TILES;
     // Sums that a thread has of a product of 64 rows.
     static constexpr int SUMS = 4 * N_TILES;
-    // Whether the warpgroups work on two tiles together, each with the scores of one and half of the latents for both:
-    // the outputs of so many heads are too many for one. Otherwise each has its own tiles and all latents.
-    static constexpr bool SHARED = N_TILES == 8;
+    // Whether the warpgroups work on two tiles together, each with the scores of one and half of the latents for both, as
+    // the outputs of 64 heads are too many for one. Otherwise each has its own tiles and all latents.
+    static constexpr bool SHARED = SHARED_;
+    // Whether the outputs leave few registers to the scores.
+    static constexpr bool CROWDED = N_TILES == 8;
     // m-tiles of 64 latents that a warpgroup accumulates.
     static constexpr int M_TILES = SHARED ? STEPS / 2 : STEPS;
     // Heads that a thread has sums of: columns 2 t and 2 t + 1 of each n-tile, in its two rows.

@@ -63,10 +63,10 @@ __device__ inline bool gather_latents(const float (&values)[CHUNK], float (&x)[C
     return odd;
 }
 
-// Writes a thread's latents of a head, which all m-tiles have two each of.
+// Writes a thread's latents of a head, which all m-tiles have two each of. The block's are those from `begin` on.
 template <typename S>
-__device__ void write_column(const DecodeParams &params, const DecodeSplit &split, unsigned head, bool vectors,
-                             const float (&x)[2 * S::M_TILES]) {
+__device__ void write_column(const DecodeParams &params, const DecodeSplit &split, unsigned head, unsigned begin,
+                             bool vectors, const float (&x)[2 * S::M_TILES]) {
     const unsigned thread = S::SHARED ? threadIdx.x : threadIdx.x % WARPGROUP;
 #pragma unroll
     for (unsigned block = 0; block < BLOCKS<S>; ++block) {
@@ -74,16 +74,16 @@ __device__ void write_column(const DecodeParams &params, const DecodeSplit &spli
         const bool others = gather_latents(reinterpret_cast<const float(&)[CHUNK]>(x[CHUNK * block]), latents);
         // Lanes g and g + 1 have a word of 8 codes, and the one 32 latents further.
         const unsigned first =
-            STEP * (thread / WARP * BLOCKS<S> + block) + thread % WARP / 8 * CHUNK + (others ? STEP / 2 : 0);
+            begin + STEP * (thread / WARP * BLOCKS<S> + block) + thread % WARP / 8 * CHUNK + (others ? STEP / 2 : 0);
         if (head < params.geometry.query_heads) {
             write_latents(params, split, head, first, vectors, latents);
         }
     }
 }
 
-// Each warpgroup has its latents of all tiles.
+// Each warpgroup has its latents of all tiles; the block's are those from `begin` on.
 template <typename S>
-__device__ void write_outputs(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
+__device__ void write_outputs(const DecodeParams &params, const DecodeSplit &split, unsigned first_head, unsigned begin,
                               const BlockState<S> &block, const Output<S> &output) {
     const unsigned t = threadIdx.x % 4;
     const bool vectors = writes_vectors(params, split);
@@ -98,7 +98,7 @@ __device__ void write_outputs(const DecodeParams &params, const DecodeSplit &spl
             x[2 * j] = fmaf(output[j][i / 2 * 4 + i % 2], scaled, offset);
             x[2 * j + 1] = fmaf(output[j][i / 2 * 4 + i % 2 + 2], scaled, offset);
         }
-        write_column<S>(params, split, first_head + own, vectors, x);
+        write_column<S>(params, split, first_head + own, begin, vectors, x);
     }
 }
 
@@ -140,7 +140,7 @@ __device__ void merge_outputs(const DecodeParams &params, const DecodeSplit &spl
             x[2 * i] = first.x + other.x + offset, x[2 * i + 1] = first.y + other.y + offset;
             x[2 * i + 2] = second.x + other.z + offset, x[2 * i + 3] = second.y + other.w + offset;
         }
-        write_column<S>(params, split, first_head + own, vectors, x);
+        write_column<S>(params, split, first_head + own, 0, vectors, x);
     }
 }
 
@@ -149,7 +149,7 @@ __device__ void merge_and_write(const DecodeParams &params, const DecodeSplit &s
                                 const SharedMemory<S> &memory, const SoftmaxState<S> &state, const Output<S> &output) {
     merge_sums<S>(params, split, first_head, memory.state(), state);
     if constexpr (S::SHARED) {
-        write_outputs<S>(params, split, first_head, memory.state(), output);
+        write_outputs<S>(params, split, first_head, 0, memory.state(), output);
     } else {
         merge_outputs<S>(params, split, first_head, memory, output);
     }

@@ -16,6 +16,18 @@
 #include "../scaled_query.cuh"
 #include "shared.cuh"
 
+// Of a query what a block has: `latent` and `rope` are the first numbers of the latent and of all rope heads' values, and
+// `rope_groups` the groups of a rotated key from there on.
+struct QueryPart {
+    unsigned latent, rope, rope_groups;
+};
+
+// All of it.
+__device__ inline QueryPart whole_query(const DecodeParams &params) {
+    const unsigned group = params.cache.rope_group, width = params.geometry.rope_heads * params.geometry.rope_dim;
+    return {0, 0, group == 0 ? 0 : (width + group - 1) / group};
+}
+
 // Where pair j of lane t's 8 values of a round goes, in a head's row of a block.
 __device__ inline unsigned place_of_pair(unsigned round, unsigned t, unsigned j) {
     return 64 * round + 32 * (j / 2) + 16 * (j % 2) + 4 * t;
@@ -24,12 +36,12 @@ __device__ inline unsigned place_of_pair(unsigned round, unsigned t, unsigned j)
 // Stores head n's query for the rotated key: zeros but in the columns of its own rope head.
 template <typename S>
 __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<S> &memory, unsigned n,
-                                 unsigned rope_head, const HeadQuery &query, float factor) {
+                                 const QueryPart &part, unsigned rope_head, const HeadQuery &query, float factor) {
     const unsigned lane = threadIdx.x % WARP, dims = params.geometry.rope_dim, own = rope_head * dims;
     const unsigned kind = params.cache.rope_kind, pairs = 32 * params.sm90.rope_blocks;
     for (unsigned pair = lane; pair < pairs; pair += WARP) {
         // Pair j of lane t's 8 values of a round of a block.
-        const unsigned j = pair % 4, t = pair / 4 % 4, round = pair / 16 % 2, column = 2 * pair - own;
+        const unsigned j = pair % 4, t = pair / 4 % 4, round = pair / 16 % 2, column = part.rope + 2 * pair - own;
         const bool first = query.present && column < dims, second = query.present && column + 1 < dims;
         const float low = first ? f32_from_bf16_low(__ldg(query.rope + column)) : 0.0f;
         const float high = second ? f32_from_bf16_low(__ldg(query.rope + column + 1)) : 0.0f;
@@ -39,16 +51,17 @@ __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<
         *reinterpret_cast<uint32_t *>(memory.q_rope() + pair / 32 * S::BLOCK_BYTES +
                                       swizzled(n, place_of_pair(round, t, j))) = stored;
     }
-    const unsigned group = params.cache.rope_group, width = params.geometry.rope_heads * dims;
-    for (unsigned first = 0; group != 0 && first < width; first += group) {
+    const unsigned size = params.cache.rope_group, end = part.rope + 2 * pairs;
+    for (unsigned group = 0; group < part.rope_groups; ++group) {
+        const unsigned first = part.rope + size * group, behind = min(first + size, end);
         float sum = 0.0f;
         for (unsigned i = lane; i < dims; i += WARP) {
-            const bool inside = query.present && own + i >= first && own + i < first + group;
+            const bool inside = query.present && own + i >= first && own + i < behind;
             sum += inside ? f32_from_bf16_low(__ldg(query.rope + i)) * factor : 0.0f;
         }
         sum = reduce_warp(sum, Sum());
         if (lane == 0) {
-            memory.q_rope_sums(first / group)[n] = sum;
+            memory.q_rope_sums(group)[n] = sum;
         }
     }
 }
@@ -57,7 +70,7 @@ __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<
 // before it waits for any.
 template <typename S>
 __device__ void load_queries(const DecodeParams &params, unsigned query_token, unsigned first_head,
-                             const SharedMemory<S> &memory) {
+                             const QueryPart &part, const SharedMemory<S> &memory) {
     constexpr unsigned WARPS = CONSUMER_THREADS / WARP, CHUNKS = S::STEPS * STEP / CHUNK, ROUNDS = CHUNKS / WARP;
     static_assert(CHUNKS % WARP == 0, "a warp reads whole rounds of chunks");
     const GeometryParams &sizes = params.geometry;
@@ -71,7 +84,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
         const HeadQuery query(params, query_token, first_head + warp + WARPS * i);
 #pragma unroll
         for (unsigned j = 0; j < ROUNDS; ++j) {
-            const unsigned first = CHUNK * (lane + WARP * j);
+            const unsigned first = part.latent + CHUNK * (lane + WARP * j);
             latents[i][j] =
                 load_chunk(query.latent + first, query.present ? chunk_count(first, sizes.latent_rank) : 0, vectors);
         }
@@ -125,6 +138,6 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
                 block.heads[group][n / 2].references[n % 2] = -CUDART_INF_F;
             }
         }
-        store_rope_query(params, memory, n, head / heads_per_rope, HeadQuery(params, query_token, head), power.x);
+        store_rope_query(params, memory, n, part, head / heads_per_rope, HeadQuery(params, query_token, head), power.x);
     }
 }

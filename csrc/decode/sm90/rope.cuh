@@ -148,7 +148,7 @@ __device__ void score_rope(const DecodeParams &params, const RopeRows &rows, con
         score_bf16_rope<S>(params, rows, query, scores);
     } else if (way == 3) {
         score_whole_rope<S, ROW_INT8>(params, rows, query, memory, scores);
-    } else if constexpr (!S::SHARED) {
+    } else if constexpr (!S::CROWDED) {
         // Sums of a group beside all others take more registers than the most heads leave.
         if (kind == ROW_INT8) {
             score_grouped_rope<S, ROW_INT8, 2>(params, rows, query, memory, scores);

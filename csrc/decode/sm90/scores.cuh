@@ -19,7 +19,7 @@ __device__ inline void spread_codes(FragmentA (&a)[2], uint32_t low, uint32_t hi
 template <typename S>
 __device__ void score_latents(const unsigned char *low, const unsigned char *high, uint64_t query, Sums<S> &scores) {
     // With more heads there are no registers for two sets.
-    constexpr int SETS = S::SHARED ? 1 : 2;
+    constexpr int SETS = S::CROWDED ? 1 : 2;
     FragmentA a[SETS][4];
 #pragma unroll
     for (int step = 0; step < S::STEPS; ++step) {

@@ -1,17 +1,22 @@
 //! `decode`: attention over the cached latents themselves.
 
 mod candidate;
+mod choices;
+mod merging;
 mod sm80;
 mod sm90;
 mod splits;
+mod tuned;
 
 use half::bf16;
 
 use self::candidate::Candidate;
-pub use self::candidate::KernelFamily;
+pub use self::candidate::{DecodeVariant, KernelFamily};
+use self::merging::Merge;
+pub use self::merging::Merging;
 use super::cache::geometry_params;
 use super::schedule::{SPLIT_WORDS, check_query_tokens};
-use super::{Batch, CacheView, Combine, CombineConfig, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
+use super::{Batch, CacheView, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
 use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, View, ViewMut};
 use crate::error::{Error, Result, check_finite};
@@ -36,6 +41,10 @@ pub struct DecodeConfig {
     pub policy: SplitPolicy,
     /// Which kernels may serve the layer.
     pub kernels: KernelFamily,
+    /// The one way to serve it, instead of one that is chosen: for measurements.
+    pub variant: Option<DecodeVariant>,
+    /// Who merges what was divided.
+    pub merging: Merging,
     /// Most query tokens in a batch.
     pub max_query_tokens: usize,
     /// Most tokens in a sequence; longer ones are cut off.
@@ -52,8 +61,8 @@ impl DecodeConfig {
         max_query_tokens: usize,
         max_tokens: usize,
     ) -> Self {
-        let (policy, kernels) = (SplitPolicy::Balanced, KernelFamily::Measured);
-        Self { geometry, layout, scale, policy, kernels, max_query_tokens, max_tokens }
+        let (policy, kernels, merging) = (SplitPolicy::Balanced, KernelFamily::Measured, Merging::Fused);
+        Self { geometry, layout, scale, policy, kernels, variant: None, merging, max_query_tokens, max_tokens }
     }
 
     /// Checks that the parts fit together, on any device. Returns the geometry.
@@ -79,22 +88,34 @@ impl DecodeConfig {
     pub fn with_kernels(self, kernels: KernelFamily) -> Self {
         Self { kernels, ..self }
     }
+
+    /// The same, served in this way alone, one of [`Decode::variants`].
+    #[must_use]
+    pub fn with_variant(self, variant: DecodeVariant) -> Self {
+        Self { variant: Some(variant), ..self }
+    }
+
+    /// The same, merged by others.
+    #[must_use]
+    pub fn with_merging(self, merging: Merging) -> Self {
+        Self { merging, ..self }
+    }
 }
 
 /// Attention of a batch's query tokens over the cache, as [`reference::decode`](crate::reference::decode) says: straight
 /// over the quantised latents, split over the device, results rounded to bf16 once. A query token that sees nothing, as
-/// those of a sequence of length 0, gets zeros and a log-sum-exp of minus infinity, which is no weight for [`Combine`].
+/// those of a sequence of length 0, gets zeros and a log-sum-exp of minus infinity, which is no weight for
+/// [`Combine`](super::Combine).
 ///
-/// A layer's step is one launch, and a second that merges what was split. How a batch is split depends on its lengths
-/// only, so that layers of the same configuration share one [`Plan`].
+/// A layer's step is one launch, whose blocks merge what was split, or leave that to a second ([`Merging`]). How a batch is
+/// split depends on its lengths only, so that layers of the same configuration share one [`Plan`].
 #[derive(Clone, Debug)]
 pub struct Decode {
     config: DecodeConfig,
     candidate: Candidate,
     kernel: Kernel,
     schedule: Schedule,
-    /// Not needed if nothing can be split.
-    combine: Option<Combine>,
+    merge: Merge,
 }
 
 /// How a batch is split, in the caller's workspace: made by [`Decode::plan`].
@@ -116,6 +137,8 @@ pub struct DecodeTiles {
     pub kernel: &'static str,
     /// Query heads of a block.
     pub heads: usize,
+    /// Blocks that share each tile, with a part of the latent each: a cluster, if there are several.
+    pub cluster: usize,
     /// Tokens that a block takes at a time.
     pub tile_tokens: usize,
     /// Tiles in shared memory: with one, copies wait until a tile is computed.
@@ -151,6 +174,7 @@ struct Workspace {
     splits: usize,
     split_count: usize,
     split_starts: usize,
+    merges: usize,
     o_partial: usize,
     lse_partial: usize,
     bytes: usize,
@@ -166,9 +190,11 @@ impl Decode {
     /// [`Device::kernel`].
     pub fn new(device: &Device, config: DecodeConfig) -> Result<Self> {
         let geometry = config.check()?;
-        let (candidate, kernel) = candidate::choose(device, &geometry, &config.layout, config.kernels)?;
+        let (candidate, kernel) =
+            candidate::choose(device, &geometry, &config.layout, config.kernels, config.variant.as_ref())?;
         let blocks = device.limits().multiprocessors * candidate.blocks_per_multiprocessor;
-        let target_splits = (blocks / geometry.query_heads.div_ceil(candidate.heads)).max(1);
+        let blocks_of_split = geometry.query_heads.div_ceil(candidate.heads) * candidate.cluster;
+        let target_splits = (blocks / blocks_of_split).max(1);
         let schedule = Schedule::new(
             device,
             ScheduleConfig::new(
@@ -181,11 +207,18 @@ impl Decode {
             )
             .with_costs(splits::costs(&candidate, &geometry)),
         )?;
-        let combine = match schedule.config().max_splits() {
-            1 => None,
-            splits => Some(Combine::new(device, CombineConfig::new(geometry.latent_rank, splits))?),
-        };
-        Ok(Self { config, candidate, kernel, schedule, combine })
+        let splits = schedule.config().max_splits();
+        let merge = Merge::new(device, config.merging, &candidate, geometry.latent_rank, splits)?;
+        Ok(Self { config, candidate, kernel, schedule, merge })
+    }
+
+    /// Every way to serve a layer on a device that this build has, of all families of kernels: first the one that
+    /// [`new`](Self::new) chooses, then by predicted cost. The configuration's own variant is not considered.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn variants(device: &Device, config: &DecodeConfig) -> Result<Vec<DecodeVariant>> {
+        candidate::variants(device, &config.check()?, &config.layout, config.kernels)
     }
 
     /// What it was made for.
@@ -202,6 +235,7 @@ impl Decode {
             file: chosen.file,
             kernel: chosen.kernel,
             heads: chosen.heads,
+            cluster: chosen.cluster,
             tile_tokens: chosen.tile_tokens,
             stages: chosen.shared.stage_count as usize,
             shared_bytes: chosen.shared_bytes,
@@ -217,6 +251,17 @@ impl Decode {
         self.workspace(self.config.max_query_tokens).bytes
     }
 
+    /// Tiles of heads: each is a block's.
+    fn head_tiles(&self) -> usize {
+        self.config.geometry.query_heads.div_ceil(self.candidate.heads)
+    }
+
+    /// Words by which blocks merge what is split of so many query tokens.
+    fn merges(&self, query_tokens: usize) -> usize {
+        let fused = matches!(self.merge, Merge::Fused) && self.schedule.config().can_cut(query_tokens);
+        if fused { query_tokens.saturating_mul(self.head_tiles()) } else { 0 }
+    }
+
     fn workspace(&self, query_tokens: usize) -> Workspace {
         let (schedule, heads) = (self.schedule.config(), self.config.geometry.query_heads);
         let mut bytes = 0usize;
@@ -230,6 +275,7 @@ impl Decode {
             splits: region(&[schedule.max_batch_splits(query_tokens), SPLIT_WORDS, size_of::<u32>()]),
             split_count: region(&[size_of::<u32>()]),
             split_starts: region(&[query_tokens + 1, size_of::<i32>()]),
+            merges: region(&[self.merges(query_tokens), size_of::<u64>()]),
             o_partial: region(&[schedule.max_partials(), heads, self.config.geometry.latent_rank, size_of::<f32>()]),
             lse_partial: region(&[schedule.max_partials(), heads, size_of::<f32>()]),
             bytes,
@@ -256,12 +302,14 @@ impl Decode {
         let map = self.workspace(query_tokens);
         // In the order of the regions.
         let (splits, rest) = plan.workspace.reborrow().split_at(map.split_count)?;
-        let (split_count, split_starts) = rest.split_at(map.split_starts - map.split_count)?;
+        let (split_count, rest) = rest.split_at(map.split_starts - map.split_count)?;
+        let (split_starts, merges) = rest.split_at(map.merges - map.split_starts)?;
         let words = self.schedule.config().max_batch_splits(query_tokens) * SPLIT_WORDS;
         let splits = splits.slice(map.splits..)?.slice(..words * size_of::<u32>())?.cast()?;
         let split_count = split_count.slice(..size_of::<u32>())?.cast()?;
         let split_starts = split_starts.slice(..(query_tokens + 1) * size_of::<i32>())?.cast()?;
-        self.schedule.run(stream, ScheduleArgs { batch, query_tokens, splits, split_count, split_starts })?;
+        let merges = merges.slice(..self.merges(query_tokens) * size_of::<u64>())?.cast()?;
+        self.schedule.run(stream, ScheduleArgs { batch, query_tokens, splits, split_count, split_starts, merges })?;
         Ok(plan)
     }
 
@@ -326,6 +374,8 @@ impl Decode {
             lse: args.lse.view().address(),
             o_partial: address(map.o_partial),
             lse_partial: address(map.lse_partial),
+            split_starts: address(map.split_starts),
+            merges: if self.merges(tokens) > 0 { address(map.merges) } else { 0 },
             q_latent_token_stride: q_latent[0],
             q_latent_head_stride: q_latent[1],
             q_rope_token_stride: q_rope[0],
@@ -343,15 +393,16 @@ impl Decode {
         // SAFETY: views and plan are as large as the parameters say and on the kernel's device; the plan's splits are of a
         // batch that keeps its promises.
         unsafe { self.launch(stream, splits, &params)? };
-        let Some(combine) = self.combine.as_ref().filter(|_| self.schedule.config().can_cut(tokens)) else {
+        let Merge::Separate(combine) = &self.merge else { return Ok(()) };
+        if !self.schedule.config().can_cut(tokens) {
             return Ok(());
-        };
+        }
         let params = sys::CombineParams {
             o_partial: params.o_partial,
             lse_partial: params.lse_partial,
             o_latent: params.o_latent,
             lse: params.lse,
-            split_starts: address(map.split_starts),
+            split_starts: params.split_starts,
             rows: check::count("rows", tokens * g.query_heads)?,
             splits: check::count("splits", self.schedule.config().max_splits())?,
             latent_rank: check::count("latent rank", g.latent_rank)?,
@@ -386,9 +437,12 @@ impl Decode {
         if splits == 0 {
             return Ok(());
         }
-        let head_tiles = self.config.geometry.query_heads.div_ceil(self.candidate.heads);
-        let grid = [splits, check::count("tiles of heads", head_tiles)?, 1];
-        let config = LaunchConfig::new(grid, [self.candidate.threads, 1, 1]).with_shared(self.candidate.shared_bytes);
+        let cluster = check::count("blocks of a cluster", self.candidate.cluster)?;
+        let grid = [splits, check::count("tiles of heads", self.head_tiles())?, cluster];
+        let config = LaunchConfig::new(grid, [self.candidate.threads, 1, 1])
+            .with_shared(self.candidate.shared_bytes)
+            .with_programmatic();
+        let config = if cluster > 1 { config.with_cluster([1, 1, cluster]) } else { config };
         // SAFETY: promised by the caller.
         unsafe { self.kernel.launch(stream, &config, params) }
     }

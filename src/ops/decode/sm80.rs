@@ -312,6 +312,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, pipelin
         rope_span,
         shared,
         sm90: sys::DecodeSm90Shared::default(),
+        cluster: 1,
         shared_bytes: end,
         blocks_per_multiprocessor: blocks,
         tile_ns: TILE_NS,

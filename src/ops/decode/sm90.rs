@@ -1,5 +1,7 @@
 //! The kernels of `csrc/decode_sm90.cu`, for Hopper: which of them can serve a layer, and how they divide shared memory. Pure
-//! arithmetic.
+//! arithmetic. Longer latents are those of clusters of blocks.
+
+mod cluster;
 
 use super::candidate::Candidate;
 use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
@@ -82,10 +84,10 @@ impl Variant {
     }
 }
 
-/// What can serve a layer on a device.
+/// What can serve a layer on a device, best first.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if nothing can: so far latents of int4 with one scale, and up to 512 numbers.
+/// [`Error::Unsupported`] if nothing can: so far latents of int4 with one scale for each 512 numbers, and up to 2560 of them.
 pub(super) fn candidates(
     geometry: &Geometry,
     layout: &CacheLayout,
@@ -99,14 +101,14 @@ pub(super) fn candidates(
     if !matches!(layout.format().latent, LatentFormat::Int4 { group: Group::Whole }) {
         return Err(refused("its latents are int4 with one scale for each 512 numbers".into()));
     }
+    if geometry.latent_rank > cluster::RUN {
+        return cluster::candidates(geometry, layout, limits, refused);
+    }
     if layout.rope_tile().row_bytes > MOST_ROPE_BYTES {
-        return Err(refused(format!(
-            "a token's rotated keys are {} bytes, of at most {MOST_ROPE_BYTES}",
-            layout.rope_tile().row_bytes
-        )));
+        return Err(refused(too_wide(layout, MOST_ROPE_BYTES)));
     }
     let variants = Variant::all(geometry, layout);
-    let mut wanted = usize::MAX;
+    let (mut fitting, mut wanted) = (Vec::new(), usize::MAX);
     for variant in &variants {
         let [fewest, most] = variant.stages();
         let smallest = lay_out(variant, geometry, layout, fewest)?;
@@ -114,15 +116,29 @@ pub(super) fn candidates(
         if smallest.shared_bytes <= limits.shared_bytes {
             let stage_bytes = stage(variant, layout, geometry).bytes;
             let room = (limits.shared_bytes - regions(variant, geometry, layout).stages) / stage_bytes;
-            return Ok(vec![lay_out(variant, geometry, layout, room.clamp(fewest, most))?]);
+            // As many as there is room for, and as few as do.
+            let mut stages = vec![room.clamp(fewest, most), fewest];
+            stages.dedup();
+            for stages in stages {
+                let cost = count("candidates", fitting.len())?;
+                fitting.push(Candidate { cost, ..lay_out(variant, geometry, layout, stages)? });
+            }
         }
     }
-    let most = sys::DECODE_SM90_KERNELS.iter().map(|kernel| kernel.2 as usize * STEP).max().unwrap_or(0);
-    Err(refused(if variants.is_empty() {
-        format!("at most {most} numbers are supported")
-    } else {
-        format!("needs {wanted} bytes of shared memory per block, and the device has {}", limits.shared_bytes)
-    }))
+    if !fitting.is_empty() {
+        return Ok(fitting);
+    }
+    Err(refused(too_large(wanted, limits)))
+}
+
+/// Why a layer with such rotated keys is not served.
+fn too_wide(layout: &CacheLayout, most: usize) -> String {
+    format!("a token's rotated keys are {} bytes, of at most {most}", layout.rope_tile().row_bytes)
+}
+
+/// Why a device cannot serve a layer that needs so many bytes of shared memory.
+fn too_large(wanted: usize, limits: &Limits) -> String {
+    format!("needs {wanted} bytes of shared memory per block, and the device has {}", limits.shared_bytes)
 }
 
 /// A tile's tokens in shared memory, in bytes.
@@ -168,19 +184,24 @@ fn rope_block_bytes(layout: &CacheLayout) -> usize {
 }
 
 fn stage(variant: &Variant, layout: &CacheLayout, geometry: &Geometry) -> Stage {
-    // Of 32 values a warp reads at once 16 bytes of eight tokens (int4), 32 of four (int8) or 64 of two (bf16), two apart.
-    let unit = if layout.format().rope == RopeFormat::Bf16 { 32 } else { 16 };
-    let rope_bytes = rope_blocks(geometry) * rope_block_bytes(layout);
-    let rope_stride = unit * (rope_bytes.div_ceil(unit) | 1);
-    let rope = TILE * latent_stride(variant);
-    let affine = rope + if rope_bytes > 0 { TILE * rope_stride } else { 0 };
-    let bytes = (affine + TILE * layout.affine_tile().row_bytes).next_multiple_of(128);
-    Stage { rope, rope_stride, affine, bytes }
+    Stage::new(layout, variant.steps, rope_blocks(geometry), layout.affine_tile().row_bytes)
 }
 
-/// Bytes from token to token: 16 bytes of eight are in different banks.
-fn latent_stride(variant: &Variant) -> usize {
-    variant.steps * STEP / 2 + 16
+impl Stage {
+    /// Of tokens with `steps` k-steps of codes, `rope_blocks` blocks of a rotated key, and so many bytes of pairs.
+    fn new(layout: &CacheLayout, steps: usize, rope_blocks: usize, affine_bytes: usize) -> Self {
+        // Of 32 values a warp reads at once 16 bytes of eight tokens (int4), 32 of four (int8) or 64 of two (bf16), two
+        // apart.
+        let unit = if layout.format().rope == RopeFormat::Bf16 { 32 } else { 16 };
+        let rope_bytes = rope_blocks * rope_block_bytes(layout);
+        let rope_stride = unit * (rope_bytes.div_ceil(unit) | 1);
+        // From token to token, so that 16 bytes of eight are in different banks.
+        let latent_stride = steps * STEP / 2 + 16;
+        let rope = TILE * latent_stride;
+        let affine = rope + if rope_bytes > 0 { TILE * rope_stride } else { 0 };
+        let bytes = (affine + TILE * affine_bytes).next_multiple_of(128);
+        Self { rope, rope_stride, affine, bytes }
+    }
 }
 
 /// Where regions begin, in bytes, behind the query for the latents.
@@ -241,6 +262,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
         file: FILE,
         kernel: variant.name,
         threads: sys::DECODE_SM90_THREADS,
+        cluster: 1,
         heads: variant.heads(),
         tile_tokens: TILE,
         latent_steps: geometry.latent_rank.div_ceil(STEP),

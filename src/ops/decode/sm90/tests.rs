@@ -78,7 +78,10 @@ fn what_is_not_served_is_named() {
     let whole = "its latents are int4 with one scale for each 512 numbers";
     assert_eq!(why(32, (8, 16), 512, CacheFormat::BF16), whole);
     assert_eq!(why(32, (8, 16), 512, CacheFormat::int4(Group::G64)), whole);
-    assert_eq!(why(32, (32, 16), 1024, CacheFormat::INT4), "at most 512 numbers are supported");
+    assert_eq!(why(32, (32, 16), 2561, CacheFormat::INT4), "at most 2560 numbers are supported");
+    let crowded = CacheFormat::INT4.with_rope(RopeFormat::Bf16);
+    assert_eq!(why(32, (32, 16), 1024, CacheFormat::int4(Group::G64)), whole);
+    assert!(chosen(32, (32, 16), 1024, crowded).is_ok());
     let wide = CacheFormat::INT4.with_rope(RopeFormat::Bf16);
     assert_eq!(why(32, (32, 32), 512, wide), "a token's rotated keys are 2048 bytes, of at most 1024");
 }

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
+
+use crate::process::{self, Ended};
 
 /// Tests of the program `kernels`, one for each of its modules with kernels: enough for the sanitizer, which makes
 /// everything many times slower. `cargo xtask test` checks that they exist.
@@ -28,6 +30,9 @@ pub struct Outcome {
     pub output: Option<String>,
 }
 
+/// Programs end in seconds on a GPU that works; what takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(90);
+
 /// Runs everything; a failure is part of the result, not an error.
 pub fn run_all(folder: &Path, suite: &Path, device: usize) -> Result<Vec<Outcome>> {
     let (kernels, instructions) = (folder.join("kernels"), folder.join("suite"));
@@ -42,13 +47,29 @@ pub fn run_all(folder: &Path, suite: &Path, device: usize) -> Result<Vec<Outcome
     // The rest of that program tests the simulator itself.
     command.arg("families::").env("PTX_SIM_DEVICE", &device).env("PTX_SIM_SUITE", suite);
     outcomes.push(run("instruction suite", &mut command)?.0);
+    outcomes.extend(sanitize(&kernels, &device)?);
+    Ok(outcomes)
+}
+
+/// One test of each kernel on the simulator.
+pub fn rehearse(folder: &Path) -> Result<Vec<Outcome>> {
+    let kernels = folder.join("kernels");
+    ensure!(kernels.is_file(), "{} is missing: `cargo xtask gpu-check` puts it there", kernels.display());
+    let mut command = Command::new(&kernels);
+    command.arg("--exact").args(SANITIZED.lines()).env("LATENT_ATTENTION_DEVICE", "simulated");
+    Ok(vec![run("kernels", &mut command)?.0])
+}
+
+/// One test of each kernel under the sanitizer's tools.
+fn sanitize(kernels: &Path, device: &str) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
     match sanitizer() {
         Some(sanitizer) => {
             for tool in ["memcheck", "racecheck"] {
                 let mut command = Command::new(&sanitizer);
-                command.args(["--error-exitcode", "99", "--tool", tool]).arg(&kernels);
+                command.args(["--error-exitcode", "99", "--tool", tool]).arg(kernels);
                 command.arg("--exact").args(SANITIZED.lines()).arg("--test-threads=1");
-                command.env("LATENT_ATTENTION_DEVICE", &device);
+                command.env("LATENT_ATTENTION_DEVICE", device);
                 let (mut outcome, _) = run(&format!("compute-sanitizer {tool}"), &mut command)?;
                 outcome.success &= outcome.passed == SANITIZED.lines().count();
                 outcomes.push(outcome);
@@ -76,11 +97,13 @@ fn sanitizer() -> Option<PathBuf> {
 pub(crate) fn run(name: &str, command: &mut Command) -> Result<(Outcome, String)> {
     println!("== {name}");
     let start = Instant::now();
-    let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let Ended { status, mut text } = process::run_for(command, LIMIT)?;
     let seconds = start.elapsed().as_secs_f64();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let (passed, failed) = results(&text);
-    let success = output.status.success() && passed > 0;
+    let success = status.is_some_and(|status| status.success()) && passed > 0;
+    if status.is_none() {
+        text += &format!("\nended, as it had not ended by itself within {} s\n", LIMIT.as_secs());
+    }
     println!("{passed} passed, {} failed, {seconds:.0} s", failed.len());
     failed.iter().for_each(|test| println!("  {test}"));
     let kept = (!success).then(|| tail(&text, 8000));

@@ -20,10 +20,10 @@ pub struct Answer {
 }
 
 /// Asks a GPU. The kernels are Hopper's own: others have no answers, and a Hopper GPU without any has failed.
-pub fn ask(folder: &Path, suite: &Path, device: usize, is_hopper: bool) -> Result<(Outcome, Vec<Answer>)> {
+pub fn ask(folder: &Path, suite: &Path, device: &str, is_hopper: bool) -> Result<(Outcome, Vec<Answer>)> {
     let mut command = Command::new(folder.join("suite"));
     command.args(["--exact", "questions::hopper", "--show-output"]);
-    command.env("PTX_SIM_DEVICE", format!("cuda:{device}")).env("PTX_SIM_SUITE", suite);
+    command.env("PTX_SIM_DEVICE", device).env("PTX_SIM_SUITE", suite);
     let (mut outcome, text) = run("questions", &mut command)?;
     let answers = answers(&text);
     outcome.success &= !(is_hopper && answers.is_empty());

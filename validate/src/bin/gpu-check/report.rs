@@ -1,6 +1,6 @@
 //! What is written down.
 
-use std::fs::File;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,9 +12,9 @@ use crate::programs::Outcome;
 use crate::questions::Answer;
 use crate::timing::Timing;
 
-/// The file.
-#[derive(Serialize)]
-pub struct Report {
+/// What everything is measured on, and with.
+#[derive(Clone, Serialize)]
+pub struct Machine {
     /// The GPU's name.
     pub gpu: String,
     /// Its compute capability, as 9.0.
@@ -23,6 +23,20 @@ pub struct Report {
     pub driver: String,
     /// The commit that the programs were built from.
     pub commit: &'static str,
+}
+
+/// What was not measured, and why.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Absent {
+    pub what: String,
+    pub why: String,
+}
+
+/// The file.
+#[derive(Serialize)]
+pub struct Report {
+    #[serde(flatten)]
+    pub machine: Machine,
     /// Tests and sanitizers.
     pub programs: Vec<Outcome>,
     /// What only a GPU answers; empty on GPUs that are no Hopper.
@@ -31,31 +45,36 @@ pub struct Report {
     pub timing: Option<Timing>,
 }
 
-impl Report {
-    /// An empty one for a GPU.
-    pub fn new(device: &Device) -> Self {
+impl Machine {
+    /// A device.
+    pub fn of(device: &Device) -> Self {
         let (major, minor) = device.compute_capability().unwrap_or_default();
         Self {
             gpu: device.name().into(),
             compute_capability: format!("{major}.{minor}"),
             driver: driver().unwrap_or_else(|| "unknown: nvidia-smi did not say".into()),
             commit: option_env!("LATENT_ATTENTION_COMMIT").unwrap_or("unknown: not built by `cargo xtask gpu-check`"),
-            programs: Vec::new(),
-            questions: Vec::new(),
-            timing: None,
         }
+    }
+}
+
+/// Writes a file. An earlier one is replaced at once: there is a whole one at any time.
+pub fn write(path: &Path, content: &impl Serialize) -> Result<()> {
+    let partial = path.with_extension("partial");
+    let written = fs::write(&partial, serde_json::to_vec_pretty(content)?).and_then(|()| fs::rename(&partial, path));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+impl Report {
+    /// An empty one.
+    pub fn new(machine: Machine) -> Self {
+        Self { machine, programs: Vec::new(), questions: Vec::new(), timing: None }
     }
 
     /// Whether every program did.
     pub fn passed(&self) -> bool {
         let timed = self.timing.as_ref().is_none_or(|timing| timing.success);
         timed && self.programs.iter().all(|outcome| outcome.success)
-    }
-
-    /// Writes the file.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(serde_json::to_writer_pretty(file, self)?)
     }
 }
 

@@ -1,0 +1,51 @@
+//! Who merges the partials of query tokens that are split.
+
+use super::candidate::Candidate;
+use crate::device::Device;
+use crate::error::Result;
+use crate::ops::combine::{Combine, CombineConfig, weight_bytes};
+use crate::sys;
+
+/// Who merges the partials of query tokens that are split: the results are the same to the bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Merging {
+    /// The blocks that wrote them, in the same launch. Where these have too little shared memory for it, as with thousands
+    /// of splits, or are clusters, [`Combine`].
+    #[default]
+    Fused,
+    /// [`Combine`], in a launch of its own.
+    Separate,
+}
+
+/// What merges for one operation.
+#[derive(Clone, Debug)]
+pub(super) enum Merge {
+    /// Nothing can be split.
+    Nothing,
+    Fused,
+    Separate(Combine),
+}
+
+impl Merge {
+    /// For query tokens of up to `splits` splits, attended to by the blocks of a candidate.
+    ///
+    /// # Errors
+    /// As [`Combine::new`].
+    pub fn new(
+        device: &Device,
+        merging: Merging,
+        candidate: &Candidate,
+        latent_rank: usize,
+        splits: usize,
+    ) -> Result<Self> {
+        let fits = candidate.cluster == 1
+            && splits <= sys::COMBINE_MAX_SPLITS as usize
+            && sys::DECODE_MERGE_BYTES as usize + weight_bytes(splits) <= candidate.shared_bytes;
+        match merging {
+            _ if splits <= 1 => Ok(Self::Nothing),
+            Merging::Fused if fits => Ok(Self::Fused),
+            _ => Ok(Self::Separate(Combine::new(device, CombineConfig::new(latent_rank, splits))?)),
+        }
+    }
+}

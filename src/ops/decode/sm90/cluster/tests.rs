@@ -1,0 +1,89 @@
+use super::*;
+use crate::cache::{CacheFormat, LatentFormat};
+use crate::image::Arch;
+use crate::ops::decode::sm90;
+
+/// An H100's and H200's shared memory.
+const LIMITS: Limits =
+    Limits { shared_bytes: 227 * 1024, shared_bytes_per_multiprocessor: 228 * 1024, multiprocessors: 132 };
+
+const ROPES: [RopeFormat; 5] = [
+    RopeFormat::Int4 { group: Group::G32 },
+    RopeFormat::Int4 { group: Group::G128 },
+    RopeFormat::Int4 { group: Group::Whole },
+    RopeFormat::Int8,
+    RopeFormat::Bf16,
+];
+
+fn layer(heads: usize, rope: (usize, usize), rank: usize, rope_format: RopeFormat) -> (Geometry, CacheLayout) {
+    let mut geometry = Geometry::mha2mla(heads, rope.0, rope.1 + 8, rope.1, 1).unwrap();
+    geometry.latent_rank = rank;
+    let format = CacheFormat::new(LatentFormat::Int4 { group: Group::Whole }, rope_format);
+    (geometry, CacheLayout::new(&geometry, format, 64).unwrap())
+}
+
+fn chosen(heads: usize, rope: (usize, usize), rank: usize, rope_format: RopeFormat) -> Result<Candidate> {
+    let (geometry, layout) = layer(heads, rope, rank, rope_format);
+    sm90::candidates(&geometry, &layout, &LIMITS, Arch::Sm90a).map(|candidates| candidates[0])
+}
+
+#[test]
+fn choices_for_named_models() {
+    for (heads, rope, rank, expected) in [
+        // Llama2-7B, d_kv 32 and 64; others.
+        (32, (32, 16), 1024, "2x4 4"),
+        (32, (32, 16), 2048, "4x4 5"),
+        (40, (8, 16), 1536, "3x4 6"),
+        (8, (1, 64), 2560, "5x1 6"),
+    ] {
+        let candidate = chosen(heads, rope, rank, ROPES[0]).unwrap();
+        let kernel = candidate.kernel.trim_start_matches("decode_cluster_sm90_whole_");
+        assert_eq!(format!("{kernel} {}", candidate.sm90.stage_count), expected);
+    }
+}
+
+/// What swizzled blocks, copies and vectors count on, and that regions do not overlap.
+#[test]
+fn shared_memory_is_divided() {
+    for rank in (513..=2560).step_by(97).chain([1024, 2048, 2560]) {
+        for (heads, rope) in [(32, (32, 16)), (128, (1, 64)), (9, (3, 8)), (1, (1, 0)), (32, (8, 16))] {
+            for rope_format in ROPES {
+                let Ok(candidate) = chosen(heads, rope, rank, rope_format) else {
+                    panic!("{heads} {rope:?} {rank} {rope_format:?} is not served");
+                };
+                let s = candidate.sm90;
+                assert_eq!(candidate.cluster, rank.div_ceil(RUN));
+                assert!(candidate.shared_bytes <= LIMITS.shared_bytes, "{candidate:?}");
+                for (begin, unit) in
+                    [(s.q_rope, 1024), (s.weights, 1024), (s.state, 128), (s.stages, 128), (s.rope, 16), (s.affine, 16)]
+                {
+                    assert!(begin.is_multiple_of(unit), "{candidate:?}");
+                }
+                let block = 128 * candidate.heads as u32;
+                assert!(s.q_rope == 8 * block && s.q_rope + s.rope_blocks * block == s.weights);
+                assert_eq!(s.weights + 6 * block, s.state);
+                assert!(s.state < s.q_rope_sums && s.q_rope_sums <= s.stages, "{candidate:?}");
+                assert_eq!((s.stages + s.stage_count * s.stage_bytes) as usize, candidate.shared_bytes);
+            }
+        }
+    }
+}
+
+/// All blocks' parts make up the rotated key, and no group is in two of them.
+#[test]
+fn a_rotated_key_is_divided() {
+    for (heads, dims) in [(1, 64), (32, 16), (7, 80), (3, 24), (16, 64), (1, 0), (1, 2)] {
+        for (rope_format, runs) in ROPES.into_iter().flat_map(|format| (2..=5).map(move |runs| (format, runs))) {
+            let (geometry, layout) = layer(heads, (heads, dims), 512 * runs, rope_format);
+            let part = RopePart::new(&geometry, &layout, runs);
+            let width = heads * dims;
+            assert!(part.blocks * ROPE_BLOCK * runs >= width);
+            let groups = rope_groups(&layout);
+            if groups > 1 {
+                let size = part.blocks * ROPE_BLOCK / part.groups;
+                assert!(part.groups * runs >= groups && width.div_ceil(size) == groups, "{width} {rope_format:?}");
+            }
+            assert_eq!(part.groups == 0, groups == 0);
+        }
+    }
+}
