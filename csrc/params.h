@@ -208,7 +208,7 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 120);
 
 /* Dynamic shared memory that a block of `decode` needs where it merges the partials of split query tokens, beside 4 bytes for
  * each partial of one, rounded up to COMBINE_BATCH. */
-#define DECODE_MERGE_BYTES 4272
+#define DECODE_MERGE_BYTES 4320
 
 /* Threads in a block of decode_sm90.cu: two warpgroups that multiply, and one that copies. */
 #define DECODE_SM90_THREADS 384

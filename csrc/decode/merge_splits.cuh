@@ -33,10 +33,15 @@ __device__ inline unsigned number(uint64_t word, uint64_t one) { return static_c
 struct MergeState {
     Ways ways;
     float scratch[WARP];
-    // The query token, the first of its partials, and how many there are: here rather than in registers.
-    unsigned query, first, splits;
-    // The unit at hand.
-    unsigned unit;
+    // What is merged: the word, the first partial of the block's first head and its lse, and where its results go.
+    uint64_t *word;
+    const float *o_partial, *lse_partial;
+    uint16_t *o_latent;
+    float *lse;
+    // Partials of a head, heads of the block and of the layer, and numbers of a latent.
+    unsigned splits, heads, all_heads, latent_rank;
+    // Whether rows may be accessed by vectors; the unit at hand.
+    unsigned is_aligned, unit;
     // Of COMBINE_FEW partials for each warp, or of as many as there are, in whole batches.
     float weights[];
 };
@@ -47,28 +52,23 @@ __device__ inline uint64_t *word_of(const DecodeParams &params, unsigned query) 
     return reinterpret_cast<uint64_t *>(params.merges) + size_t(query) * gridDim.y + block_y();
 }
 
-// A block's part in a merge: by a team of WAYS warps. HEADS: most heads of the block.
-template <unsigned HEADS, typename Team>
+// A block's part in a merge, by a team of WAYS warps.
+template <typename Team>
 struct Merge {
-    const DecodeParams &params;
     MergeState &state;
 
     __device__ unsigned splits() const { return state.splits; }
     __device__ bool has_few() const { return splits() <= COMBINE_FEW; }
-    __device__ static unsigned first_head() { return block_y() * HEADS; }
 
     // Chunks of all heads, and units.
-    __device__ unsigned chunks() const {
-        const unsigned heads = min(HEADS, params.geometry.query_heads - first_head());
-        return heads * chunks_of(params.geometry.latent_rank);
-    }
+    __device__ unsigned chunks() const { return state.heads * chunks_of(state.latent_rank); }
     __device__ unsigned units() const { return has_few() ? (chunks() + WAYS - 1) / WAYS : chunks(); }
 
     // By what an addition has left in the word: if every block of the query token has made its last one, clears it.
     __device__ void clear_if_all_left(uint64_t now) const {
         const unsigned claimed = number(now, CLAIMED), units = this->units();
         if (number(now, LEFT) + (claimed > units ? claimed - units : 0) == splits()) {
-            *word_of(params, state.query) = 0;
+            *state.word = 0;
         }
     }
 
@@ -84,16 +84,15 @@ struct Merge {
 
     // Says that the block's partials are there. Returns its first unit, when all partials are; units() if there is none.
     __device__ unsigned arrive() const {
-        uint64_t *word = word_of(params, state.query);
-        const uint64_t before = fetch_add_acq_rel(word, ARRIVED);
+        const uint64_t before = fetch_add_acq_rel(state.word, ARRIVED);
         const bool is_last = number(before, ARRIVED) + 1 == splits();
         if (!is_last && number(before, STARTED) != splits()) {
-            clear_if_all_left(fetch_add_relaxed(word, LEFT) + LEFT);
+            clear_if_all_left(fetch_add_relaxed(state.word, LEFT) + LEFT);
             return units();
         }
-        const unsigned unit = claimed(fetch_add_relaxed(word, CLAIMED));
+        const unsigned unit = claimed(fetch_add_relaxed(state.word, CLAIMED));
         if (!is_last && unit < units()) {
-            while (number(load_acquire(word), ARRIVED) != splits()) {
+            while (number(load_acquire(state.word), ARRIVED) != splits()) {
                 __nanosleep(20);
             }
         }
@@ -103,21 +102,16 @@ struct Merge {
     // Merges a unit.
     template <bool IS_ALIGNED>
     __device__ void merge(unsigned unit) const {
-        const unsigned rank = params.geometry.latent_rank, all_heads = params.geometry.query_heads;
+        const unsigned rank = state.latent_rank, all_heads = state.all_heads;
         const unsigned warp = Team::index() / WARP, own = has_few() ? unit * WAYS + warp : unit;
         if (own >= chunks()) {
             return;
         }
-        const unsigned head = first_head() + own / chunks_of(rank), chunk = own % chunks_of(rank);
-        const size_t partial = size_t(state.first) * all_heads + head, result = size_t(state.query) * all_heads + head;
-        const float *lse_partial = reinterpret_cast<const float *>(params.lse_partial) + partial;
+        const unsigned head = own / chunks_of(rank), chunk = own % chunks_of(rank);
+        const float *lse_partial = state.lse_partial + head;
         float *weights = state.weights + (has_few() ? warp * COMBINE_FEW : 0);
-        const Row row{reinterpret_cast<const float *>(params.o_partial) + partial * rank,
-                      size_t(all_heads) * rank,
-                      splits(),
-                      rank,
-                      weights,
-                      reinterpret_cast<uint16_t *>(params.o_latent) + result * rank};
+        const unsigned skipped = head * rank;
+        const Row row{state.o_partial + skipped, all_heads * rank, splits(), rank, weights, state.o_latent + skipped};
         float largest, sum;
         if (has_few()) {
             largest = weigh<OneWarp>(lse_partial, all_heads, splits(), COMBINE_FEW, weights, state.scratch);
@@ -129,7 +123,7 @@ struct Merge {
         }
         // The first thread of those that have the sum.
         if (chunk == 0 && (has_few() ? OneWarp::index() : Team::index()) == 0) {
-            reinterpret_cast<float *>(params.lse)[result] = largest + logf(sum);
+            state.lse[head] = largest + logf(sum);
         }
     }
 
@@ -139,7 +133,7 @@ struct Merge {
             // The next claim is on its way while this unit is merged.
             uint64_t before = 0;
             if (Team::index() == 0) {
-                before = fetch_add_relaxed(word_of(params, state.query), CLAIMED);
+                before = fetch_add_relaxed(state.word, CLAIMED);
             }
             merge<IS_ALIGNED>(unit);
             Team::meet();
@@ -150,25 +144,26 @@ struct Merge {
         }
     }
 
-    // The block's part in the merge of a query token, whose partials of its own all threads have written before they meet.
-    __device__ void take_part(unsigned query) const {
-        // Nobody needs anything in shared memory any more.
-        Team::meet();
+    // From arriving to leaving, when all of the state but the unit is there.
+    __device__ void take_part() const {
         if (Team::index() == 0) {
-            const int32_t *starts = reinterpret_cast<const int32_t *>(params.split_starts) + query;
-            state.query = query;
-            state.first = __ldg(starts);
-            state.splits = __ldg(starts + 1) - state.first;
             state.unit = arrive();
         }
         Team::meet();
-        if (takes_vectors(params.geometry.latent_rank, params.o_partial, params.o_latent)) {
+        if (state.is_aligned != 0) {
             merge_units<true>();
         } else {
             merge_units<false>();
         }
     }
 };
+
+// A call, so that it takes no registers from the tiles in front of it, of which kernels have none to spare; a function for each
+// kernel, as the compiler gives one that several kernels share the registers of the smallest.
+template <typename S, typename Team>
+__device__ __noinline__ void take_part(MergeState &state) {
+    Merge<Team>{state}.take_part();
+}
 
 }  // namespace merging
 
@@ -177,10 +172,7 @@ __device__ inline bool is_merged_here(const DecodeParams &params, int32_t partia
     return partial >= 0 && params.merges != 0;
 }
 
-// Both of what follows are calls, so that they take no registers from the tiles between them, of which kernels have none to
-// spare.
-
-// Says that a block has begun with a split of this query token; for one thread.
+// Says that a block has begun with a split of this query token; for one thread. A call, as `take_part` is.
 __device__ __noinline__ void begin_merge(const DecodeParams &params, unsigned query, int32_t partial) {
     if (is_merged_here(params, partial)) {
         add_relaxed(merging::word_of(params, query), merging::STARTED);
@@ -189,10 +181,29 @@ __device__ __noinline__ void begin_merge(const DecodeParams &params, unsigned qu
 
 // Merges the query token's partials, or some of them, if that is the block's to do: when all threads of the team have
 // written its own. `shared` is the block's dynamic shared memory, on a multiple of 16 bytes.
-// A function for each kernel, as the compiler gives one that several kernels share the registers of the smallest.
 template <typename S, typename Team>
-__device__ __noinline__ void merge_splits(const DecodeParams &params, unsigned query, int32_t partial, unsigned char *shared) {
-    if (is_merged_here(params, partial)) {
-        merging::Merge<S::HEADS, Team>{params, *reinterpret_cast<merging::MergeState *>(shared)}.take_part(query);
+__device__ void merge_splits(const DecodeParams &params, unsigned query, int32_t partial, unsigned char *shared) {
+    if (!is_merged_here(params, partial)) {
+        return;
     }
+    merging::MergeState &state = *reinterpret_cast<merging::MergeState *>(shared);
+    // All partials of the block are written, and nobody needs anything in shared memory any more.
+    Team::meet();
+    if (Team::index() == 0) {
+        const int32_t *starts = reinterpret_cast<const int32_t *>(params.split_starts) + query;
+        const unsigned first = __ldg(starts), all_heads = params.geometry.query_heads, rank = params.geometry.latent_rank;
+        const unsigned first_head = block_y() * S::HEADS;
+        const size_t part = size_t(first) * all_heads + first_head, result = size_t(query) * all_heads + first_head;
+        state.word = merging::word_of(params, query);
+        state.o_partial = reinterpret_cast<const float *>(params.o_partial) + part * rank;
+        state.lse_partial = reinterpret_cast<const float *>(params.lse_partial) + part;
+        state.o_latent = reinterpret_cast<uint16_t *>(params.o_latent) + result * rank;
+        state.lse = reinterpret_cast<float *>(params.lse) + result;
+        state.splits = __ldg(starts + 1) - first;
+        state.heads = min(S::HEADS, all_heads - first_head);
+        state.all_heads = all_heads;
+        state.latent_rank = rank;
+        state.is_aligned = merging::takes_vectors(rank, params.o_partial, params.o_latent);
+    }
+    merging::take_part<S, Team>(state);
 }
