@@ -49,8 +49,8 @@ pub enum KernelFamily {
     Measured,
     /// Those of `csrc/decode_sm80.cu`, which every GPU from Ampere on runs.
     Sm80,
-    /// Those of `csrc/decode_sm90.cu`, with Hopper's own instructions: no GPU has timed them yet. Latents are int4 with one
-    /// scale, of up to 512 numbers.
+    /// Those of `csrc/decode_sm90.cu`, with Hopper's own instructions: no GPU has timed them yet. Latents are int4, of up to
+    /// 512 numbers.
     Sm90,
 }
 
