@@ -56,7 +56,7 @@ __device__ void attend(const DecodeParams &params, const SharedMemory<S> &memory
         mbarrier_wait(full + 8 * read.index(), read.parity());
         cluster_wait(shared_address(&state.weighed[weighed.index()]), weighed.parity());
         fence_proxy_async();
-        accumulate_tile<S>(memory, memory.stage(read.index()), tile - TILES_AHEAD, weighed.index(), sums);
+        accumulate_tile<S>(params, memory, memory.stage(read.index()), tile - TILES_AHEAD, weighed.index(), sums);
         __syncwarp();
         mbarrier_arrive(empty + 8 * read.index(), threadIdx.x % WARP == 0);
         read.advance(1, params.sm90.stage_count);
@@ -81,7 +81,7 @@ __device__ void merge_totals(const DecodeParams &params, unsigned first_head, Cl
             const float shrink = exp2_approximate(total.z - reference);
             sum = fmaf(total.x, shrink, sum), mins = fmaf(total.y, shrink, mins);
         }
-        state.rescale[0][head] = SUBNORMAL / sum;
+        state.rescale[0][head] = OUTPUT_UNIT<S> / sum;
         state.offsets[head] = mins / sum;
         if (rank == 0) {
             write_lse(params, state.split, first_head + head, (reference + log2f(sum)) * CUDART_LN2_F);
@@ -140,6 +140,7 @@ __device__ void decode(const DecodeParams &params) {
     acquire_registers<S::CONSUMER_REGISTERS>();
     const QueryPart part = {rank * DECODE_CLUSTER_SM90_RUN, rank * params.sm90.rope_blocks * 2 * ROPE_STEP,
                             own_rope_groups(params)};
+    clear_behind_pairs(params, memory);
     load_queries<S>(params, state.split.query, first_head, part, memory);
     fence_proxy_async();
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);

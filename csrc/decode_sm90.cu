@@ -8,7 +8,7 @@
 //             wait until the stage is free;  start copies, which arrive at its barrier when they are done
 //         two warpgroups store the query in shared memory, and take every other tile each:     (queries.cuh)
 //             wait for the tile
-//             S^T = K Q^T of the rotated keys, += C Q^T                                        (rope.cuh, scores.cuh)
+//             S^T = K Q^T of the rotated keys, += what all mins give, += C Q^T      (rope.cuh, mins.cuh, scores.cuh)
 //             weights P = exp2(S - reference), times scales in f16, to shared memory           (softmax.cuh)
 //             barrier of the warpgroup
 //             O^T += C^T P^T;  free the stage                                                  (output.cuh)
@@ -23,17 +23,19 @@
 //     Accumulators: a warpgroup has all latents of all heads, for its own tiles (with 64 heads half of the latents, for
 //         all tiles): 4 * M_TILES * N_TILES registers per thread, at most 128.
 // Shared memory, divided by `src/ops/decode/sm90.rs`: the query (2 bytes per latent and head, and per value of a
-//     rotated key and head), weights of two tiles of each warpgroup, about 3 KiB of BlockState, and stages of 64 tokens
-//     as they are in the cache. In the end what the warpgroups hand to each other lies in the stages.
+//     rotated key and head, and its sums over groups), weights of two tiles of each warpgroup (of one with 64 heads),
+//     about 3 KiB of BlockState, and stages of 64 tokens as they are in the cache. In the end what the warpgroups hand
+//     to each other lies in the stages.
 // Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head, R
-//     being all values of a rotated key. Beside them a value costs 10/8 instructions to unpack. All instructions that a
+//     being all values of a rotated key. Beside them a value costs 10/8 instructions to unpack, and with latents in
+//     groups 1 more to dequantise. All instructions that a
 //     token costs are held by tests/kernels/decode_sm90_budgets.rs.
 // What bounds it: predicted, as no GPU has timed it: with int4 (L / 2 bytes) and up to 32 heads the bytes, with 64
 //     heads the tensor cores. Warpgroups with tiles of their own wait for nobody but the copies, so that one multiplies
 //     while the other has its softmax.
 // Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-27 of its largest;
-//     weights times scales have 11 bits (softmax.cuh). Everything else is exact, so that the lse is right to f32
-//     rounding.
+//     weights times scales have 11 bits (softmax.cuh), and with latents in groups weights and values each (output.cuh).
+//     Everything else is exact, so that the lse is right to f32 rounding.
 #include "decode/merge_splits.cuh"
 #include "decode/results.cuh"
 #include "decode/sm90/block.cuh"
@@ -66,48 +68,69 @@ __device__ void fill_rows(const DecodeParams &params, const SharedMemory<S> &mem
         }
     };
     fill(0, params.cache.latent_row_bytes, S::ROW_BYTES, S::ROW_STRIDE);
-    fill(map.rope, params.cache.rope_row_bytes, 2 * map.rope_blocks * 4 * map.rope_lane_bytes,
-         map.rope_stride);
+    fill(map.rope, params.cache.rope_row_bytes, 2 * map.rope_blocks * 4 * map.rope_lane_bytes, map.rope_stride);
+    clear_behind_pairs(params, memory);
 }
 
-// What a thread of a warpgroup does with a tile of tokens. Which of them it has is computed where it is needed: registers
-// are the output's.
+// The first of a thread's two tokens of a tile; the second is 8 further.
+__device__ unsigned low_token() {
+    const unsigned thread = thread_index() % WARPGROUP;
+    return thread / WARP * 16 + token_in_row(thread % WARP / 4);
+}
+
+// Where in a stage the thread's numbers of that token are.
+template <typename S>
+struct Places {
+    unsigned codes, keys, pairs;
+
+    __device__ explicit Places(const DecodeParams &params)
+        : codes(low_token() * S::ROW_STRIDE + 8 / S::STEP_GROUPS * (thread_index() % 4)),
+          keys(params.sm90.rope + low_token() * params.sm90.rope_stride + thread_index() % 4 * params.sm90.rope_lane_bytes),
+          pairs(params.sm90.affine + low_token() * params.cache.affine_row_bytes) {}
+};
+
+// What a thread of a warpgroup does with a tile of tokens.
 template <typename S>
 struct TileScores {
     const DecodeParams &params;
     const SharedMemory<S> &memory;
+    Places<S> own;
 
-    // The thread's tokens, of which the second is 8 further.
-    __device__ static unsigned low_token() {
-        const unsigned thread = thread_index() % WARPGROUP;
-        return thread / WARP * 16 + token_in_row(thread % WARP / 4);
+    __device__ TileScores(const DecodeParams &params, const SharedMemory<S> &memory)
+        : params(params), memory(memory), own(params) {}
+
+    // Where more heads leave no registers for them, they are computed where they are needed.
+    __device__ Places<S> places() const {
+        if constexpr (S::SHARED) {
+            return Places<S>(params);
+        }
+        return own;
     }
 
-    // They, of the tile from token `first` on.
+    // Its tokens of the tile from token `first` on.
     __device__ TokenRows rows(const unsigned char *stage, unsigned first) const {
         const unsigned token = low_token(), pair_bytes = params.cache.affine_row_bytes;
-        const unsigned char *pair = stage + params.sm90.affine + token * pair_bytes;
+        const unsigned char *pair = stage + places().pairs;
         const DecodeSplit &split = memory.state().split;
         const unsigned skipped = max(split.first, first) - first;
         return {LatentAffine(at<uint32_t>(pair, 0)), LatentAffine(at<uint32_t>(pair, 8 * pair_bytes)), token, token + 8,
                 skipped, min(split.end - first, TILE) - skipped};
     }
 
-    __device__ void score(const unsigned char *stage, const TokenRows &rows, Sums<S> &scores) const {
-        const DecodeSm90Shared &map = params.sm90;
-        const unsigned t = threadIdx.x % 4, token = low_token(), pair_bytes = params.cache.affine_row_bytes;
-        const unsigned char *pairs = stage + map.affine + 4 * params.cache.latent_groups + token * pair_bytes;
-        const unsigned char *keys = stage + map.rope + token * map.rope_stride + map.rope_lane_bytes * t;
-        const RopeRows rope = {keys,
-                               keys + 8 * map.rope_stride,
-                               pairs,
-                               pairs + 8 * pair_bytes,
-                               reciprocal_approximate(rows.low.scale),
-                               reciprocal_approximate(rows.high.scale)};
-        score_rope<S>(params, rope, memory, scores);
-        const unsigned char *codes = stage + token * S::ROW_STRIDE + 8 * t;
-        score_latents<S>(codes, codes + 8 * S::ROW_STRIDE, swizzled_descriptor(shared_address(memory.q_latent())),
-                         scores);
+    __device__ void score(const unsigned char *stage, TokenRows &rows, Sums<S> &scores) const {
+        const Places<S> own = places();
+        const unsigned char *codes = stage + own.codes, *keys = stage + own.keys, *low_pairs = stage + own.pairs;
+        const PairRows pairs = {low_pairs, low_pairs + 8 * params.cache.affine_row_bytes};
+        score_rope<S>(params, {keys, keys + 8 * params.sm90.rope_stride, pairs}, memory, scores);
+        score_mins<S>(params, pairs, {rows.low.pair, rows.high.pair},
+                      swizzled_descriptor(shared_address(memory.q_sums())), scores);
+        scale_rows<S>({reciprocal_approximate(rows.low.scale) * MINS_TO_CODES,
+                       reciprocal_approximate(rows.high.scale) * MINS_TO_CODES},
+                      scores);
+        float2 scales = {rows.low.scale, rows.high.scale};
+        score_latents<S>(params, codes, codes + 8 * S::ROW_STRIDE, pairs,
+                         swizzled_descriptor(shared_address(memory.q_latent())), scales, scores);
+        rows.low.scale = scales.x, rows.high.scale = scales.y;
     }
 };
 
@@ -118,7 +141,8 @@ __device__ void attend_alone(const DecodeParams &params, const SharedMemory<S> &
     BlockState<S> &block = memory.state();
     const unsigned group = uniform(threadIdx.x / WARPGROUP);
     const Meeting<S> meeting(group);
-    const TileScores<S> tile{params, memory};
+    const TileScores<S> tile(params, memory);
+    const unsigned half_words = place_of_half_words<S>(), weights_place = place_of_weights();
     const uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
     unsigned which = 0;
     Slot slot;
@@ -126,14 +150,14 @@ __device__ void attend_alone(const DecodeParams &params, const SharedMemory<S> &
     for (unsigned first = tiles_begin(block.split) + group * TILE; first < block.split.end; first += CONSUMERS * TILE) {
         mbarrier_wait(full + 8 * slot.index(), slot.parity());
         const unsigned char *stage = memory.stage(slot.index());
-        const TokenRows rows = tile.rows(stage, first);
+        TokenRows rows = tile.rows(stage, first);
         Sums<S> scores, p;
         tile.score(stage, rows, scores);
         const uint32_t weights = memory.weights(group, which);
         // A second time with new references, which bring all weights into f16 but those of scores that are no numbers.
 #pragma unroll 1
         for (bool is_first = true;; is_first = false) {
-            const bool beyond = weigh<S>(rows, scores, block, group, weights, p);
+            const bool beyond = weigh<S>(rows, scores, block, group, weights + weights_place, p);
             if (!meeting.any(beyond && is_first)) {
                 break;
             }
@@ -141,7 +165,8 @@ __device__ void attend_alone(const DecodeParams &params, const SharedMemory<S> &
             raise_references<S>(block, meeting, state, output);
         }
         add_sums<S>(rows, p, state);
-        accumulate<S>(shared_address(stage) + half_words<S>(), swizzled_descriptor(weights), output);
+        accumulate<S>(params, shared_address(stage) + half_words, token_pairs<S>(params, stage),
+                      swizzled_descriptor(uniform(weights)), output);
         __syncwarp();
         mbarrier_arrive(empty + 8 * slot.index(), threadIdx.x % WARP == 0);
         // Warps of the group may still multiply these weights while others write the next tile's.
@@ -155,22 +180,21 @@ __device__ void attend_alone(const DecodeParams &params, const SharedMemory<S> &
 template <typename S>
 __device__ void attend_together(const DecodeParams &params, const SharedMemory<S> &memory, Output<S> &output) {
     BlockState<S> &block = memory.state();
-    const unsigned group = uniform(threadIdx.x / WARPGROUP);
-    const Meeting<S> meeting(group);
-    const TileScores<S> tile{params, memory};
+    const Meeting<S> meeting(0);
+    const TileScores<S> tile(params, memory);
     const uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
+    // Computed where it is needed, as other numbers of a thread: registers are the output's.
+    const auto group = [] { return thread_index() / WARPGROUP; };
     // The number of a tile says all that is to be known of it: of two neighbours the even one is the first warpgroup's,
     // and weights alternate between two places.
     const auto exists = [&](unsigned number) { return tiles_begin(block.split) + number * TILE < block.split.end; };
     const auto wait = [&](unsigned number) {
         mbarrier_wait(full + number % TOGETHER_STAGES * 8, number / TOGETHER_STAGES % 2);
     };
-    for (unsigned number = group; exists(number - group); number += CONSUMERS) {
-        if (exists(number)) {
-            wait(number);
+    for (unsigned pair = 0; exists(pair); pair += CONSUMERS) {
+        if (exists(pair + group())) {
+            wait(pair + group());
         }
-        const unsigned char *stage = memory.stage(number % TOGETHER_STAGES);
-        const unsigned which = number / CONSUMERS % 2;
         // New references need the scores, and weights by these once more: they are computed anew, as there are no
         // registers for both. Weights are beyond f16 the second time only of scores that are no numbers.
         enum { WEIGH, RAISE, WEIGH_AGAIN } round = WEIGH;
@@ -178,7 +202,9 @@ __device__ void attend_together(const DecodeParams &params, const SharedMemory<S
         while (true) {
             TokenRows rows = {LatentAffine(0), LatentAffine(0), 0, 0, 0, 0};
             Sums<S> scores;
+            const unsigned number = pair + group();
             if (exists(number)) {
+                const unsigned char *stage = memory.stage(number % TOGETHER_STAGES);
                 rows = tile.rows(stage, tiles_begin(block.split) + number * TILE);
                 tile.score(stage, rows, scores);
             }
@@ -194,8 +220,12 @@ __device__ void attend_together(const DecodeParams &params, const SharedMemory<S
                 round = WEIGH_AGAIN;
                 continue;
             }
+            // Nobody multiplies the weights before these any more.
+            if (round == WEIGH) {
+                meeting.sync();
+            }
             const bool beyond =
-                exists(number) && weigh<S>(rows, scores, block, meeting.group, memory.weights(group, which), scores);
+                exists(number) && weigh<S>(rows, scores, block, meeting.group, memory.weights(group(), 0) + place_of_weights(), scores);
             if (!meeting.any(beyond && round == WEIGH)) {
                 if (exists(number)) {
                     SoftmaxState<S> state = SoftmaxState<S>::load(memory);
@@ -208,15 +238,15 @@ __device__ void attend_together(const DecodeParams &params, const SharedMemory<S
         }
 #pragma unroll 1
         for (unsigned i = 0; i < CONSUMERS; ++i) {
-            const unsigned other = number - group + i, index = other % TOGETHER_STAGES;
+            const unsigned other = pair + i, index = other % TOGETHER_STAGES;
             if (!exists(other)) {
                 break;
             }
             wait(other);
-            accumulate<S>(shared_address(memory.stage(index)) + half_words<S>(),
-                          swizzled_descriptor(memory.weights(i, which)), output);
+            accumulate<S>(params, shared_address(memory.stage(index)) + place_of_half_words<S>(),
+                          token_pairs<S>(params, memory.stage(index)),
+                          swizzled_descriptor(uniform(memory.weights(i, 0))), output);
             __syncwarp();
-            // Warps may still multiply these weights while others write the next tiles'.
             mbarrier_arrive(empty + 8 * index, threadIdx.x % WARP == 0);
         }
     }

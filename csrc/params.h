@@ -223,14 +223,24 @@ LATENT_ATTENTION_SIZE(struct ScheduleParams, 120);
 
 /* The kernels of decode_sm90.cu: name, how latents lie in the cache, most k-steps of DECODE_STEP latents, and n-tiles of 8
  * heads. A block has a multiprocessor for itself. */
-#define DECODE_SM90_KERNELS(KERNEL)            \
-    KERNEL(decode_sm90_whole_8x8, Whole, 8, 8) \
-    KERNEL(decode_sm90_whole_8x4, Whole, 8, 4) \
-    KERNEL(decode_sm90_whole_8x2, Whole, 8, 2) \
-    KERNEL(decode_sm90_whole_8x1, Whole, 8, 1) \
-    KERNEL(decode_sm90_whole_4x4, Whole, 4, 4) \
-    KERNEL(decode_sm90_whole_4x2, Whole, 4, 2) \
-    KERNEL(decode_sm90_whole_4x1, Whole, 4, 1)
+#define DECODE_SM90_KERNELS(KERNEL)                  \
+    KERNEL(decode_sm90_whole_8x8, Whole, 8, 8)       \
+    KERNEL(decode_sm90_whole_8x4, Whole, 8, 4)       \
+    KERNEL(decode_sm90_whole_8x2, Whole, 8, 2)       \
+    KERNEL(decode_sm90_whole_8x1, Whole, 8, 1)       \
+    KERNEL(decode_sm90_whole_4x4, Whole, 4, 4)       \
+    KERNEL(decode_sm90_whole_4x2, Whole, 4, 2)       \
+    KERNEL(decode_sm90_whole_4x1, Whole, 4, 1)       \
+    KERNEL(decode_sm90_groups_8x8, Groups, 8, 8)     \
+    KERNEL(decode_sm90_groups_8x4, Groups, 8, 4)     \
+    KERNEL(decode_sm90_groups_8x2, Groups, 8, 2)     \
+    KERNEL(decode_sm90_groups_4x4, Groups, 4, 4)     \
+    KERNEL(decode_sm90_groups_4x2, Groups, 4, 2)     \
+    KERNEL(decode_sm90_groups32_8x8, Groups32, 8, 8) \
+    KERNEL(decode_sm90_groups32_8x4, Groups32, 8, 4) \
+    KERNEL(decode_sm90_groups32_8x2, Groups32, 8, 2) \
+    KERNEL(decode_sm90_groups32_4x4, Groups32, 4, 4) \
+    KERNEL(decode_sm90_groups32_4x2, Groups32, 4, 2)
 
 /* Threads in a block of decode_cluster_sm90.cu: two warpgroups that multiply, one that copies, and one that makes weights
  * of scores. */
@@ -297,8 +307,8 @@ LATENT_ATTENTION_SIZE(struct DecodeShared, 84);
  * [DECODE_CLUSTER_SM90_WEIGHT_TILES][heads of a block][64] there, the state is `ClusterState`. */
 struct DecodeSm90Shared {
     uint32_t q_rope;      /* 16-bit [rope_blocks][heads of a block][64], swizzled */
-    uint32_t q_rope_sums; /* f32 [groups of a rotated key][heads of a block] */
-    uint32_t weights;     /* f16 [warpgroups][2][heads of a block][64], swizzled */
+    uint32_t q_sums;      /* f16 [a block for 17 groups of a token, one for each 16 more][heads of a block][64], swizzled */
+    uint32_t weights;     /* f16 [warpgroups][2, with 64 heads 1][heads of a block][64], swizzled */
     uint32_t state;       /* BlockState */
     uint32_t stages;      /* the first stage; the next follows stage_bytes later */
     uint32_t stage_bytes;
@@ -307,7 +317,8 @@ struct DecodeSm90Shared {
     uint32_t rope_stride; /* an odd multiple of 16; with bf16 of 32 */
     uint32_t affine;      /* from the start of a stage: rows of (scale, min) pairs as they are in the cache */
     uint32_t rope_blocks; /* of 64 values of the rotated key */
-    uint32_t rope_way;    /* how it is multiplied: 0: there is none; 1, 2: k-steps at a time, group by group; 3: one group */
+    uint32_t rope_way;    /* how it is multiplied: 0: there is none; 1, 2: so many k-steps at a time, group by group;
+                             3: int4 of at least two blocks, of which each pair of heads has one group */
     uint32_t rope_part_stride; /* from 256 bytes of a row of rotated keys, or of several, to the next */
     uint32_t is_regular;  /* 1: rows of latents are as long as the kernel's, those of rotated keys a power of two up to 256 */
     uint32_t latent_inverse; /* 65536 over the 16-byte units of a row of latents, rounded up */

@@ -298,7 +298,7 @@ const _: () = {
 #[derive(Debug, Default, Copy, Clone)]
 pub struct DecodeSm90Shared {
     pub q_rope: u32,
-    pub q_rope_sums: u32,
+    pub q_sums: u32,
     pub weights: u32,
     pub state: u32,
     pub stages: u32,
@@ -321,7 +321,7 @@ const _: () = {
     ["Size of DecodeSm90Shared"][::core::mem::size_of::<DecodeSm90Shared>() - 72usize];
     ["Alignment of DecodeSm90Shared"][::core::mem::align_of::<DecodeSm90Shared>() - 4usize];
     ["Offset of field: DecodeSm90Shared::q_rope"][::core::mem::offset_of!(DecodeSm90Shared, q_rope) - 0usize];
-    ["Offset of field: DecodeSm90Shared::q_rope_sums"][::core::mem::offset_of!(DecodeSm90Shared, q_rope_sums) - 4usize];
+    ["Offset of field: DecodeSm90Shared::q_sums"][::core::mem::offset_of!(DecodeSm90Shared, q_sums) - 4usize];
     ["Offset of field: DecodeSm90Shared::weights"][::core::mem::offset_of!(DecodeSm90Shared, weights) - 8usize];
     ["Offset of field: DecodeSm90Shared::state"][::core::mem::offset_of!(DecodeSm90Shared, state) - 12usize];
     ["Offset of field: DecodeSm90Shared::stages"][::core::mem::offset_of!(DecodeSm90Shared, stages) - 16usize];
@@ -719,7 +719,7 @@ pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32, u32); 29] = [
     ("decode_bf16_5x1_32", "Bf16", 5, 1, 32, 1, 1),
     ("decode_bf16_5x1_16", "Bf16", 5, 1, 16, 1, 1),
 ];
-pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 7] = [
+pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 17] = [
     ("decode_sm90_whole_8x8", "Whole", 8, 8),
     ("decode_sm90_whole_8x4", "Whole", 8, 4),
     ("decode_sm90_whole_8x2", "Whole", 8, 2),
@@ -727,6 +727,16 @@ pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 7] = [
     ("decode_sm90_whole_4x4", "Whole", 4, 4),
     ("decode_sm90_whole_4x2", "Whole", 4, 2),
     ("decode_sm90_whole_4x1", "Whole", 4, 1),
+    ("decode_sm90_groups_8x8", "Groups", 8, 8),
+    ("decode_sm90_groups_8x4", "Groups", 8, 4),
+    ("decode_sm90_groups_8x2", "Groups", 8, 2),
+    ("decode_sm90_groups_4x4", "Groups", 4, 4),
+    ("decode_sm90_groups_4x2", "Groups", 4, 2),
+    ("decode_sm90_groups32_8x8", "Groups32", 8, 8),
+    ("decode_sm90_groups32_8x4", "Groups32", 8, 4),
+    ("decode_sm90_groups32_8x2", "Groups32", 8, 2),
+    ("decode_sm90_groups32_4x4", "Groups32", 4, 4),
+    ("decode_sm90_groups32_4x2", "Groups32", 4, 2),
 ];
 pub const DECODE_CLUSTER_SM90_KERNELS: [(&str, &str, u32, u32); 12] = [
     ("decode_cluster_sm90_whole_2x4", "Whole", 2, 4),

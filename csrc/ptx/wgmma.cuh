@@ -8,6 +8,18 @@
 
 #include <stdint.h>
 
+// Registers that products are to read or to add to hold their numbers by then, before the fence: a compiler may compute
+// them later, as it does not know that the fence is about registers.
+__device__ inline void settle(uint32_t &x) { asm volatile("" : "+r"(x)); }
+__device__ inline void settle(float &x) { asm volatile("" : "+f"(x)); }
+template <typename T, int N>
+__device__ inline void settle(T (&x)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        settle(x[i]);
+    }
+}
+
 // Orders what the thread's registers held before with the products that follow.
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
@@ -35,28 +47,27 @@ constexpr uint64_t DESCRIPTOR_STEP = 32 / 16;
 __device__ constexpr uint64_t descriptor_bytes(uint32_t bytes) { return bytes / 16; }
 
 #define WGMMA_SUMS(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define WGMMA_INPUTS "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate)
+#define WGMMA_INPUTS "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
 
-// With its registers' numbers in the assembly: the sums, four of A, and those of the descriptor and of `accumulate`.
-#define WGMMA(columns, type, sums, a, b, accumulate)                                                        \
-    "{.reg .pred p;\n setp.ne.u32 p, " accumulate ", 0;\n wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type \
+// With its registers' numbers in the assembly: the sums, four of A, and that of the descriptor.
+#define WGMMA(columns, type, sums, a, b)                                                                    \
+    "{.reg .pred p;\n setp.ne.u32 p, 1, 0;\n wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type \
     "." type " {" sums "}, {" a "}, " b ", p, 1, 1, 0;}"
-#define WGMMA_8(type) WGMMA("8", type, "%0, %1, %2, %3", "%4, %5, %6, %7", "%8", "%9")
+#define WGMMA_8(type) WGMMA("8", type, "%0, %1, %2, %3", "%4, %5, %6, %7", "%8")
 #define WGMMA_16(type) \
-    WGMMA("16", type, "%0, %1, %2, %3, %4, %5, %6, %7", "%8, %9, %10, %11", "%12", "%13")
+    WGMMA("16", type, "%0, %1, %2, %3, %4, %5, %6, %7", "%8, %9, %10, %11", "%12")
 #define WGMMA_64(type)                                                                                             \
     WGMMA("64", type,                                                                                              \
           "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "    \
           "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31",                                                      \
-          "%32, %33, %34, %35", "%36", "%37")
+          "%32, %33, %34, %35", "%36")
 #define WGMMA_32(type)                                                                                      \
     WGMMA("32", type, "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15",               \
-          "%16, %17, %18, %19", "%20", "%21")
+          "%16, %17, %18, %19", "%20")
 
-// D = A B, plus D unless `accumulate` is 0, of N_TILES times 8 columns; BF16: of bf16, otherwise of f16, whose
-// subnormal numbers are not flushed to zero.
+// D += A B, of N_TILES times 8 columns; BF16: of bf16, otherwise of f16, whose subnormal numbers are not flushed to zero.
 template <bool BF16, int N_TILES>
-__device__ inline void wgmma(float (&d)[4 * N_TILES], const uint32_t (&a)[4], uint64_t b, unsigned accumulate = 1) {
+__device__ inline void wgmma(float (&d)[4 * N_TILES], const uint32_t (&a)[4], uint64_t b) {
     static_assert(N_TILES == 1 || N_TILES == 2 || N_TILES == 4 || N_TILES == 8,
                   "8, 16, 32 or 64 columns");
     if constexpr (N_TILES == 1 && BF16) {

@@ -169,8 +169,10 @@ impl Step {
     /// The same step by every family of kernels that serves it, each with a device like this one that runs its code.
     pub fn by_every_family(self, device: &Device) -> impl Iterator<Item = (Self, Device)> + use<> {
         let step = self;
-        let hopper = hopper_like(device)
-            .filter(|_| matches!(step.cache.layout().format().latent, LatentFormat::Int4 { group: Group::Whole }));
+        let hopper = hopper_like(device).filter(|_| match step.cache.layout().format().latent {
+            LatentFormat::Int4 { group } => group == Group::Whole || step.geometry.latent_rank <= 512,
+            LatentFormat::Bf16 => false,
+        });
         let others = hopper.map(|hopper| (Self { kernels: KernelFamily::Sm90, ..step.clone() }, hopper));
         iter::once((step, device.clone())).chain(others)
     }
@@ -294,16 +296,23 @@ fn every_latent_rank_and_head_count() {
     }
 }
 
-/// By Hopper's own kernels in blocks of 64 heads, whose warpgroups work on two tiles together: where rotated keys have one
-/// scale at most, in as many tiles as make every end of a pair.
+/// By Hopper's own kernels in blocks of 64 heads, whose warpgroups work on two tiles together, in as many tiles as make
+/// every end of a pair; with rotated keys in one group, in two, in none.
 #[test]
 fn many_heads() {
-    let whole = RopeFormat::Int4 { group: Group::Whole };
-    for (i, (heads, rank, dims)) in [(70, 512, 64), (128, 300, 16), (64, 512, 8), (128, 512, 0)].into_iter().enumerate()
+    for (i, (heads, rank, dims, latents, rope)) in [
+        (70, 512, 64, Group::Whole, Group::Whole),
+        (128, 300, 64, Group::Whole, Group::G32),
+        (64, 512, 0, Group::G32, Group::G32),
+        (128, 512, 64, Group::G64, Group::G32),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let rng = &mut rng(150 + i as u64);
         let batch = Batch::new(rng, &[200, 64, 129, 1, 0, 70], &[1; 6], [8, 16, 32, 64][i]);
-        let mut step = Step::random(rng, geometry(heads, 1, rank, dims), CacheFormat::INT4.with_rope(whole), batch);
+        let format = CacheFormat::int4(latents).with_rope(RopeFormat::Int4 { group: rope });
+        let mut step = Step::random(rng, geometry(heads, 1, rank, dims), format, batch);
         step.policy = [SplitPolicy::Balanced, SplitPolicy::Fixed { tokens: 100 }][i % 2];
         for (step, device) in step.by_every_family(&device()) {
             let tiles = Decode::new(&device, step.config()).unwrap().tiles();

@@ -34,14 +34,15 @@ fn meters(geometry: Geometry, format: CacheFormat) -> Option<[Meter; 2]> {
 /// Of a tile of 64 tokens: warp instructions of a scheduler, a quarter of the multiprocessor's, with about 5 % to spare;
 /// tensor-core products of a warpgroup, those of 16 numbers in k for scores and of 64 latents and 16 tokens for the output;
 /// and wavefronts of shared memory, those by which products read the query and weights included. Bytes are read once,
-/// without conflicts.
+/// without conflicts, but where neighbouring heads have groups of their own: four pairs of (scale, min) of eight tokens, 17
+/// pairs each, do not lie in different banks.
 #[test]
 fn a_tile_of_64_tokens() {
-    for (name, geometry, most, products, wavefronts) in [
-        ("llama2-7b-d16", geometry(32, 32, 512, 16), 3000, 96, 2260),
-        ("llama3-8b-d64", geometry(32, 8, 512, 16), 1560, 72, 1390),
-        ("deepseek-v2-lite", geometry(16, 1, 512, 64), 1200, 68, 860),
-        ("smollm-135m-d32", geometry(9, 3, 96, 8), 800, 36, 490),
+    for (name, geometry, most, products, wavefronts, read_conflicts) in [
+        ("llama2-7b-d16", geometry(32, 32, 512, 16), 1690, 100, 1790, 32),
+        ("llama3-8b-d64", geometry(32, 8, 512, 16), 1210, 73, 1285, 0),
+        ("deepseek-v2-lite", geometry(16, 1, 512, 64), 1130, 69, 850, 0),
+        ("smollm-135m-d32", geometry(9, 3, 96, 8), 790, 35, 470, 0),
     ] {
         let Some([short, long]) = meters(geometry, CacheFormat::INT4) else { return };
         let of_tile = |count: &dyn Fn(&Meter) -> u64| (count(&long) - count(&short)) as f64 / (TILES * RUNS) as f64;
@@ -55,8 +56,8 @@ fn a_tile_of_64_tokens() {
         assert!(shared <= f64::from(wavefronts), "{name}: {shared} wavefronts, of {wavefronts}");
         let bytes = CacheLayout::new(&geometry, CacheFormat::INT4, 64).unwrap().bytes_per_token() as u64;
         assert_eq!(of_tile(&|m| traffic(m, Path::CopyGlobalRead).bytes), (TILE * bytes) as f64, "{name}: bytes");
-        for path in [Path::SharedRead, Path::SharedWrite] {
-            assert_eq!(of_tile(&|m| traffic(m, path).conflicts), 0.0, "{name}: {path:?}");
+        for (path, conflicts) in [(Path::SharedRead, read_conflicts), (Path::SharedWrite, 0)] {
+            assert_eq!(of_tile(&|m| traffic(m, path).conflicts), f64::from(conflicts), "{name}: {path:?}");
         }
         // Rows of a rotated key are shorter than what 8 lanes of a copy write at once.
         let copies = Path::CopySharedWrite;
@@ -71,12 +72,12 @@ fn a_tile_of_64_tokens() {
 
 /// The same of each block of a cluster, 32 heads at a time; and the bytes that it stores in other blocks: partial scores of 64
 /// tokens with their pairs of (scale, min), and its share of the weights with their references. What is in the cache is read
-/// once by all blocks together.
+/// once by all blocks together. Nine pairs of each of eight tokens do not lie in different banks.
 #[test]
 fn a_tile_of_64_tokens_of_a_cluster() {
-    for (name, geometry, most, products, wavefronts) in [
-        ("llama2-7b-d32", geometry(32, 32, 1024, 16), 2740, 80, 1920),
-        ("llama2-7b-d64", geometry(32, 32, 2048, 16), 2070, 72, 1590),
+    for (name, geometry, most, products, wavefronts, read_conflicts) in [
+        ("llama2-7b-d32", geometry(32, 32, 1024, 16), 2540, 82, 1710, 32),
+        ("llama2-7b-d64", geometry(32, 32, 2048, 16), 1950, 73, 1450, 0),
     ] {
         let Some([short, long]) = meters(geometry, CacheFormat::INT4) else { return };
         let (blocks, heads) = ((geometry.latent_rank / 512) as f64, 32.0);
@@ -100,8 +101,8 @@ fn a_tile_of_64_tokens_of_a_cluster() {
         );
         let bytes = CacheLayout::new(&geometry, CacheFormat::INT4, 64).unwrap().bytes_per_token() as u64;
         assert_eq!(of_tile(&|m| traffic(m, Path::CopyGlobalRead).bytes), (TILE * bytes) as f64, "{name}: bytes");
-        for path in [Path::SharedRead, Path::SharedWrite] {
-            assert_eq!(of_block(&|m| traffic(m, path).conflicts), 0.0, "{name}: {path:?}");
+        for (path, conflicts) in [(Path::SharedRead, read_conflicts), (Path::SharedWrite, 0)] {
+            assert_eq!(of_block(&|m| traffic(m, path).conflicts), f64::from(conflicts), "{name}: {path:?}");
         }
         for path in [Path::LocalRead, Path::LocalWrite] {
             assert_eq!(traffic(&long, path).bytes, 0, "{name}");

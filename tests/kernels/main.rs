@@ -34,13 +34,19 @@ use half::bf16;
 use latent_attention::cache::{PageTable, PagedCache};
 use latent_attention::device::{Device, Simulation};
 use latent_attention::image::Arch;
-use latent_attention::ops::BatchBuffers;
+use latent_attention::ops::{BatchBuffers, KernelFamily};
 
-properties::hold!(properties_hold: on_device::OnDevice(device()));
+properties::hold!(properties_hold: on_device::OnDevice(device(), KernelFamily::Measured));
+properties::hold!(decode properties_hold_on_hopper: on_device::OnDevice(hopper(), KernelFamily::Sm90));
 
 /// The device that the tests run on. Simulated ones are new each time, so that nothing else counts on them.
 pub fn device() -> Device {
     simulate(Simulation::default())
+}
+
+/// A device that runs Hopper's own instructions: a simulated one if the tests' GPU does not.
+pub fn hopper() -> Device {
+    decode::hopper_like(&device()).unwrap_or_else(|| decode::hopper_like(&Device::simulated()).unwrap())
 }
 
 /// The same, where the simulation is to have certain properties. A GPU has its own.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use latent_attention::Geometry;
-use latent_attention::cache::{PagedCache, Sequences};
+use latent_attention::cache::{CacheLayout, PagedCache, Sequences};
 use latent_attention::reference::{Attended, DecodeInputs, Projected, RopeAppendInputs, RopeAppendParams};
 
 use crate::common::assert_close;
@@ -34,6 +34,11 @@ pub trait Backend {
 
     /// Copies pages that are there, none of them to a page of another copy.
     fn copy_pages(&self, copies: &[[i32; 2]], cache: &mut PagedCache);
+
+    /// Whether it decodes such a cache.
+    fn decodes(&self, _geometry: &Geometry, _layout: &CacheLayout) -> bool {
+        true
+    }
 
     fn decode(&self, inputs: &DecodeInputs, cache: &PagedCache) -> Attended;
 

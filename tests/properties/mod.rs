@@ -16,7 +16,8 @@ use proptest::test_runner::{FileFailurePersistence, TestCaseResult, TestRunner};
 
 use self::backend::Backend;
 
-/// `hold!(name: backend)` makes tests `name::<operation>::<property>` of all properties, each with a new backend.
+/// `hold!(name: backend)` makes tests `name::<operation>::<property>` of all properties, each with a new backend, and
+/// `hold!(decode name: backend)` of those of `decode` alone.
 macro_rules! hold {
     ($name:ident: $backend:expr) => {
         mod $name {
@@ -29,13 +30,24 @@ macro_rules! hold {
                     merging_is_associative_and_commutative,
                     one_partial_is_itself_where_it_saw_anything;
                 copy_pages: copied_tokens_are_those_of_the_source_and_all_others_stay;
-                decode:
-                    poison_in_unused_slots_and_table_entries_never_reaches_a_result,
-                    where_the_pages_lie_does_not_matter;
                 gather: tokens_are_the_latents_and_keys_of_their_slots;
                 rope_append: tokens_can_come_in_any_order_and_in_any_number_of_steps;
                 up_project: keys_and_values_are_products_with_the_stored_latent;
             }
+            crate::properties::hold!(@decode $backend);
+        }
+    };
+    (decode $name:ident: $backend:expr) => {
+        mod $name {
+            crate::properties::hold!(@decode $backend);
+        }
+    };
+    (@decode $backend:expr) => {
+        crate::properties::hold! {
+            @tests $backend;
+            decode:
+                poison_in_unused_slots_and_table_entries_never_reaches_a_result,
+                where_the_pages_lie_does_not_matter;
         }
     };
     (@tests $backend:expr; $($operation:ident: $($property:ident),+;)+) => {

@@ -3,24 +3,34 @@
 use std::ops::Range;
 
 use half::bf16;
-use latent_attention::Geometry;
-use latent_attention::cache::{PagedCache, Sequences};
+use latent_attention::cache::{CacheLayout, PagedCache, Sequences};
 use latent_attention::device::{Buffer, Device, Tensor, TensorMut};
 use latent_attention::ops::{
     AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, BatchBuffers, Combine, CombineArgs, CombineConfig, CopyPages,
     CopyPagesArgs, CopyPagesConfig, Decode, DecodeArgs, DecodeConfig, DeviceCache, DeviceNorm, ExpandOutput,
-    ExpandOutputArgs, Gather, GatherArgs, GatherConfig, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers,
-    UpProject, UpProjectArgs, UpProjectConfig,
+    ExpandOutputArgs, Gather, GatherArgs, GatherConfig, KernelFamily, RopeAppend, RopeAppendArgs, RopeAppendConfig,
+    RotationBuffers, UpProject, UpProjectArgs, UpProjectConfig,
 };
 use latent_attention::reference::{Attended, DecodeInputs, Projected, RopeAppendInputs, RopeAppendParams};
+use latent_attention::{Error, Geometry};
 
 use crate::common::prefix_sums;
 use crate::properties::backend::Backend;
 
-/// The operations on this device.
-pub struct OnDevice(pub Device);
+/// The operations on this device, `decode` by these kernels.
+pub struct OnDevice(pub Device, pub KernelFamily);
 
 impl OnDevice {
+    fn decode_config(
+        &self,
+        geometry: &Geometry,
+        layout: &CacheLayout,
+        scale: f64,
+        [tokens, longest]: [usize; 2],
+    ) -> DecodeConfig {
+        DecodeConfig::new(*geometry, *layout, scale as f32, tokens, longest).with_kernels(self.1)
+    }
+
     fn bf16s(&self, values: impl IntoIterator<Item = f64>) -> Buffer<bf16> {
         let values: Vec<bf16> = values.into_iter().map(bf16::from_f64).collect();
         self.0.upload(&values).unwrap()
@@ -140,11 +150,19 @@ impl Backend for OnDevice {
         assert_eq!(counters.to_vec().unwrap(), [0_u64]);
     }
 
+    fn decodes(&self, geometry: &Geometry, layout: &CacheLayout) -> bool {
+        match Decode::new(&self.0, self.decode_config(geometry, layout, 1.0, [1, 1])) {
+            Ok(_) => true,
+            Err(Error::Unsupported { .. }) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     fn decode(&self, inputs: &DecodeInputs, cache: &PagedCache) -> Attended {
         let (g, stream) = (inputs.geometry, self.0.stream().unwrap());
         let tokens = inputs.q_latent.len() / (g.query_heads * g.latent_rank);
         let longest = inputs.sequences.seq_lens.iter().max().copied().unwrap_or(0).max(1) as usize;
-        let config = DecodeConfig::new(*g, *cache.layout(), inputs.scale as f32, tokens.max(1), longest);
+        let config = self.decode_config(g, cache.layout(), inputs.scale, [tokens.max(1), longest]);
         let decode = Decode::new(&self.0, config).unwrap();
         let (batch, cache) = self.batch(&inputs.sequences, cache);
         let mut workspace = self.0.allocate::<u8>(decode.workspace_bytes()).unwrap();

@@ -33,12 +33,27 @@ constexpr unsigned SCORES_BEHIND = TILES_AHEAD + 1;
 constexpr unsigned WEIGHT_TILES = DECODE_CLUSTER_SM90_WEIGHT_TILES;
 static_assert(WEIGHT_TILES >= SCORES_BEHIND && WEIGHT_TILES >= 2 * REFERENCE_LAG + 1, "weights would be overwritten");
 
+// Groups of a rotated key in a block's part of it, which is `rope_blocks` blocks of 64 values: as many (scale, min) pairs of
+// a token it has behind that of its latents. Where the whole key has one pair, every block has it.
+__device__ inline unsigned own_rope_groups(const DecodeParams &params) {
+    const unsigned steps = 2 * params.sm90.rope_blocks;
+    return params.cache.rope_group == 0 || steps == 0 ? 0 : max(1u, steps >> params.rope_group_log2);
+}
+
+// Which of the key's groups is the first of block `rank`'s part.
+__device__ inline unsigned own_rope_group(const DecodeParams &params, unsigned rank) {
+    return 2 * params.sm90.rope_blocks * rank >> params.rope_group_log2;
+}
+
 template <Latents LATENTS_, int RUNS_, int N_TILES_>
 struct ClusterShape : Shape<LATENTS_, DECODE_CLUSTER_SM90_RUN / STEP, N_TILES_, true> {
     // Blocks of the cluster, each with a run of latents.
     static constexpr unsigned RUNS = RUNS_;
     // Units whose partial scores a block holds: its own of SCORES_BEHIND tiles.
     static constexpr unsigned UNITS = (SCORES_BEHIND * TILE_UNITS + RUNS - 1) / RUNS;
+    // Of a token a block has one pair for its latents, and behind it those of its part of the rotated key.
+    __device__ static unsigned pair_bytes(const DecodeParams &params) { return 4 + 4 * own_rope_groups(params); }
+    __device__ static unsigned first_rope_pair(const DecodeParams &) { return 1; }
     // Registers per thread of those that multiply, copy, and make weights: 65536 for the block.
     static constexpr int CONSUMER_REGISTERS = 184, PRODUCER_REGISTERS = 40, WEIGHER_REGISTERS = 104;
     static_assert(CONSUMERS * CONSUMER_REGISTERS + PRODUCER_REGISTERS + WEIGHER_REGISTERS <= 65536 / WARPGROUP,
@@ -92,11 +107,4 @@ __device__ uint32_t cluster_weights(const SharedMemory<S> &memory, unsigned slot
 // The tiles of a split.
 __device__ inline unsigned tile_count(const DecodeSplit &split) {
     return (split.end - tiles_begin(split) + TILE - 1) / TILE;
-}
-
-// Groups of a rotated key in a block's part of it, which is `rope_blocks` blocks of 64 values: as many (scale, min) pairs of
-// a token it has behind that of its latents. Where the whole key has one pair, every block has it.
-__device__ inline unsigned own_rope_groups(const DecodeParams &params) {
-    const unsigned steps = 2 * params.sm90.rope_blocks;
-    return params.cache.rope_group == 0 || steps == 0 ? 0 : max(1u, steps >> params.rope_group_log2);
 }

@@ -35,13 +35,13 @@ __device__ void copy_part_of_run(const DecodeParams &params, const Run &run, uns
         cp_async_16_zero_filled(to_keys + row * map.rope_stride + column, keys + row * cache.rope_row_bytes + column,
                                 exists ? 16 : 0);
     }
-    const unsigned groups = own_rope_groups(params), words = 1 + groups, row = lane % RUN_TOKENS;
+    const unsigned words = S::pair_bytes(params) / 4, row = lane % RUN_TOKENS;
+    const unsigned first_rope = cache.latent_groups + own_rope_group(params, rank);
     const unsigned char *pairs = run.from(affine_tile(cache)) + row * cache.affine_row_bytes;
     const uint32_t to_pairs = run.to(map.affine, 4 * words) + row * 4 * words;
 #pragma unroll 1
     for (unsigned word = lane / RUN_TOKENS; word < words; word += RUN_LANES / RUN_TOKENS) {
-        const unsigned first = cache.latent_groups + (map.rope_way == 3 ? 0 : rank * groups);
-        const unsigned column = 4 * (word == 0 ? rank : first + word - 1);
+        const unsigned column = 4 * (word == 0 ? rank : first_rope + word - 1);
         cp_async_4_zero_filled(to_pairs + 4 * word, pairs + column,
                                row < existing && column < cache.affine_row_bytes ? 4 : 0);
     }

@@ -45,11 +45,14 @@ __device__ void accumulate_units(const ClusterState<S> &state, uint32_t codes, u
         FragmentA a[4];
         ldmatrix_x4_transposed(half_words, codes + unit * UNIT_TOKENS * S::ROW_STRIDE);
         spread_half_words(a, half_words);
+        settle(a);
 #pragma unroll
         for (int j = 0; j < S::M_TILES; ++j) {
             Sums<S> products;
+            clear(products);
+            settle(products);
             wgmma_fence();
-            wgmma<false, S::N_TILES>(products, a[j], weights + unit * DESCRIPTOR_STEP, 0);
+            wgmma<false, S::N_TILES>(products, a[j], weights + unit * DESCRIPTOR_STEP);
             wgmma_commit();
             wgmma_wait<0>();
 #pragma unroll
@@ -63,10 +66,10 @@ __device__ void accumulate_units(const ClusterState<S> &state, uint32_t codes, u
 
 // Adds the tile number `tile`, whose codes and weights are there.
 template <typename S>
-__device__ void accumulate_tile(const SharedMemory<S> &memory, const unsigned char *stage, unsigned tile, unsigned slot,
-                                Accumulated<S> &sums) {
+__device__ void accumulate_tile(const DecodeParams &params, const SharedMemory<S> &memory, const unsigned char *stage,
+                                unsigned tile, unsigned slot, Accumulated<S> &sums) {
     const ClusterState<S> &state = cluster_state(memory);
-    const uint32_t codes = shared_address(stage) + half_words<S>();
+    const uint32_t codes = shared_address(stage) + place_of_half_words<S>();
     const uint64_t weights = swizzled_descriptor(cluster_weights(memory, slot));
     const uint32_t *raised = state.raised[slot][0];
     if (__any_sync(ALL_LANES, raised[threadIdx.x % (TILE_UNITS * S::N_TILES)] != 0)) {
@@ -75,6 +78,6 @@ __device__ void accumulate_tile(const SharedMemory<S> &memory, const unsigned ch
     if (tile < sums.settled) {
         accumulate_units<S>(state, codes, weights, slot, sums);
     } else {
-        accumulate<S>(codes, weights, sums.output);
+        accumulate<S>(params, codes, token_pairs<S>(params, stage), weights, sums.output);
     }
 }

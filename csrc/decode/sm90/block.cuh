@@ -32,6 +32,9 @@ constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
 template <Latents LATENTS_, int STEPS_, int N_TILES_, bool SHARED_ = N_TILES_ == 8>
 struct Shape {
     static constexpr Latents LATENTS = LATENTS_;
+    // Whether latents have several scales, and how many 64 of them have.
+    static constexpr bool GROUPED = LATENTS != Latents::Whole;
+    static constexpr int STEP_GROUPS = LATENTS == Latents::Groups32 ? 2 : 1;
     // k-steps of the scores, and m-tiles of the output.
     static constexpr int STEPS = STEPS_;
     // n-tiles of 8 heads.
@@ -54,6 +57,10 @@ struct Shape {
     // Bytes of 64 numbers of the query of all heads, and of 64 weights of all heads.
     static constexpr unsigned BLOCK_BYTES = 128 * HEADS;
     static_assert(ROW_STRIDE % 32 == 16, "rows lie in the same banks");
+    // Bytes of a token's pairs of (scale, min) in shared memory, and which of them is the first of its rotated key: as in
+    // the cache.
+    __device__ static unsigned pair_bytes(const DecodeParams &params) { return params.cache.affine_row_bytes; }
+    __device__ static unsigned first_rope_pair(const DecodeParams &params) { return params.cache.latent_groups; }
     // Registers per thread of those that multiply and of those that copy: 64512 for the block, of 65536.
     static constexpr int CONSUMER_REGISTERS = M_TILES * SUMS > 64 ? 240 : 232;
     static constexpr int PRODUCER_REGISTERS = M_TILES * SUMS > 64 ? 24 : 40;
@@ -82,12 +89,10 @@ struct BlockState {
     DecodeSplit split;
     // Barriers of each stage: its tile is there; its tile has been read.
     uint64_t full[DECODE_SM90_MAX_STAGES], empty[DECODE_SM90_MAX_STAGES];
-    // Of two neighbouring heads: what a min of 1 gives to the exponent of 2, and the warpgroup's references
-    // (softmax.cuh).
-    struct alignas(16) HeadPair {
-        float q_sums[2], references[2];
-    };
-    HeadPair heads[CONSUMERS][S::HEADS / 2];
+    // The warpgroups' references (softmax.cuh).
+    alignas(8) float references[CONSUMERS][S::HEADS];
+    // Of heads 8 n + 2 t and the next, at [t][n]: number of the pair of (scale, min) of their group of a rotated key.
+    alignas(8) uint8_t rope_words[4][8];
     // From a sum of products to the exponent of 2, for a scale of 1.
     float factor;
     // Each warp's largest magnitude of the query, as a bf16.

@@ -25,8 +25,7 @@ __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split,
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
     if (thread < S::HEADS) {
         const float references[CONSUMERS] = {
-            block.heads[0][thread / 2].references[thread % 2],
-            block.heads[S::SHARED ? 0 : 1][thread / 2].references[thread % 2]};
+            block.references[0][thread], block.references[S::SHARED ? 0 : 1][thread]};
         const float reference = fmaxf(references[0], references[1]);
         float shrink[CONSUMERS], sum = 0.0f, mins = 0.0f;
 #pragma unroll
@@ -40,7 +39,7 @@ __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split,
         }
 #pragma unroll
         for (unsigned i = 0; i < CONSUMERS; ++i) {
-            block.rescale[i][thread] = shrink[i] / sum * SUBNORMAL;
+            block.rescale[i][thread] = shrink[i] / sum * OUTPUT_UNIT<S>;
         }
         block.offsets[thread] = mins / sum;
         write_lse(params, split, first_head + thread, (reference + log2f(sum)) * CUDART_LN2_F);
@@ -94,7 +93,7 @@ __device__ void write_outputs(const DecodeParams &params, const DecodeSplit &spl
         float x[2 * S::M_TILES];
 #pragma unroll
         for (int j = 0; j < S::M_TILES; ++j) {
-            const float scaled = j % 2 == 1 ? factor * ODD_PAIR : factor;
+            const float scaled = j % 2 == 1 ? factor * ODD_TILE<S> : factor;
             x[2 * j] = fmaf(output[j][i / 2 * 4 + i % 2], scaled, offset);
             x[2 * j + 1] = fmaf(output[j][i / 2 * 4 + i % 2 + 2], scaled, offset);
         }
@@ -112,7 +111,7 @@ __device__ void merge_outputs(const DecodeParams &params, const DecodeSplit &spl
     const bool vectors = writes_vectors(params, split);
     // The two sums of a column in an m-tile, as numbers of the output.
     const auto pair = [&](int i, int n, bool column, float factor) {
-        const float scaled = i % 2 == 1 ? factor * ODD_PAIR : factor;
+        const float scaled = i % 2 == 1 ? factor * ODD_TILE<S> : factor;
         return float2{(column ? output[i][4 * n + 1] : output[i][4 * n]) * scaled,
                       (column ? output[i][4 * n + 3] : output[i][4 * n + 2]) * scaled};
     };

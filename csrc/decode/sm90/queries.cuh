@@ -5,7 +5,7 @@
 //
 // Order: A fragments are read 8 values or codes per lane, so that k runs in another order than memory, and the query is
 // stored in the order of k. Lane t has 8 neighbouring values in 16 bits of each of two rounds of 32 k: of latents 16 t
-// + 8 `round` .., of a rotated key 32 `round` + 8 t ... Their pairs 0 and 1 are k = 2 t .. and 2 t + 8 .. of the
+// + 8 `round` .., of a rotated key, and of latents in groups of 32, 32 `round` + 8 t ... Their pairs 0 and 1 are k = 2 t .. and 2 t + 8 .. of the
 // round's first 16, pairs 2 and 3 of its second 16.
 #pragma once
 
@@ -14,6 +14,7 @@
 #include "../../cache/int4.cuh"
 #include "../../ptx/barrier.cuh"
 #include "../scaled_query.cuh"
+#include "mins.cuh"
 #include "shared.cuh"
 
 // Of a query what a block has: `latent` and `rope` are the first numbers of the latent and of all rope heads' values, and
@@ -33,6 +34,12 @@ __device__ inline unsigned place_of_pair(unsigned round, unsigned t, unsigned j)
     return 64 * round + 32 * (j / 2) + 16 * (j % 2) + 4 * t;
 }
 
+// Where pair j of chunk `chunk` of a block of latents goes.
+template <typename S>
+__device__ unsigned place_of_chunk(unsigned chunk, unsigned j) {
+    return S::STEP_GROUPS == 1 ? place_of_pair(chunk % 2, chunk / 2, j) : place_of_pair(chunk / 4, chunk % 4, j);
+}
+
 // Stores head n's query for the rotated key: zeros but in the columns of its own rope head.
 template <typename S>
 __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<S> &memory, unsigned n,
@@ -45,7 +52,10 @@ __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<
         const bool first = query.present && column < dims, second = query.present && column + 1 < dims;
         const float low = first ? f32_from_bf16_low(__ldg(query.rope + column)) : 0.0f;
         const float high = second ? f32_from_bf16_low(__ldg(query.rope + column + 1)) : 0.0f;
-        const float in_place = kind == ROW_INT4 && j % 2 == 1 ? factor * ODD_PAIR : factor;
+        // Products with bf16 are in the unit of the sums at once.
+        const float in_place = kind == ROW_BF16               ? factor * (1.0f / MIN_UNIT)
+                               : kind == ROW_INT4 && j % 2 == 1 ? factor * ODD_PAIR
+                                                                : factor;
         const uint32_t stored = kind == ROW_BF16 ? bf16x2_from_f32(low * in_place, high * in_place)
                                                  : f16x2_from_f32(low * in_place, high * in_place);
         *reinterpret_cast<uint32_t *>(memory.q_rope() + pair / 32 * S::BLOCK_BYTES +
@@ -61,8 +71,34 @@ __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<
         }
         sum = reduce_warp(sum, Sum());
         if (lane == 0) {
-            memory.q_rope_sums(group)[n] = sum;
+            store_query_sum(memory, n, S::first_rope_pair(params) + group, sum);
         }
+    }
+}
+
+// Which pair of (scale, min) is that of the heads' groups of a rotated key, where each pair of heads has one.
+template <typename S>
+__device__ void find_rope_words(const DecodeParams &params, unsigned first_head, BlockState<S> &block) {
+    const GeometryParams &sizes = params.geometry;
+    const unsigned pair = threadIdx.x;
+    if (params.sm90.rope_way == 3 && pair < S::HEADS / 2) {
+        const unsigned head = min(first_head + 2 * pair, sizes.query_heads - 1);
+        const unsigned rope_head = head / (sizes.query_heads / sizes.rope_heads);
+        block.rope_words[pair % 4][pair / 4] =
+            params.cache.latent_groups + rope_head * sizes.rope_dim / params.cache.rope_group;
+    }
+}
+
+// Stores a head's sums of the query over groups of latents, of which each lane has that of a chunk.
+template <typename S>
+__device__ void store_group_sums(const DecodeParams &params, const SharedMemory<S> &memory, unsigned head,
+                                 unsigned chunk, float sum) {
+    const unsigned chunks = params.cache.latent_group / CHUNK;
+    for (unsigned distance = 1; distance < chunks; distance *= 2) {
+        sum += __shfl_xor_sync(ALL_LANES, sum, distance);
+    }
+    if (chunk % chunks == 0 && chunk / chunks < params.cache.latent_groups) {
+        store_query_sum(memory, head, chunk / chunks, sum);
     }
 }
 
@@ -100,6 +136,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
         }
     }
     BlockState<S> &block = memory.state();
+    find_rope_words(params, first_head, block);
     largest = largest_of_warp(largest);
     if (lane == 0) {
         block.largest_query[warp] = largest;
@@ -117,6 +154,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
 #pragma unroll
     for (int i = 0; i < S::N_TILES; ++i) {
         const unsigned n = warp + WARPS * i, head = first_head + n;
+        clear_query_sums(params, memory, n);
         float sum = 0.0f;
 #pragma unroll
         for (unsigned j = 0; j < ROUNDS; ++j) {
@@ -125,17 +163,25 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
 #pragma unroll
             for (int x = 0; x < 4; ++x) {
                 const uint32_t pair = latents[i][j].pair[x];
-                *reinterpret_cast<uint32_t *>(to + swizzled(n, place_of_pair(chunk % 2, chunk % 8 / 2, x))) =
+                *reinterpret_cast<uint32_t *>(to + swizzled(n, place_of_chunk<S>(chunk % 8, x))) =
                     query_pair<S::LATENTS>(pair, x % 2 == 1 ? power.x * ODD_PAIR : power.x);
                 sum += (f32_from_bf16_low(pair) + f32_from_bf16_high(pair)) * power.x;
             }
+            if constexpr (S::GROUPED) {
+                store_group_sums(params, memory, n, chunk, sum);
+                sum = 0.0f;
+            }
         }
-        sum = reduce_warp(sum, Sum());
+        if constexpr (!S::GROUPED) {
+            sum = reduce_warp(sum, Sum());
+            if (lane == 0) {
+                store_query_sum(memory, n, 0, sum);
+            }
+        }
         if (lane == 0) {
 #pragma unroll
             for (unsigned group = 0; group < CONSUMERS; ++group) {
-                block.heads[group][n / 2].q_sums[n % 2] = sum * factor;
-                block.heads[group][n / 2].references[n % 2] = -CUDART_INF_F;
+                block.references[group][n] = -CUDART_INF_F;
             }
         }
         store_rope_query(params, memory, n, part, head / heads_per_rope, HeadQuery(params, query_token, head), power.x);

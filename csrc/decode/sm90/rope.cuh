@@ -1,34 +1,28 @@
 // What the rotated key gives to the scores, from what the cache holds. All rope heads of a token form one row, which is
 // multiplied with a query that is zero but in the columns of a head's own. Codes are multiplied as they are, as
-// subnormal f16 (cache/int4.cuh), and a group's product is scaled then.
+// subnormal f16 (cache/int4.cuh), and the sums are scaled then, without a second set of them: with keys in groups either
+// each head has one group, whose scale its sums get in the end, or all heads have all groups, one after the other, and
+// the sums are taken from a group's unit to that of the next by the ratio of their scales.
 //
-// It is what the sums of the latents' products begin with, in units of the token's scale of latents: it takes no
-// registers while those are multiplied.
+// The sums are what those of mins go on with, in their unit (mins.cuh).
 #pragma once
 
 #include "../../cache/layout.cuh"
+#include "../../ptx/special.cuh"
 #include "../../ptx/wgmma.cuh"
 #include "../rope_values.cuh"
+#include "mins.cuh"
 #include "shared.cuh"
 
-// A token's pair for its latents. Where the scale is 0 all codes are: any other will do, and this one has an inverse.
-struct LatentAffine {
-    float scale, min;
-    __device__ explicit LatentAffine(uint32_t affine)
-        : scale(fmaxf(affine_scale(affine), 1.0f / SUBNORMAL)), min(affine_min(affine)) {}
-};
-
-// A thread's two tokens: their rotated keys, their pairs of (scale, min) for these, and the inverses of the scales of
-// their latents.
+// A thread's two tokens: their rotated keys, and their pairs of (scale, min).
 struct RopeRows {
-    const unsigned char *low, *high, *low_pairs, *high_pairs;
-    float low_inverse, high_inverse;
+    const unsigned char *low, *high;
+    PairRows pairs;
 };
 
-// The products of ROUNDS k-steps of 32 values, plus what was before unless `accumulate` is 0.
+// Adds the products of ROUNDS k-steps of 32 values.
 template <typename S, unsigned KIND, int ROUNDS>
-__device__ void multiply_rope_steps(const RopeRows &rows, unsigned step, uint64_t query, unsigned accumulate,
-                                    Sums<S> &products) {
+__device__ void multiply_rope_steps(const RopeRows &rows, unsigned step, uint64_t query, Sums<S> &scores) {
     FragmentA a[ROUNDS][2];
 #pragma unroll
     for (int i = 0; i < ROUNDS; ++i) {
@@ -38,124 +32,81 @@ __device__ void multiply_rope_steps(const RopeRows &rows, unsigned step, uint64_
     }
     // Two k-steps are a block of the query.
     query += step / 2 * descriptor_bytes(S::BLOCK_BYTES) + step % 2 * 2 * DESCRIPTOR_STEP;
+    settle(a);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < 2 * ROUNDS; ++i) {
-        wgmma<KIND == ROW_BF16, S::N_TILES>(products, a[i / 2][i % 2], query + i * DESCRIPTOR_STEP,
-                                            i > 0 ? 1 : accumulate);
+        wgmma<KIND == ROW_BF16, S::N_TILES>(scores, a[i / 2][i % 2], query + i * DESCRIPTOR_STEP);
     }
     wgmma_commit();
     wgmma_wait<0>();
 }
 
-// A group's products; ROUNDS k-steps at a time, of which those past the key meet zeros.
+// Those of the k-steps `first` to `end - 1`, ROUNDS at a time, of which those past the key meet zeros.
 template <typename S, unsigned KIND, int ROUNDS>
-__device__ void multiply_rope(const RopeRows &rows, unsigned first, unsigned end, uint64_t query, Sums<S> &products) {
+__device__ void multiply_rope(const RopeRows &rows, unsigned first, unsigned end, uint64_t query, Sums<S> &scores) {
 #pragma unroll 1
     for (unsigned step = first; step < end; step += ROUNDS) {
-        multiply_rope_steps<S, KIND, ROUNDS>(rows, step, query, step != first, products);
+        multiply_rope_steps<S, KIND, ROUNDS>(rows, step, query, scores);
     }
 }
 
-// What a group of codes gives, from its products: products * scale + min * (sum of the query), of either token.
-struct GroupAffine {
-    float low_scale, low_min, high_scale, high_min;
-
-    __device__ GroupAffine(const RopeRows &rows, unsigned group) {
-        const uint32_t low = at<uint32_t>(rows.low_pairs, 4 * group), high = at<uint32_t>(rows.high_pairs, 4 * group);
-        low_scale = affine_scale(low) * rows.low_inverse, high_scale = affine_scale(high) * rows.high_inverse;
-        low_min = affine_min(low) * rows.low_inverse * (1.0f / SUBNORMAL);
-        high_min = affine_min(high) * rows.high_inverse * (1.0f / SUBNORMAL);
-    }
-
-    // Adds it to n-tile n of the scores. `q_sums` are those of its heads.
-    template <int SUMS>
-    __device__ void add(int n, const float (&products)[SUMS], const float *q_sums, float4 before,
-                        float (&scores)[SUMS]) const {
-        const float2 q_sum = *reinterpret_cast<const float2 *>(q_sums + 8 * n);
-        scores[4 * n] = fmaf(low_scale, products[4 * n], fmaf(low_min, q_sum.x, before.x));
-        scores[4 * n + 1] = fmaf(low_scale, products[4 * n + 1], fmaf(low_min, q_sum.y, before.y));
-        scores[4 * n + 2] = fmaf(high_scale, products[4 * n + 2], fmaf(high_min, q_sum.x, before.z));
-        scores[4 * n + 3] = fmaf(high_scale, products[4 * n + 3], fmaf(high_min, q_sum.y, before.w));
-    }
-};
-
-// bf16: the products are what they are, in the scores' units.
-template <typename S>
-__device__ void score_bf16_rope(const DecodeParams &params, const RopeRows &rows, uint64_t query, Sums<S> &scores) {
-    multiply_rope<S, ROW_BF16, 2>(rows, 0, 2 * params.sm90.rope_blocks, query, scores);
-    const float low = rows.low_inverse * (1.0f / SUBNORMAL), high = rows.high_inverse * (1.0f / SUBNORMAL);
-#pragma unroll
-    for (int i = 0; i < S::SUMS; ++i) {
-        scores[i] *= i % 4 < 2 ? low : high;
-    }
-}
-
-// Codes with one scale.
-template <typename S, unsigned KIND>
-__device__ void score_whole_rope(const DecodeParams &params, const RopeRows &rows, uint64_t query,
-                                 const SharedMemory<S> &memory, Sums<S> &scores) {
-    multiply_rope_steps<S, KIND, 2>(rows, 0, query, 0, scores);
-    // Most layers have one block or two.
-    if (params.sm90.rope_blocks > 1) {
-        multiply_rope_steps<S, KIND, 2>(rows, 2, query, 1, scores);
-    }
-#pragma unroll 1
-    for (unsigned block = 2; block < params.sm90.rope_blocks; ++block) {
-        multiply_rope_steps<S, KIND, 2>(rows, 2 * block, query, 1, scores);
-    }
-    const GroupAffine affine(rows, 0);
-    const float *q_sums = memory.q_rope_sums(0) + threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int n = 0; n < S::N_TILES; ++n) {
-        affine.add(n, scores, q_sums, {0.0f, 0.0f, 0.0f, 0.0f}, scores);
-    }
-}
-
-// Codes in groups, one at a time: of 32 values, which are one k-step, or of more.
+// Codes whose groups all heads have: group after group, of 32 values, which are one k-step, or of more.
 template <typename S, unsigned KIND, int ROUNDS>
-__device__ void score_grouped_rope(const DecodeParams &params, const RopeRows &rows, uint64_t query,
-                                   const SharedMemory<S> &memory, Sums<S> &scores) {
+__device__ void score_group_by_group(const DecodeParams &params, const RopeRows &rows, uint64_t query,
+                                     Sums<S> &scores) {
     const unsigned steps = ROUNDS == 1 ? params.rope_steps : 2 * params.sm90.rope_blocks;
     const unsigned group_steps = params.cache.rope_group / ROPE_STEP;
-    clear(scores);
-    unsigned group = 0;
+    unsigned word = S::first_rope_pair(params);
+    float2 scale = rows.pairs.scales(word);
 #pragma unroll 1
-    for (unsigned first = 0; first < steps; first += group_steps, ++group) {
-        Sums<S> products;
-        multiply_rope<S, KIND, ROUNDS>(rows, first, min(first + group_steps, steps), query, products);
-        const GroupAffine affine(rows, group);
-        const float *q_sums = memory.q_rope_sums(group) + threadIdx.x % 4 * 2;
-#pragma unroll
-        for (int n = 0; n < S::N_TILES; ++n) {
-            affine.add(n, products, q_sums,
-                       {scores[4 * n], scores[4 * n + 1], scores[4 * n + 2], scores[4 * n + 3]}, scores);
+    for (unsigned first = 0; first < steps; first += group_steps) {
+        const bool is_last = first + group_steps >= steps;
+        multiply_rope<S, KIND, ROUNDS>(rows, first, is_last ? steps : first + group_steps, query, scores);
+        float2 factor = {scale.x * CODES_TO_MINS, scale.y * CODES_TO_MINS};
+        if (!is_last) {
+            const float2 next = rows.pairs.scales(++word);
+            factor = {scale.x * reciprocal_approximate(next.x), scale.y * reciprocal_approximate(next.y)};
+            scale = next;
         }
+        scale_rows<S>(factor, scores);
     }
 }
 
-// What the rotated keys of a thread's two tokens give: sums that stand for scores over 2^24 times the scale of latents.
+// Codes in groups of which each pair of heads has one; at least two blocks of them.
+template <typename S>
+__device__ void score_by_heads(const DecodeParams &params, const RopeRows &rows, uint64_t query,
+                               const BlockState<S> &state, Sums<S> &scores) {
+    multiply_rope_steps<S, ROW_INT4, 2>(rows, 0, query, scores);
+    multiply_rope_steps<S, ROW_INT4, 2>(rows, 2, query, scores);
+    multiply_rope<S, ROW_INT4, 2>(rows, 4, 2 * params.sm90.rope_blocks, query, scores);
+    const uint2 words = *reinterpret_cast<const uint2 *>(state.rope_words[thread_index() % 4]);
+#pragma unroll
+    for (int n = 0; n < S::N_TILES; ++n) {
+        const uint2 pairs = rows.pairs.pairs((n < 4 ? words.x : words.y) >> 8 * (n % 4) & 0xFF);
+        const float2 factor = {affine_scale(pairs.x) * CODES_TO_MINS, affine_scale(pairs.y) * CODES_TO_MINS};
+        scores[4 * n] *= factor.x, scores[4 * n + 1] *= factor.x;
+        scores[4 * n + 2] *= factor.y, scores[4 * n + 3] *= factor.y;
+    }
+}
+
+// What the rotated keys of a thread's two tokens give.
 template <typename S>
 __device__ void score_rope(const DecodeParams &params, const RopeRows &rows, const SharedMemory<S> &memory,
                            Sums<S> &scores) {
     const unsigned kind = params.cache.rope_kind, way = params.sm90.rope_way;
     const uint64_t query = swizzled_descriptor(shared_address(memory.q_rope()));
-    if (way == 3 && kind == ROW_INT4) {
-        score_whole_rope<S, ROW_INT4>(params, rows, query, memory, scores);
-    } else if (way == 0) {
-        clear(scores);
-    } else if (kind == ROW_BF16) {
-        score_bf16_rope<S>(params, rows, query, scores);
-    } else if (way == 3) {
-        score_whole_rope<S, ROW_INT8>(params, rows, query, memory, scores);
-    } else if constexpr (!S::CROWDED) {
-        // Sums of a group beside all others take more registers than the most heads leave.
-        if (kind == ROW_INT8) {
-            score_grouped_rope<S, ROW_INT8, 2>(params, rows, query, memory, scores);
-        } else if (way == 1) {
-            score_grouped_rope<S, ROW_INT4, 1>(params, rows, query, memory, scores);
-        } else {
-            score_grouped_rope<S, ROW_INT4, 2>(params, rows, query, memory, scores);
-        }
+    clear(scores);
+    settle(scores);
+    if (way == 3) {
+        score_by_heads<S>(params, rows, query, memory.state(), scores);
+    } else if (way == 1) {
+        score_group_by_group<S, ROW_INT4, 1>(params, rows, query, scores);
+    } else if (way == 2 && kind == ROW_BF16) {
+        multiply_rope<S, ROW_BF16, 2>(rows, 0, 2 * params.sm90.rope_blocks, query, scores);
+    } else if (way == 2 && kind == ROW_INT8) {
+        score_group_by_group<S, ROW_INT8, 2>(params, rows, query, scores);
+    } else if (way == 2) {
+        score_group_by_group<S, ROW_INT4, 2>(params, rows, query, scores);
     }
 }

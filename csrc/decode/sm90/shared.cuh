@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../../ptx/address.cuh"
+#include "../../ptx/wgmma.cuh"
 #include "block.cuh"
 
 template <typename S>
@@ -23,14 +24,19 @@ public:
     // swizzled.
     __device__ unsigned char *q_rope() const { return begin_ + map_.q_rope; }
 
-    // The heads' sums of `q_rope` over a group of the rotated key.
-    __device__ float *q_rope_sums(unsigned group) const {
-        return reinterpret_cast<float *>(begin_ + map_.q_rope_sums) + group * S::HEADS;
+    // The heads' sums of the query over the groups of a token's pairs, in two parts each, and zeros where no group is:
+    // blocks of 64 k, swizzled. In k are four groups to 16, behind the first, which stands beside these (mins.cuh).
+    __device__ unsigned char *q_sums() const { return begin_ + map_.q_sums; }
+    __device__ uint32_t *q_sum(unsigned head, unsigned word) const {
+        const unsigned i = word - 1, k = word == 0 ? 4 : i / 4 * 16 + i % 4 / 2 * 8 + i % 2 * 2;
+        return reinterpret_cast<uint32_t *>(q_sums() + k / 64 * S::BLOCK_BYTES + swizzled(head, 2 * (k % 64)));
     }
 
-    // A warpgroup's weights times scales, of every other one of its tiles: [heads][64], swizzled.
+    // A warpgroup's weights times scales, of every other one of its tiles, or of every one where the warpgroups work
+    // together: [heads][64], swizzled.
     __device__ uint32_t weights(unsigned warpgroup, unsigned which) const {
-        return shared_address(begin_) + map_.weights + (2 * warpgroup + which) * S::BLOCK_BYTES;
+        constexpr unsigned PLACES = S::SHARED ? 1 : 2;
+        return shared_address(begin_) + map_.weights + (PLACES * warpgroup + which) * S::BLOCK_BYTES;
     }
 
     __device__ BlockState<S> &state() const { return *reinterpret_cast<BlockState<S> *>(begin_ + map_.state); }

@@ -8,6 +8,8 @@
 // 11 bits, and all that are lost of 2^17 tokens are 2^-14 of it. Before the first tile the reference is minus infinity,
 // which makes every W infinite.
 //
+// Where latents are in groups, W is P itself, and there are no sums of P min.
+//
 // P, the sums of P and those of P min, are f32: with scales of at least f16's smallest number, 2^-24, a P is at most
 // 2^40. The result differs from a weighted mean by what W's roundings change: up to 2^-11 of each value's distance from
 // its token's min, independent from token to token.
@@ -68,6 +70,12 @@ struct SoftmaxState {
 struct TokenRows {
     LatentAffine low, high;
     unsigned low_token, high_token, first, count;
+
+    // What weights are multiplied with for the output: where latents are in groups, they themselves are.
+    template <typename S>
+    __device__ float2 weight_factors() const {
+        return S::GROUPED ? float2{1.0f, 1.0f} : float2{low.scale, high.scale};
+    }
 };
 
 // The exponents x in the order of the sums, minus the references if they are RELATIVE; minus infinity of tokens that do
@@ -78,12 +86,13 @@ __device__ void exponents(const TokenRows &rows, const Sums<S> &scores, const Bl
     const float factor = block.factor, low = rows.low.scale * factor, high = rows.high.scale * factor;
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
-        const float4 head = *reinterpret_cast<const float4 *>(&block.heads[group][4 * n + threadIdx.x % 4]);
-        const float2 q_sum = {head.x, head.y}, reference = {RELATIVE ? head.z : 0.0f, RELATIVE ? head.w : 0.0f};
-        x[4 * n] = fmaf(scores[4 * n], low, fmaf(rows.low.min, q_sum.x, -reference.x));
-        x[4 * n + 1] = fmaf(scores[4 * n + 1], low, fmaf(rows.low.min, q_sum.y, -reference.y));
-        x[4 * n + 2] = fmaf(scores[4 * n + 2], high, fmaf(rows.high.min, q_sum.x, -reference.x));
-        x[4 * n + 3] = fmaf(scores[4 * n + 3], high, fmaf(rows.high.min, q_sum.y, -reference.y));
+        const float2 reference =
+            RELATIVE ? *reinterpret_cast<const float2 *>(&block.references[group][8 * n + threadIdx.x % 4 * 2])
+                     : float2{0.0f, 0.0f};
+        x[4 * n] = fmaf(scores[4 * n], low, -reference.x);
+        x[4 * n + 1] = fmaf(scores[4 * n + 1], low, -reference.y);
+        x[4 * n + 2] = fmaf(scores[4 * n + 2], high, -reference.x);
+        x[4 * n + 3] = fmaf(scores[4 * n + 3], high, -reference.y);
     }
     if (rows.count < TILE) {
         const bool low_exists = rows.low_token - rows.first < rows.count;
@@ -95,15 +104,19 @@ __device__ void exponents(const TokenRows &rows, const Sums<S> &scores, const Bl
     }
 }
 
-// A tile's P, and its weights in shared memory, of which every warp of the group stores its 16 tokens; returns whether
-// any of the thread's is beyond f16.
+// Where in a tile's weights the thread's row is, `lane % 8` of four matrices: two of 8 tokens each of two n-tiles.
+__device__ inline unsigned place_of_weights() {
+    const unsigned thread = thread_index() % WARPGROUP, lane = thread % WARP;
+    return swizzled(lane % 8, 16 * (thread / WARP * 2 + lane / 8 % 2)) + lane / 16 * 1024;
+}
+
+// A tile's P, and its weights in shared memory, of which every warp of the group stores its 16 tokens, from the thread's
+// place in them on; returns whether any of the thread's is beyond f16.
 template <typename S>
 __device__ bool weigh(const TokenRows &rows, const Sums<S> &scores, const BlockState<S> &block, unsigned group,
                       uint32_t weights, Sums<S> &p) {
-    const unsigned thread = threadIdx.x % WARPGROUP, lane = thread % WARP;
-    // Of row `lane % 8` of four matrices: two of 8 tokens each of two n-tiles.
-    const uint32_t to = weights + swizzled(lane % 8, 16 * (thread / WARP * 2 + lane / 8 % 2)) + lane / 16 * 1024;
     uint32_t packed[2 * S::N_TILES], largest = 0;
+    const float2 factors = rows.template weight_factors<S>();
     exponents<S, true>(rows, scores, block, group, p);
 #pragma unroll
     for (int i = 0; i < S::SUMS; ++i) {
@@ -111,17 +124,17 @@ __device__ bool weigh(const TokenRows &rows, const Sums<S> &scores, const BlockS
     }
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
-        packed[2 * n] = f16x2_from_f32(p[4 * n] * rows.low.scale, p[4 * n + 1] * rows.low.scale);
-        packed[2 * n + 1] = f16x2_from_f32(p[4 * n + 2] * rows.high.scale, p[4 * n + 3] * rows.high.scale);
+        packed[2 * n] = f16x2_from_f32(p[4 * n] * factors.x, p[4 * n + 1] * factors.x);
+        packed[2 * n + 1] = f16x2_from_f32(p[4 * n + 2] * factors.y, p[4 * n + 3] * factors.y);
         // Weights are not negative: their bits have their order, infinity above all numbers and NaN above that.
         largest = __vmaxu2(largest, __vmaxu2(packed[2 * n], packed[2 * n + 1]));
     }
     if constexpr (S::N_TILES == 1) {
-        stmatrix_x2_transposed(to, packed[0], packed[1]);
+        stmatrix_x2_transposed(weights, packed[0], packed[1]);
     } else {
 #pragma unroll
         for (int n = 0; n < S::N_TILES; n += 2) {
-            stmatrix_x4_transposed(to + 1024 * n, packed[2 * n], packed[2 * n + 1], packed[2 * n + 2],
+            stmatrix_x4_transposed(weights + 1024 * n, packed[2 * n], packed[2 * n + 1], packed[2 * n + 2],
                                    packed[2 * n + 3]);
         }
     }
@@ -135,7 +148,8 @@ template <typename S>
 __device__ void find_largest(const TokenRows &rows, const Sums<S> &scores, BlockState<S> &block, unsigned group,
                              Sums<S> &x) {
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const float low = log2_approximate(rows.low.scale), high = log2_approximate(rows.high.scale);
+    const float2 factors = rows.template weight_factors<S>();
+    const float low = log2_approximate(factors.x), high = log2_approximate(factors.y);
     exponents<S, false>(rows, scores, block, group, x);
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
@@ -171,8 +185,8 @@ __device__ void raise_references(BlockState<S> &block, const Meeting<S> &meeting
                 *reinterpret_cast<const float2 *>(&block.largest[first_warp + warp][8 * n + lane % 4 * 2]);
             largest = {fmaxf(largest.x, found.x), fmaxf(largest.y, found.y)};
         }
-        auto &references = block.heads[meeting.group][4 * n + lane % 4].references;
-        const float2 before = {references[0], references[1]};
+        const float2 before =
+            *reinterpret_cast<const float2 *>(&block.references[meeting.group][8 * n + lane % 4 * 2]);
         after[n] = {fmaxf(before.x, largest.x - LARGEST_WEIGHT_LOG2), fmaxf(before.y, largest.y - LARGEST_WEIGHT_LOG2)};
 #pragma unroll
         for (int column = 0; column < 2; ++column) {
@@ -192,7 +206,7 @@ __device__ void raise_references(BlockState<S> &block, const Meeting<S> &meeting
     if (threadIdx.x / WARP == first_warp && lane < 4) {
 #pragma unroll
         for (int n = 0; n < S::N_TILES; ++n) {
-            *reinterpret_cast<float2 *>(block.heads[meeting.group][4 * n + lane].references) = after[n];
+            *reinterpret_cast<float2 *>(&block.references[meeting.group][8 * n + 2 * lane]) = after[n];
         }
     }
     meeting.sync();
@@ -206,6 +220,8 @@ __device__ void add_sums(const TokenRows &rows, const Sums<S> &p, SoftmaxState<S
         const float low = p[i / 2 * 4 + i % 2], high = p[i / 2 * 4 + i % 2 + 2];
         state.sum[i] += low;
         state.sum[i] += high;
-        state.mins[i] = fmaf(low, rows.low.min, fmaf(high, rows.high.min, state.mins[i]));
+        if constexpr (!S::GROUPED) {
+            state.mins[i] = fmaf(low, rows.low.min(), fmaf(high, rows.high.min(), state.mins[i]));
+        }
     }
 }

@@ -93,8 +93,8 @@ pub enum KernelFamily {
     /// Those of `csrc/decode_sm80.cu`, which every GPU from Ampere on runs.
     Sm80,
     /// Those of `csrc/decode_sm90.cu`, with Hopper's own instructions, and for latents of more than 512 numbers of
-    /// `csrc/decode_cluster_sm90.cu`, by clusters of blocks: no GPU has timed them yet. Latents are int4 with one scale for
-    /// each 512 numbers.
+    /// `csrc/decode_cluster_sm90.cu`, by clusters of blocks: no GPU has timed them yet. Latents are int4, those of more than
+    /// 512 numbers with one scale for each 512.
     Sm90,
 }
 

@@ -38,14 +38,14 @@ const MOST_N_TILES: usize = 4;
 
 /// How latents are stored, as the kernels distinguish it: the enum `Latents` of `csrc/decode/latents.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Latents {
+pub(super) enum Latents {
     Whole,
     Groups,
     Bf16,
 }
 
 impl Latents {
-    fn of(layout: &CacheLayout) -> Self {
+    pub(super) fn of(layout: &CacheLayout) -> Self {
         match layout.format().latent {
             LatentFormat::Int4 { group: Group::Whole } => Self::Whole,
             LatentFormat::Int4 { .. } => Self::Groups,
@@ -54,7 +54,7 @@ impl Latents {
     }
 
     /// As the list of kernels has it.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Whole => "Whole",
             Self::Groups => "Groups",

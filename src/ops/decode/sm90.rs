@@ -4,6 +4,7 @@
 mod cluster;
 
 use super::candidate::Candidate;
+use super::sm80::Latents;
 use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
 use crate::device::Limits;
 use crate::error::{Error, Result};
@@ -51,12 +52,16 @@ impl Variant {
     /// The kernels for a layer, first the one that is predicted to take least: products grow with the heads of a block, and
     /// each block reads and unpacks all tokens, which takes as long as the products of 32 heads.
     fn all(geometry: &Geometry, layout: &CacheLayout) -> Vec<Self> {
+        let latents = match layout.format().latent {
+            LatentFormat::Int4 { group: Group::G32 } => "Groups32",
+            _ => Latents::of(layout).name(),
+        };
         let steps = geometry.latent_rank.div_ceil(STEP);
         let mut variants: Vec<Self> = sys::DECODE_SM90_KERNELS
             .into_iter()
+            .filter(|kernel| kernel.1 == latents)
             .map(|(name, _, steps, n_tiles)| Self { name, steps: steps as usize, n_tiles: n_tiles as usize })
-            // With most heads there are no registers for the sums of a group of the rotated key beside all others.
-            .filter(|variant| variant.steps >= steps && !(variant.is_shared() && rope_groups(layout) > 1))
+            .filter(|variant| variant.steps >= steps)
             .collect();
         variants.sort_by_key(|variant| {
             let head_tiles = geometry.query_heads.div_ceil(8 * variant.n_tiles);
@@ -87,7 +92,8 @@ impl Variant {
 /// What can serve a layer on a device, best first.
 ///
 /// # Errors
-/// [`Error::Unsupported`] if nothing can: so far latents of int4 with one scale for each 512 numbers, and up to 2560 of them.
+/// [`Error::Unsupported`] if nothing can: so far latents of int4, of up to 512 numbers, or of up to 2560 with one scale for
+/// each 512.
 pub(super) fn candidates(
     geometry: &Geometry,
     layout: &CacheLayout,
@@ -98,8 +104,8 @@ pub(super) fn candidates(
         what: format!("{FILE} of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
         why,
     };
-    if !matches!(layout.format().latent, LatentFormat::Int4 { group: Group::Whole }) {
-        return Err(refused("its latents are int4 with one scale for each 512 numbers".into()));
+    if layout.format().latent == LatentFormat::Bf16 {
+        return Err(refused("its latents are int4".into()));
     }
     if geometry.latent_rank > cluster::RUN {
         return cluster::candidates(geometry, layout, limits, refused);
@@ -157,15 +163,29 @@ fn rope_blocks(geometry: &Geometry) -> usize {
 fn rope_way(geometry: &Geometry, layout: &CacheLayout) -> u32 {
     match layout.format().rope {
         _ if geometry.rope_width() == 0 => 0,
-        RopeFormat::Int4 { .. } | RopeFormat::Int8 if rope_groups(layout) == 1 => 3,
-        RopeFormat::Int4 { group: Group::G32 } if rope_groups(layout) > 1 => 1,
-        _ => 2,
+        RopeFormat::Int4 { group } if is_by_heads(geometry, layout, group.size()) => 3,
+        _ => steps_at_a_time(layout),
     }
 }
 
-/// Groups of a rotated key with a scale each.
-fn rope_groups(layout: &CacheLayout) -> usize {
-    layout.affine_tile().row_bytes / 4 - layout.latent_groups()
+/// How many k-steps of a rotated key are multiplied at a time, group by group.
+fn steps_at_a_time(layout: &CacheLayout) -> u32 {
+    if layout.format().rope == (RopeFormat::Int4 { group: Group::G32 }) { 1 } else { 2 }
+}
+
+/// Whether each pair of neighbouring heads has one group of a rotated key, which is of at least two blocks.
+fn is_by_heads(geometry: &Geometry, layout: &CacheLayout, group: usize) -> bool {
+    let heads_per_rope = geometry.query_heads / geometry.rope_heads;
+    let of_pair = |pair: usize| {
+        let first = 2 * pair / heads_per_rope * geometry.rope_dim;
+        let last = ((2 * pair + 1).min(geometry.query_heads - 1) / heads_per_rope + 1) * geometry.rope_dim - 1;
+        [first / group, last / group]
+    };
+    // The kernels keep the numbers of pairs of (scale, min) in bytes.
+    let pairs = layout.affine_tile().row_bytes / 4;
+    rope_blocks(geometry) >= 2
+        && pairs <= 256
+        && (0..geometry.query_heads.div_ceil(2)).map(of_pair).all(|[first, last]| first == last)
 }
 
 /// Whether the half-warps that copy take whole rows, or whole parts of one, at a time.
@@ -199,7 +219,8 @@ impl Stage {
         let latent_stride = steps * STEP / 2 + 16;
         let rope = TILE * latent_stride;
         let affine = rope + if rope_bytes > 0 { TILE * rope_stride } else { 0 };
-        let bytes = (affine + TILE * affine_bytes).next_multiple_of(128);
+        // Behind the pairs 32 bytes of zeros.
+        let bytes = (affine + TILE * affine_bytes + 32).next_multiple_of(128);
         Self { rope, rope_stride, affine, bytes }
     }
 }
@@ -207,30 +228,35 @@ impl Stage {
 /// Where regions begin, in bytes, behind the query for the latents.
 struct Regions {
     q_rope: usize,
+    q_sums: usize,
     weights: usize,
     state: usize,
-    q_rope_sums: usize,
     states: usize,
     stages: usize,
+}
+
+/// Blocks of the query's sums over the groups of a token's pairs.
+fn sum_blocks(pairs: usize) -> usize {
+    // Four groups to a k-step of 16, but for the first, which stands beside them; four k-steps to a block.
+    pairs.saturating_sub(1).div_ceil(4).max(1).div_ceil(4)
 }
 
 fn regions(variant: &Variant, geometry: &Geometry, layout: &CacheLayout) -> Regions {
     let (heads, block) = (variant.heads(), 2 * STEP * variant.heads());
     let q_rope = variant.steps * block;
-    let weights = q_rope + rope_blocks(geometry) * block;
-    let state = weights + CONSUMERS * 2 * block;
-    let q_rope_sums =
-        state + (sys::DECODE_SM90_STATE_BYTES + sys::DECODE_SM90_STATE_HEAD_BYTES * heads as u32) as usize;
-    let states = (q_rope_sums + rope_groups(layout) * heads * size_of::<f32>()).next_multiple_of(128);
+    let q_sums = q_rope + rope_blocks(geometry) * block;
+    let weights = q_sums + sum_blocks(layout.affine_tile().row_bytes / 4) * block;
+    let state = weights + CONSUMERS * if variant.is_shared() { 1 } else { 2 } * block;
+    let state_bytes = sys::DECODE_SM90_STATE_BYTES as usize + sys::DECODE_SM90_STATE_HEAD_BYTES as usize * heads;
+    let states = (state + state_bytes).next_multiple_of(128);
     let thread_bytes = if variant.is_shared() { 4 * size_of::<f32>() * variant.n_tiles } else { 0 };
     let stages = states + CONSUMERS * WARPGROUP * thread_bytes;
-    Regions { q_rope, weights, state, q_rope_sums, states, stages }
+    Regions { q_rope, q_sums, weights, state, states, stages }
 }
 
 /// Lays out shared memory, whether it fits or not.
 fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages: usize) -> Result<Candidate> {
-    let Regions { q_rope, weights, state, q_rope_sums, states, stages: first_stage } =
-        regions(variant, geometry, layout);
+    let Regions { q_rope, q_sums, weights, state, states, stages: first_stage } = regions(variant, geometry, layout);
     let own = stage(variant, layout, geometry);
     // Half of a warpgroup's sums, of each that has its own tiles.
     let sums = if variant.is_shared() { 0 } else { variant.steps * variant.n_tiles * 4 };
@@ -240,7 +266,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
     let inverse = |row_bytes: usize| bytes(65536usize.div_ceil((row_bytes / 16).max(1)));
     let shared = sys::DecodeSm90Shared {
         q_rope: bytes(q_rope)?,
-        q_rope_sums: bytes(q_rope_sums)?,
+        q_sums: bytes(q_sums)?,
         weights: bytes(weights)?,
         state: bytes(state)?,
         stages: bytes(first_stage)?,

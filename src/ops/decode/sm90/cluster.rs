@@ -2,10 +2,10 @@
 //! they divide shared memory. Pure arithmetic.
 
 use super::{
-    BLOCK_NS, MOST_ROPE_BYTES, ROPE_BLOCK, ROPE_STEP, STEP, Stage, TILE, rope_block_bytes, rope_groups, rope_way,
+    BLOCK_NS, MOST_ROPE_BYTES, ROPE_BLOCK, ROPE_STEP, STEP, Stage, TILE, rope_block_bytes, steps_at_a_time, sum_blocks,
     too_large, too_wide,
 };
-use crate::cache::{CacheLayout, Group, RopeFormat};
+use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
 use crate::device::Limits;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -68,6 +68,11 @@ impl Variant {
     }
 }
 
+/// Groups of a rotated key with a scale each.
+fn rope_groups(layout: &CacheLayout) -> usize {
+    layout.affine_tile().row_bytes / 4 - layout.latent_groups()
+}
+
 /// What a block has of a rotated key.
 struct RopePart {
     /// Blocks of 64 values.
@@ -101,6 +106,9 @@ pub(super) fn candidates(
     limits: &Limits,
     refused: impl Fn(String) -> Error,
 ) -> Result<Vec<Candidate>> {
+    if layout.format().latent != (LatentFormat::Int4 { group: Group::Whole }) {
+        return Err(refused("its latents are int4 with one scale for each 512 numbers".into()));
+    }
     let variants = Variant::all(geometry);
     if variants.is_empty() {
         let most = sys::DECODE_CLUSTER_SM90_KERNELS.iter().map(|kernel| kernel.2 as usize * RUN).max().unwrap_or(0);
@@ -128,15 +136,15 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
     let RopePart { blocks, groups } = RopePart::new(geometry, layout, variant.runs);
     let block = 2 * STEP * variant.heads();
     let q_rope = RUN / STEP * block;
-    let weights = q_rope + blocks * block;
+    let q_sums = q_rope + blocks * block;
+    let weights = q_sums + sum_blocks(1 + groups) * block;
     let state = weights + sys::DECODE_CLUSTER_SM90_WEIGHT_TILES as usize * block;
-    let q_rope_sums = state + variant.state_bytes();
-    let first_stage = (q_rope_sums + groups * variant.heads() * size_of::<f32>()).next_multiple_of(128);
+    let first_stage = (state + variant.state_bytes()).next_multiple_of(128);
     let own = Stage::new(layout, RUN / STEP, blocks, (1 + groups) * 2 * size_of::<u16>());
     let bytes = |n| count("shared memory", n);
     let sm90 = sys::DecodeSm90Shared {
         q_rope: bytes(q_rope)?,
-        q_rope_sums: bytes(q_rope_sums)?,
+        q_sums: bytes(q_sums)?,
         weights: bytes(weights)?,
         state: bytes(state)?,
         stages: bytes(first_stage)?,
@@ -146,7 +154,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
         rope_stride: bytes(own.rope_stride)?,
         affine: bytes(own.affine)?,
         rope_blocks: bytes(blocks)?,
-        rope_way: rope_way(geometry, layout),
+        rope_way: if blocks == 0 { 0 } else { steps_at_a_time(layout) },
         // 65536 over the 16-byte units of a block's part of a row, rounded up.
         rope_inverse: bytes(65536usize.div_ceil((blocks * rope_block_bytes(layout) / 16).max(1)))?,
         rope_lane_bytes: bytes(rope_block_bytes(layout) / 8)?,

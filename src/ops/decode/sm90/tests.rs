@@ -5,24 +5,57 @@ use crate::cache::CacheFormat;
 const LIMITS: Limits =
     Limits { shared_bytes: 227 * 1024, shared_bytes_per_multiprocessor: 228 * 1024, multiprocessors: 132 };
 
-fn chosen(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat) -> Result<Candidate> {
+fn layer(heads: usize, rope: (usize, usize), rank: usize) -> Geometry {
     let mut geometry = Geometry::mha2mla(heads, rope.0, rope.1 + 8, rope.1, 1).unwrap();
     geometry.latent_rank = rank;
+    geometry
+}
+
+fn chosen(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat) -> Result<Candidate> {
+    let geometry = layer(heads, rope, rank);
     let layout = CacheLayout::new(&geometry, format, 64).unwrap();
     candidates(&geometry, &layout, &LIMITS, Arch::Sm90a).map(|candidates| candidates[0])
 }
 
+fn pair_bytes(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat) -> u32 {
+    CacheLayout::new(&layer(heads, rope, rank), format, 64).unwrap().affine_tile().row_bytes as u32
+}
+
+/// Keys in groups of which each pair of heads has one are told from those that all heads have, and from those that lie
+/// across groups.
+#[test]
+fn groups_of_pairs_of_heads() {
+    let way = |heads, rope, group| {
+        let format = CacheFormat::INT4.with_rope(RopeFormat::Int4 { group });
+        chosen(heads, rope, 512, format).unwrap().sm90.rope_way
+    };
+    for (heads, rope, group, expected) in [
+        (32, (8, 16), Group::G32, 3),
+        (32, (32, 16), Group::G32, 3),
+        (32, (32, 16), Group::G64, 3),
+        (32, (16, 32), Group::G32, 3),
+        (32, (8, 16), Group::Whole, 3),
+        // One block, of one group or of several that all heads have; a head has two; a pair has two.
+        (16, (1, 64), Group::Whole, 2),
+        (15, (5, 8), Group::G32, 1),
+        (128, (1, 64), Group::G32, 1),
+        (32, (8, 24), Group::G32, 1),
+        (8, (8, 32), Group::G32, 1),
+        (32, (8, 64), Group::G32, 1),
+        (32, (1, 0), Group::G32, 0),
+    ] {
+        assert_eq!(way(heads, rope, group), expected, "{heads} {rope:?} {group:?}");
+    }
+}
+
 #[test]
 fn choices_for_named_models() {
-    let whole_rope = CacheFormat::INT4.with_rope(RopeFormat::Int4 { group: Group::Whole });
-    // Rotated keys of DeepSeek-V3 with one scale: blocks of 64 heads.
-    assert_eq!(chosen(128, (1, 64), 512, whole_rope).unwrap().kernel, "decode_sm90_whole_8x8");
     for (heads, rope, rank, expected) in [
         // Llama3-8B, d_kv 64; Llama2-7B, d_kv 16; DeepSeek-V2-Lite and V3; MiniCPM3; SmolLM-135M, d_kv 32.
         (32, (8, 16), 512, "whole_8x4 6"),
         (32, (32, 16), 512, "whole_8x4 3"),
         (16, (1, 64), 512, "whole_8x2 6"),
-        (128, (1, 64), 512, "whole_8x4 6"),
+        (128, (1, 64), 512, "whole_8x8 4"),
         (40, (1, 32), 256, "whole_4x4 6"),
         (9, (3, 8), 96, "whole_4x2 6"),
     ] {
@@ -45,14 +78,25 @@ fn shared_memory_is_divided() {
                 };
                 let s = candidate.sm90;
                 assert!(candidate.shared_bytes <= LIMITS.shared_bytes, "{candidate:?}");
-                for (begin, unit) in
-                    [(s.q_rope, 1024), (s.weights, 1024), (s.state, 128), (s.stages, 128), (s.rope, 16)]
-                {
+                for (begin, unit) in [
+                    (s.q_rope, 1024),
+                    (s.q_sums, 1024),
+                    (s.weights, 1024),
+                    (s.state, 128),
+                    (s.stages, 128),
+                    (s.rope, 16),
+                ] {
                     assert!(begin.is_multiple_of(unit), "{candidate:?}");
                 }
                 let block = 128 * candidate.heads as u32;
-                assert!(s.q_rope + s.rope_blocks * block == s.weights && s.weights + 4 * block == s.state);
-                assert!(s.state < s.q_rope_sums && s.q_rope_sums <= s.states && s.states <= s.stages, "{candidate:?}");
+                assert!(
+                    s.q_rope + s.rope_blocks * block == s.q_sums
+                        && s.weights + if candidate.heads == 64 { 2 } else { 4 } * block == s.state
+                );
+                assert!(s.q_sums < s.weights && s.state < s.states && s.states <= s.stages, "{candidate:?}");
+                // Zeros behind the pairs.
+                let pairs = s.affine + TILE as u32 * pair_bytes(heads, rope, rank, format);
+                assert!(pairs.is_multiple_of(16) && pairs + 32 <= s.stage_bytes, "{candidate:?}");
                 let stages = s.stages + s.stage_count * s.stage_bytes;
                 assert!(stages as usize <= candidate.shared_bytes, "{candidate:?}");
             }
@@ -75,13 +119,14 @@ fn what_is_not_served_is_named() {
         Error::Unsupported { why, .. } => why,
         other => panic!("{other}"),
     };
+    let int4 = "its latents are int4";
+    assert_eq!(why(32, (8, 16), 512, CacheFormat::BF16), int4);
+    assert_eq!(why(32, (8, 16), 1024, CacheFormat::BF16), int4);
+    assert!(chosen(32, (8, 16), 512, CacheFormat::int4(Group::G64)).is_ok());
     let whole = "its latents are int4 with one scale for each 512 numbers";
-    assert_eq!(why(32, (8, 16), 512, CacheFormat::BF16), whole);
-    assert_eq!(why(32, (8, 16), 512, CacheFormat::int4(Group::G64)), whole);
-    assert_eq!(why(32, (32, 16), 2561, CacheFormat::INT4), "at most 2560 numbers are supported");
-    let crowded = CacheFormat::INT4.with_rope(RopeFormat::Bf16);
     assert_eq!(why(32, (32, 16), 1024, CacheFormat::int4(Group::G64)), whole);
-    assert!(chosen(32, (32, 16), 1024, crowded).is_ok());
+    assert_eq!(why(32, (32, 16), 2561, CacheFormat::INT4), "at most 2560 numbers are supported");
+    assert!(chosen(32, (32, 16), 1024, CacheFormat::INT4.with_rope(RopeFormat::Bf16)).is_ok());
     let wide = CacheFormat::INT4.with_rope(RopeFormat::Bf16);
     assert_eq!(why(32, (32, 32), 512, wide), "a token's rotated keys are 2048 bytes, of at most 1024");
 }

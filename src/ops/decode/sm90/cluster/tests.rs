@@ -48,21 +48,33 @@ fn shared_memory_is_divided() {
     for rank in (513..=2560).step_by(97).chain([1024, 2048, 2560]) {
         for (heads, rope) in [(32, (32, 16)), (128, (1, 64)), (9, (3, 8)), (1, (1, 0)), (32, (8, 16))] {
             for rope_format in ROPES {
+                let (geometry, layout) = layer(heads, rope, rank, rope_format);
                 let Ok(candidate) = chosen(heads, rope, rank, rope_format) else {
                     panic!("{heads} {rope:?} {rank} {rope_format:?} is not served");
                 };
                 let s = candidate.sm90;
                 assert_eq!(candidate.cluster, rank.div_ceil(RUN));
                 assert!(candidate.shared_bytes <= LIMITS.shared_bytes, "{candidate:?}");
-                for (begin, unit) in
-                    [(s.q_rope, 1024), (s.weights, 1024), (s.state, 128), (s.stages, 128), (s.rope, 16), (s.affine, 16)]
-                {
+                for (begin, unit) in [
+                    (s.q_rope, 1024),
+                    (s.q_sums, 1024),
+                    (s.weights, 1024),
+                    (s.state, 128),
+                    (s.stages, 128),
+                    (s.rope, 16),
+                    (s.affine, 16),
+                ] {
                     assert!(begin.is_multiple_of(unit), "{candidate:?}");
                 }
                 let block = 128 * candidate.heads as u32;
-                assert!(s.q_rope == 8 * block && s.q_rope + s.rope_blocks * block == s.weights);
+                assert!(s.q_rope == 8 * block && s.q_rope + s.rope_blocks * block == s.q_sums);
+                let groups = RopePart::new(&geometry, &layout, candidate.cluster).groups as u32;
+                // The latents' sums and those of up to 16 groups are a block.
+                assert_eq!(s.q_sums + groups.div_ceil(16).max(1) * block, s.weights);
                 assert_eq!(s.weights + 6 * block, s.state);
-                assert!(s.state < s.q_rope_sums && s.q_rope_sums <= s.stages, "{candidate:?}");
+                assert!(s.state < s.stages && s.rope_way < 3, "{candidate:?}");
+                // Zeros behind the pairs.
+                assert!(s.affine + TILE as u32 * 4 * (1 + groups) + 32 <= s.stage_bytes, "{candidate:?}");
                 assert_eq!((s.stages + s.stage_count * s.stage_bytes) as usize, candidate.shared_bytes);
             }
         }
