@@ -35,10 +35,11 @@ __device__ void prepare_block(const PrepareParams &params) {
     }
 }
 
-#define PREPARE_KERNEL(name, range, is_ordered)                   \
-    extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS) \
-        name(const __grid_constant__ PrepareParams params) {      \
-        prepare_block<RangeSetting::range, is_ordered>(params);      \
+// At least one block: without a number ptxas spills for one of its own choice.
+#define PREPARE_KERNEL(name, range, is_ordered)                         \
+    extern "C" __global__ void __launch_bounds__(ABSORB_FEW_THREADS, 1) \
+        name(const __grid_constant__ PrepareParams params) {            \
+        prepare_block<RangeSetting::range, is_ordered>(params);         \
     }
 
 PREPARE_KERNEL(prepare, MinMax, false)

@@ -19,9 +19,7 @@ use std::iter;
 
 use half::bf16;
 use latent_attention::Geometry;
-use latent_attention::cache::{
-    CacheFormat, CacheLayout, Group, LatentFormat, PageTable, PagedCache, RopeFormat, Sequences,
-};
+use latent_attention::cache::{CacheFormat, Group, LatentFormat, PageTable, PagedCache, RopeFormat, Sequences};
 use latent_attention::device::{Device, Shape, Simulation, Tensor};
 use latent_attention::image::Arch;
 use latent_attention::ops::{
@@ -30,12 +28,10 @@ use latent_attention::ops::{
 };
 use latent_attention::reference::{Attended, DecodeInputs, decode};
 use proptest::prelude::*;
-use ptx_sim::meter::Path;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use crate::common::{self, Batch, formats, ragged, random, rng};
-use crate::decode_budgets::traffic;
 use crate::{PTX, device, rounded, simulate, wide};
 
 /// A layer's step with random numbers.
@@ -486,39 +482,4 @@ pub fn one_split(geometry: Geometry, format: CacheFormat, tokens: usize) -> Step
     let mut step = Step::random(rng, geometry, format, batch);
     step.policy = SplitPolicy::Fixed { tokens: 4096 };
     step
-}
-
-#[test]
-fn every_cached_byte_is_read_once_per_tile_of_heads() {
-    for (geometry, format, head_tiles) in [
-        (geometry(32, 8, 512, 16), CacheFormat::INT4, 1),
-        (geometry(16, 1, 512, 64), CacheFormat::INT4, 1),
-        (geometry(32, 8, 512, 16), CacheFormat::int4(Group::G32), 1),
-        (geometry(32, 8, 512, 16), CacheFormat::BF16, 1),
-        (geometry(32, 32, 2048, 16), CacheFormat::INT4, 2),
-    ] {
-        // Twice as many tokens, to tell what each costs from what a block costs.
-        let meters = [128, 256].map(|tokens| {
-            let device = device();
-            one_split(geometry, format, tokens).run(&device);
-            device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_")).map(|(_, c)| c.meter)
-        });
-        let [Some(short), Some(long)] = meters else { return };
-        // The test runs everything twice.
-        let layout = CacheLayout::new(&geometry, format, 64).unwrap();
-        let bytes = (2 * 256 * layout.bytes_per_token() * head_tiles) as u64;
-        assert_eq!(traffic(&long, Path::CopyGlobalRead).bytes, bytes, "{geometry:?} {format:?}");
-        for path in [Path::LocalRead, Path::LocalWrite] {
-            assert_eq!(traffic(&long, path).bytes, 0);
-        }
-        let more = |path| {
-            let (short, long) = (traffic(&short, path), traffic(&long, path));
-            [long.conflicts - short.conflicts, long.wavefronts - short.wavefronts]
-        };
-        let [reads, writes, copies] = [Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite].map(more);
-        // Reads: 8 bytes of running sums per lane. Copies: rows of a rotated key of fewer than 128 bytes lie where 8 of
-        // them can be read at once, and so 2 or 4 of them cannot always be written at once.
-        assert_eq!((reads[0], writes[0]), (0, 0), "{format:?}");
-        assert!(copies[0] * 5 <= copies[1], "{format:?}: {copies:?}");
-    }
 }

@@ -92,3 +92,38 @@ fn unpacking_a_value_takes_at_most_one_and_a_half_instructions() {
         assert!((masks + others) as f64 / masks as f64 <= 1.5, "{name}: {masks} masks, {others} others");
     }
 }
+
+#[test]
+fn every_cached_byte_is_read_once_per_tile_of_heads() {
+    for (geometry, format, head_tiles) in [
+        (geometry(32, 8, 512, 16), CacheFormat::INT4, 1),
+        (geometry(16, 1, 512, 64), CacheFormat::INT4, 1),
+        (geometry(32, 8, 512, 16), CacheFormat::int4(Group::G32), 1),
+        (geometry(32, 8, 512, 16), CacheFormat::BF16, 1),
+        (geometry(32, 32, 2048, 16), CacheFormat::INT4, 2),
+    ] {
+        // Twice as many tokens, to tell what each costs from what a block costs.
+        let meters = [128, 256].map(|tokens| {
+            let device = device();
+            one_split(geometry, format, tokens).run(&device);
+            device.take_counts().into_iter().find(|(name, _)| name.starts_with("decode_")).map(|(_, c)| c.meter)
+        });
+        let [Some(short), Some(long)] = meters else { return };
+        // The test runs everything twice.
+        let layout = CacheLayout::new(&geometry, format, 64).unwrap();
+        let bytes = (2 * 256 * layout.bytes_per_token() * head_tiles) as u64;
+        assert_eq!(traffic(&long, Path::CopyGlobalRead).bytes, bytes, "{geometry:?} {format:?}");
+        for path in [Path::LocalRead, Path::LocalWrite] {
+            assert_eq!(traffic(&long, path).bytes, 0);
+        }
+        let more = |path| {
+            let (short, long) = (traffic(&short, path), traffic(&long, path));
+            [long.conflicts - short.conflicts, long.wavefronts - short.wavefronts]
+        };
+        let [reads, writes, copies] = [Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite].map(more);
+        // Reads: 8 bytes of running sums per lane. Copies: rows of a rotated key of fewer than 128 bytes lie where 8 of
+        // them can be read at once, and so 2 or 4 of them cannot always be written at once.
+        assert_eq!((reads[0], writes[0]), (0, 0), "{format:?}");
+        assert!(copies[0] * 5 <= copies[1], "{format:?}: {copies:?}");
+    }
+}

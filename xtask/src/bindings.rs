@@ -19,7 +19,7 @@ fn generate() -> Result<String> {
     let lists = Lists::default();
     let bindings = bindgen::Builder::default()
         .header(crate::root().join("csrc/params.h").to_string_lossy())
-        .allowlist_file(".*/csrc/params.h")
+        .allowlist_file(".*/csrc/params(/.*)?\\.h")
         .clang_args(["-x", "c", "-std=c11"])
         .use_core()
         .derive_default(true)
