@@ -39,9 +39,12 @@ impl Merge {
         latent_rank: usize,
         splits: usize,
     ) -> Result<Self> {
+        // Of few partials each warp has weights of its own.
+        let few = (sys::COMBINE_THREADS / 32 * sys::COMBINE_FEW) as usize * size_of::<f32>();
+        let weights = weight_bytes(splits).max(few);
         let fits = candidate.cluster == 1
             && splits <= sys::COMBINE_MAX_SPLITS as usize
-            && sys::DECODE_MERGE_BYTES as usize + weight_bytes(splits) <= candidate.shared_bytes;
+            && sys::DECODE_MERGE_BYTES as usize + weights <= candidate.shared_bytes;
         match merging {
             _ if splits <= 1 => Ok(Self::Nothing),
             Merging::Fused if fits => Ok(Self::Fused),

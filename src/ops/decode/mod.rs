@@ -7,6 +7,7 @@ mod sm80;
 mod sm90;
 mod splits;
 mod tuned;
+mod workspace;
 
 use half::bf16;
 
@@ -14,6 +15,7 @@ use self::candidate::Candidate;
 pub use self::candidate::{DecodeVariant, KernelFamily};
 use self::merging::Merge;
 pub use self::merging::Merging;
+use self::workspace::{ALIGNMENT, Workspace};
 use super::cache::geometry_params;
 use super::schedule::{SPLIT_WORDS, check_query_tokens};
 use super::{Batch, CacheView, Schedule, ScheduleArgs, ScheduleConfig, SplitPolicy, check};
@@ -23,9 +25,6 @@ use crate::error::{Error, Result, check_finite};
 use crate::geometry::Geometry;
 use crate::splits::SplitCosts;
 use crate::sys;
-
-/// Regions of the workspace begin on multiples of this many bytes.
-const ALIGNMENT: usize = 256;
 
 /// What stays the same from run to run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -168,18 +167,6 @@ pub struct DecodeArgs<'a> {
     pub lse: ViewMut<'a, f32>,
 }
 
-/// Where things lie in the workspace, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Workspace {
-    splits: usize,
-    split_count: usize,
-    split_starts: usize,
-    merges: usize,
-    o_partial: usize,
-    lse_partial: usize,
-    bytes: usize,
-}
-
 impl Decode {
     /// Chooses the kernel and its tiles for the layer and the device, and loads it. Latents have up to 2560 numbers; up to
     /// 2048 they are served on every device (99 KiB of shared memory per block), in each format.
@@ -256,30 +243,15 @@ impl Decode {
         self.config.geometry.query_heads.div_ceil(self.candidate.heads)
     }
 
-    /// Words by which blocks merge what is split of so many query tokens.
+    /// Words by which blocks merge what is split of so many query tokens, if anything can be.
     fn merges(&self, query_tokens: usize) -> usize {
         let fused = matches!(self.merge, Merge::Fused) && self.schedule.config().can_cut(query_tokens);
         if fused { query_tokens.saturating_mul(self.head_tiles()) } else { 0 }
     }
 
     fn workspace(&self, query_tokens: usize) -> Workspace {
-        let (schedule, heads) = (self.schedule.config(), self.config.geometry.query_heads);
-        let mut bytes = 0usize;
-        let mut region = |sizes: &[usize]| {
-            let start = bytes;
-            let size = sizes.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
-            bytes = start.saturating_add(size.saturating_add(ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
-            start
-        };
-        Workspace {
-            splits: region(&[schedule.max_batch_splits(query_tokens), SPLIT_WORDS, size_of::<u32>()]),
-            split_count: region(&[size_of::<u32>()]),
-            split_starts: region(&[query_tokens + 1, size_of::<i32>()]),
-            merges: region(&[self.merges(query_tokens), size_of::<u64>()]),
-            o_partial: region(&[schedule.max_partials(), heads, self.config.geometry.latent_rank, size_of::<f32>()]),
-            lse_partial: region(&[schedule.max_partials(), heads, size_of::<f32>()]),
-            bytes,
-        }
+        let tiles = if matches!(self.merge, Merge::Fused) { self.head_tiles() } else { 0 };
+        Workspace::new(self.schedule.config(), &self.config.geometry, tiles, query_tokens)
     }
 
     /// Divides a batch of `query_tokens` rows, of which the batch may fill the first ones. The plan holds for every run on the
