@@ -3,9 +3,9 @@
 use std::env;
 
 use anyhow::{Result, bail};
-use latent_attention::ops::{Decode, DecodeArgs, DecodeConfig, KernelFamily};
+use latent_attention::ops::{Decode, DecodeArgs, DecodeConfig, KernelFamily, Merging};
 
-use super::harness::lab::{Lab, Sample};
+use super::harness::lab::{Gauge, Lab, Sample};
 use super::harness::memory::{Copies, Inputs};
 use super::harness::shape::{Format, Kind, Operation, Shape, Work};
 
@@ -43,6 +43,10 @@ fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
     let (g, tokens) = (shape.geometry(), shape.batch);
     let mut config = config(shape)?;
     config.variant = lab.variant;
+    if matches!(lab.gauge, Gauge::Meter(_)) {
+        // Blocks that merge ask for each other a number of times that is no number of the kernel's.
+        config.merging = Merging::Separate;
+    }
     let operation = Decode::new(&lab.device, config)?;
     let copies = lab.gauge.copies(work(shape)?.bytes);
     let mut inputs = Inputs::default();

@@ -1,7 +1,7 @@
 //! What ptxas tells of machine code that it makes all the same ends the build. With a compiler, where there is one;
 //! `LATENT_ATTENTION_STRICT=1` (`cargo xtask test`) lets no other case pass.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::arch::Arch;
 use super::compile::{self, Job};
@@ -112,10 +112,15 @@ fn a_notice_without_a_place_names_the_file() {
     let program = super::stand_in(folder.path(), "nvcc", &script);
     let host = Host::find(|name| (name == "NVCC_CCBIN").then(|| "g++".into()), "").unwrap();
     let (nvcc, _) = Nvcc::first_able(&[program], host, &[Arch::Sm80], folder.path()).unwrap();
-    let job = Job { source: PathBuf::from("csrc/some.cu"), arch: Arch::Sm80 };
+    let source = folder.path().join("some.cu");
+    std::fs::write(&source, "").unwrap();
+    let named = source.display().to_string();
+    let job = Job { source, arch: Arch::Sm80 };
     assert_eq!(
         compile::run(&[job], &nvcc, folder.path(), 1).unwrap_err(),
-        "csrc/some.cu for sm_80: the machine code is not what the kernel asks for\n\
-         csrc/some.cu: ptxas info    : (C7510) something"
+        format!(
+            "{named} for sm_80: the machine code is not what the kernel asks for\n\
+             {named}: ptxas info    : (C7510) something"
+        )
     );
 }

@@ -41,7 +41,9 @@ impl Pipe {
             "LDC" | "ULDC" | "LDCU" => Self::Constant,
             "BRA" | "EXIT" | "RET" | "BRX" | "JMP" | "JMX" | "CALL" | "BSSY" | "BSYNC" | "BAR" | "B2R" | "DEPBAR"
             | "LDGDEPBAR" | "WARPSYNC" | "ENDCOLLECTIVE" | "BREAK" | "KILL" | "NANOSLEEP" | "YIELD" | "NOP"
-            | "MEMBAR" | "ERRBAR" | "FENCE" | "BMOV" | "ELECT" | "ACQBULK" | "PREEXIT" | "BPT" => Self::Control,
+            | "MEMBAR" | "ERRBAR" | "CGAERRBAR" | "FENCE" | "BMOV" | "ELECT" | "ACQBULK" | "PREEXIT" | "BPT" => {
+                Self::Control
+            }
             "S2UR" | "R2UR" | "VOTEU" | "REDUX" | "CREDUX" | "UBREV" | "UF2I" | "UFADD" | "UFFMA" | "UFLO"
             | "UFMUL" | "UFSEL" | "UFSETP" | "UI2F" | "UIADD3" | "UIMAD" | "UISETP" | "ULEA" | "ULOP3" | "UMOV"
             | "UP2UR" | "UPLOP3" | "UPOPC" | "UPRMT" | "USEL" | "USGXT" | "USHF" | "UVIADD" | "UVIMNMX" => {

@@ -81,7 +81,8 @@ template <typename S>
 __device__ void find_rope_words(const DecodeParams &params, unsigned first_head, BlockState<S> &block) {
     const GeometryParams &sizes = params.geometry;
     const unsigned pair = threadIdx.x;
-    if (params.sm90.rope_way == 3 && pair < S::HEADS / 2) {
+    // Of pairs that the block lacks, too, as a thread reads those of 16 heads at once.
+    if (params.sm90.rope_way == 3 && pair < sizeof(block.rope_words)) {
         const unsigned head = min(first_head + 2 * pair, sizes.query_heads - 1);
         const unsigned rope_head = head / (sizes.query_heads / sizes.rope_heads);
         block.rope_words[pair % 4][pair / 4] =
