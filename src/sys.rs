@@ -712,7 +712,7 @@ pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32, u32); 29] = [
     ("decode_groups_5x1_16", "Groups", 5, 1, 16, 1, 1),
     ("decode_bf16_1x4_64", "Bf16", 1, 4, 64, 1, 1),
     ("decode_bf16_1x4_32", "Bf16", 1, 4, 32, 1, 1),
-    ("decode_bf16_1x2_64", "Bf16", 1, 2, 64, 2, 2),
+    ("decode_bf16_1x2_64", "Bf16", 1, 2, 64, 2, 3),
     ("decode_bf16_1x2_32", "Bf16", 1, 2, 32, 2, 2),
     ("decode_bf16_1x2_16", "Bf16", 1, 2, 16, 2, 2),
     ("decode_bf16_2x2_32", "Bf16", 2, 2, 32, 2, 2),
