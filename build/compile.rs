@@ -39,12 +39,12 @@ impl Job {
     }
 
     /// Makes the image, unless it is there. What ptxas notices is an error too.
-    fn run(&self, nvcc: &Nvcc, out: &Path) -> Result<(), String> {
+    fn run(&self, nvcc: &Nvcc, compiler: &str, out: &Path) -> Result<(), String> {
         let (lines, kind) = if self.arch.is_virtual() { (Some(LINES), "-ptx") } else { (None, "-cubin") };
         let image = out.join(self.image());
         let command = self.command(nvcc, &self.source, lines, kind, &image);
         let in_file = |error| format!("{}: {error}", self.source.display());
-        let recipe = reuse::recipe(&nvcc.identity(), &format!("{command:?}"), &self.source).map_err(in_file)?;
+        let recipe = reuse::recipe(compiler, &format!("{command:?}"), &self.source).map_err(in_file)?;
         if reuse::is_made(&image, &recipe) {
             return Ok(());
         }
@@ -114,11 +114,12 @@ pub fn jobs(sources: &Path, architectures: &[Arch]) -> Result<Vec<Job>, String> 
 
 /// Does all jobs, some at a time. The first failure is the result, and no further job starts after one.
 pub fn run(jobs: &[Job], nvcc: &Nvcc, out: &Path, at_a_time: usize) -> Result<(), String> {
+    let compiler = nvcc.identity();
     let waiting = Mutex::new(jobs.iter());
     let next = || waiting.lock().ok()?.next();
     let work = || {
         while let Some(job) = next() {
-            if let Err(failure) = job.run(nvcc, out) {
+            if let Err(failure) = job.run(nvcc, &compiler, out) {
                 while next().is_some() {}
                 return Err(failure);
             }

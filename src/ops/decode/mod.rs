@@ -2,6 +2,7 @@
 
 mod candidate;
 mod choices;
+mod latents;
 mod merging;
 mod sm80;
 mod sm90;

@@ -2,7 +2,8 @@
 //! tiles, how they divide shared memory, and what that costs. Pure arithmetic.
 
 use super::candidate::Candidate;
-use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
+use super::latents::Latents;
+use crate::cache::{CacheLayout, RopeFormat};
 use crate::device::Limits;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -35,33 +36,6 @@ const MOST_SLICES: usize = 5;
 
 /// n-tiles in a block for the most heads.
 const MOST_N_TILES: usize = 4;
-
-/// How latents are stored, as the kernels distinguish it: the enum `Latents` of `csrc/decode/latents.cuh`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Latents {
-    Whole,
-    Groups,
-    Bf16,
-}
-
-impl Latents {
-    pub(super) fn of(layout: &CacheLayout) -> Self {
-        match layout.format().latent {
-            LatentFormat::Int4 { group: Group::Whole } => Self::Whole,
-            LatentFormat::Int4 { .. } => Self::Groups,
-            LatentFormat::Bf16 => Self::Bf16,
-        }
-    }
-
-    /// As the list of kernels has it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Whole => "Whole",
-            Self::Groups => "Groups",
-            Self::Bf16 => "Bf16",
-        }
-    }
-}
 
 /// A kernel and what it was compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

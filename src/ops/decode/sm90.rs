@@ -4,7 +4,7 @@
 mod cluster;
 
 use super::candidate::Candidate;
-use super::sm80::Latents;
+use super::latents::Latents;
 use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
 use crate::device::Limits;
 use crate::error::{Error, Result};
@@ -49,8 +49,7 @@ struct Variant {
 }
 
 impl Variant {
-    /// The kernels for a layer, first the one that is predicted to take least: products grow with the heads of a block, and
-    /// each block reads and unpacks all tokens, which takes as long as the products of 32 heads.
+    /// The kernels for a layer, first the one that is predicted to take least.
     fn all(geometry: &Geometry, layout: &CacheLayout) -> Vec<Self> {
         let latents = match layout.format().latent {
             LatentFormat::Int4 { group: Group::G32 } => "Groups32",
@@ -63,10 +62,7 @@ impl Variant {
             .map(|(name, _, steps, n_tiles)| Self { name, steps: steps as usize, n_tiles: n_tiles as usize })
             .filter(|variant| variant.steps >= steps)
             .collect();
-        variants.sort_by_key(|variant| {
-            let head_tiles = geometry.query_heads.div_ceil(8 * variant.n_tiles);
-            (head_tiles * (variant.n_tiles + 4) * variant.steps, head_tiles)
-        });
+        variants.sort_by_key(|variant| predicted(geometry, variant.n_tiles, variant.steps));
         variants
     }
 
@@ -87,6 +83,13 @@ impl Variant {
     fn heads(&self) -> usize {
         8 * self.n_tiles
     }
+}
+
+/// What orders kernels by the time that they are predicted to take: products grow with the heads of a block, and each
+/// block reads and unpacks all tokens, which takes as long as the products of 32 heads.
+fn predicted(geometry: &Geometry, n_tiles: usize, steps: usize) -> (usize, usize) {
+    let head_tiles = geometry.query_heads.div_ceil(8 * n_tiles);
+    (head_tiles * (n_tiles + 4) * steps, head_tiles)
 }
 
 /// What can serve a layer on a device, best first.
@@ -203,6 +206,11 @@ fn rope_block_bytes(layout: &CacheLayout) -> usize {
     }
 }
 
+/// 65536 over the 16-byte units of a row, rounded up: by it kernels find the row of a unit.
+fn unit_inverse(row_bytes: usize) -> usize {
+    65536usize.div_ceil((row_bytes / 16).max(1))
+}
+
 fn stage(variant: &Variant, layout: &CacheLayout, geometry: &Geometry) -> Stage {
     Stage::new(layout, variant.steps, rope_blocks(geometry), layout.affine_tile().row_bytes)
 }
@@ -262,8 +270,6 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
     let sums = if variant.is_shared() { 0 } else { variant.steps * variant.n_tiles * 4 };
     let exchange = CONSUMERS * sums / 2 * size_of::<f32>() * WARPGROUP;
     let bytes = |n| count("shared memory", n);
-    // 65536 over the 16-byte units of a row, rounded up.
-    let inverse = |row_bytes: usize| bytes(65536usize.div_ceil((row_bytes / 16).max(1)));
     let shared = sys::DecodeSm90Shared {
         q_rope: bytes(q_rope)?,
         q_sums: bytes(q_sums)?,
@@ -278,8 +284,8 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
         rope_blocks: bytes(rope_blocks(geometry))?,
         rope_way: rope_way(geometry, layout),
         is_regular: u32::from(is_regular(variant, layout)),
-        latent_inverse: inverse(layout.latent_tile().row_bytes)?,
-        rope_inverse: inverse(layout.rope_tile().row_bytes)?,
+        latent_inverse: bytes(unit_inverse(layout.latent_tile().row_bytes))?,
+        rope_inverse: bytes(unit_inverse(layout.rope_tile().row_bytes))?,
         rope_part_stride: bytes(own.rope_stride * 256 / layout.rope_tile().row_bytes.max(1))?,
         rope_lane_bytes: bytes(rope_block_bytes(layout) / 8)?,
         states: bytes(states)?,

@@ -2,7 +2,8 @@
 //! arithmetic.
 
 use super::candidate::Candidate;
-use crate::cache::{CacheLayout, Group, LatentFormat};
+pub(super) use super::latents::Latents;
+use crate::cache::CacheLayout;
 use crate::geometry::Geometry;
 
 /// What was fastest on one layer: a row of [`CHOICES`](super::choices::CHOICES), which `cargo xtask choices` makes.
@@ -32,30 +33,12 @@ pub(super) struct Layer {
     pub rope_bytes: usize,
 }
 
-/// How latents are stored, as kernels distinguish it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Latents {
-    Whole,
-    Groups,
-    Bf16,
-}
-
 /// Layers are alike if their sizes are no further apart than this: the product of the ratios of their heads, of their ranks
 /// and of their rotated keys.
 const FURTHEST: f64 = 2.0;
 
 /// Bytes beside the rotated keys: without any, or with few, these make no difference.
 const BESIDE_ROPE: f64 = 64.0;
-
-impl Latents {
-    pub(super) fn of(layout: &CacheLayout) -> Self {
-        match layout.format().latent {
-            LatentFormat::Int4 { group: Group::Whole } => Self::Whole,
-            LatentFormat::Int4 { .. } => Self::Groups,
-            LatentFormat::Bf16 => Self::Bf16,
-        }
-    }
-}
 
 impl Layer {
     fn of(geometry: &Geometry, layout: &CacheLayout) -> Self {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cache::CacheFormat;
+use crate::cache::{CacheFormat, Group, LatentFormat};
 
 const KIB: usize = 1024;
 

@@ -2,8 +2,8 @@
 //! they divide shared memory. Pure arithmetic.
 
 use super::{
-    BLOCK_NS, MOST_ROPE_BYTES, ROPE_BLOCK, ROPE_STEP, STEP, Stage, TILE, rope_block_bytes, steps_at_a_time, sum_blocks,
-    too_large, too_wide,
+    BLOCK_NS, MOST_ROPE_BYTES, ROPE_BLOCK, ROPE_STEP, STEP, Stage, TILE, predicted, rope_block_bytes, steps_at_a_time,
+    sum_blocks, too_large, too_wide, unit_inverse,
 };
 use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
 use crate::device::Limits;
@@ -39,17 +39,14 @@ struct Variant {
 }
 
 impl Variant {
-    /// The kernels for a layer, first the one that is predicted to take least, as in `decode_sm90.cu`.
+    /// The kernels for a layer, first the one that is predicted to take least.
     fn all(geometry: &Geometry) -> Vec<Self> {
         let mut variants: Vec<Self> = sys::DECODE_CLUSTER_SM90_KERNELS
             .into_iter()
             .map(|(name, _, runs, n_tiles)| Self { name, runs: runs as usize, n_tiles: n_tiles as usize })
             .filter(|variant| variant.runs == geometry.latent_rank.div_ceil(RUN))
             .collect();
-        variants.sort_by_key(|variant| {
-            let head_tiles = geometry.query_heads.div_ceil(8 * variant.n_tiles);
-            (head_tiles * (variant.n_tiles + 4), head_tiles)
-        });
+        variants.sort_by_key(|variant| predicted(geometry, variant.n_tiles, RUN / STEP));
         variants
     }
 
@@ -155,8 +152,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
         affine: bytes(own.affine)?,
         rope_blocks: bytes(blocks)?,
         rope_way: if blocks == 0 { 0 } else { steps_at_a_time(layout) },
-        // 65536 over the 16-byte units of a block's part of a row, rounded up.
-        rope_inverse: bytes(65536usize.div_ceil((blocks * rope_block_bytes(layout) / 16).max(1)))?,
+        rope_inverse: bytes(unit_inverse(blocks * rope_block_bytes(layout)))?,
         rope_lane_bytes: bytes(rope_block_bytes(layout) / 8)?,
         ..Default::default()
     };

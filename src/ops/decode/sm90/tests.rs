@@ -2,16 +2,16 @@ use super::*;
 use crate::cache::CacheFormat;
 
 /// An H100's and H200's shared memory.
-const LIMITS: Limits =
+pub(super) const LIMITS: Limits =
     Limits { shared_bytes: 227 * 1024, shared_bytes_per_multiprocessor: 228 * 1024, multiprocessors: 132 };
 
-fn layer(heads: usize, rope: (usize, usize), rank: usize) -> Geometry {
+pub(super) fn layer(heads: usize, rope: (usize, usize), rank: usize) -> Geometry {
     let mut geometry = Geometry::mha2mla(heads, rope.0, rope.1 + 8, rope.1, 1).unwrap();
     geometry.latent_rank = rank;
     geometry
 }
 
-fn chosen(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat) -> Result<Candidate> {
+pub(super) fn chosen(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat) -> Result<Candidate> {
     let geometry = layer(heads, rope, rank);
     let layout = CacheLayout::new(&geometry, format, 64).unwrap();
     candidates(&geometry, &layout, &LIMITS, Arch::Sm90a).map(|candidates| candidates[0])
@@ -19,6 +19,17 @@ fn chosen(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat) 
 
 fn pair_bytes(heads: usize, rope: (usize, usize), rank: usize, format: CacheFormat) -> u32 {
     CacheLayout::new(&layer(heads, rope, rank), format, 64).unwrap().affine_tile().row_bytes as u32
+}
+
+/// What swizzled blocks, copies and vectors count on.
+pub(super) fn assert_fits_and_is_aligned(candidate: &Candidate) {
+    assert!(candidate.shared_bytes <= LIMITS.shared_bytes, "{candidate:?}");
+    let s = candidate.sm90;
+    for (begin, unit) in
+        [(s.q_rope, 1024), (s.q_sums, 1024), (s.weights, 1024), (s.state, 128), (s.stages, 128), (s.rope, 16)]
+    {
+        assert!(begin.is_multiple_of(unit), "{candidate:?}");
+    }
 }
 
 /// Keys in groups of which each pair of heads has one are told from those that all heads have, and from those that lie
@@ -77,17 +88,7 @@ fn shared_memory_is_divided() {
                     continue;
                 };
                 let s = candidate.sm90;
-                assert!(candidate.shared_bytes <= LIMITS.shared_bytes, "{candidate:?}");
-                for (begin, unit) in [
-                    (s.q_rope, 1024),
-                    (s.q_sums, 1024),
-                    (s.weights, 1024),
-                    (s.state, 128),
-                    (s.stages, 128),
-                    (s.rope, 16),
-                ] {
-                    assert!(begin.is_multiple_of(unit), "{candidate:?}");
-                }
+                assert_fits_and_is_aligned(&candidate);
                 let block = 128 * candidate.heads as u32;
                 assert!(
                     s.q_rope + s.rope_blocks * block == s.q_sums
@@ -108,7 +109,7 @@ fn shared_memory_is_divided() {
 #[test]
 fn inverses_divide() {
     for units in 1..=MOST_ROPE_BYTES / 16 {
-        let inverse = 65536usize.div_ceil(units);
+        let inverse = unit_inverse(16 * units);
         assert!((0..8 * units).all(|i| (i * inverse) >> 16 == i / units), "{units}");
     }
 }

@@ -1,6 +1,6 @@
 use super::super::{sm80, sm90};
 use super::*;
-use crate::cache::CacheFormat;
+use crate::cache::{CacheFormat, Group};
 use crate::device::Limits;
 use crate::image::Arch;
 use crate::ops::decode::tuned;

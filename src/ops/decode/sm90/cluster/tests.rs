@@ -1,11 +1,6 @@
 use super::*;
 use crate::cache::{CacheFormat, LatentFormat};
-use crate::image::Arch;
-use crate::ops::decode::sm90;
-
-/// An H100's and H200's shared memory.
-const LIMITS: Limits =
-    Limits { shared_bytes: 227 * 1024, shared_bytes_per_multiprocessor: 228 * 1024, multiprocessors: 132 };
+use crate::ops::decode::sm90::tests::{self, assert_fits_and_is_aligned};
 
 const ROPES: [RopeFormat; 5] = [
     RopeFormat::Int4 { group: Group::G32 },
@@ -15,16 +10,17 @@ const ROPES: [RopeFormat; 5] = [
     RopeFormat::Bf16,
 ];
 
+fn format(rope: RopeFormat) -> CacheFormat {
+    CacheFormat::new(LatentFormat::Int4 { group: Group::Whole }, rope)
+}
+
 fn layer(heads: usize, rope: (usize, usize), rank: usize, rope_format: RopeFormat) -> (Geometry, CacheLayout) {
-    let mut geometry = Geometry::mha2mla(heads, rope.0, rope.1 + 8, rope.1, 1).unwrap();
-    geometry.latent_rank = rank;
-    let format = CacheFormat::new(LatentFormat::Int4 { group: Group::Whole }, rope_format);
-    (geometry, CacheLayout::new(&geometry, format, 64).unwrap())
+    let geometry = tests::layer(heads, rope, rank);
+    (geometry, CacheLayout::new(&geometry, format(rope_format), 64).unwrap())
 }
 
 fn chosen(heads: usize, rope: (usize, usize), rank: usize, rope_format: RopeFormat) -> Result<Candidate> {
-    let (geometry, layout) = layer(heads, rope, rank, rope_format);
-    sm90::candidates(&geometry, &layout, &LIMITS, Arch::Sm90a).map(|candidates| candidates[0])
+    tests::chosen(heads, rope, rank, format(rope_format))
 }
 
 #[test]
@@ -54,18 +50,8 @@ fn shared_memory_is_divided() {
                 };
                 let s = candidate.sm90;
                 assert_eq!(candidate.cluster, rank.div_ceil(RUN));
-                assert!(candidate.shared_bytes <= LIMITS.shared_bytes, "{candidate:?}");
-                for (begin, unit) in [
-                    (s.q_rope, 1024),
-                    (s.q_sums, 1024),
-                    (s.weights, 1024),
-                    (s.state, 128),
-                    (s.stages, 128),
-                    (s.rope, 16),
-                    (s.affine, 16),
-                ] {
-                    assert!(begin.is_multiple_of(unit), "{candidate:?}");
-                }
+                assert_fits_and_is_aligned(&candidate);
+                assert!(s.affine.is_multiple_of(16), "{candidate:?}");
                 let block = 128 * candidate.heads as u32;
                 assert!(s.q_rope == 8 * block && s.q_rope + s.rope_blocks * block == s.q_sums);
                 let groups = RopePart::new(&geometry, &layout, candidate.cluster).groups as u32;
