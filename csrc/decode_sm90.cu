@@ -121,15 +121,8 @@ struct TileScores {
         const Places<S> own = places();
         const unsigned char *codes = stage + own.codes, *keys = stage + own.keys, *low_pairs = stage + own.pairs;
         const PairRows pairs = {low_pairs, low_pairs + 8 * params.cache.affine_row_bytes};
-        score_rope<S>(params, {keys, keys + 8 * params.sm90.rope_stride, pairs}, memory, scores);
-        score_mins<S>(params, pairs, {rows.low.pair, rows.high.pair},
-                      swizzled_descriptor(shared_address(memory.q_sums())), scores);
-        scale_rows<S>({reciprocal_approximate(rows.low.scale) * MINS_TO_CODES,
-                       reciprocal_approximate(rows.high.scale) * MINS_TO_CODES},
-                      scores);
         float2 scales = {rows.low.scale, rows.high.scale};
-        score_latents<S>(params, codes, codes + 8 * S::ROW_STRIDE, pairs,
-                         swizzled_descriptor(shared_address(memory.q_latent())), scales, scores);
+        score_tokens<S>(params, memory, codes, keys, pairs, {rows.low.pair, rows.high.pair}, scales, scores);
         rows.low.scale = scales.x, rows.high.scale = scales.y;
     }
 };

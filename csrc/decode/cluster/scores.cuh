@@ -1,8 +1,6 @@
 // A tile's partial scores: what the block's latents and its part of the rotated keys give, sent to who does the softmax.
 #pragma once
 
-#include "../sm90/mins.cuh"
-#include "../sm90/rope.cuh"
 #include "../sm90/scores.cuh"
 #include "block.cuh"
 
@@ -22,13 +20,8 @@ __device__ void send_scores(const DecodeParams &params, const SharedMemory<S> &m
     float2 scales = pairs.scales(0);
     Sums<S> scores;
     const unsigned char *keys = stage + map.rope + token * map.rope_stride + map.rope_lane_bytes * t;
-    score_rope<S>(params, {keys, keys + 8 * map.rope_stride, pairs}, memory, scores);
-    score_mins<S>(params, pairs, words, swizzled_descriptor(shared_address(memory.q_sums())), scores);
-    scale_rows<S>({reciprocal_approximate(scales.x) * MINS_TO_CODES, reciprocal_approximate(scales.y) * MINS_TO_CODES},
-                  scores);
     const unsigned char *codes = stage + token * S::ROW_STRIDE + 8 * t;
-    score_latents<S>(params, codes, codes + 8 * S::ROW_STRIDE, pairs,
-                     swizzled_descriptor(shared_address(memory.q_latent())), scales, scores);
+    score_tokens<S>(params, memory, codes, keys, pairs, words, scales, scores);
 
     const unsigned unit = TILE_UNITS * tile + warp, owner = owner_of_unit<S>(unit), slot = slot_of_unit<S>(unit);
     const uint32_t barrier = in_block(shared_address(&state.scored[slot]), owner);

@@ -6,12 +6,12 @@
 
 #include <type_traits>
 
-#include "../../cache/int4.cuh"
 #include "../../common/reduce.cuh"
 #include "../../params.h"
 #include "../../ptx/address.cuh"
 #include "../../ptx/special.cuh"
 #include "../latents.cuh"
+#include "../query_sums.cuh"
 
 constexpr unsigned WARPS = DECODE_THREADS / WARP;
 
@@ -26,13 +26,6 @@ constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
 
 // Groups of latents whose mins one tensor-core product takes: a block of groups.
 constexpr unsigned GROUP_BLOCK = DECODE_GROUP_BLOCK;
-
-// Scores are accumulated in units of 2^9: sums of the query over 512 numbers of up to 2^15 (../scaled_query.cuh) fit an
-// f16 then, so that tensor cores multiply them with mins. Powers of two, so that nothing is rounded.
-constexpr float SCORE_UNIT = 512.0f;
-
-// From sums of codes times the query to scores (cache/int4.cuh).
-constexpr float CODE_UNIT = SUBNORMAL / SCORE_UNIT;
 
 template <Latents LATENTS_, int SLICES_, int N_TILES_, int TOKENS_>
 struct Shape {

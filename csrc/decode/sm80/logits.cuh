@@ -69,7 +69,7 @@ __device__ void own_scores(const DecodeParams &params, const Stage &stage, const
     const unsigned lane = thread_index() % WARP;
     const OwnPlaces place = block.own[thread_index() / WARP];
     const RowPair affine = own_affine_rows<S>(stage, block);
-    const unsigned char *parts = memory.part(0, 0, 0) + 16 * WARP * place.fragment + 16 * lane;
+    const unsigned char *parts = memory.part(place.fragment) + 16 * lane;
     const unsigned char *q_sums = memory.q_sums() + 4 * WARP * place.n_tile + 4 * lane;
 #pragma unroll
     for (int i = 0; i < S::OWN; ++i) {

@@ -86,7 +86,7 @@ __device__ void accumulate_codes(const DecodeParams &params, const Stage &stage,
     const uint4 places = block.code_places[lane];
     const unsigned char *rows = stage.row(STEP / 2 * slice);
     const unsigned char *codes[4] = {rows + places.x, rows + places.y, rows + places.z, rows + places.w};
-    const unsigned char *weight = memory.weights(S::HALVES == 1 ? slice / WARPS : 0, 0, 0) + 8 * S::OWN * lane;
+    const unsigned char *weight = memory.weights(S::HALVES == 1 ? slice / WARPS : 0, 0) + 8 * S::OWN * lane;
     // Groups: two lanes share a word, of which one has the lower bytes of each half-word, the other the upper ones.
     const uint32_t low = S::HALVES == 1 ? 0x5410 : g % 2 == 0 ? 0x4400 : 0x5511;
     const uint32_t high = S::HALVES == 1 ? 0x7632 : low + 0x2222;
@@ -158,7 +158,7 @@ __device__ void accumulate_bf16(const DecodeParams &params, const Stage &stage, 
                                 const BlockState<S> &block, unsigned slice, FragmentC (&output)[4][S::N_TILES]) {
     const unsigned lane = thread_index() % WARP;
     uint32_t row = stage.address() + block.code_places[lane] + 2 * STEP * slice;
-    const unsigned char *weight = memory.weights(0, 0, 0) + 8 * S::OWN * lane;
+    const unsigned char *weight = memory.weights(0, 0) + 8 * S::OWN * lane;
 #pragma unroll 1
     for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
         FragmentB b[S::PLANES][S::N_TILES];
@@ -192,7 +192,7 @@ __device__ void accumulate_mins(const DecodeParams &params, const SharedMemory<S
     const unsigned char *low = memory.mins(group) + 8 * t;
     const unsigned char *high = low + GROUP_BLOCK / 2 * params.shared.scale_stride;
     const unsigned n_tile = warp % S::N_TILES;
-    const unsigned char *weight = memory.weights(0, 0, n_tile / S::OWN * S::OWN) + 8 * S::OWN * lane;
+    const unsigned char *weight = memory.weights(0, n_tile / S::OWN * S::OWN) + 8 * S::OWN * lane;
     FragmentC sums = {};
 #pragma unroll 1
     for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {

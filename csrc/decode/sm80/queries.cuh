@@ -20,20 +20,9 @@ __device__ unsigned place_of(unsigned c) {
     return S::LATENTS == Latents::Whole ? c % 2 * 16 + c / 2 : c / 4 * 16 + c % 4;
 }
 
-// A sum of the query as two f16, 11 bits each, in units of scores.
-struct SumParts {
-    uint32_t high, low;
-
-    __device__ explicit SumParts(float sum) {
-        sum *= 1.0f / SCORE_UNIT;
-        high = f16x2_from_f32(sum, 0.0f);
-        low = f16x2_from_f32(sum - f32x2_from_f16x2(high).x, 0.0f);
-    }
-
-    // A column of B with k = 8, as four lanes have it: what stands there for a pair of (scale, min) in k = 0, 1 and for the
-    // same in k = 2, 3. So A is a lane's pair as it is.
-    __device__ uint4 column() const { return {high << 16, low << 16, 0, 0}; }
-};
+// A column of B with k = 8, as four lanes have it: the parts of a sum for a pair of (scale, min) in k = 0, 1 and for the same
+// in k = 2, 3. So A is a lane's pair as it is.
+__device__ inline uint4 sum_column(const SumParts &sum) { return {sum.high << 16, sum.low << 16, 0, 0}; }
 
 // Groups: the sum of head n's query over a group, for score_mins, from `sum` of `chunk` and those of its neighbours in
 // other lanes.
@@ -175,7 +164,7 @@ private:
                                              : f16x2_from_f32(low * in_place, high * in_place);
                 if (lane % 16 == 0) {
                     reinterpret_cast<uint4 *>(memory.q_rope_sums())[(n / 8 * params.rope_span + pair / 16) * 8 + n % 8] =
-                        SumParts(sum).column();
+                        sum_column(SumParts(sum));
                 }
             }
         }
@@ -214,7 +203,7 @@ private:
             if (S::LATENTS == Latents::Whole && (c + 1) * WARP % (RUN / CHUNK) == 0) {
                 sum = reduce_warp(sum, Sum());
                 if (lane == 0) {
-                    reinterpret_cast<uint4 *>(q_sums)[c * WARP / (RUN / CHUNK) * S::HEADS + n] = SumParts(sum).column();
+                    reinterpret_cast<uint4 *>(q_sums)[c * WARP / (RUN / CHUNK) * S::HEADS + n] = sum_column(SumParts(sum));
                 }
                 sum = 0.0f;
             }

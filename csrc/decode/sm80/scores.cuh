@@ -55,7 +55,7 @@ template <typename S>
 __device__ void store_scores(const SharedMemory<S> &memory, Scores<S> &scores, bool again) {
     // Those of a warp follow those of the one before it.
     const unsigned thread = thread_index(), parts = S::SHARE * S::N_TILES;
-    unsigned char *to = memory.part(0, 0, 0) + 16 * WARP * parts * (thread / WARP) + 16 * (thread % WARP);
+    unsigned char *to = memory.part(parts * (thread / WARP)) + 16 * (thread % WARP);
     float4 *part = reinterpret_cast<float4 *>(to);
     // All lanes agree. A branch: of a choice the compiler would load and add in any case.
     if (__any_sync(ALL_LANES, again)) {

@@ -29,8 +29,8 @@ public:
     // Its address within shared memory, as copies take it.
     __device__ uint32_t address() const { return shared_address(begin_); }
 
-    // The tokens' pairs of (scale, min), from pair `first` on.
-    __device__ Rows affine(unsigned first = 0) const { return {begin_ + map_.affine + 4 * first, map_.affine_stride}; }
+    // The tokens' pairs of (scale, min).
+    __device__ Rows affine() const { return {begin_ + map_.affine, map_.affine_stride}; }
 
     // One of a token's pairs of (scale, min).
     __device__ uint32_t affine_pair(unsigned token, unsigned pair) const {
@@ -105,11 +105,9 @@ public:
     __device__ unsigned char *latent_pieces() const { return begin_ + map().latent_pieces; }
     __device__ unsigned char *rope_pieces() const { return begin_ + map().rope_pieces; }
 
-    // A C fragment of what a k-slice of the contraction adds to the scores of an m-tile and n-tile, 16 bytes a lane. The
-    // next k-slice's follows after PART_STRIDE bytes.
-    __device__ unsigned char *part(unsigned k_slice, unsigned m_tile, unsigned n_tile) const {
-        return begin_ + map().scores + k_slice * PART_STRIDE + (m_tile * S::N_TILES + n_tile) * 16 * WARP;
-    }
+    // C fragments of what the first k-slice of the contraction adds to the scores, 16 bytes a lane, by [m-tile][n-tile]: the
+    // one of this number. The next k-slice's follows after PART_STRIDE bytes.
+    __device__ unsigned char *part(unsigned fragment) const { return begin_ + map().scores + fragment * 16 * WARP; }
     static constexpr unsigned PART_STRIDE = S::M_TILES * S::N_TILES * 16 * WARP;
 
     // In the same place, when there are no more scores: the numbers of `Sums` of a head, over an m-tile.
@@ -117,10 +115,10 @@ public:
         return reinterpret_cast<float *>(begin_ + map().scores)[(number * S::M_TILES + m_tile) * S::HEADS + head];
     }
 
-    // A plane's weights of an m-tile, from n-tile `n_tile` on, which is a multiple of OWN: a lane's B fragments of OWN
-    // n-tiles side by side, and behind those of a warp the next ones.
-    __device__ unsigned char *weights(unsigned plane, unsigned m_tile, unsigned n_tile) const {
-        return begin_ + map().weights + plane * PLANE_STRIDE + (m_tile * S::N_TILES + n_tile) * 8 * WARP;
+    // A plane's weights by [m-tile][n-tile], from fragment number `fragment` on, a multiple of OWN: a lane's B fragments of
+    // OWN n-tiles side by side, and behind those of a warp the next ones.
+    __device__ unsigned char *weights(unsigned plane, unsigned fragment) const {
+        return begin_ + map().weights + plane * PLANE_STRIDE + fragment * 8 * WARP;
     }
     static constexpr unsigned PLANE_STRIDE = S::M_TILES * S::N_TILES * 8 * WARP;
 };

@@ -98,7 +98,7 @@ __device__ bool make_weights(const DecodeParams &params, const RowPair &affine, 
     PlaneWriter<S> weights[S::PLANES];
 #pragma unroll
     for (int plane = 0; plane < S::PLANES; ++plane) {
-        weights[plane].to = memory.weights(plane, 0, 0) + 8 * WARP * place.fragment;
+        weights[plane].to = memory.weights(plane, place.fragment);
     }
     RowFactors low, high;
     const auto set_factors = [&](int run) {

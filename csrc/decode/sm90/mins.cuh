@@ -1,18 +1,12 @@
-// What mins give to the scores: of each group of a token's latents and of its rotated key, min * (sum of the query over
-// the group). All of a token's are one product, of mins as they are in the cache, f16, and sums in two parts of 11 bits
-// each, which are as good as f32.
+// What mins give to the scores (../query_sums.cuh): all of a token's are one product, of mins as they are in the cache, f16,
+// and sums of the query in two parts.
 #pragma once
 
 #include "../../cache/layout.cuh"
 #include "../../ptx/special.cuh"
 #include "../../ptx/wgmma.cuh"
+#include "../query_sums.cuh"
 #include "shared.cuh"
-
-// What sums of the query are divided by, which those of 512 numbers below 2^15 need to be f16: the unit of these scores.
-constexpr float MIN_UNIT = 512.0f;
-
-// From sums of codes as subnormal f16, for a scale of 1, to these, and back.
-constexpr float CODES_TO_MINS = SUBNORMAL / MIN_UNIT, MINS_TO_CODES = MIN_UNIT / SUBNORMAL;
 
 // A token's pair for its latents. Where the scale is 0 all codes are: any other will do, and this one has an inverse.
 struct LatentAffine {
@@ -71,10 +65,8 @@ __device__ void clear_behind_pairs(const DecodeParams &params, const SharedMemor
 // Stores a head's sum of the query over group `word` of a token's pairs, as B: it meets the group's min twice.
 template <typename S>
 __device__ void store_query_sum(const SharedMemory<S> &memory, unsigned head, unsigned word, float sum) {
-    const float scaled = sum * (1.0f / MIN_UNIT);
-    const uint32_t high = f16x2_from_f32(scaled, 0.0f);
-    const float low = scaled - f32x2_from_f16x2(high).x;
-    *memory.q_sum(head, word) = high | f16x2_from_f32(0.0f, low);
+    const SumParts parts(sum);
+    *memory.q_sum(head, word) = parts.high | parts.low << 16;
 }
 
 // Adds what all mins give. A k-step of 16 has four pairs, the first also pair 0; each in two k.

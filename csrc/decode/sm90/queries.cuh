@@ -53,7 +53,7 @@ __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<
         const float low = first ? f32_from_bf16_low(__ldg(query.rope + column)) : 0.0f;
         const float high = second ? f32_from_bf16_low(__ldg(query.rope + column + 1)) : 0.0f;
         // Products with bf16 are in the unit of the sums at once.
-        const float in_place = kind == ROW_BF16               ? factor * (1.0f / MIN_UNIT)
+        const float in_place = kind == ROW_BF16               ? factor * (1.0f / SCORE_UNIT)
                                : kind == ROW_INT4 && j % 2 == 1 ? factor * ODD_PAIR
                                                                 : factor;
         const uint32_t stored = kind == ROW_BF16 ? bf16x2_from_f32(low * in_place, high * in_place)

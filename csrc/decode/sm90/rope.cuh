@@ -63,7 +63,7 @@ __device__ void score_group_by_group(const DecodeParams &params, const RopeRows 
     for (unsigned first = 0; first < steps; first += group_steps) {
         const bool is_last = first + group_steps >= steps;
         multiply_rope<S, KIND, ROUNDS>(rows, first, is_last ? steps : first + group_steps, query, scores);
-        float2 factor = {scale.x * CODES_TO_MINS, scale.y * CODES_TO_MINS};
+        float2 factor = {scale.x * CODE_UNIT, scale.y * CODE_UNIT};
         if (!is_last) {
             const float2 next = rows.pairs.scales(++word);
             factor = {scale.x * reciprocal_approximate(next.x), scale.y * reciprocal_approximate(next.y)};
@@ -84,7 +84,7 @@ __device__ void score_by_heads(const DecodeParams &params, const RopeRows &rows,
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
         const uint2 pairs = rows.pairs.pairs((n < 4 ? words.x : words.y) >> 8 * (n % 4) & 0xFF);
-        const float2 factor = {affine_scale(pairs.x) * CODES_TO_MINS, affine_scale(pairs.y) * CODES_TO_MINS};
+        const float2 factor = {affine_scale(pairs.x) * CODE_UNIT, affine_scale(pairs.y) * CODE_UNIT};
         scores[4 * n] *= factor.x, scores[4 * n + 1] *= factor.x;
         scores[4 * n + 2] *= factor.y, scores[4 * n + 3] *= factor.y;
     }

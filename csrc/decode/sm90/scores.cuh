@@ -1,11 +1,12 @@
 // What the latents give to the scores: S^T = C Q^T, tokens on m, heads on n, latents in k, codes as subnormal f16
 // (cache/int4.cuh). Scales and mins never touch a value: with latents in groups the sums go from the unit of one group, its
-// scale, to that of the next by their ratio.
+// scale, to that of the next by their ratio. And all of a thread's scores of a tile, of which these are the last part.
 #pragma once
 
 #include "../../cache/int4.cuh"
 #include "../../ptx/wgmma.cuh"
 #include "mins.cuh"
+#include "rope.cuh"
 #include "shared.cuh"
 
 // A word of eight codes of either row of a thread, as A of 32 latents.
@@ -74,4 +75,20 @@ __device__ void score_latents(const DecodeParams &params, const unsigned char *l
         }
     }
     wgmma_wait<0>();
+}
+
+// The scores of a thread's two tokens, 8 apart: of their rotated keys, of mins, and of their latents. `keys` and `codes` are
+// where the first token's lie, and `first` are the tokens' first pairs, whose scales are `scales`: in the end those that
+// the scores are in units of.
+template <typename S>
+__device__ void score_tokens(const DecodeParams &params, const SharedMemory<S> &memory, const unsigned char *codes,
+                             const unsigned char *keys, const PairRows &pairs, uint2 first, float2 &scales,
+                             Sums<S> &scores) {
+    score_rope<S>(params, {keys, keys + 8 * params.sm90.rope_stride, pairs}, memory, scores);
+    score_mins<S>(params, pairs, first, swizzled_descriptor(shared_address(memory.q_sums())), scores);
+    scale_rows<S>({reciprocal_approximate(scales.x) * (1.0f / CODE_UNIT),
+                   reciprocal_approximate(scales.y) * (1.0f / CODE_UNIT)},
+                  scores);
+    score_latents<S>(params, codes, codes + 8 * S::ROW_STRIDE, pairs,
+                     swizzled_descriptor(shared_address(memory.q_latent())), scales, scores);
 }
