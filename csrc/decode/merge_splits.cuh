@@ -92,7 +92,8 @@ struct Merge {
         }
         const unsigned unit = claimed(fetch_add_relaxed(state.word, CLAIMED));
         if (!is_last && unit < units()) {
-            while (number(load_acquire(state.word), ARRIVED) != splits()) {
+            // (More have arrived only if two runs of one plan were not ordered, which must not make anybody wait for ever.)
+            while (number(load_acquire(state.word), ARRIVED) < splits()) {
                 __nanosleep(20);
             }
         }

@@ -318,7 +318,8 @@ impl Decode {
         Ok(Plan { config: self.config, query_tokens, workspace, batch: batch.clone() })
     }
 
-    /// Attends, by a plan that this operation or one of the same configuration made.
+    /// Attends, by a plan that this operation or one of the same configuration made. Runs of one plan share its workspace:
+    /// on several streams the caller orders them, or their results are any numbers.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Config`] names the argument that does not fit; as
