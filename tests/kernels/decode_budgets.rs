@@ -76,7 +76,8 @@ fn unpacking_a_value_takes_at_most_one_and_a_half_instructions() {
         // Of the other products, those of the rotated key are fewer per block, those of mins have no `ldmatrix`. The
         // loop over scores of groups is in two blocks, since what is between them depends on the group.
         let loops = kernel.split("\n$L__").filter(|block| match count(block, &opcode("mma.sync")) {
-            16 => true,
+            // With groups the output's loop has two m-tiles of tokens in a round.
+            16 | 32 => true,
             8 => count(block, &opcode("ldmatrix")) > 0,
             _ => false,
         });
@@ -87,8 +88,9 @@ fn unpacking_a_value_takes_at_most_one_and_a_half_instructions() {
             others += count(block, &|line| ["prmt", "selp"].iter().any(|&name| opcode(name)(line)));
             others += count(block, &|line| opcode("shr")(line) && line.trim_end().ends_with(", 8;"));
         }
-        // Two values each, of one operand of scores and one of the output.
-        assert_eq!(masks, 32, "{name}");
+        // Two values each, of one operand of scores, and of one of the output or two.
+        let expected = if name == "decode_whole_1x4_64" { 32 } else { 48 };
+        assert_eq!(masks, expected, "{name}");
         assert!((masks + others) as f64 / masks as f64 <= 1.5, "{name}: {masks} masks, {others} others");
     }
 }

@@ -98,7 +98,8 @@ __device__ void accumulate_codes(const DecodeParams &params, const Stage &stage,
         }
     }
     const unsigned step_bytes = 16 * params.shared.latent_stride;
-#pragma unroll (S::SLICES > 2 || S::SLICES * S::N_TILES <= 2 ? 2 : 1)
+    // Kernels with four tiles of accumulators whose blocks share a multiprocessor have no registers for two m-tiles.
+#pragma unroll (S::SLICES > 2 || S::SLICES * S::N_TILES <= 2 || (S::SLICES == 1 && S::HALVES == 2) ? 2 : 1)
     for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
         FragmentB b[S::N_TILES];
         uint32_t words[4];
