@@ -18,8 +18,9 @@ pub fn config(shape: &Shape) -> Result<DecodeConfig> {
     Ok(config.with_kernels(kernels()?))
 }
 
-/// Which kernels are timed: those that a layer gets, unless `LATENT_ATTENTION_DECODE` names a family, as `sm90`.
-fn kernels() -> Result<KernelFamily> {
+/// Which kernels are timed, of `up_project` too: those that a layer gets, unless `LATENT_ATTENTION_DECODE` names a family,
+/// as `sm90`.
+pub fn kernels() -> Result<KernelFamily> {
     match env::var("LATENT_ATTENTION_DECODE").unwrap_or_default().as_str() {
         "" => Ok(KernelFamily::Measured),
         "sm80" => Ok(KernelFamily::Sm80),

@@ -4,6 +4,7 @@ use anyhow::Result;
 use latent_attention::device::TensorMut;
 use latent_attention::ops::{UpProject, UpProjectArgs, UpProjectConfig};
 
+use super::decode::kernels;
 use super::harness::lab::{Lab, Sample};
 use super::harness::memory::{Copies, Inputs};
 use super::harness::shape::{Format, Kind, Operation, Shape, Work};
@@ -24,7 +25,7 @@ fn work(shape: &Shape) -> Result<Work> {
 
 fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
     let (g, layout, tokens) = (shape.geometry(), shape.layout()?, shape.batch * shape.context);
-    let operation = UpProject::new(&lab.device, UpProjectConfig::new(*g, layout))?;
+    let operation = UpProject::new(&lab.device, UpProjectConfig::new(*g, layout).with_kernels(kernels()?))?;
     let copies = lab.gauge.copies(work(shape)?.bytes);
     let mut inputs = Inputs::default();
     let up_key = inputs.tensor([g.kv_heads, g.nope_dim, g.latent_rank]);

@@ -291,11 +291,20 @@ struct PrepareParams {
 };
 LATENT_ATTENTION_SIZE(struct PrepareParams, 336);
 
+/* Threads of a block of `up_project_sm90`, the columns of keys or values that it computes at a time, the k-steps of 64
+ * whose latents it keeps from columns to columns, and its dynamic shared memory. */
+#define UP_PROJECT_SM90_THREADS 384
+#define UP_PROJECT_SM90_COLUMNS 256
+#define UP_PROJECT_SM90_KEPT_STEPS 8
+#define UP_PROJECT_SM90_SHARED_BYTES 231992
+
 /* `up_project`: keys and values of cached tokens. Token s of sequence b is row token_starts[b] + s of both outputs;
  * rows from token_starts[sequences] on are left alone. Rows before that are of no token if token_starts leaves room
  * between sequences: their latent and rotated key are taken to be 0. query_starts of the batch is not read.
- * Grid: token_capacity / GEMM_TILE; kv_heads * nope_dim / GEMM_TILE + kv_heads * value_dim / GEMM_TILE + kv_heads *
- * rope_dim / GEMM_TILE, each rounded up. */
+ * Grid of `up_project`: token_capacity / GEMM_TILE; kv_heads * nope_dim / GEMM_TILE + kv_heads * value_dim / GEMM_TILE +
+ * kv_heads * rope_dim / GEMM_TILE, each rounded up.
+ * Grid of `up_project_sm90`: token_capacity / GEMM_TILE, rounded up; a number of blocks that share the columns. It takes
+ * pointers that are 16-byte aligned, and sizes and strides that are multiples of 8. */
 struct UpProjectParams {
     struct GeometryParams geometry;
     struct CacheParams cache;

@@ -22,44 +22,14 @@
 //     a k-step, at 3 instructions each, stand against 32 MMAs of its warp.
 
 #include "cache/dequantize.cuh"
-#include "cache/sequences.cuh"
 #include "common/gemm.cuh"
+#include "up_project/columns.cuh"
+#include "up_project/rope.cuh"
 
 namespace {
 
-// A tile's tokens.
-struct Tokens {
-    unsigned first, count;
-};
-
-// The token in a row of the outputs.
-__device__ CachedToken token_of_row(const UpProjectParams &params, unsigned row) {
-    const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
-    return token_of_row(params.cache, params.batch, starts, nullptr, row);
-}
-
-// Columns of heads of `width` each, one behind the other, in the weights or in an output.
-struct Columns {
-    unsigned width, head_stride, row_stride;
-
-    // Elements from the first column to another: a row of weights, or a number of the output.
-    __device__ size_t offset(unsigned column) const {
-        return size_t(column / width) * head_stride + size_t(column % width) * row_stride;
-    }
-};
-
-// What keys and values are made of, and where they go.
-struct Projection {
-    const uint16_t *weights;
-    Columns weight_rows;
-    const float *bias;
-    uint16_t *output;
-    unsigned token_stride;
-    Columns outputs;
-};
-
-// The product of the tile's tokens with 128 rows of weights, which begin with `first_column`. `Int4`: the latents' kind;
-// `Aligned`: whether weights may be copied 16 bytes at a time.
+// The product of the tile's tokens with 128 rows of weights, which begin with `first_column`. `Int4`: the latents'
+// kind; `Aligned`: whether weights may be copied 16 bytes at a time.
 template <bool Int4, bool Aligned>
 __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned first_column,
                         const Projection &projection, unsigned char *shared) {
@@ -121,72 +91,34 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
         [&](unsigned column) { return outputs.offset(first_column + column); });
 }
 
-// The rotated keys of the tile's tokens, 128 columns from `first_column` on.
-__device__ void copy_rope(const UpProjectParams &params, Tokens tokens, unsigned first_column,
-                          TileTokens<GEMM_TILE> &found) {
-    const GeometryParams &geometry = params.geometry;
-    const unsigned width = geometry.rope_dim, heads_per_rope = geometry.kv_heads / geometry.rope_heads;
-    const unsigned columns = min(GEMM_TILE, geometry.kv_heads * width - first_column);
-    uint16_t *keys = reinterpret_cast<uint16_t *>(params.keys) + geometry.nope_dim;
-    const bool aligned = (reinterpret_cast<uint64_t>(keys) % CHUNK_BYTES |
-                          (width | params.key_head_stride | params.key_token_stride) % CHUNK) == 0;
-    const unsigned column = first_column + threadIdx.x % LargeTile::CHUNKS * CHUNK;
-    const unsigned count = chunk_count(threadIdx.x % LargeTile::CHUNKS * CHUNK, columns);
-    if (threadIdx.x < tokens.count) {
-        found.store(threadIdx.x, token_of_row(params, tokens.first + threadIdx.x));
-    }
-    __syncthreads();
-    for (unsigned i = threadIdx.x / LargeTile::CHUNKS; i < tokens.count; i += GEMM_THREADS / LargeTile::CHUNKS) {
-        const CachedToken token = found.load(i);
-        uint16_t *to = keys + size_t(tokens.first + i) * params.key_token_stride;
-        for (unsigned j = 0; j < count; j += aligned ? CHUNK : 1) {
-            const unsigned head = (column + j) / width, own = (column + j) % width;
-            const unsigned from = head / heads_per_rope * width + own;
-            uint16_t *place = to + size_t(head) * params.key_head_stride + own;
-            const bool exists = token.page != nullptr;
-            const CachedRow row = rope_row(params.cache, token);
-            if (aligned) {
-                store_chunk(place, exists ? dequantize_chunk(row, from) : Chunk{}, CHUNK, true);
-            } else {
-                *place = exists ? dequantize_value(row, from) : 0;
-            }
-        }
-    }
-}
-
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
     up_project(const __grid_constant__ UpProjectParams params) {
     extern __shared__ __align__(128) unsigned char shared[];
     const GeometryParams &geometry = params.geometry;
-    const int32_t *starts = reinterpret_cast<const int32_t *>(params.token_starts);
-    const unsigned total = min(unsigned(__ldg(starts + params.batch.sequences)), params.token_capacity);
-    const unsigned first = blockIdx.x * GEMM_TILE;
-    if (first >= total) {
+    const Tokens tokens = tokens_of_block(params);
+    if (tokens.count == 0) {
         return;
     }
-    const Tokens tokens{first, min(GEMM_TILE, total - first)};
-    const auto tiles = [&](unsigned width) { return (geometry.kv_heads * width + GEMM_TILE - 1) / GEMM_TILE; };
-    const unsigned key_tiles = tiles(geometry.nope_dim), value_tiles = tiles(geometry.value_dim);
+    const unsigned key_tiles = column_tiles(geometry, geometry.nope_dim, GEMM_TILE);
+    const unsigned value_tiles = column_tiles(geometry, geometry.value_dim, GEMM_TILE);
     unsigned tile = blockIdx.y;
     if (tile >= key_tiles + value_tiles) {
-        copy_rope(params, tokens, (tile - key_tiles - value_tiles) * GEMM_TILE,
-                  *reinterpret_cast<TileTokens<GEMM_TILE> *>(shared));
+        auto &found = *reinterpret_cast<TileTokens<GEMM_TILE> *>(shared);
+        if (threadIdx.x < tokens.count) {
+            found.store(threadIdx.x, token_of_row(params, tokens.first + threadIdx.x));
+        }
+        __syncthreads();
+        copy_rope<GEMM_THREADS>(params, tokens, found, (tile - key_tiles - value_tiles) * GEMM_TILE, threadIdx.x);
         return;
     }
     const bool is_key = tile < key_tiles, is_int4 = params.cache.latent_kind == ROW_INT4;
     if (!is_key) {
         tile -= key_tiles;
     }
-    const unsigned width = is_key ? geometry.nope_dim : geometry.value_dim;
-    const Columns rows{width, is_key ? params.up_key_head_stride : params.up_value_head_stride,
-                       is_key ? params.up_key_row_stride : params.up_value_row_stride};
-    const Projection projection{reinterpret_cast<const uint16_t *>(is_key ? params.up_key : params.up_value), rows,
-                                reinterpret_cast<const float *>(is_key ? 0 : params.value_bias),
-                                reinterpret_cast<uint16_t *>(is_key ? params.keys : params.values),
-                                is_key ? params.key_token_stride : params.value_token_stride,
-                                {width, is_key ? params.key_head_stride : params.value_head_stride, 1}};
+    const Projection projection = projection_of(params, is_key);
+    const Columns rows = projection.weight_rows;
     const bool aligned = (reinterpret_cast<uint64_t>(projection.weights) % CHUNK_BYTES |
                           (geometry.latent_rank | rows.head_stride | rows.row_stride) % CHUNK) == 0;
     if (!aligned) {

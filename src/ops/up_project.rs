@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::cache::{CacheView, geometry_params};
-use super::{Batch, check};
+use super::{Batch, KernelFamily, check};
 use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, LaunchConfig, Stream, Tensor, TensorMut, View};
 use crate::error::{Error, Result};
@@ -18,13 +18,24 @@ pub struct UpProjectConfig {
     pub geometry: Geometry,
     /// The layout of the layer's cache.
     pub layout: CacheLayout,
+    /// Which kernel to launch: that of `csrc/up_project.cu`, which every GPU from Ampere on runs and whose times have been
+    /// measured, or with [`KernelFamily::Sm90`] that of `csrc/up_project_sm90.cu`, with Hopper's own instructions, which no
+    /// GPU has timed yet. That one takes tensors that are 16-byte aligned, and sizes and strides that are multiples of 8:
+    /// others are left to the first.
+    pub kernels: KernelFamily,
 }
 
 impl UpProjectConfig {
     /// Keys and values of a layer of these sizes, from a cache of this layout.
     #[must_use]
     pub fn new(geometry: Geometry, layout: CacheLayout) -> Self {
-        Self { geometry, layout }
+        Self { geometry, layout, kernels: KernelFamily::Measured }
+    }
+
+    /// The same with other kernels.
+    #[must_use]
+    pub fn with_kernels(self, kernels: KernelFamily) -> Self {
+        Self { kernels, ..self }
     }
 }
 
@@ -35,9 +46,14 @@ impl UpProjectConfig {
 /// outputs have rows, and its surplus ends at once.
 #[derive(Clone, Debug)]
 pub struct UpProject {
-    kernel: Kernel,
+    portable: Kernel,
+    sm90: Option<Kernel>,
     config: UpProjectConfig,
 }
+
+/// Blocks for each multiprocessor that `up_project_sm90` divides its work among, if there are as many tiles: so that its last
+/// wave is a small part of the whole. Fewer have more columns each, for which they load latents once.
+const SM90_WAVES: usize = 4;
 
 /// The arguments of [`UpProject::run`]. S is a number of rows, at least that of the batch's tokens.
 #[derive(Debug)]
@@ -63,11 +79,12 @@ pub struct UpProjectArgs<'a> {
 }
 
 impl UpProject {
-    /// Loads the kernel.
+    /// Loads the kernels.
     ///
     /// # Errors
     /// [`Error::Geometry`] for sizes that do not fit together, [`Error::Shape`] if the layout is another geometry's,
-    /// [`Error::Unsupported`] for more columns than there can be blocks; as [`Device::kernel`].
+    /// [`Error::Unsupported`] for more columns than there can be blocks; as [`Device::kernel`], for kernels that the device
+    /// has no code for, too.
     pub fn new(device: &Device, config: UpProjectConfig) -> Result<Self> {
         let geometry = config.geometry.validate()?;
         config.layout.check(&geometry)?;
@@ -80,8 +97,10 @@ impl UpProject {
                 why: format!("kv heads times dimensions must be at most {most}"),
             });
         }
-        let kernel = device.kernel("up_project", "up_project", sys::GEMM_SHARED_BYTES as usize)?;
-        Ok(Self { kernel, config })
+        let portable = device.kernel("up_project", "up_project", sys::GEMM_SHARED_BYTES as usize)?;
+        let sm90 = || device.kernel("up_project_sm90", "up_project_sm90", sys::UP_PROJECT_SM90_SHARED_BYTES as usize);
+        let sm90 = if config.kernels == KernelFamily::Sm90 { Some(sm90()?) } else { None };
+        Ok(Self { portable, sm90, config })
     }
 
     /// Makes keys and values.
@@ -90,7 +109,7 @@ impl UpProject {
     /// [`Error::Shape`], [`Error::OtherDevice`] or [`Error::Config`] names the argument that does not fit; as
     /// [`Kernel::launch`].
     pub fn run(&self, stream: &Stream, args: UpProjectArgs) -> Result<()> {
-        let (device, g) = (self.kernel.device(), &self.config.geometry);
+        let (device, g) = (self.portable.device(), &self.config.geometry);
         let (tokens, kv_heads) = (("tokens", args.keys.shape().sizes[0]), ("kv heads", g.kv_heads));
         let (nope, value, latent) = (("nope", g.nope_dim), ("value", g.value_dim), ("latent", g.latent_rank));
         let cache = args.cache.params(device, &self.config.layout)?;
@@ -142,11 +161,47 @@ impl UpProject {
         if params.batch.sequences == 0 || params.token_capacity == 0 {
             return Ok(());
         }
-        let g = &params.geometry;
-        let columns = [g.nope_dim, g.value_dim, g.rope_dim].map(|width| (g.kv_heads * width).div_ceil(sys::GEMM_TILE));
-        let grid = [params.token_capacity.div_ceil(sys::GEMM_TILE), columns.iter().sum(), 1];
-        let config = LaunchConfig::new(grid, [sys::GEMM_THREADS, 1, 1]).with_shared(sys::GEMM_SHARED_BYTES as usize);
+        let (kernel, config) = match &self.sm90 {
+            Some(sm90) if is_aligned(params) => (sm90, sm90_launch(params, sm90.device().limits().multiprocessors)),
+            _ => (&self.portable, portable_launch(params)),
+        };
         // SAFETY: promised by the caller.
-        unsafe { self.kernel.launch(stream, &config, params) }
+        unsafe { kernel.launch(stream, &config, params) }
     }
+}
+
+/// Tiles of so many columns of a kind that all heads have together.
+fn column_tiles(params: &sys::UpProjectParams, width: u32, tile: u32) -> u32 {
+    (params.geometry.kv_heads * width).div_ceil(tile)
+}
+
+fn portable_launch(params: &sys::UpProjectParams) -> LaunchConfig {
+    let g = &params.geometry;
+    let columns = [g.nope_dim, g.value_dim, g.rope_dim].map(|width| column_tiles(params, width, sys::GEMM_TILE));
+    let grid = [params.token_capacity.div_ceil(sys::GEMM_TILE), columns.iter().sum(), 1];
+    LaunchConfig::new(grid, [sys::GEMM_THREADS, 1, 1]).with_shared(sys::GEMM_SHARED_BYTES as usize)
+}
+
+/// Blocks of equally many tiles of columns, [`SM90_WAVES`] for each multiprocessor if there are so many tiles.
+fn sm90_launch(params: &sys::UpProjectParams, multiprocessors: usize) -> LaunchConfig {
+    let g = &params.geometry;
+    let token_tiles = params.token_capacity.div_ceil(sys::GEMM_TILE);
+    let columns = [g.nope_dim, g.value_dim].map(|width| column_tiles(params, width, sys::UP_PROJECT_SM90_COLUMNS));
+    let columns = columns.iter().sum::<u32>().max(1);
+    let tiles_of_block = token_tiles as usize * columns as usize / (SM90_WAVES * multiprocessors);
+    let blocks = columns.div_ceil(tiles_of_block.clamp(1, columns as usize) as u32);
+    LaunchConfig::new([token_tiles, blocks, 1], [sys::UP_PROJECT_SM90_THREADS, 1, 1])
+        .with_shared(sys::UP_PROJECT_SM90_SHARED_BYTES as usize)
+}
+
+/// Whether `up_project_sm90` takes the parameter block: all accesses can be 16 bytes wide.
+fn is_aligned(params: &sys::UpProjectParams) -> bool {
+    let g = &params.geometry;
+    let addresses = [params.up_key, params.up_value, params.value_bias, params.keys, params.values];
+    let sizes = [
+        [g.latent_rank, g.nope_dim, g.value_dim, g.rope_dim],
+        [params.up_key_head_stride, params.up_key_row_stride, params.up_value_head_stride, params.up_value_row_stride],
+        [params.key_token_stride, params.key_head_stride, params.value_token_stride, params.value_head_stride],
+    ];
+    addresses.iter().all(|address| address % 16 == 0) && sizes.as_flattened().iter().all(|size| size % 8 == 0)
 }

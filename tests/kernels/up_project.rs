@@ -1,10 +1,12 @@
 //! `up_project` equals the reference.
 
+mod sm90;
+
 use half::bf16;
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, Group, LatentFormat, PagedCache, RopeFormat};
 use latent_attention::device::{Device, Simulation, Tensor, TensorMut};
-use latent_attention::ops::{BatchBuffers, DeviceCache, UpProject, UpProjectArgs, UpProjectConfig};
+use latent_attention::ops::{BatchBuffers, DeviceCache, KernelFamily, UpProject, UpProjectArgs, UpProjectConfig};
 use latent_attention::reference::up_project;
 use latent_attention::sys::{GEMM_TILE, UpProjectParams};
 use proptest::prelude::*;
@@ -12,7 +14,7 @@ use ptx_sim::meter::Path;
 
 use crate::common::{Batch, formats, geometry, page_size, prefix_sums, ragged, random, rng};
 use crate::strided::{Strided, is_untouched};
-use crate::{PTX, device, simulate, upload_batch, wide};
+use crate::{PTX, device, hopper, simulate, upload_batch, wide};
 
 /// Weights of a layer, and a batch of sequences in a cache of which nothing else may be read.
 struct Case {
@@ -29,6 +31,7 @@ struct Case {
     /// Rows that the outputs have beyond those of the tokens.
     spare: usize,
     csr: bool,
+    kernels: KernelFamily,
 }
 
 struct Ran {
@@ -49,8 +52,8 @@ impl Case {
         };
         let (up_key, up_value) = (weights(geometry.nope_dim), weights(geometry.value_dim));
         let bias = Some(random(&mut rng, geometry.kv_heads * geometry.value_dim));
-        let (gaps, shift, spare, csr) = ([0, 0], 0, 0, false);
-        Self { geometry, format, batch, cache, up_key, up_value, bias, gaps, shift, spare, csr }
+        let (gaps, shift, spare, csr, kernels) = ([0, 0], 0, 0, false, KernelFamily::Measured);
+        Self { geometry, format, batch, cache, up_key, up_value, bias, gaps, shift, spare, csr, kernels }
     }
 
     fn tokens(&self) -> usize {
@@ -68,7 +71,7 @@ impl Case {
     fn run_from(&self, device: &Device, token_starts: &[i32]) -> Ran {
         let g = &self.geometry;
         let layout = *self.cache.layout();
-        let operation = UpProject::new(device, UpProjectConfig::new(*g, layout)).unwrap();
+        let operation = UpProject::new(device, UpProjectConfig::new(*g, layout).with_kernels(self.kernels)).unwrap();
         let cache = DeviceCache::upload(device, &self.cache).unwrap();
         let batch = upload_batch(device, &self.batch, self.csr, &self.cache);
         let starts = device.upload(token_starts).unwrap();
@@ -198,6 +201,11 @@ proptest! {
     }
 }
 
+/// Both kernels, each with a device that runs it.
+fn every_kernel() -> [(KernelFamily, Device); 2] {
+    [(KernelFamily::Measured, device()), (KernelFamily::Sm90, hopper())]
+}
+
 /// Several tiles of tokens and of columns, and a latent of two scales.
 fn wide_case(format: CacheFormat) -> Case {
     let mut geometry = Geometry::mha2mla(4, 4, 64, 16, 1).unwrap();
@@ -205,11 +213,17 @@ fn wide_case(format: CacheFormat) -> Case {
     Case::new(7, geometry, format, &[130, 0, 1, 40], 64)
 }
 
+/// The same in both kinds of latents, for both kernels.
+fn wide_cases() -> impl Iterator<Item = (Case, Device)> {
+    every_kernel().into_iter().flat_map(|(kernels, device)| {
+        [CacheFormat::BF16, CacheFormat::INT4].map(|format| (Case { kernels, ..wide_case(format) }, device.clone()))
+    })
+}
+
 #[test]
 fn errors_are_those_of_bf16() {
-    for format in [CacheFormat::BF16, CacheFormat::INT4] {
-        let case = wide_case(format);
-        let ran = case.run(&device());
+    for (case, device) in wide_cases() {
+        let ran = case.run(&device);
         case.check(&ran);
         let g = &case.geometry;
         let sequences = case.batch.sequences();
@@ -217,31 +231,29 @@ fn errors_are_those_of_bf16() {
         for (got, want) in [(wide(&ran.keys), want.keys), (wide(&ran.values), want.values)] {
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
             let distance = 1.0 - 2.0 * dot(&got, &want) / (dot(&got, &got) + dot(&want, &want));
-            assert!(distance < 5e-6, "{format:?}: {distance:e}");
+            assert!(distance < 5e-6, "{:?}: {distance:e}", case.format);
         }
     }
 }
 
 #[test]
 fn repeated_runs_agree_to_the_bit() {
-    for format in [CacheFormat::BF16, CacheFormat::INT4] {
-        let (device, case) = (device(), wide_case(format));
+    for (case, device) in wide_cases() {
         let (first, second) = (case.run(&device), case.run(&device));
-        assert!(first.keys == second.keys && first.values == second.values, "{format:?}");
+        assert!(first.keys == second.keys && first.values == second.values, "{:?}", case.format);
     }
 }
 
 #[test]
 fn tokens_do_not_depend_on_their_neighbours() {
-    for format in [CacheFormat::BF16, CacheFormat::INT4] {
-        let case = wide_case(format);
-        let together = case.run(&device());
+    for (case, device) in wide_cases() {
+        let together = case.run(&device);
         // The last sequence alone.
-        let mut last = wide_case(format);
+        let mut last = Case { kernels: case.kernels, ..wide_case(case.format) };
         last.batch.seq_lens = vec![40];
         last.batch.query_starts = vec![0, 0];
         last.batch.table.drain(..3 * last.batch.max_pages);
-        let alone = last.run(&device());
+        let alone = last.run(&device);
         assert_eq!(alone.keys, together.keys[131 * 4 * 64..]);
         assert_eq!(alone.values, together.values[131 * 4 * 64..]);
     }
@@ -249,34 +261,36 @@ fn tokens_do_not_depend_on_their_neighbours() {
 
 #[test]
 fn a_launch_may_be_larger_than_the_batch_and_a_batch_larger_than_the_outputs() {
-    let mut case = wide_case(CacheFormat::INT4);
-    let full = case.run(&device());
-    // Three tiles of rows more, of which none is touched.
-    case.spare = 3 * GEMM_TILE as usize;
-    case.check(&case.run(&device()));
-    // The starts say more than there is room for.
-    let starts = [0, 130, 130, 131, 1 << 30];
-    let ran = case.run_from(&device(), &starts);
-    assert_eq!(ran.keys[..full.keys.len()], full.keys);
-    assert!(ran.keys[full.keys.len()..].iter().all(|key| key.to_bits() == 0), "rows of no token are of zeros");
+    for (kernels, device) in every_kernel() {
+        let mut case = Case { kernels, ..wide_case(CacheFormat::INT4) };
+        let full = case.run(&device);
+        // Three tiles of rows more, of which none is touched.
+        case.spare = 3 * GEMM_TILE as usize;
+        case.check(&case.run(&device));
+        // The starts say more than there is room for.
+        let starts = [0, 130, 130, 131, 1 << 30];
+        let ran = case.run_from(&device, &starts);
+        assert_eq!(ran.keys[..full.keys.len()], full.keys);
+        assert!(ran.keys[full.keys.len()..].iter().all(|key| key.to_bits() == 0), "rows of no token are of zeros");
+    }
 }
 
 #[test]
 fn whatever_the_starts_are_only_tokens_are_read() {
-    let mut case = wide_case(CacheFormat::INT4);
-    case.spare = 100;
-    case.bias = None;
-    for starts in [[0; 5], [171; 5], [-1, -1, -1, -1, 271], [5, 300, -7, 2, 271], [i32::MAX, 0, i32::MIN, 9, -1]] {
-        case.run_from(&device(), &starts);
-    }
-    // Room between sequences: token 0 of the last one stands in row 150.
-    let (packed, spaced) = (case.run(&device()), case.run_from(&device(), &[0, 130, 140, 150, 200]));
-    let row = |row: usize| row * 4 * 64..(row + 1) * 4 * 64;
-    assert_eq!(spaced.values[row(150)], packed.values[row(131)]);
-    assert_eq!(spaced.keys[row(150)], packed.keys[row(131)]);
-    for numbers in [&spaced.values, &spaced.keys] {
-        assert!(numbers[row(149)].iter().all(|number| number.to_bits() == 0));
-        assert!(numbers[row(200)].iter().all(|&number| is_untouched(number)));
+    for (kernels, device) in every_kernel() {
+        let case = Case { kernels, spare: 100, bias: None, ..wide_case(CacheFormat::INT4) };
+        for starts in [[0; 5], [171; 5], [-1, -1, -1, -1, 271], [5, 300, -7, 2, 271], [i32::MAX, 0, i32::MIN, 9, -1]] {
+            case.run_from(&device, &starts);
+        }
+        // Room between sequences: token 0 of the last one stands in row 150.
+        let (packed, spaced) = (case.run(&device), case.run_from(&device, &[0, 130, 140, 150, 200]));
+        let row = |row: usize| row * 4 * 64..(row + 1) * 4 * 64;
+        assert_eq!(spaced.values[row(150)], packed.values[row(131)]);
+        assert_eq!(spaced.keys[row(150)], packed.keys[row(131)]);
+        for numbers in [&spaced.values, &spaced.keys] {
+            assert!(numbers[row(149)].iter().all(|number| number.to_bits() == 0));
+            assert!(numbers[row(200)].iter().all(|&number| is_untouched(number)));
+        }
     }
 }
 

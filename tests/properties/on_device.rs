@@ -214,7 +214,8 @@ impl Backend for OnDevice {
         cache: &PagedCache,
     ) -> Projected {
         let (g, key_dim) = (geometry, geometry.nope_dim + geometry.rope_dim);
-        let operation = UpProject::new(&self.0, UpProjectConfig::new(*g, *cache.layout())).unwrap();
+        let operation =
+            UpProject::new(&self.0, UpProjectConfig::new(*g, *cache.layout()).with_kernels(self.1)).unwrap();
         let (batch, cache) = self.batch(sequences, cache);
         let starts = prefix_sums(sequences.seq_lens.iter().copied());
         let rows = starts[sequences.seq_lens.len()] as usize;
