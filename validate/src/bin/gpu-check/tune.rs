@@ -389,14 +389,15 @@ fn compared(before: Option<&Value>, tuning: Option<&Value>) -> String {
 /// Runs a program that writes `json` before and after each row, as long as it goes on to do so.
 fn watch(command: &mut Command, json: &Path, limit: Duration, row: Duration) -> Result<Ended> {
     let written = || fs::metadata(json).and_then(|file| file.modified()).ok();
-    let (start, mut last, mut seen): (_, Option<SystemTime>, _) = (Instant::now(), written(), Instant::now());
+    let first: Option<SystemTime> = written();
+    let (start, mut last, mut seen) = (Instant::now(), first, Instant::now());
     process::run(command, move || {
         let now = written();
         if now != last {
             (last, seen) = (now, Instant::now());
         }
-        // The first row comes after the rates, and what a program prepares.
-        let patience = if now.is_some() { row } else { 3 * row };
+        // The first row comes after the rates, and what a program prepares, also where it goes on with a file.
+        let patience = if last == first { 3 * row } else { row };
         start.elapsed() >= limit || seen.elapsed() >= patience
     })
 }
