@@ -84,7 +84,7 @@ fn committed(results: &Path) -> Result<Vec<PathBuf>> {
 /// A report of variants: by itself, or in what `gpu-check tune` wrote.
 ///
 /// # Errors
-/// If the file is not there, or holds no times of variants.
+/// If the file is not there, or holds no times of variants that a GPU took.
 pub fn read(path: &Path) -> Result<Report> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let is_none = || format!("{} holds no report of variants", path.display());
@@ -92,6 +92,8 @@ pub fn read(path: &Path) -> Result<Report> {
     let report = if file.get("tuning").is_some() { file["tuning"].take() } else { file };
     let report: Report = serde_json::from_value(report).with_context(is_none)?;
     ensure!(report.kind == Kind::Timed, "{}: the simulator counted, and nothing was timed", path.display());
+    let (device, is_gpu) = (report.device.trim(), report.compute_capability.is_some());
+    ensure!(is_gpu && !device.is_empty(), "{}: {device:?} is no GPU: only times of one make a table", path.display());
     let has_variants = report.rows.iter().any(|row| row.variant.is_some());
     ensure!(has_variants, "{}: the rows are of no variants: benchmarks --variants times them", path.display());
     Ok(report)

@@ -9,7 +9,7 @@ pub mod summary;
 pub mod trial;
 pub mod variant;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,11 @@ use super::harness::sweep::id;
 
 /// Variants of a layer that are measured before any layer's splits are: of each kernel one, of most layers.
 const FIRST: usize = 4;
+
+/// Why a row was left out: there was no time, the program had to be ended at it, or was of no use after it.
+const TOO_LATE: &str = "the time limit was reached";
+const ENDLESS: &str = "it did not end";
+const FATAL: &str = "the device was lost";
 
 /// What to measure, and what to do with it.
 pub struct Options {
@@ -53,12 +58,13 @@ pub struct Options {
 /// # Errors
 /// What went wrong before the first row, or the loss of the device.
 pub fn run(options: Options) -> Result<ExitCode> {
+    let start = Instant::now();
     let mut lab = match options.ordinal {
         Some(ordinal) => Lab::on_gpu(Device::cuda(ordinal)?, ordinal, options.memory)?,
         None => Lab::simulated_hopper(options.memory)?,
     };
     let mut layers = layers(&lab, &options.filters)?;
-    let mut tuning = Tuning::begin(&lab, options)?;
+    let mut tuning = Tuning::begin(&lab, options, start)?;
     println!("{} on {}, commit {}", tuning.report.date, tuning.report.device, tuning.report.commit);
     tuning.report.ceilings.iter().for_each(|ceilings| println!("ceilings {ceilings}"));
     let variants = layers.iter().map(|layer| layer.variants.len());
@@ -98,8 +104,7 @@ struct Tuning {
 }
 
 impl Tuning {
-    fn begin(lab: &Lab, mut options: Options) -> Result<Self> {
-        let start = Instant::now();
+    fn begin(lab: &Lab, mut options: Options, start: Instant) -> Result<Self> {
         let predicted = options.predicted.as_deref().map(Predicted::read).transpose()?.unwrap_or_default();
         let ceilings = match (&lab.gauge, options.ordinal) {
             (Gauge::Clock(clock), Some(ordinal)) => {
@@ -109,12 +114,7 @@ impl Tuning {
         };
         let mut report = Report::new(lab, options.ordinal, std::mem::take(&mut options.command), ceilings);
         if let (true, Some(path)) = (options.resume, &options.json) {
-            let before = Report::read(path)?;
-            ensure!(before.kind == report.kind, "{} is of another kind of device", path.display());
-            (report.rows, report.left_out) = (before.rows, before.left_out);
-            report.ceilings.splice(0..0, before.ceilings);
-            let why = "it did not end".to_owned();
-            report.left_out.extend(before.doing.map(|row| LeftOut { row, why }));
+            take_over(&mut report, Report::read(path)?, path)?;
         }
         Ok(Self { options, start, report, predicted, failed: 0 })
     }
@@ -152,9 +152,7 @@ impl Tuning {
     fn variant(&mut self, lab: &mut Lab, layer: &mut Layer, index: usize, points: &[Point]) -> Result<()> {
         for &point in points {
             let id = layer.id(index, point);
-            if self.report.rows.iter().any(|row| row.id() == id)
-                || self.report.left_out.iter().any(|left| left.row == id)
-            {
+            if self.is_measured(&id) || self.report.left_out.iter().any(|left| left.row == id) {
                 continue;
             }
             if let Some(why) = self.reason_against(layer, index, point) {
@@ -173,12 +171,14 @@ impl Tuning {
                 }
                 Err(why) => {
                     println!("left out: {id}: {why:#}");
+                    if let Err(lost) = lab.device.synchronize() {
+                        // It remains the row that was being measured: whoever goes on does without its kernel.
+                        self.report.left_out.push(LeftOut { row: id, why: format!("{FATAL}: {why:#}") });
+                        self.write()?;
+                        bail!("{FATAL}: {lost}");
+                    }
                     self.failed += usize::from(!why.is::<super::harness::cache::DoesNotFit>());
                     self.report.left_out.push(LeftOut { row: id, why: format!("{why:#}") });
-                    if let Err(lost) = lab.device.synchronize() {
-                        self.write()?;
-                        bail!("the device is lost: {lost}");
-                    }
                 }
             }
             self.report.doing = None;
@@ -189,14 +189,16 @@ impl Tuning {
     /// Why a row is not worth its time, if so.
     fn reason_against(&self, layer: &Layer, index: usize, point: Point) -> Option<String> {
         if self.options.time_limit.is_some_and(|limit| self.start.elapsed() >= limit) {
-            return Some("the time limit was reached".into());
+            return Some(TOO_LATE.into());
         }
-        let kernel = layer.variants[index].kernel;
-        let stuck = self.report.left_out.iter().find(|left| left.why == "it did not end" && left.row.contains(kernel));
-        if let Some(LeftOut { row, .. }) = stuck {
-            return Some(format!("{row} did not end"));
-        }
-        layer.slowness(&self.report, index, point)
+        // Without results of the chosen one there is nothing to hold others against.
+        let needed = [index, 0].into_iter().filter(|&index| !self.is_measured(&layer.id(index, point)));
+        let reason = needed.map(|index| layer.variants[index].kernel).find_map(|kernel| stuck(&self.report, kernel));
+        reason.or_else(|| layer.slowness(&self.report, index, point))
+    }
+
+    fn is_measured(&self, id: &str) -> bool {
+        self.report.rows.iter().any(|row| row.id() == id)
     }
 
     fn end(mut self, lab: Lab) -> Result<ExitCode> {
@@ -217,6 +219,29 @@ impl Tuning {
     fn write(&self) -> Result<()> {
         self.options.json.as_deref().map_or(Ok(()), |path| self.report.write(path))
     }
+}
+
+/// Goes on where a report ends that was read from `path`. The row that it was at did not end, or ended the program.
+///
+/// # Errors
+/// If it is of another device or build.
+fn take_over(report: &mut Report, before: Report, path: &Path) -> Result<()> {
+    let of = |report: &Report| format!("{} on commit {}", report.device, report.commit);
+    ensure!(of(&before) == of(report), "{} is of {}, and this is {}", path.display(), of(&before), of(report));
+    (report.rows, report.left_out) = (before.rows, before.left_out);
+    report.left_out.retain(|left| left.why != TOO_LATE);
+    report.ceilings.splice(0..0, before.ceilings);
+    let doing = before.doing.filter(|row| report.left_out.iter().all(|left| left.row != *row));
+    report.left_out.extend(doing.map(|row| LeftOut { row, why: ENDLESS.into() }));
+    Ok(())
+}
+
+/// Why a kernel is not tried again, if so.
+fn stuck(report: &Report, kernel: &str) -> Option<String> {
+    let has_kernel = |row: &str| row.split('/').any(|part| part == kernel);
+    let is_it = |left: &&LeftOut| has_kernel(&left.row) && (left.why == ENDLESS || left.why.starts_with(FATAL));
+    let LeftOut { row, why } = report.left_out.iter().find(is_it)?;
+    Some(format!("{row}: {why}"))
 }
 
 /// The name of a row.

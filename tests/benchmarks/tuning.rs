@@ -7,7 +7,7 @@ use latent_attention::image::Arch;
 use latent_attention::ops::Decode;
 
 use crate::program::decode;
-use crate::program::harness::report::{Kind, Outcome, Report, Row};
+use crate::program::harness::report::{Kind, LeftOut, Outcome, Report, Row};
 use crate::program::harness::shape::{Format, Shape, models};
 use crate::program::tune::choices::{self, fastest};
 use crate::program::tune::order::by_kernels;
@@ -93,12 +93,56 @@ fn a_run_goes_on_without_the_kernel_that_did_not_end() {
     assert!(!others.is_empty() && others.iter().all(is_there));
 }
 
+/// A layer whose chosen kernel ended the program has nothing to hold the others against.
+#[test]
+fn a_run_goes_on_without_a_kernel_that_lost_the_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("variants.json");
+    let whole = rehearsed(folder.path(), "bf16", &[]);
+    let row = whole.rows[0].id();
+    let why = "the device was lost: an illegal address".to_owned();
+    let lost = LeftOut { row: row.clone(), why: why.clone() };
+    let cut = Report { rows: Vec::new(), left_out: vec![lost], doing: Some(row.clone()), ..whole.clone() };
+    cut.write(&file).unwrap();
+    let report = rehearsed(folder.path(), "bf16", &["--resume"]);
+    assert!(report.rows.is_empty(), "{:?}", report.rows);
+    assert_eq!(report.left_out[0], LeftOut { row: row.clone(), why: why.clone() });
+    let named = format!("{row}: {why}");
+    assert!(report.left_out.len() == whole.rows.len() && report.left_out[1..].iter().all(|left| left.why == named));
+    // Of another kernel, one more row was measured before.
+    let (rows, left_out) = (vec![whole.rows[0].clone()], vec![LeftOut { row: whole.rows[1].id(), why }]);
+    Report { rows, left_out, doing: None, ..whole.clone() }.write(&file).unwrap();
+    let report = rehearsed(folder.path(), "bf16", &["--resume"]);
+    assert!(report.rows.len() > 1 && report.rows.len() + report.left_out.len() == whole.rows.len());
+}
+
+/// What there was no time for is measured when a run goes on.
 #[test]
 fn no_row_begins_after_the_time_limit() {
     let folder = tempfile::tempdir().unwrap();
     let report = rehearsed(folder.path(), "bf16", &["--time-limit", "0"]);
     assert!(report.rows.is_empty() && !report.left_out.is_empty());
     assert!(report.left_out.iter().all(|left| left.why == "the time limit was reached"));
+    let resumed = rehearsed(folder.path(), "bf16", &["--resume"]);
+    assert_eq!((resumed.rows.len(), resumed.left_out.len()), (report.left_out.len(), 0));
+}
+
+#[test]
+fn a_run_of_another_build_or_device_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("variants.json");
+    let report = rehearsed(folder.path(), "bf16", &["--time-limit", "0"]);
+    for other in [
+        Report { commit: "c0ffee".into(), ..report.clone() },
+        Report { device: "a GPU".into(), kind: Kind::Timed, ..report.clone() },
+    ] {
+        other.write(&file).unwrap();
+        let arguments =
+            ["--variants", "--device", "simulated", "--filter", "smollm-135m-d32/bf16", "--resume", "--json"];
+        let message = run(&[&arguments[..], &[file.to_str().unwrap()]].concat()).unwrap_err().to_string();
+        let of = |report: &Report| format!("{} on commit {}", report.device, report.commit);
+        assert_eq!(message, format!("{} is of {}, and this is {}", file.display(), of(&other), of(&report)));
+    }
 }
 
 /// One of each kernel before any kernel's second, and the chosen one first.
@@ -159,6 +203,26 @@ fn what_holds_no_times_of_variants_makes_no_table() {
     assert!(message.contains("the rows are of no variants"), "{message}");
     let message = format!("{:#}", run(&["--choices", "/nowhere/tune.json"]).unwrap_err());
     assert!(message.starts_with("cannot read /nowhere/tune.json: "), "{message}");
+    // Of a lease in which no variant was timed.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tune.json");
+    std::fs::write(&file, r#"{"gpu": "a GPU", "tuning": null}"#).unwrap();
+    let message = format!("{:#}", run(&["--choices", file.to_str().unwrap()]).unwrap_err());
+    assert!(message.starts_with(&format!("{} holds no report of variants: ", file.display())), "{message}");
+}
+
+/// Times that no GPU took make no table, whatever they are called.
+#[test]
+fn times_without_a_gpu_make_no_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.json");
+    let timed = choices::read(&fixture()).unwrap();
+    for (device, compute_capability) in [("ptx-sim", None), ("", Some("9.0".into())), (" ", Some("9.0".into()))] {
+        Report { device: device.into(), compute_capability, ..timed.clone() }.write(&file).unwrap();
+        let message = run(&["--choices", file.to_str().unwrap()]).unwrap_err().to_string();
+        let named = format!("{}: {:?} is no GPU: only times of one make a table", file.display(), device.trim());
+        assert_eq!(message, named);
+    }
 }
 
 #[test]

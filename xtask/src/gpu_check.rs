@@ -59,13 +59,17 @@ fn prepare_tuning(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What of the repository `gpu-check tune` reads: with it, the one file is enough wherever it is unpacked.
+const READ: [&str; 3] = ["ptx-sim/suite/ptx", "benches/peers", "bindings/python/latent_attention"];
+
 /// Makes one file of the folder, with what was put there by hand: every program has the same kernels in it, which the largest
 /// dictionary of xz sees.
 fn pack(folder: &Path) -> Result<()> {
     let packed = folder.with_extension("tar.xz");
     let mut tar = Command::new("tar");
-    tar.arg("--create").arg("--use-compress-program=xz -9").arg("--file").arg(&packed);
+    tar.args(["--create", "--use-compress-program=xz -9", "--exclude=__pycache__"]).arg("--file").arg(&packed);
     tar.arg("--directory").arg(folder.with_file_name("")).arg(folder.file_name().unwrap_or_default());
+    tar.arg("--directory").arg(std::path::absolute(crate::root())?).args(READ);
     run(&mut tar)?;
     let mb = |bytes: u64| bytes as f64 / 1e6;
     let bytes = fs::metadata(&packed)?.len();

@@ -19,6 +19,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use latent_attention::device::Device;
 
+use programs::LIMIT;
 use report::{Machine, Report};
 use tune::Tune;
 
@@ -72,15 +73,18 @@ fn main() -> Result<ExitCode> {
     if let Some(Task::Tune(tune)) = &arguments.task {
         // Its own memory, and the context that holds it, are not needed.
         drop(device);
+        #[cfg(unix)]
+        process::end_on_signals()?;
         tune::check(&here, &arguments.suite)?;
         let passed = tune::run(tune, &here, &arguments.suite, arguments.device, machine, is_hopper)?;
         return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let mut report = Report::new(machine);
     if !arguments.only_timing {
-        report.programs = programs::run_all(&here, &arguments.suite, arguments.device)?;
+        let programs = programs::all(&here, &arguments.suite, arguments.device)?;
+        report.programs = programs.into_iter().map(|program| program.run(LIMIT)).collect();
         let device = format!("cuda:{}", arguments.device);
-        let (outcome, answers) = questions::ask(&here, &arguments.suite, &device, is_hopper)?;
+        let (outcome, answers) = questions::ask(&here, &arguments.suite, &device, is_hopper, LIMIT);
         report.programs.push(outcome);
         report.questions = answers;
         // Kept, should the rest be cut short.

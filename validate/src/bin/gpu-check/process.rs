@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,30 @@ use anyhow::{Context, Result};
 
 /// How often it is seen whether a program has ended.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How long a program that was killed may take to be gone: one whose GPU does not answer may be kept by the driver for ever.
+const GONE: Duration = Duration::from_secs(5);
+
+/// Whether this program was told to end.
+static STOPPED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// From now on signals that ask this program to end only end what it runs, so that it writes down what there is.
+///
+/// # Errors
+/// If the system does not let it.
+#[cfg(unix)]
+pub fn end_on_signals() -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, STOPPED.clone()).context("cannot catch signals")?;
+    }
+    Ok(())
+}
+
+/// Whether this program was told to end.
+pub fn is_stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
+}
 
 /// What became of a program.
 pub struct Ended {
@@ -20,7 +45,8 @@ pub struct Ended {
     pub text: String,
 }
 
-/// Runs a program to its end, or to the moment in which `give_up` says so; then it is ended, with all that it started.
+/// Runs a program to its end, or to the moment in which `give_up` says so or this program is told to end; then it is ended,
+/// with all that it started.
 ///
 /// # Errors
 /// If it cannot be started.
@@ -38,7 +64,7 @@ pub fn run(command: &mut Command, mut give_up: impl FnMut() -> bool) -> Result<E
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        if give_up() {
+        if is_stopped() || give_up() {
             end(&mut child);
             break None;
         }
@@ -60,9 +86,14 @@ pub fn run_for(command: &mut Command, limit: Duration) -> Result<Ended> {
 fn end(child: &mut Child) {
     // It leads a group of its own, which what it started belongs to.
     #[cfg(unix)]
-    let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status();
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
     let _ = child.kill();
-    let _ = child.wait();
+    let start = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) && start.elapsed() < GONE {
+        thread::sleep(POLL);
+    }
 }
 
 /// A file that is gone with its owner.

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::programs::{Outcome, run};
 
 /// One answer.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// What was asked.
     pub name: String,
@@ -20,15 +20,15 @@ pub struct Answer {
 }
 
 /// Asks a GPU. The kernels are Hopper's own: others have no answers, and a Hopper GPU without any has failed.
-pub fn ask(folder: &Path, suite: &Path, device: &str, is_hopper: bool) -> Result<(Outcome, Vec<Answer>)> {
+pub fn ask(folder: &Path, suite: &Path, device: &str, is_hopper: bool, limit: Duration) -> (Outcome, Vec<Answer>) {
     let mut command = Command::new(folder.join("suite"));
     command.args(["--exact", "questions::hopper", "--show-output"]);
     command.env("PTX_SIM_DEVICE", device).env("PTX_SIM_SUITE", suite);
-    let (mut outcome, text) = run("questions", &mut command)?;
+    let (mut outcome, text) = run("questions", &mut command, limit);
     let answers = answers(&text);
     outcome.success &= !(is_hopper && answers.is_empty());
     answers.iter().for_each(|Answer { name, value, unit }| println!("{name:<60} {value:>12.4} {unit}"));
-    Ok((outcome, answers))
+    (outcome, answers)
 }
 
 /// The lines that are answers.

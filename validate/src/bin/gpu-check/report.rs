@@ -6,14 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use latent_attention::device::Device;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::programs::Outcome;
 use crate::questions::Answer;
 use crate::timing::Timing;
 
 /// What everything is measured on, and with.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The GPU's name.
     pub gpu: String,
@@ -22,11 +22,11 @@ pub struct Machine {
     /// The driver's version, as nvidia-smi prints it.
     pub driver: String,
     /// The commit that the programs were built from.
-    pub commit: &'static str,
+    pub commit: String,
 }
 
 /// What was not measured, and why.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Absent {
     pub what: String,
     pub why: String,
@@ -53,15 +53,19 @@ impl Machine {
             gpu: device.name().into(),
             compute_capability: format!("{major}.{minor}"),
             driver: driver().unwrap_or_else(|| "unknown: nvidia-smi did not say".into()),
-            commit: option_env!("LATENT_ATTENTION_COMMIT").unwrap_or("unknown: not built by `cargo xtask gpu-check`"),
+            commit: option_env!("LATENT_ATTENTION_COMMIT")
+                .unwrap_or("unknown: not built by `cargo xtask gpu-check`")
+                .into(),
         }
     }
 }
 
-/// Writes a file. An earlier one is replaced at once: there is a whole one at any time.
+/// Writes a file, in a folder that is made if it is not there. An earlier one is replaced at once: there is a whole one at
+/// any time.
 pub fn write(path: &Path, content: &impl Serialize) -> Result<()> {
-    let partial = path.with_extension("partial");
-    let written = fs::write(&partial, serde_json::to_vec_pretty(content)?).and_then(|()| fs::rename(&partial, path));
+    let (partial, text) = (path.with_extension("partial"), serde_json::to_vec_pretty(content)?);
+    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = folder.and_then(|()| fs::write(&partial, text)).and_then(|()| fs::rename(&partial, path));
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 

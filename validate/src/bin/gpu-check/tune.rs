@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::process::{self, Ended};
@@ -20,16 +20,25 @@ use crate::questions::{self, Answer};
 use crate::report::{Absent, Machine};
 use crate::{beside, programs};
 
+/// The parts of the whole time after which no test, and no question, goes on.
+const TESTS: f64 = 0.45;
+const QUESTIONS: f64 = 0.55;
+
 /// The parts of the time that is left after the tests which others' kernels and those of before may take, and their most.
 const PEERS: (f64, Duration) = (0.3, Duration::from_secs(100));
 const BEFORE: (f64, Duration) = (0.15, Duration::from_secs(40));
 
-/// Time to measure the rates once more and to end.
+/// Time to measure the rates once more and to end, of a part's time at most a fifth.
 const END: Duration = Duration::from_secs(10);
 
 /// A row takes less than a second, and preparing the first of a layer a few; on the simulator, minutes.
 const ROW: Duration = Duration::from_secs(20);
 const SIMULATED_ROW: Duration = Duration::from_secs(300);
+
+/// The part of which rows are kept when a run goes on where another ended.
+const VARIANTS: &str = "variants";
+
+const ZERO: Duration = Duration::ZERO;
 
 /// What to tune with.
 #[derive(Args)]
@@ -58,6 +67,9 @@ pub struct Tune {
     /// On the simulator, to see that everything is there: one test of each kernel, and counts instead of times
     #[arg(long)]
     pub rehearse: bool,
+    /// Go on where the file of --out ends: what it has is not measured again
+    #[arg(long)]
+    resume: bool,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -68,14 +80,14 @@ fn minutes(text: &str) -> Result<f64, String> {
 }
 
 /// The file.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Report {
     #[serde(flatten)]
     machine: Machine,
     /// What was asked for.
     minutes: f64,
-    /// What each part took.
-    seconds: Vec<(&'static str, f64)>,
+    /// The parts that came to their end, and what each took.
+    seconds: Vec<(String, f64)>,
     programs: Vec<Outcome>,
     questions: Vec<Answer>,
     /// What `benchmarks --variants` wrote.
@@ -97,12 +109,14 @@ struct Lease<'a> {
     /// What a row takes at most.
     row: Duration,
     report: Report,
+    /// Whether a part could not be done, or a row failed.
+    failed: bool,
 }
 
 /// Does all of it. Returns whether every program ended well and every row was measured.
 ///
 /// # Errors
-/// If a program of ours is missing, or the file cannot be written.
+/// If the file cannot be written, or is none to go on with. Whatever else goes wrong is named in it.
 pub fn run(
     tune: &Tune,
     folder: &Path,
@@ -111,58 +125,128 @@ pub fn run(
     machine: Machine,
     is_hopper: bool,
 ) -> Result<bool> {
-    let report = Report {
-        machine,
-        minutes: tune.minutes,
-        seconds: Vec::new(),
-        programs: Vec::new(),
-        questions: Vec::new(),
-        tuning: None,
-        peers: None,
-        before: None,
-        absent: Vec::new(),
-    };
-    let row = if tune.rehearse { SIMULATED_ROW } else { ROW };
-    let mut lease = Lease { tune, folder, ordinal, start: Instant::now(), row, report };
-    // That the file can be written is known before the long work.
-    lease.write()?;
+    let mut lease = Lease::begin(tune, folder, ordinal, machine)?;
     lease.part("tests", |lease| {
-        lease.report.programs =
-            if tune.rehearse { programs::rehearse(folder)? } else { programs::run_all(folder, suite, ordinal)? };
+        let programs = if tune.rehearse { programs::rehearsal(folder) } else { programs::all(folder, suite, ordinal) };
+        for program in programs? {
+            let outcome = program.run(lease.left_until(TESTS).min(programs::LIMIT));
+            lease.report.programs.push(outcome);
+            lease.write()?;
+        }
         Ok(())
     })?;
     lease.part("questions", |lease| {
         let device = if tune.rehearse { "simulated".into() } else { format!("cuda:{ordinal}") };
-        let (outcome, answers) = questions::ask(folder, suite, &device, is_hopper)?;
+        let limit = lease.left_until(QUESTIONS).min(programs::LIMIT);
+        let (outcome, answers) = questions::ask(folder, suite, &device, is_hopper, limit);
         lease.report.programs.push(outcome);
         lease.report.questions = answers;
         Ok(())
     })?;
     let left = lease.left();
-    let part = |(share, most): (f64, Duration)| left.mul_f64(share).min(most);
-    let (peers, before) = (part(PEERS), part(BEFORE));
-    let others = [lease.has_peers(), lease.has_before()].into_iter().zip([peers, before]);
-    let reserved: Duration = others.filter(|(there, _)| *there).map(|(_, time)| time).sum();
-    let tuned = lease.part("variants", |lease| lease.variants(left.saturating_sub(reserved + END)))?;
-    lease.part("peers", |lease| lease.peers(peers))?;
-    lease.part("before", |lease| lease.before(before))?;
+    let part = |is_there, (share, most): (f64, Duration)| if is_there { left.mul_f64(share).min(most) } else { ZERO };
+    let before = part(lease.has_before(), BEFORE);
+    let others = part(lease.has_peers(), PEERS) + before;
+    lease.part("variants", |lease| lease.variants(lease.left().saturating_sub(others)))?;
+    lease.part("peers", |lease| lease.peers(lease.left().saturating_sub(before).min(PEERS.1)))?;
+    lease.part("before", |lease| lease.before(lease.left().min(BEFORE.1)))?;
     print!("{}", compared(lease.report.before.as_ref(), lease.report.tuning.as_ref()));
     println!("wrote {} after {:.0} s", tune.out.display(), lease.start.elapsed().as_secs_f64());
-    Ok(tuned && lease.report.programs.iter().all(|outcome| outcome.success))
+    Ok(!lease.failed && lease.report.programs.iter().all(|outcome| outcome.success))
 }
 
-impl Lease<'_> {
-    fn left(&self) -> Duration {
-        Duration::from_secs_f64(60.0 * self.tune.minutes).saturating_sub(self.start.elapsed())
+impl<'a> Lease<'a> {
+    /// Writes a first file, so that it is known before the long work that this is possible.
+    fn begin(tune: &'a Tune, folder: &'a Path, ordinal: usize, machine: Machine) -> Result<Self> {
+        let report = Report {
+            machine,
+            minutes: tune.minutes,
+            seconds: Vec::new(),
+            programs: Vec::new(),
+            questions: Vec::new(),
+            tuning: None,
+            peers: None,
+            before: None,
+            absent: Vec::new(),
+        };
+        let row = if tune.rehearse { SIMULATED_ROW } else { ROW };
+        let mut lease = Self { tune, folder, ordinal, start: Instant::now(), row, report, failed: false };
+        if tune.resume {
+            lease.resume()?;
+        } else {
+            // Those of an earlier run would pass for this one's.
+            for json in [VARIANTS, "peers", "before"].map(|part| lease.json(part)).iter().filter(|json| json.exists()) {
+                fs::remove_file(json).with_context(|| format!("cannot delete {}", json.display()))?;
+            }
+        }
+        lease.write()?;
+        Ok(lease)
     }
 
-    /// Does a part, notes how long it took, and writes the file.
-    fn part<T>(&mut self, name: &'static str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    /// Takes over what the file of an earlier run has.
+    fn resume(&mut self) -> Result<()> {
+        let out = &self.tune.out;
+        let text = fs::read(out).with_context(|| format!("cannot read {}", out.display()))?;
+        let mut earlier: Report =
+            serde_json::from_slice(&text).with_context(|| format!("{} is no file of gpu-check tune", out.display()))?;
+        ensure!(
+            earlier.machine == self.report.machine,
+            "{} is of {:?}, and this is {:?}",
+            out.display(),
+            earlier.machine,
+            self.report.machine
+        );
+        // What was cut short may pass this time.
+        if !earlier.programs.iter().all(|program| program.success) {
+            earlier.seconds.retain(|(part, _)| !["tests", "questions"].contains(&part.as_str()));
+            (earlier.programs, earlier.questions) = (Vec::new(), Vec::new());
+        }
+        // Ways to serve are gone through again: those that are in the file are not timed.
+        earlier.seconds.retain(|(part, _)| part != VARIANTS);
+        let json = self.json(VARIANTS);
+        if let Some(mut tuning) = read(&json).or(earlier.tuning.take()) {
+            // The row at which the whole run was ended has done nothing wrong.
+            tuning.as_object_mut().context("what was tuned is no report")?.remove("doing");
+            crate::report::write(&json, &tuning)?;
+            earlier.tuning = Some(tuning);
+        }
+        self.report = Report { minutes: self.tune.minutes, absent: Vec::new(), ..earlier };
+        Ok(())
+    }
+
+    /// The time until all has to be over; none if this program was told to end.
+    fn left(&self) -> Duration {
+        self.left_until(1.0)
+    }
+
+    /// The same of a part of the whole time.
+    fn left_until(&self, part: f64) -> Duration {
+        if process::is_stopped() {
+            return ZERO;
+        }
+        Duration::from_secs_f64(60.0 * self.tune.minutes * part).saturating_sub(self.start.elapsed())
+    }
+
+    fn is_done(&self, name: &str) -> bool {
+        self.report.seconds.iter().any(|(part, _)| part == name)
+    }
+
+    /// Does a part that is not done, notes how long it took, and writes the file. What keeps it from being done is noted too.
+    fn part(&mut self, name: &'static str, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.is_done(name) {
+            println!("{name}: done before");
+            return Ok(());
+        }
         let start = Instant::now();
-        let done = work(self)?;
-        self.report.seconds.push((name, start.elapsed().as_secs_f64()));
-        self.write()?;
-        Ok(done)
+        let reason = if process::is_stopped() { "told to end before it" } else { "no time was left" };
+        let done = if self.left().is_zero() { Err(anyhow!(reason)) } else { work(self) };
+        if let Err(why) = done {
+            self.absent(name, format!("{why:#}"));
+            self.failed = true;
+        } else if !process::is_stopped() {
+            self.report.seconds.push((name.into(), start.elapsed().as_secs_f64()));
+        }
+        self.write()
     }
 
     fn write(&self) -> Result<()> {
@@ -176,48 +260,41 @@ impl Lease<'_> {
     }
 
     /// A file for a program's own JSON, beside ours: what there is of it remains if all is cut short.
-    fn json(&self, part: &str) -> Result<PathBuf> {
-        let path = self.tune.out.with_extension(format!("{part}.json"));
-        // That of an earlier run would pass for this one's.
-        if path.exists() {
-            fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
-        }
-        Ok(path)
+    fn json(&self, part: &str) -> PathBuf {
+        self.tune.out.with_extension(format!("{part}.json"))
     }
 
-    /// Every way to serve each layer. A kernel that hangs is left behind, and the program started again without it.
-    fn variants(&mut self, time: Duration) -> Result<bool> {
+    /// Every way to serve each layer. A kernel that hangs, or with which the program ends, is left behind, and the program
+    /// started again without it.
+    fn variants(&mut self, time: Duration) -> Result<()> {
         let program = beside(self.folder, "benchmarks")?;
-        let json = self.json("variants")?;
-        let start = Instant::now();
-        let (mut resume, mut success) = (false, false);
-        while start.elapsed() < time {
+        let (json, start, mut last) = (self.json(VARIANTS), Instant::now(), None);
+        loop {
+            let left = time.saturating_sub(start.elapsed());
             let mut command = Command::new(&program);
             let device = if self.tune.rehearse { "simulated".into() } else { format!("cuda:{}", self.ordinal) };
-            command.args(["--variants", "--device", &device]).arg("--json").arg(&json);
-            let left = time.saturating_sub(start.elapsed());
-            command.arg("--time-limit").arg(left.as_secs().to_string());
+            command.args([&format!("--{VARIANTS}"), "--device", &device]).arg("--json").arg(&json);
+            command.arg("--time-limit").arg(before_end(left).as_secs().to_string());
             command.args(self.tune.filter.iter().flat_map(|filter| ["--filter", filter]));
             if let Some(file) = self.tune.predicted.clone().or_else(|| beside(self.folder, "predicted.json").ok()) {
                 command.arg("--predicted").arg(file);
             }
-            if resume {
+            if json.is_file() {
                 command.arg("--resume");
             }
-            let Ended { status, text } = watch(&mut command, &json, left + END + self.row, self.row)?;
+            let Ended { status, text } = watch(&mut command, &json, left, self.row)?;
             println!("{text}");
-            success = status.is_some_and(|status| status.success());
-            if status.is_some() || !json.is_file() {
-                break;
+            self.failed |= !status.is_some_and(|status| status.success());
+            self.report.tuning = read(&json);
+            let tuning = self.report.tuning.as_ref().context("benchmarks wrote no file")?;
+            let Some(row) = tuning["doing"].as_str().map(str::to_owned) else { return Ok(()) };
+            if process::is_stopped() || start.elapsed() >= time || last.as_ref() == Some(&row) {
+                self.absent(&row, "it had not ended, and there was nothing to go on with");
+                return Ok(());
             }
-            println!("a row did not end; going on without its kernel");
-            resume = true;
+            println!("{row} did not end; going on without its kernel");
+            last = Some(row);
         }
-        self.report.tuning = read(&json);
-        if self.report.tuning.is_none() {
-            self.absent("variants", "benchmarks wrote no file");
-        }
-        Ok(success && !resume)
     }
 
     fn vllm(&self) -> PathBuf {
@@ -233,10 +310,10 @@ impl Lease<'_> {
             self.absent("others' kernels", format!("{} is not there", self.tune.peers.display()));
             return Ok(());
         }
-        let json = self.json("peers")?;
+        let json = self.json("peers");
         let mut command = Command::new("python3");
         command.env("PYTHONUNBUFFERED", "1").arg(&self.tune.peers).arg("--json").arg(&json);
-        command.arg("--time-limit").arg(time.saturating_sub(END).as_secs().to_string());
+        command.arg("--time-limit").arg(before_end(time).as_secs().to_string());
         if let Ok(library) = beside(self.folder, "liblatent_attention.so") {
             command.arg("--library").arg(library);
         }
@@ -246,16 +323,13 @@ impl Lease<'_> {
         if self.tune.rehearse {
             command.args(["--simulate", "--batch", "1", "--cached", "64", "--shapes", "deepseek-v2-lite"]);
         }
-        match process::run_for(&mut command, time) {
-            Ok(Ended { status, text }) => {
-                println!("{text}");
-                if status.is_none() {
-                    self.absent("others' kernels that are not in the file", format!("not within {} s", time.as_secs()));
-                }
-            }
-            Err(why) => self.absent("others' kernels", format!("{why:#}")),
+        let Ended { status, text } = process::run_for(&mut command, time)?;
+        println!("{text}");
+        if status.is_none() {
+            self.absent("others' kernels that are not in the file", format!("not within {} s", time.as_secs()));
         }
         self.report.peers = read(&json);
+        ensure!(self.report.peers.is_some(), "{} wrote no file: {}", self.tune.peers.display(), text.trim_end());
         Ok(())
     }
 
@@ -274,11 +348,11 @@ impl Lease<'_> {
             self.absent("kernels of before", format!("{}: {why}", self.old().display()));
             return Ok(());
         }
-        let json = self.json("before")?;
+        let json = self.json("before");
         let mut command = Command::new(self.old());
         command.args(["--sweep", "quick", "--filter", "decode/", "--filter", "/16x16384"]);
         command.arg("--device").arg(format!("cuda:{}", self.ordinal)).arg("--json").arg(&json);
-        command.arg("--time-limit").arg(time.saturating_sub(END).as_secs().to_string());
+        command.arg("--time-limit").arg(before_end(time).as_secs().to_string());
         let Ended { status, text } = process::run_for(&mut command, time)?;
         println!("{text}");
         if !status.is_some_and(|status| status.success()) {
@@ -287,6 +361,11 @@ impl Lease<'_> {
         self.report.before = read(&json);
         Ok(())
     }
+}
+
+/// When the last row of a program may begin that has so much time.
+fn before_end(time: Duration) -> Duration {
+    time - END.min(time / 5)
 }
 
 /// Each row of before beside the fastest variant of the same shape.
@@ -310,14 +389,15 @@ fn compared(before: Option<&Value>, tuning: Option<&Value>) -> String {
 /// Runs a program that writes `json` before and after each row, as long as it goes on to do so.
 fn watch(command: &mut Command, json: &Path, limit: Duration, row: Duration) -> Result<Ended> {
     let written = || fs::metadata(json).and_then(|file| file.modified()).ok();
-    let (start, mut last, mut seen): (_, Option<SystemTime>, _) = (Instant::now(), written(), Instant::now());
+    let first: Option<SystemTime> = written();
+    let (start, mut last, mut seen) = (Instant::now(), first, Instant::now());
     process::run(command, move || {
         let now = written();
         if now != last {
             (last, seen) = (now, Instant::now());
         }
-        // The first row comes after the rates, and what a program prepares.
-        let patience = if now.is_some() { row } else { 3 * row };
+        // The first row comes after the rates, and what a program prepares, also where it goes on with a file.
+        let patience = if last == first { 3 * row } else { row };
         start.elapsed() >= limit || seen.elapsed() >= patience
     })
 }

@@ -28,7 +28,7 @@ fn programs(benchmarks: &str) -> tempfile::TempDir {
 
 fn machine() -> Machine {
     let [gpu, compute_capability, driver] = ["a GPU", "9.0", "580"].map(String::from);
-    Machine { gpu, compute_capability, driver, commit: "c0ffee" }
+    Machine { gpu, compute_capability, driver, commit: "c0ffee".into() }
 }
 
 fn tune(folder: &Path) -> Tune {
@@ -41,6 +41,7 @@ fn tune(folder: &Path) -> Tune {
         vllm: None,
         before: None,
         rehearse: true,
+        resume: false,
     }
 }
 
@@ -52,7 +53,9 @@ fn run_in(folder: &Path, tune: &Tune) -> (bool, Value) {
 #[test]
 fn every_part_is_in_the_file_and_what_is_not_there_is_named() {
     let folder = programs(r#"echo "{\"rows\": [1, 2]}" > "$json""#);
-    let (passed, file) = run_in(folder.path(), &tune(folder.path()));
+    // Neither is the file's folder.
+    let tune = Tune { out: folder.path().join("results/h200/tune.json"), ..tune(folder.path()) };
+    let (passed, file) = run_in(folder.path(), &tune);
     assert!(passed);
     assert_eq!(
         (&file["gpu"], &file["commit"], &file["compute_capability"]),
@@ -61,10 +64,17 @@ fn every_part_is_in_the_file_and_what_is_not_there_is_named() {
     assert_eq!(file["programs"][0]["passed"], 1);
     assert_eq!((&file["questions"][0]["name"], &file["questions"][0]["value"]), (&"a rate".into(), &1.5.into()));
     assert_eq!(file["tuning"]["rows"].as_array().unwrap().len(), 2);
-    let absent: Vec<&str> = file["absent"].as_array().unwrap().iter().filter_map(|a| a["what"].as_str()).collect();
-    assert_eq!(absent, ["others' kernels", "kernels of before"]);
-    let parts: Vec<&str> = file["seconds"].as_array().unwrap().iter().filter_map(|part| part[0].as_str()).collect();
-    assert_eq!(parts, ["tests", "questions", "variants", "peers", "before"]);
+    assert_eq!(absent(&file), ["others' kernels", "kernels of before"]);
+    assert_eq!(parts(&file), ["tests", "questions", "variants", "peers", "before"]);
+}
+
+fn parts(file: &Value) -> Vec<&str> {
+    file["seconds"].as_array().unwrap().iter().filter_map(|part| part[0].as_str()).collect()
+}
+
+/// What is named as not measured.
+fn absent(file: &Value) -> Vec<&str> {
+    file["absent"].as_array().unwrap().iter().filter_map(|absent| absent["what"].as_str()).collect()
 }
 
 #[test]
@@ -82,32 +92,131 @@ fn peers_are_run_with_what_lies_beside_the_program() {
     }
 }
 
-/// What has been measured is in the file, and the program is started once more, to go on without what hangs.
+/// All variants of a lease whose rows take 400 ms at most, in 60 s, of which only what hangs is to take any.
+fn variants(folder: &Path) -> (bool, Value) {
+    let tune = tune(folder);
+    let mut lease = Lease::begin(&tune, folder, 0, machine()).unwrap();
+    lease.row = Duration::from_millis(400);
+    lease.variants(Duration::from_secs(60)).unwrap();
+    assert!(lease.start.elapsed() < Duration::from_secs(60));
+    (lease.failed, serde_json::to_value(&lease.report).unwrap())
+}
+
+/// What has been measured is in the file, and the program is started once more, to go on without what hangs, or ends it.
 #[test]
-fn a_row_that_does_not_end_costs_no_more_than_itself() {
+fn a_row_that_does_not_end_or_is_the_end_costs_no_more_than_itself() {
+    for end in ["sleep 600", "exit 1"] {
+        let folder = programs(&format!(
+            r#"if [ -n "$resumed" ]; then echo "{{\"rows\": [1, 2, 3]}}" > "$json"; exit 0; fi
+            echo "{{\"rows\": [1], \"doing\": \"x\"}}" > "$json"
+            {end}"#
+        ));
+        let (failed, report) = variants(folder.path());
+        // It is no success either.
+        assert!(failed, "{end}");
+        assert_eq!(report["tuning"]["rows"].as_array().unwrap().len(), 3, "{end}");
+    }
+}
+
+/// A program that ends at once however often it is started is not started for ever, and the row is named.
+#[test]
+fn what_goes_on_with_nothing_is_not_started_again() {
     let folder = programs(
-        r#"if [ -n "$resumed" ]; then echo "{\"rows\": [1, 2, 3]}" > "$json"; exit 0; fi
+        r#"echo x >> "$json.starts"
         echo "{\"rows\": [1], \"doing\": \"x\"}" > "$json"
+        exit 1"#,
+    );
+    let (failed, report) = variants(folder.path());
+    assert!(failed);
+    assert_eq!(absent(&report), ["x"]);
+    let starts = fs::read_to_string(folder.path().join("tune.variants.json.starts")).unwrap();
+    assert_eq!(starts.lines().count(), 2);
+}
+
+/// Seconds are too few for anything here: each part is ended in time, and the file says what there is and what is not.
+#[test]
+fn a_lease_of_seconds_ends_in_time_with_what_there_is() {
+    let folder = programs(
+        r#"echo "{\"rows\": [1], \"doing\": \"x\"}" > "$json"
         sleep 600"#,
     );
-    let tune = tune(folder.path());
-    let report = Report {
-        machine: machine(),
-        minutes: 1.0,
-        seconds: Vec::new(),
-        programs: Vec::new(),
-        questions: Vec::new(),
-        tuning: None,
-        peers: None,
-        before: None,
-        absent: Vec::new(),
-    };
-    let (folder, row) = (folder.path(), Duration::from_millis(400));
-    let mut lease = Lease { tune: &tune, folder, ordinal: 0, start: Instant::now(), row, report };
-    let passed = lease.variants(Duration::from_secs(60)).unwrap();
-    // It is no success either.
-    assert!(!passed && lease.start.elapsed() < Duration::from_secs(60));
-    assert_eq!(lease.report.tuning.unwrap()["rows"].as_array().unwrap().len(), 3);
+    for name in ["kernels", "suite"] {
+        script(folder.path(), name, "echo 'test a::b ... ok'; sleep 600");
+    }
+    fs::write(folder.path().join("peers.py"), "import time\ntime.sleep(600)\n").unwrap();
+    let (start, tune) = (Instant::now(), Tune { minutes: 4.0 / 60.0, ..tune(folder.path()) });
+    let (passed, file) = run_in(folder.path(), &tune);
+    // What is more than 4 s is the time that a machine without a free core takes to end programs.
+    assert!(!passed && start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    for program in file["programs"].as_array().unwrap() {
+        assert!(program["passed"] == 1 && program["success"] == false, "{program}");
+        assert!(program["output"].as_str().unwrap().contains("as it had not ended by itself"), "{program}");
+    }
+    assert_eq!(file["tuning"]["rows"].as_array().unwrap().len(), 1);
+    assert!(absent(&file).starts_with(&["x", "others' kernels that are not in the file"]), "{}", file["absent"]);
+}
+
+/// The first run is cut short before its end; the second does what is left, and what the first has is kept.
+#[test]
+fn a_second_run_goes_on_where_the_first_ended() {
+    let folder = programs(
+        r#"if [ -n "$resumed" ]; then grep -q doing "$json" || echo "{\"rows\": [1, 2]}" > "$json"; exit 0; fi
+        echo "{\"rows\": [1]}" > "$json""#,
+    );
+    let first = tune(folder.path());
+    assert!(run_in(folder.path(), &first).0);
+    let mut file = read(&first.out).unwrap();
+    file["tuning"]["doing"] = "x".into();
+    file["seconds"].as_array_mut().unwrap().retain(|part| part[0] != "variants");
+    crate::report::write(&first.out, &file).unwrap();
+    // All that came back of the first.
+    fs::remove_file(first.out.with_extension("variants.json")).unwrap();
+    for name in ["kernels", "suite"] {
+        script(folder.path(), name, "exit 1");
+    }
+    let second = Tune { resume: true, minutes: 2.0, ..tune(folder.path()) };
+    let (passed, file) = run_in(folder.path(), &second);
+    assert!(passed, "{file}");
+    assert_eq!((&file["programs"][0]["passed"], &file["minutes"]), (&1.into(), &2.0.into()));
+    assert_eq!(file["questions"][0]["name"], "a rate");
+    assert_eq!(file["tuning"]["rows"].as_array().unwrap().len(), 2);
+    // Without being asked to go on, it begins anew, and nothing of before passes for its own.
+    script(folder.path(), "benchmarks", "exit 1");
+    let (passed, file) = run_in(folder.path(), &first);
+    assert!(!passed && file["tuning"].is_null() && file["programs"][0]["passed"] == 0);
+}
+
+#[test]
+fn files_of_other_machines_or_builds_are_not_gone_on_with() {
+    let folder = programs(r#"echo "{\"rows\": []}" > "$json""#);
+    let tune = Tune { resume: true, ..tune(folder.path()) };
+    let refused = || format!("{:#}", Lease::begin(&tune, folder.path(), 0, machine()).err().unwrap());
+    assert!(refused().starts_with(&format!("cannot read {}: ", tune.out.display())));
+    fs::write(&tune.out, "{}").unwrap();
+    assert!(refused().starts_with(&format!("{} is no file of gpu-check tune: ", tune.out.display())));
+    let mut report = serde_json::to_value(
+        Lease::begin(&Tune { resume: false, ..tune }, folder.path(), 0, machine()).unwrap().report,
+    )
+    .unwrap();
+    report["commit"] = "0ddba11".into();
+    let tune = self::tune(folder.path());
+    crate::report::write(&tune.out, &report).unwrap();
+    let tune = Tune { resume: true, ..tune };
+    let message = format!("{:#}", Lease::begin(&tune, folder.path(), 0, machine()).err().unwrap());
+    assert!(message.contains("0ddba11") && message.contains("c0ffee"), "{message}");
+}
+
+/// A part that cannot be done is named with the reason, and the next one is.
+#[test]
+fn a_part_that_fails_is_named_and_the_rest_is_done() {
+    let folder = programs("exit 1");
+    fs::write(folder.path().join("peers.py"), "import sys\nsys.exit('no luck')\n").unwrap();
+    let (passed, file) = run_in(folder.path(), &tune(folder.path()));
+    assert!(!passed);
+    assert_eq!(absent(&file), ["variants", "peers", "kernels of before"]);
+    let why = |i: usize| file["absent"][i]["why"].as_str().unwrap();
+    assert!(why(0) == "benchmarks wrote no file" && why(1).ends_with("peers.py wrote no file: no luck"), "{file}");
+    assert_eq!(parts(&file), ["tests", "questions", "before"]);
 }
 
 #[test]
