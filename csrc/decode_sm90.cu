@@ -1,5 +1,6 @@
 // `decode` by Hopper's own instructions: attention over the cached latents themselves, `src/reference/decode.rs` on the
-// device. Tokens or latents on m, heads on n, so that int4 goes from codes to registers, as in decode_sm80.cu:
+// device. Tokens or latents on m, heads on n, so that int4 goes from codes to registers, as in decode_sm80.cu, and bf16
+// is multiplied where it lies (decode/sm90/bf16.cuh):
 //
 //     S^T [tokens x heads]  = C [tokens x latents] Q^T,  O^T [latents x heads] += C^T P^T
 //
@@ -16,28 +17,30 @@
 //         of partials: merge those of the query token, or a part of them            (decode/merge_splits.cuh)
 //
 // With 64 heads the outputs of all latents are too many for a warpgroup: the two take two tiles together, the scores of
-// one each, meet in one barrier, and accumulate half of the latents each over both.
+// one each, meet in one barrier, and accumulate half of the latents each over both. With latents of bf16 they take one
+// tile together, with the scores of half of the heads each.
 //
 // Who owns what:
 //     Scores: warp w of a warpgroup has 16 of the 64 tokens, a thread two of these, for every fourth pair of heads.
 //     Accumulators: a warpgroup has all latents of all heads, for its own tiles (with 64 heads half of the latents, for
 //         all tiles): 4 * M_TILES * N_TILES registers per thread, at most 128.
 // Shared memory, divided by `src/ops/decode/sm90.rs`: the query (2 bytes per latent and head, and per value of a
-//     rotated key and head, and its sums over groups), weights of two tiles of each warpgroup (of one with 64 heads),
-//     about 3 KiB of BlockState, and stages of 64 tokens as they are in the cache. In the end what the warpgroups hand
-//     to each other lies in the stages.
+//     rotated key and head, and its sums over groups), weights of two tiles of each warpgroup (of one with 64 heads, or
+//     bf16), about 3 KiB of BlockState, and stages of 64 tokens as they are in the cache. In the end what the
+//     warpgroups hand to each other lies in the stages.
 // Per token and block, with latents of L numbers: the token's bytes of the cache, once; 4 L + 2 R FLOPs per head, R
 //     being all values of a rotated key. Beside them a value costs 10/8 instructions to unpack, and with latents in
 //     groups 1 more to dequantise. All instructions that a
 //     token costs are held by tests/kernels/decode_sm90_budgets.rs.
 // What bounds it: predicted, as no GPU has timed it: with int4 (L / 2 bytes) and up to 32 heads the bytes, with 64
-//     heads the tensor cores. Warpgroups with tiles of their own wait for nobody but the copies, so that one multiplies
-//     while the other has its softmax.
+//     heads the tensor cores; with bf16 the bytes, 2 L. Warpgroups with tiles of their own wait for nobody but the
+//     copies, so that one multiplies while the other has its softmax.
 // Rounding: products are exact and sums f32. The query is exact in f16 but for numbers below 2^-27 of its largest;
-//     weights times scales have 11 bits (softmax.cuh), and with latents in groups weights and values each (output.cuh).
-//     Everything else is exact, so that the lse is right to f32 rounding.
+//     weights times scales have 11 bits (softmax.cuh), and with latents in groups weights and values each (output.cuh); bf16
+//     are exact, and their weights have 16 bits. Everything else is exact, so that the lse is right to f32 rounding.
 #include "decode/merge_splits.cuh"
 #include "decode/results.cuh"
+#include "decode/sm90/bf16.cuh"
 #include "decode/sm90/block.cuh"
 #include "decode/sm90/load.cuh"
 #include "decode/sm90/merge.cuh"
@@ -54,6 +57,16 @@
 
 namespace {
 
+// Zeros in place of the 16-byte units `from` to `end - 1` of all rows of blocks of values, which begin `begin` bytes into
+// each stage.
+template <typename S>
+__device__ void fill_blocks(const SharedMemory<S> &memory, unsigned begin, unsigned from, unsigned end) {
+    for (unsigned i = threadIdx.x; i < (end - from) * TILE * memory.map().stage_count; i += CONSUMER_THREADS) {
+        const unsigned row = i / (end - from), unit = from + i % (end - from);
+        *reinterpret_cast<uint4 *>(memory.stage(row / TILE) + begin + place_of_unit(row % TILE, unit)) = {};
+    }
+}
+
 // What no copy reaches, as a layer's rows are shorter than the kernel's: codes that are finite, whatever they are
 // multiplied with.
 template <typename S>
@@ -67,7 +80,15 @@ __device__ void fill_rows(const DecodeParams &params, const SharedMemory<S> &mem
             *reinterpret_cast<uint4 *>(to) = {};
         }
     };
-    fill(0, params.cache.latent_row_bytes, S::ROW_BYTES, S::ROW_STRIDE);
+    if constexpr (S::LATENTS == Latents::Bf16) {
+        fill_blocks(memory, 0, params.cache.latent_row_bytes / 16, 8 * S::STEPS);
+        if (params.cache.rope_kind == ROW_BF16) {
+            fill_blocks(memory, map.rope, params.cache.rope_row_bytes / 16, 8 * map.rope_blocks);
+            return;
+        }
+    } else {
+        fill(0, params.cache.latent_row_bytes, S::ROW_BYTES, S::ROW_STRIDE);
+    }
     fill(map.rope, params.cache.rope_row_bytes, 2 * map.rope_blocks * 4 * map.rope_lane_bytes, map.rope_stride);
     clear_behind_pairs(params, memory);
 }
@@ -89,6 +110,12 @@ struct Places {
           pairs(params.sm90.affine + low_token() * params.cache.affine_row_bytes) {}
 };
 
+// A thread's tokens of the tile from token `first` on, with the pairs of their latents.
+__device__ TokenRows rows_of_tile(const DecodeSplit &split, unsigned first, LatentAffine low, LatentAffine high) {
+    const unsigned token = low_token(), skipped = max(split.first, first) - first;
+    return {low, high, token, token + 8, skipped, min(split.end - first, TILE) - skipped};
+}
+
 // What a thread of a warpgroup does with a tile of tokens.
 template <typename S>
 struct TileScores {
@@ -109,12 +136,9 @@ struct TileScores {
 
     // Its tokens of the tile from token `first` on.
     __device__ TokenRows rows(const unsigned char *stage, unsigned first) const {
-        const unsigned token = low_token(), pair_bytes = params.cache.affine_row_bytes;
         const unsigned char *pair = stage + places().pairs;
-        const DecodeSplit &split = memory.state().split;
-        const unsigned skipped = max(split.first, first) - first;
-        return {LatentAffine(at<uint32_t>(pair, 0)), LatentAffine(at<uint32_t>(pair, 8 * pair_bytes)), token, token + 8,
-                skipped, min(split.end - first, TILE) - skipped};
+        return rows_of_tile(memory.state().split, first, LatentAffine(at<uint32_t>(pair, 0)),
+                            LatentAffine(at<uint32_t>(pair, 8 * params.cache.affine_row_bytes)));
     }
 
     __device__ void score(const unsigned char *stage, TokenRows &rows, Sums<S> &scores) const {
@@ -245,6 +269,50 @@ __device__ void attend_together(const DecodeParams &params, const SharedMemory<S
     }
 }
 
+// All tiles of the split, each by both warpgroups (bf16.cuh).
+template <typename S>
+__device__ void attend_by_heads(const DecodeParams &params, const SharedMemory<S> &memory, SoftmaxState<S> &state,
+                                Output<S> &output) {
+    BlockState<S> &block = memory.state();
+    const unsigned group = uniform(threadIdx.x / WARPGROUP), pair_bytes = params.cache.affine_row_bytes;
+    const Meeting<S> meeting(group);
+    const Places<S> own(params);
+    // bf16 are what they are.
+    const LatentAffine unscaled(affine_pair(0x3C00, 0));
+    const unsigned weights_place = place_of_weights() + 1024 * S::N_TILES * group;
+    const uint32_t full = shared_address(block.full), empty = shared_address(block.empty);
+    Slot slot;
+    for (unsigned first = tiles_begin(block.split); first < block.split.end; first += TILE) {
+        const unsigned char *stage = memory.stage(slot.index()), *pairs = stage + own.pairs, *keys = stage + own.keys;
+        const uint2 parts = weight_parts(memory, stage);
+        mbarrier_wait(full + 8 * slot.index(), slot.parity());
+        // Products read by another proxy than copies write.
+        fence_proxy_async();
+        const TokenRows rows = rows_of_tile(block.split, first, unscaled, unscaled);
+        Sums<S> scores, p;
+        score_values<S>(params, memory, stage,
+                        {keys, keys + 8 * params.sm90.rope_stride, {pairs, pairs + 8 * pair_bytes}}, group, scores);
+        // Nobody multiplies the weights before these any more, nor the keys that they are stored over.
+        meeting.sync();
+        // A second time with new references, below whose bound all weights are but those of scores that are no numbers.
+#pragma unroll 1
+        for (bool is_first = true;; is_first = false) {
+            const bool beyond = weigh_values<S>(rows, scores, block, group,
+                                                {parts.x + weights_place, parts.y + weights_place}, p);
+            if (!meeting.any(beyond && is_first)) {
+                break;
+            }
+            find_largest<S>(rows, scores, block, group, p);
+            raise_references<S>(block, meeting, state, output);
+        }
+        add_sums<S>(rows, p, state);
+        accumulate_values<S>(stage, parts, group, output);
+        __syncwarp();
+        mbarrier_arrive(empty + 8 * slot.index(), threadIdx.x % WARP == 0);
+        slot.advance(1, memory.map().stage_count);
+    }
+}
+
 // The threads that multiply, which are all that are left in the end.
 struct Consumers {
     __device__ static unsigned index() { return threadIdx.x; }
@@ -290,14 +358,18 @@ __device__ void decode(const DecodeParams &params) {
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
     SoftmaxState<S> state = {};
     Output<S> output = {};
-    if constexpr (S::SHARED) {
+    if constexpr (S::BY_HEADS) {
+        attend_by_heads<S>(params, memory, state, output);
+        write_values<S>(params, block.split, first_head, memory, state, output);
+    } else if constexpr (S::SHARED) {
         state.store(memory);
         attend_together<S>(params, memory, output);
         state = SoftmaxState<S>::load(memory);
+        merge_and_write<S>(params, block.split, first_head, memory, state, output);
     } else {
         attend_alone<S>(params, memory, state, output);
+        merge_and_write<S>(params, block.split, first_head, memory, state, output);
     }
-    merge_and_write<S>(params, block.split, first_head, memory, state, output);
     // The state is in dynamic shared memory, where partials are merged.
     const unsigned query = block.split.query;
     const int32_t partial = block.split.partial;
@@ -308,7 +380,8 @@ __device__ void decode(const DecodeParams &params) {
 
 #define DECODE_KERNEL(name, latents, steps, n_tiles)                                                                   \
     static_assert(sizeof(BlockState<Shape<Latents::latents, steps, n_tiles>>) <=                                       \
-                      DECODE_SM90_STATE_BYTES + DECODE_SM90_STATE_HEAD_BYTES * 8 * n_tiles,                            \
+                      DECODE_SM90_STATE_BYTES +                                                                        \
+                          DECODE_SM90_STATE_HEAD_BYTES * Shape<Latents::latents, steps, n_tiles>::OWN_HEADS,           \
                   "the host plans with less shared memory than " #name " needs");                                      \
     extern "C" __global__ void __launch_bounds__(DECODE_SM90_THREADS, 1)                                               \
         name(const __grid_constant__ DecodeParams params) {                                                            \

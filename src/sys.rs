@@ -23,8 +23,8 @@ pub const DECODE_MERGE_BYTES: u32 = 4320;
 pub const DECODE_SM90_THREADS: u32 = 384;
 pub const DECODE_SM90_MAX_STAGES: u32 = 6;
 pub const DECODE_SM90_TOGETHER_STAGES: u32 = 4;
-pub const DECODE_SM90_STATE_BYTES: u32 = 384;
-pub const DECODE_SM90_STATE_HEAD_BYTES: u32 = 128;
+pub const DECODE_SM90_STATE_BYTES: u32 = 256;
+pub const DECODE_SM90_STATE_HEAD_BYTES: u32 = 88;
 pub const DECODE_CLUSTER_SM90_THREADS: u32 = 512;
 pub const DECODE_CLUSTER_SM90_RUN: u32 = 512;
 pub const DECODE_CLUSTER_SM90_WEIGHT_TILES: u32 = 6;
@@ -723,7 +723,7 @@ pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32, u32); 29] = [
     ("decode_bf16_5x1_32", "Bf16", 5, 1, 32, 1, 1),
     ("decode_bf16_5x1_16", "Bf16", 5, 1, 16, 1, 1),
 ];
-pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 17] = [
+pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 23] = [
     ("decode_sm90_whole_8x8", "Whole", 8, 8),
     ("decode_sm90_whole_8x4", "Whole", 8, 4),
     ("decode_sm90_whole_8x2", "Whole", 8, 2),
@@ -741,6 +741,12 @@ pub const DECODE_SM90_KERNELS: [(&str, &str, u32, u32); 17] = [
     ("decode_sm90_groups32_8x2", "Groups32", 8, 2),
     ("decode_sm90_groups32_4x4", "Groups32", 4, 4),
     ("decode_sm90_groups32_4x2", "Groups32", 4, 2),
+    ("decode_sm90_bf16_8x8", "Bf16", 8, 8),
+    ("decode_sm90_bf16_8x4", "Bf16", 8, 4),
+    ("decode_sm90_bf16_8x2", "Bf16", 8, 2),
+    ("decode_sm90_bf16_4x8", "Bf16", 4, 8),
+    ("decode_sm90_bf16_4x4", "Bf16", 4, 4),
+    ("decode_sm90_bf16_4x2", "Bf16", 4, 2),
 ];
 pub const DECODE_CLUSTER_SM90_KERNELS: [(&str, &str, u32, u32); 12] = [
     ("decode_cluster_sm90_whole_2x4", "Whole", 2, 4),

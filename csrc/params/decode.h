@@ -68,12 +68,13 @@
 #define DECODE_SM90_MAX_STAGES 6
 #define DECODE_SM90_TOGETHER_STAGES 4
 
-/* Most bytes that its warpgroups share beside queries, weights and tiles, and of these for each head: `BlockState`. */
-#define DECODE_SM90_STATE_BYTES 384
-#define DECODE_SM90_STATE_HEAD_BYTES 128
+/* Most bytes that its warpgroups share beside queries, weights and tiles, and of these for each head whose scores a
+ * warpgroup has: `BlockState`. */
+#define DECODE_SM90_STATE_BYTES 256
+#define DECODE_SM90_STATE_HEAD_BYTES 88
 
 /* The kernels of decode_sm90.cu: name, how latents lie in the cache, most k-steps of DECODE_STEP latents, and n-tiles of 8
- * heads. A block has a multiprocessor for itself. */
+ * heads of a block, of which with bf16 a warpgroup has the scores of half. A block has a multiprocessor for itself. */
 #define DECODE_SM90_KERNELS(KERNEL)                  \
     KERNEL(decode_sm90_whole_8x8, Whole, 8, 8)       \
     KERNEL(decode_sm90_whole_8x4, Whole, 8, 4)       \
@@ -91,7 +92,13 @@
     KERNEL(decode_sm90_groups32_8x4, Groups32, 8, 4) \
     KERNEL(decode_sm90_groups32_8x2, Groups32, 8, 2) \
     KERNEL(decode_sm90_groups32_4x4, Groups32, 4, 4) \
-    KERNEL(decode_sm90_groups32_4x2, Groups32, 4, 2)
+    KERNEL(decode_sm90_groups32_4x2, Groups32, 4, 2) \
+    KERNEL(decode_sm90_bf16_8x8, Bf16, 8, 8)         \
+    KERNEL(decode_sm90_bf16_8x4, Bf16, 8, 4)         \
+    KERNEL(decode_sm90_bf16_8x2, Bf16, 8, 2)         \
+    KERNEL(decode_sm90_bf16_4x8, Bf16, 4, 8)         \
+    KERNEL(decode_sm90_bf16_4x4, Bf16, 4, 4)         \
+    KERNEL(decode_sm90_bf16_4x2, Bf16, 4, 2)
 
 /* Threads in a block of decode_cluster_sm90.cu: two warpgroups that multiply, one that copies, and one that makes weights
  * of scores. */
@@ -155,21 +162,25 @@ LATENT_ATTENTION_SIZE(struct DecodeShared, 84);
 /* The same for the kernels of decode_sm90.cu, whose query for the latents lies at 0, and whose rows of latents are as far
  * apart as a kernel's most k-steps need. In decode_cluster_sm90.cu, too, where rows, blocks, groups and k-steps are those
  * that a block of a cluster has: 512 latents, `rope_blocks` blocks of the rotated key, and the pairs of both. Weights are
- * [DECODE_CLUSTER_SM90_WEIGHT_TILES][heads of a block][64] there, the state is `ClusterState`. */
+ * [DECODE_CLUSTER_SM90_WEIGHT_TILES][heads of a block][64] there, the state is `ClusterState`. With latents of bf16 a stage
+ * begins with blocks of 64 values, [64 tokens][64], swizzled, and its last bytes are the lower parts of a tile's weights,
+ * [heads of a block][64], swizzled; it begins at a multiple of 1024 bytes. */
 struct DecodeSm90Shared {
     uint32_t q_rope;      /* 16-bit [rope_blocks][heads of a block][64], swizzled */
     uint32_t q_sums;      /* f16 [a block for 17 groups of a token, one for each 16 more][heads of a block][64], swizzled */
-    uint32_t weights;     /* f16 [warpgroups][2, with 64 heads 1][heads of a block][64], swizzled */
+    uint32_t weights;     /* f16 [warpgroups][2, with 64 heads 1][heads of a block][64], swizzled; with latents of bf16 the
+                             higher parts of a tile's, bf16 [heads of a block][64] */
     uint32_t state;       /* BlockState */
     uint32_t stages;      /* the first stage; the next follows stage_bytes later */
     uint32_t stage_bytes;
     uint32_t stage_count; /* 2 to DECODE_SM90_MAX_STAGES */
-    uint32_t rope;        /* from the start of a stage: rotated keys as they are in the cache */
+    uint32_t rope;        /* from the start of a stage: rotated keys as they are in the cache; bf16 beside latents of bf16
+                             in blocks as these are */
     uint32_t rope_stride; /* an odd multiple of 16; with bf16 of 32 */
     uint32_t affine;      /* from the start of a stage: rows of (scale, min) pairs as they are in the cache */
     uint32_t rope_blocks; /* of 64 values of the rotated key */
-    uint32_t rope_way;    /* how it is multiplied: 0: there is none; 1, 2: so many k-steps at a time, group by group;
-                             3: int4 of at least two blocks, of which each pair of heads has one group */
+    uint32_t rope_way;    /* how it is multiplied: 0: there is none, or as latents of bf16 are; 1, 2: so many k-steps
+                             at a time, group by group; 3: int4 of at least two blocks, of which each pair of heads has one group */
     uint32_t rope_part_stride; /* from 256 bytes of a row of rotated keys, or of several, to the next */
     uint32_t is_regular;  /* 1: rows of latents are as long as the kernel's, those of rotated keys a power of two up to 256 */
     uint32_t latent_inverse; /* 65536 over the 16-byte units of a row of latents, rounded up */

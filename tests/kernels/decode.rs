@@ -11,6 +11,7 @@
 //! errors of 2^-12 of the latents' size where means cancel: independent roundings to bf16 make 1.1e-6. One alone can
 //! make 2^-17, which outputs of few numbers are granted. Scores err by f32 rounding of sums of about 500 terms.
 
+mod bf16_latents;
 mod clusters;
 mod merging;
 mod refusals;
@@ -167,7 +168,11 @@ impl Step {
         let step = self;
         let hopper = hopper_like(device).filter(|_| match step.cache.layout().format().latent {
             LatentFormat::Int4 { group } => group == Group::Whole || step.geometry.latent_rank <= 512,
-            LatentFormat::Bf16 => false,
+            // Of more two tiles have no room in shared memory.
+            LatentFormat::Bf16 => {
+                let (rank, rope) = (step.geometry.latent_rank, step.geometry.rope_width());
+                rank <= 512 && rank.next_multiple_of(256) + rope <= 768
+            }
         });
         let others = hopper.map(|hopper| (Self { kernels: KernelFamily::Sm90, ..step.clone() }, hopper));
         iter::once((step, device.clone())).chain(others)

@@ -70,6 +70,36 @@ fn a_tile_of_64_tokens() {
     }
 }
 
+/// The same of latents of bf16: products of both warpgroups, which read A as well as B by descriptors, one pass over the
+/// banks for each 128 bytes.
+#[test]
+fn a_tile_of_64_tokens_of_bf16() {
+    for (name, geometry, most, products, wavefronts) in [
+        ("deepseek-v3", geometry(64, 1, 512, 64), 1510, 136, 4810),
+        ("llama3-8b-d64", geometry(32, 8, 512, 16), 1410, 144, 4100),
+        ("deepseek-v2-lite", geometry(16, 1, 512, 64), 1280, 136, 3400),
+        ("smollm-135m-d32", geometry(9, 3, 96, 8), 810, 72, 1720),
+    ] {
+        let Some([short, long]) = meters(geometry, CacheFormat::BF16) else { return };
+        let of_tile = |count: &dyn Fn(&Meter) -> u64| (count(&long) - count(&short)) as f64 / (TILES * RUNS) as f64;
+        let warp = of_tile(&|m| m.total().warp) / 4.0;
+        assert!(warp <= f64::from(most), "{name}: {warp} instructions of a scheduler, of {most}");
+        let wgmma = of_tile(&|m| m.mma.values().sum()) / 4.0;
+        assert_eq!(wgmma, f64::from(products), "{name}: products");
+        let paths = [Path::SharedRead, Path::SharedWrite, Path::CopySharedWrite, Path::DescriptorRead];
+        let shared = paths.map(|path| of_tile(&|m| traffic(m, path).wavefronts)).iter().sum::<f64>();
+        assert!(shared <= f64::from(wavefronts), "{name}: {shared} wavefronts, of {wavefronts}");
+        let bytes = CacheLayout::new(&geometry, CacheFormat::BF16, 64).unwrap().bytes_per_token() as u64;
+        assert_eq!(of_tile(&|m| traffic(m, Path::CopyGlobalRead).bytes), (TILE * bytes) as f64, "{name}: bytes");
+        for path in paths {
+            assert_eq!(of_tile(&|m| traffic(m, path).conflicts), 0.0, "{name}: {path:?}");
+        }
+        for path in [Path::LocalRead, Path::LocalWrite] {
+            assert_eq!(traffic(&long, path).bytes, 0, "{name}");
+        }
+    }
+}
+
 /// The same of each block of a cluster, 32 heads at a time; and the bytes that it stores in other blocks: partial scores of 64
 /// tokens with their pairs of (scale, min), and its share of the weights with their references. What is in the cache is read
 /// once by all blocks together. Nine pairs of each of eight tokens do not lie in different banks.

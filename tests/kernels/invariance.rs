@@ -150,8 +150,7 @@ proptest! {
         let largest: usize = steps.iter().map(tokens).max().unwrap();
         let config = LayerConfig::new(layout, largest.max(alone), 48).with_policy(SplitPolicy::Fixed { tokens: fixed });
         let device = device();
-        // Hopper's own kernels take int4.
-        let (device, kernels) = match hopper_like(&device).filter(|_| hopper && format == CacheFormat::INT4) {
+        let (device, kernels) = match hopper_like(&device).filter(|_| hopper) {
             Some(hopper) => (hopper, KernelFamily::Sm90),
             None => (device, KernelFamily::Measured),
         };

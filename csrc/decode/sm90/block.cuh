@@ -29,24 +29,26 @@ constexpr unsigned STEP = DECODE_STEP;
 // Values per k-step of the rotated key. Two are a block of the query.
 constexpr unsigned ROPE_STEP = DECODE_ROPE_STEP;
 
-template <Latents LATENTS_, int STEPS_, int N_TILES_, bool SHARED_ = N_TILES_ == 8>
+template <Latents LATENTS_, int STEPS_, int BLOCK_TILES_, bool SHARED_ = BLOCK_TILES_ == 8 || LATENTS_ == Latents::Bf16>
 struct Shape {
     static constexpr Latents LATENTS = LATENTS_;
+    // Whether a warpgroup has the scores of half of the heads, for all tiles: of bf16, which nobody unpacks (bf16.cuh).
+    static constexpr bool BY_HEADS = LATENTS == Latents::Bf16;
     // Whether latents have several scales, and how many 64 of them have.
-    static constexpr bool GROUPED = LATENTS != Latents::Whole;
+    static constexpr bool GROUPED = LATENTS == Latents::Groups || LATENTS == Latents::Groups32;
     static constexpr int STEP_GROUPS = LATENTS == Latents::Groups32 ? 2 : 1;
     // k-steps of the scores, and m-tiles of the output.
     static constexpr int STEPS = STEPS_;
-    // n-tiles of 8 heads.
-    static constexpr int N_TILES = N_TILES_;
-    static constexpr int HEADS = 8 * N_TILES;
+    // n-tiles of 8 heads of a block, and those whose scores a warpgroup has.
+    static constexpr int BLOCK_TILES = BLOCK_TILES_, N_TILES = BY_HEADS ? BLOCK_TILES / 2 : BLOCK_TILES;
+    static constexpr int HEADS = 8 * BLOCK_TILES, OWN_HEADS = 8 * N_TILES;
     // Sums that a thread has of a product of 64 rows.
     static constexpr int SUMS = 4 * N_TILES;
     // Whether the warpgroups work on two tiles together, each with the scores of one and half of the latents for both, as
-    // the outputs of 64 heads are too many for one. Otherwise each has its own tiles and all latents.
+    // the outputs of 64 heads are too many for one; with bf16 on one tile. Otherwise each has its own tiles and all latents.
     static constexpr bool SHARED = SHARED_;
     // Whether the outputs leave few registers to the scores.
-    static constexpr bool CROWDED = N_TILES == 8;
+    static constexpr bool CROWDED = BLOCK_TILES == 8;
     // m-tiles of 64 latents that a warpgroup accumulates.
     static constexpr int M_TILES = SHARED ? STEPS / 2 : STEPS;
     // Heads that a thread has sums of: columns 2 t and 2 t + 1 of each n-tile, in its two rows.
@@ -90,19 +92,21 @@ struct BlockState {
     // Barriers of each stage: its tile is there; its tile has been read.
     uint64_t full[DECODE_SM90_MAX_STAGES], empty[DECODE_SM90_MAX_STAGES];
     // The warpgroups' references (softmax.cuh).
-    alignas(8) float references[CONSUMERS][S::HEADS];
+    alignas(8) float references[CONSUMERS][S::OWN_HEADS];
     // Of heads 8 n + 2 t and the next, at [t][n]: number of the pair of (scale, min) of their group of a rotated key.
     alignas(8) uint8_t rope_words[4][8];
     // From a sum of products to the exponent of 2, for a scale of 1.
     float factor;
     // Each warp's largest magnitude of the query, as a bf16.
     uint32_t largest_query[CONSUMER_THREADS / WARP];
-    // What warps find of a tile, for new references (softmax.cuh).
-    alignas(8) float largest[CONSUMER_THREADS / WARP][S::HEADS];
-    // For the merge: of each warp the sums of P and of P min.
-    float2 sums[CONSUMERS][WARPGROUP_WARPS][S::HEADS];
+    // What each warp finds of a tile, for new references (softmax.cuh); in the end, for the merge, its sums of P and of
+    // P min.
+    union {
+        float2 sums[S::OWN_HEADS];
+        float largest[S::OWN_HEADS];
+    } of_warp[CONSUMER_THREADS / WARP];
     // What the accumulated outputs are multiplied with in the end, and what is added then.
-    float rescale[CONSUMERS][S::HEADS], offsets[S::HEADS];
+    float rescale[CONSUMERS][S::OWN_HEADS], offsets[S::OWN_HEADS];
 };
 
 // In which order eight tokens stand in the products, as rows of the scores and as k of the output: four neighbouring

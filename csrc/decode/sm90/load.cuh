@@ -1,5 +1,6 @@
 // From pages to shared memory: the warpgroup that copies, a quarter of each tile to a warp. Rows stay as they are in
-// the cache; those of latents and of rotated keys get a stride without bank conflicts.
+// the cache; those of latents and of rotated keys get a stride without bank conflicts. Rows of bf16 that products read
+// where they lie are spread over swizzled blocks (bf16.cuh).
 //
 // A half-warp has a run of eight tokens, which are of one page and lie there one after the other: three runs of bytes,
 // whose 16-byte units its lanes take in turn.
@@ -41,15 +42,36 @@ __device__ inline void copy_rows(const unsigned char *from, unsigned row_bytes, 
     }
 }
 
+// Copies a run's rows into blocks of 64 values, in the order of the products; zeros for those that do not exist.
+__device__ inline void copy_into_blocks(const unsigned char *from, unsigned row_bytes, unsigned existing, uint32_t to) {
+#pragma unroll 1
+    for (unsigned unit = thread_index() % RUN_LANES; 16 * unit < row_bytes; unit += RUN_LANES) {
+#pragma unroll
+        for (unsigned row = 0; row < RUN_TOKENS; ++row) {
+            const unsigned token = token_in_row(row);
+            cp_async_16_zero_filled(to + place_of_unit(row, unit), from + token * row_bytes + 16 * unit,
+                                    token < existing ? 16 : 0);
+        }
+    }
+}
+
 // Copies any run, of which the first `existing` tokens exist.
 template <typename S>
 __device__ void copy_run(const DecodeParams &params, const Run &run, unsigned existing) {
     const CacheParams &cache = params.cache;
     const DecodeSm90Shared &map = params.sm90;
-    copy_rows(run.from(latent_tile(cache)), cache.latent_row_bytes, map.latent_inverse, existing, run.to(0, S::ROW_STRIDE),
-              S::ROW_STRIDE);
-    copy_rows(run.from(rope_tile(cache)), cache.rope_row_bytes, map.rope_inverse, existing, run.to(map.rope, map.rope_stride),
-              map.rope_stride);
+    if constexpr (S::LATENTS == Latents::Bf16) {
+        copy_into_blocks(run.from(latent_tile(cache)), cache.latent_row_bytes, existing, run.to(0, 128));
+    } else {
+        copy_rows(run.from(latent_tile(cache)), cache.latent_row_bytes, map.latent_inverse, existing,
+                  run.to(0, S::ROW_STRIDE), S::ROW_STRIDE);
+    }
+    if (S::LATENTS == Latents::Bf16 && cache.rope_kind == ROW_BF16) {
+        copy_into_blocks(run.from(rope_tile(cache)), cache.rope_row_bytes, existing, run.to(map.rope, 128));
+    } else {
+        copy_rows(run.from(rope_tile(cache)), cache.rope_row_bytes, map.rope_inverse, existing,
+                  run.to(map.rope, map.rope_stride), map.rope_stride);
+    }
     const unsigned bytes = min(existing, RUN_TOKENS) * cache.affine_row_bytes;
     const unsigned char *from = run.from(affine_tile(cache));
     const uint32_t to = run.to(map.affine, cache.affine_row_bytes);
@@ -119,10 +141,13 @@ __device__ void copy_tiles(const DecodeParams &params, const SharedMemory<S> &me
                          shared_address(memory.stage(slot.index()))};
         // The next tile's, while this one is copied.
         next_page = page_of(params, memory.state().split.row, token + TILE, end);
-        if (map.is_regular != 0 && first + TILE <= end) {
+        const unsigned existing = token < end ? end - token : 0;
+        if constexpr (S::LATENTS == Latents::Bf16) {
+            copy_run<S>(params, run, existing);
+        } else if (map.is_regular != 0 && first + TILE <= end) {
             copy_regular_run<S>(params, run);
         } else {
-            copy_run<S>(params, run, token < end ? end - token : 0);
+            copy_run<S>(params, run, existing);
         }
         mbarrier_arrive_after_copies(full + 8 * slot.index());
         slot.advance(1, map.stage_count);

@@ -13,13 +13,12 @@ template <typename S>
 __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split, unsigned first_head,
                            BlockState<S> &block, const SoftmaxState<S> &state) {
     const unsigned thread = threadIdx.x, lane = thread % WARP;
-    const unsigned group = thread / WARPGROUP, warp = thread % WARPGROUP / WARP;
 #pragma unroll
     for (int i = 0; i < S::COLUMNS; ++i) {
         const float2 sums = {reduce_rows(state.sum[i], Sum()), reduce_rows(state.mins[i], Sum())};
         const unsigned head = i / 2 * 8 + 2 * lane + i % 2;
         if (lane < 4) {
-            block.sums[group][warp][head] = sums;
+            block.of_warp[thread / WARP].sums[head] = sums;
         }
     }
     barrier_sync(CONSUMER_BARRIER, CONSUMER_THREADS);
@@ -33,8 +32,9 @@ __device__ void merge_sums(const DecodeParams &params, const DecodeSplit &split,
             shrink[i] = exp2_approximate(references[i] - reference);
 #pragma unroll
             for (unsigned j = 0; j < WARPGROUP_WARPS; ++j) {
-                sum = fmaf(block.sums[i][j][thread].x, shrink[i], sum);
-                mins = fmaf(block.sums[i][j][thread].y, shrink[i], mins);
+                const float2 sums = block.of_warp[WARPGROUP_WARPS * i + j].sums[thread];
+                sum = fmaf(sums.x, shrink[i], sum);
+                mins = fmaf(sums.y, shrink[i], mins);
             }
         }
 #pragma unroll

@@ -13,7 +13,7 @@
 // they are the latents 8 (g / 2) + 2 j + g % 2 of the block, and 32 further. Codes of odd m-tiles are 16 times what
 // they stand for.
 template <typename S>
-using Output = Sums<S>[S::M_TILES];
+using Output = float[S::M_TILES][4 * S::BLOCK_TILES];
 
 // What the sums are multiplied with to be latents, and those of odd m-tiles beside that: codes are subnormal f16, or in
 // groups values.

@@ -6,7 +6,7 @@
 // Order: A fragments are read 8 values or codes per lane, so that k runs in another order than memory, and the query is
 // stored in the order of k. Lane t has 8 neighbouring values in 16 bits of each of two rounds of 32 k: of latents 16 t
 // + 8 `round` .., of a rotated key, and of latents in groups of 32, 32 `round` + 8 t ... Their pairs 0 and 1 are k = 2 t .. and 2 t + 8 .. of the
-// round's first 16, pairs 2 and 3 of its second 16.
+// round's first 16, pairs 2 and 3 of its second 16. What meets bf16 in shared memory is in the order of memory (bf16.cuh).
 #pragma once
 
 #include <math_constants.h>
@@ -37,6 +37,9 @@ __device__ inline unsigned place_of_pair(unsigned round, unsigned t, unsigned j)
 // Where pair j of chunk `chunk` of a block of latents goes.
 template <typename S>
 __device__ unsigned place_of_chunk(unsigned chunk, unsigned j) {
+    if constexpr (S::LATENTS == Latents::Bf16) {
+        return CHUNK_BYTES * chunk + 4 * j;
+    }
     return S::STEP_GROUPS == 1 ? place_of_pair(chunk % 2, chunk / 2, j) : place_of_pair(chunk / 4, chunk % 4, j);
 }
 
@@ -52,6 +55,7 @@ __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<
         const bool first = query.present && column < dims, second = query.present && column + 1 < dims;
         const float low = first ? f32_from_bf16_low(__ldg(query.rope + column)) : 0.0f;
         const float high = second ? f32_from_bf16_low(__ldg(query.rope + column + 1)) : 0.0f;
+        const bool in_order = S::LATENTS == Latents::Bf16 && kind == ROW_BF16;
         // Products with bf16 are in the unit of the sums at once.
         const float in_place = kind == ROW_BF16               ? factor * (1.0f / SCORE_UNIT)
                                : kind == ROW_INT4 && j % 2 == 1 ? factor * ODD_PAIR
@@ -59,7 +63,7 @@ __device__ void store_rope_query(const DecodeParams &params, const SharedMemory<
         const uint32_t stored = kind == ROW_BF16 ? bf16x2_from_f32(low * in_place, high * in_place)
                                                  : f16x2_from_f32(low * in_place, high * in_place);
         *reinterpret_cast<uint32_t *>(memory.q_rope() + pair / 32 * S::BLOCK_BYTES +
-                                      swizzled(n, place_of_pair(round, t, j))) = stored;
+                                      swizzled(n, in_order ? 4 * (pair % 32) : place_of_pair(round, t, j))) = stored;
     }
     const unsigned size = params.cache.rope_group, end = part.rope + 2 * pairs;
     for (unsigned group = 0; group < part.rope_groups; ++group) {
@@ -114,10 +118,10 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const unsigned heads_per_rope = sizes.query_heads / sizes.rope_heads;
     const bool vectors = reads_vectors(params);
-    Chunk latents[S::N_TILES][ROUNDS];
+    Chunk latents[S::BLOCK_TILES][ROUNDS];
     uint32_t largest = 0;
 #pragma unroll
-    for (int i = 0; i < S::N_TILES; ++i) {
+    for (int i = 0; i < S::BLOCK_TILES; ++i) {
         const HeadQuery query(params, query_token, first_head + warp + WARPS * i);
 #pragma unroll
         for (unsigned j = 0; j < ROUNDS; ++j) {
@@ -130,7 +134,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
         }
     }
 #pragma unroll
-    for (int i = 0; i < S::N_TILES; ++i) {
+    for (int i = 0; i < S::BLOCK_TILES; ++i) {
 #pragma unroll
         for (unsigned j = 0; j < ROUNDS; ++j) {
             largest = larger_magnitudes(largest, latents[i][j]);
@@ -150,12 +154,14 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
     const float2 power = power_for(largest);
     const float factor = params.scale * CUDART_L2E_F * power.y;
     if (threadIdx.x == 0) {
-        block.factor = factor * SUBNORMAL;
+        block.factor = factor * (S::LATENTS == Latents::Bf16 ? SCORE_UNIT : SUBNORMAL);
     }
 #pragma unroll
-    for (int i = 0; i < S::N_TILES; ++i) {
+    for (int i = 0; i < S::BLOCK_TILES; ++i) {
         const unsigned n = warp + WARPS * i, head = first_head + n;
-        clear_query_sums(params, memory, n);
+        if (S::LATENTS != Latents::Bf16 || S::pair_bytes(params) > 0) {
+            clear_query_sums(params, memory, n);
+        }
         float sum = 0.0f;
 #pragma unroll
         for (unsigned j = 0; j < ROUNDS; ++j) {
@@ -164,8 +170,9 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
 #pragma unroll
             for (int x = 0; x < 4; ++x) {
                 const uint32_t pair = latents[i][j].pair[x];
+                const float unit = S::LATENTS == Latents::Bf16 ? 1.0f / SCORE_UNIT : x % 2 == 1 ? ODD_PAIR : 1.0f;
                 *reinterpret_cast<uint32_t *>(to + swizzled(n, place_of_chunk<S>(chunk % 8, x))) =
-                    query_pair<S::LATENTS>(pair, x % 2 == 1 ? power.x * ODD_PAIR : power.x);
+                    query_pair<S::LATENTS>(pair, power.x * unit);
                 sum += (f32_from_bf16_low(pair) + f32_from_bf16_high(pair)) * power.x;
             }
             if constexpr (S::GROUPED) {
@@ -173,7 +180,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
                 sum = 0.0f;
             }
         }
-        if constexpr (!S::GROUPED) {
+        if constexpr (S::LATENTS == Latents::Whole) {
             sum = reduce_warp(sum, Sum());
             if (lane == 0) {
                 store_query_sum(memory, n, 0, sum);
@@ -182,7 +189,7 @@ __device__ void load_queries(const DecodeParams &params, unsigned query_token, u
         if (lane == 0) {
 #pragma unroll
             for (unsigned group = 0; group < CONSUMERS; ++group) {
-                block.references[group][n] = -CUDART_INF_F;
+                block.references[group][n % S::OWN_HEADS] = -CUDART_INF_F;
             }
         }
         store_rope_query(params, memory, n, part, head / heads_per_rope, HeadQuery(params, query_token, head), power.x);

@@ -76,33 +76,35 @@ __device__ void score_group_by_group(const DecodeParams &params, const RopeRows 
 // Codes in groups of which each pair of heads has one; at least two blocks of them.
 template <typename S>
 __device__ void score_by_heads(const DecodeParams &params, const RopeRows &rows, uint64_t query,
-                               const BlockState<S> &state, Sums<S> &scores) {
+                               const BlockState<S> &state, unsigned first_tile, Sums<S> &scores) {
     multiply_rope_steps<S, ROW_INT4, 2>(rows, 0, query, scores);
     multiply_rope_steps<S, ROW_INT4, 2>(rows, 2, query, scores);
     multiply_rope<S, ROW_INT4, 2>(rows, 4, 2 * params.sm90.rope_blocks, query, scores);
-    const uint2 words = *reinterpret_cast<const uint2 *>(state.rope_words[thread_index() % 4]);
+    const uint64_t words =
+        *reinterpret_cast<const uint64_t *>(state.rope_words[thread_index() % 4]) >> 8 * first_tile;
 #pragma unroll
     for (int n = 0; n < S::N_TILES; ++n) {
-        const uint2 pairs = rows.pairs.pairs((n < 4 ? words.x : words.y) >> 8 * (n % 4) & 0xFF);
+        const uint2 pairs = rows.pairs.pairs(words >> 8 * n & 0xFF);
         const float2 factor = {affine_scale(pairs.x) * CODE_UNIT, affine_scale(pairs.y) * CODE_UNIT};
         scores[4 * n] *= factor.x, scores[4 * n + 1] *= factor.x;
         scores[4 * n + 2] *= factor.y, scores[4 * n + 3] *= factor.y;
     }
 }
 
-// What the rotated keys of a thread's two tokens give.
+// What the rotated keys of a thread's two tokens give to the scores of the heads from n-tile `first_tile` on. Those of bf16
+// beside latents of bf16 give nothing here: they are multiplied as these are (bf16.cuh).
 template <typename S>
 __device__ void score_rope(const DecodeParams &params, const RopeRows &rows, const SharedMemory<S> &memory,
-                           Sums<S> &scores) {
+                           unsigned first_tile, Sums<S> &scores) {
     const unsigned kind = params.cache.rope_kind, way = params.sm90.rope_way;
-    const uint64_t query = swizzled_descriptor(shared_address(memory.q_rope()));
+    const uint64_t query = swizzled_descriptor(shared_address(memory.q_rope()) + 1024 * first_tile);
     clear(scores);
     settle(scores);
     if (way == 3) {
-        score_by_heads<S>(params, rows, query, memory.state(), scores);
+        score_by_heads<S>(params, rows, query, memory.state(), first_tile, scores);
     } else if (way == 1) {
         score_group_by_group<S, ROW_INT4, 1>(params, rows, query, scores);
-    } else if (way == 2 && kind == ROW_BF16) {
+    } else if (way == 2 && kind == ROW_BF16 && S::LATENTS != Latents::Bf16) {
         multiply_rope<S, ROW_BF16, 2>(rows, 0, 2 * params.sm90.rope_blocks, query, scores);
     } else if (way == 2 && kind == ROW_INT8) {
         score_group_by_group<S, ROW_INT8, 2>(params, rows, query, scores);

@@ -84,7 +84,7 @@ template <typename S>
 __device__ void score_tokens(const DecodeParams &params, const SharedMemory<S> &memory, const unsigned char *codes,
                              const unsigned char *keys, const PairRows &pairs, uint2 first, float2 &scales,
                              Sums<S> &scores) {
-    score_rope<S>(params, {keys, keys + 8 * params.sm90.rope_stride, pairs}, memory, scores);
+    score_rope<S>(params, {keys, keys + 8 * params.sm90.rope_stride, pairs}, memory, 0, scores);
     score_mins<S>(params, pairs, first, swizzled_descriptor(shared_address(memory.q_sums())), scores);
     scale_rows<S>({reciprocal_approximate(scales.x) * (1.0f / CODE_UNIT),
                    reciprocal_approximate(scales.y) * (1.0f / CODE_UNIT)},

@@ -48,11 +48,24 @@ public:
 
     __device__ unsigned char *stage(unsigned slot) const { return begin_ + map_.stages + slot * map_.stage_bytes; }
 
+    // In place of the stages, with latents of bf16: a head's output, in different banks for heads two apart.
+    __device__ float *output_row(unsigned head) const {
+        return reinterpret_cast<float *>(begin_ + map_.stages) + head * (S::STEPS * STEP + 4);
+    }
+
     // In place of the stages, when nobody needs them any more: what warpgroups hand to each other.
     __device__ float4 *exchange(unsigned warpgroup) const {
         return reinterpret_cast<float4 *>(begin_ + map_.stages) + warpgroup * (S::STEPS * S::N_TILES / 2 * WARPGROUP);
     }
 };
+
+// Bytes of 64 values of bf16 of a tile's tokens: a block of them, [64 tokens][64], swizzled.
+constexpr unsigned VALUE_BLOCK_BYTES = 128 * TILE;
+
+// Where 16-byte unit `unit` of row `row` lies in such blocks, of which a row has eight units each.
+__device__ inline unsigned place_of_unit(unsigned row, unsigned unit) {
+    return unit / 8 * VALUE_BLOCK_BYTES + swizzled(row, unit % 8 * 16);
+}
 
 // A place in the ring of stages and the parity of its use, in one register.
 class Slot {

@@ -8,7 +8,8 @@
 // 11 bits, and all that are lost of 2^17 tokens are 2^-14 of it. Before the first tile the reference is minus infinity,
 // which makes every W infinite.
 //
-// Where latents are in groups, W is P itself, and there are no sums of P min.
+// Where latents are in groups, W is P itself, and there are no sums of P min. With latents of bf16 W is P too, the sum of
+// two bf16, 16 bits of it (bf16.cuh); its bound is where f16 ends nearly, 2^16.
 //
 // P, the sums of P and those of P min, are f32: with scales of at least f16's smallest number, 2^-24, a P is at most
 // 2^40. The result differs from a weighted mean by what W's roundings change: up to 2^-11 of each value's distance from
@@ -35,7 +36,7 @@ struct Meeting {
     static constexpr unsigned THREADS = S::SHARED ? CONSUMER_THREADS : WARPGROUP;
 
     __device__ explicit Meeting(unsigned warpgroup)
-        : group(S::SHARED ? 0 : warpgroup), barrier(S::SHARED ? CONSUMER_BARRIER : GROUP_BARRIER + warpgroup) {}
+        : group(S::SHARED && !S::BY_HEADS ? 0 : warpgroup), barrier(S::SHARED ? CONSUMER_BARRIER : GROUP_BARRIER + warpgroup) {}
 
     __device__ void sync() const { barrier_sync(barrier, THREADS); }
     __device__ bool any(bool condition) const { return barrier_any(barrier, THREADS, condition); }
@@ -71,10 +72,10 @@ struct TokenRows {
     LatentAffine low, high;
     unsigned low_token, high_token, first, count;
 
-    // What weights are multiplied with for the output: where latents are in groups, they themselves are.
+    // What weights are multiplied with for the output: that of latents with one scale.
     template <typename S>
     __device__ float2 weight_factors() const {
-        return S::GROUPED ? float2{1.0f, 1.0f} : float2{low.scale, high.scale};
+        return S::LATENTS == Latents::Whole ? float2{low.scale, high.scale} : float2{1.0f, 1.0f};
     }
 };
 
@@ -110,6 +111,21 @@ __device__ inline unsigned place_of_weights() {
     return swizzled(lane % 8, 16 * (thread / WARP * 2 + lane / 8 % 2)) + lane / 16 * 1024;
 }
 
+// Stores weights of a thread's two tokens as pairs of heads, one of either token in each n-tile, from its place in a tile's
+// on.
+template <typename S>
+__device__ void store_weights(uint32_t weights, const uint32_t (&packed)[2 * S::N_TILES]) {
+    if constexpr (S::N_TILES == 1) {
+        stmatrix_x2_transposed(weights, packed[0], packed[1]);
+    } else {
+#pragma unroll
+        for (int n = 0; n < S::N_TILES; n += 2) {
+            stmatrix_x4_transposed(weights + 1024 * n, packed[2 * n], packed[2 * n + 1], packed[2 * n + 2],
+                                   packed[2 * n + 3]);
+        }
+    }
+}
+
 // A tile's P, and its weights in shared memory, of which every warp of the group stores its 16 tokens, from the thread's
 // place in them on; returns whether any of the thread's is beyond f16.
 template <typename S>
@@ -129,15 +145,7 @@ __device__ bool weigh(const TokenRows &rows, const Sums<S> &scores, const BlockS
         // Weights are not negative: their bits have their order, infinity above all numbers and NaN above that.
         largest = __vmaxu2(largest, __vmaxu2(packed[2 * n], packed[2 * n + 1]));
     }
-    if constexpr (S::N_TILES == 1) {
-        stmatrix_x2_transposed(weights, packed[0], packed[1]);
-    } else {
-#pragma unroll
-        for (int n = 0; n < S::N_TILES; n += 2) {
-            stmatrix_x4_transposed(weights + 1024 * n, packed[2 * n], packed[2 * n + 1], packed[2 * n + 2],
-                                   packed[2 * n + 3]);
-        }
-    }
+    store_weights<S>(weights, packed);
     fence_proxy_async();
     // 0x7C00 is infinity.
     return ((largest + 0x04000400) & 0x80008000) != 0;
@@ -156,7 +164,7 @@ __device__ void find_largest(const TokenRows &rows, const Sums<S> &scores, Block
         float2 largest = {fmaxf(x[4 * n] + low, x[4 * n + 2] + high), fmaxf(x[4 * n + 1] + low, x[4 * n + 3] + high)};
         largest = {reduce_rows(largest.x, Maximum()), reduce_rows(largest.y, Maximum())};
         if (lane < 4) {
-            *reinterpret_cast<float2 *>(&block.largest[warp][8 * n + 2 * lane]) = largest;
+            *reinterpret_cast<float2 *>(&block.of_warp[warp].largest[8 * n + 2 * lane]) = largest;
         }
     }
 }
@@ -165,7 +173,7 @@ __device__ void find_largest(const TokenRows &rows, const Sums<S> &scores, Block
 template <typename S>
 __device__ void find_nothing(BlockState<S> &block) {
     for (unsigned head = threadIdx.x % WARP; head < S::HEADS; head += WARP) {
-        block.largest[threadIdx.x / WARP][head] = -CUDART_INF_F;
+        block.of_warp[threadIdx.x / WARP].largest[head] = -CUDART_INF_F;
     }
 }
 
@@ -173,40 +181,46 @@ __device__ void find_nothing(BlockState<S> &block) {
 template <typename S>
 __device__ void raise_references(BlockState<S> &block, const Meeting<S> &meeting, SoftmaxState<S> &state,
                                  Output<S> &output) {
-    const unsigned lane = threadIdx.x % WARP, first_warp = S::SHARED ? 0 : meeting.group * WARPGROUP_WARPS;
+    // Of both warpgroups' heads where each has half of them: the outputs are of all.
+    constexpr unsigned GROUPS = S::BY_HEADS ? CONSUMERS : 1, WARPS = Meeting<S>::THREADS / WARP / GROUPS;
+    const unsigned lane = threadIdx.x % WARP;
     meeting.sync();
-    float2 after[S::N_TILES];
+    float2 after[S::BLOCK_TILES];
 #pragma unroll
-    for (int n = 0; n < S::N_TILES; ++n) {
+    for (int tile = 0; tile < S::BLOCK_TILES; ++tile) {
+        const unsigned n = tile % S::N_TILES, group = S::BY_HEADS ? tile / S::N_TILES : meeting.group;
         float2 largest = {-CUDART_INF_F, -CUDART_INF_F};
 #pragma unroll
-        for (unsigned warp = 0; warp < Meeting<S>::THREADS / WARP; ++warp) {
+        for (unsigned warp = 0; warp < WARPS; ++warp) {
             const float2 found =
-                *reinterpret_cast<const float2 *>(&block.largest[first_warp + warp][8 * n + lane % 4 * 2]);
+                *reinterpret_cast<const float2 *>(&block.of_warp[WARPS * group + warp].largest[8 * n + lane % 4 * 2]);
             largest = {fmaxf(largest.x, found.x), fmaxf(largest.y, found.y)};
         }
-        const float2 before =
-            *reinterpret_cast<const float2 *>(&block.references[meeting.group][8 * n + lane % 4 * 2]);
-        after[n] = {fmaxf(before.x, largest.x - LARGEST_WEIGHT_LOG2), fmaxf(before.y, largest.y - LARGEST_WEIGHT_LOG2)};
+        const float2 before = *reinterpret_cast<const float2 *>(&block.references[group][8 * n + lane % 4 * 2]);
+        after[tile] = {fmaxf(before.x, largest.x - LARGEST_WEIGHT_LOG2),
+                       fmaxf(before.y, largest.y - LARGEST_WEIGHT_LOG2)};
 #pragma unroll
         for (int column = 0; column < 2; ++column) {
             const int i = 2 * n + column;
-            const float shrink = exp2_approximate(column == 0 ? before.x - after[n].x : before.y - after[n].y);
-            state.sum[i] *= shrink;
-            state.mins[i] *= shrink;
+            const float shrink = exp2_approximate(column == 0 ? before.x - after[tile].x : before.y - after[tile].y);
+            if (!S::BY_HEADS || group == meeting.group) {
+                state.sum[i] *= shrink;
+                state.mins[i] *= shrink;
+            }
 #pragma unroll
             for (int j = 0; j < S::M_TILES; ++j) {
-                output[j][4 * n + column] *= shrink;
-                output[j][4 * n + column + 2] *= shrink;
+                output[j][4 * tile + column] *= shrink;
+                output[j][4 * tile + column + 2] *= shrink;
             }
         }
     }
     // Everybody has read those before.
     meeting.sync();
-    if (threadIdx.x / WARP == first_warp && lane < 4) {
 #pragma unroll
-        for (int n = 0; n < S::N_TILES; ++n) {
-            *reinterpret_cast<float2 *>(&block.references[meeting.group][8 * n + 2 * lane]) = after[n];
+    for (int tile = 0; tile < S::BLOCK_TILES; ++tile) {
+        const unsigned n = tile % S::N_TILES, group = S::BY_HEADS ? tile / S::N_TILES : meeting.group;
+        if (threadIdx.x / WARP == WARPS * group && lane < 4) {
+            *reinterpret_cast<float2 *>(&block.references[group][8 * n + 2 * lane]) = after[tile];
         }
     }
     meeting.sync();
@@ -220,7 +234,7 @@ __device__ void add_sums(const TokenRows &rows, const Sums<S> &p, SoftmaxState<S
         const float low = p[i / 2 * 4 + i % 2], high = p[i / 2 * 4 + i % 2 + 2];
         state.sum[i] += low;
         state.sum[i] += high;
-        if constexpr (!S::GROUPED) {
+        if constexpr (S::LATENTS == Latents::Whole) {
             state.mins[i] = fmaf(low, rows.low.min(), fmaf(high, rows.high.min(), state.mins[i]));
         }
     }

@@ -94,7 +94,8 @@ pub enum KernelFamily {
     Sm80,
     /// Those of `csrc/decode_sm90.cu`, with Hopper's own instructions, and for latents of more than 512 numbers of
     /// `csrc/decode_cluster_sm90.cu`, by clusters of blocks: no GPU has timed them yet. Latents are int4, those of more than
-    /// 512 numbers with one scale for each 512.
+    /// 512 numbers with one scale for each 512, or bf16 of up to 512 numbers, of which two tiles of 64 tokens have room in
+    /// shared memory.
     Sm90,
 }
 

@@ -140,7 +140,7 @@ proptest! {
         let policy = fixed.map_or(SplitPolicy::Balanced, |tokens| SplitPolicy::Fixed { tokens });
         let config = LayerConfig::new(layout, tokens, tokens).with_policy(policy);
         let device = device();
-        let (device, kernels) = match hopper_like(&device).filter(|_| hopper && format == CacheFormat::INT4) {
+        let (device, kernels) = match hopper_like(&device).filter(|_| hopper) {
             Some(hopper) => (hopper, KernelFamily::Sm90),
             None => (device, KernelFamily::Measured),
         };

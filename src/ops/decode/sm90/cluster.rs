@@ -2,8 +2,8 @@
 //! they divide shared memory. Pure arithmetic.
 
 use super::{
-    BLOCK_NS, MOST_ROPE_BYTES, ROPE_BLOCK, ROPE_STEP, STEP, Stage, TILE, predicted, rope_block_bytes, steps_at_a_time,
-    sum_blocks, too_large, too_wide, unit_inverse,
+    BLOCK_NS, MOST_ROPE_BYTES, ROPE_BLOCK, ROPE_STEP, STEP, Stage, TILE, code_bytes, predicted, rope_block_bytes,
+    steps_at_a_time, sum_blocks, too_large, too_wide, unit_inverse,
 };
 use crate::cache::{CacheLayout, Group, LatentFormat, RopeFormat};
 use crate::device::Limits;
@@ -137,7 +137,7 @@ fn lay_out(variant: &Variant, geometry: &Geometry, layout: &CacheLayout, stages:
     let weights = q_sums + sum_blocks(1 + groups) * block;
     let state = weights + sys::DECODE_CLUSTER_SM90_WEIGHT_TILES as usize * block;
     let first_stage = (state + variant.state_bytes()).next_multiple_of(128);
-    let own = Stage::new(layout, RUN / STEP, blocks, (1 + groups) * 2 * size_of::<u16>());
+    let own = Stage::new(layout, code_bytes(RUN / STEP), blocks, (1 + groups) * 2 * size_of::<u16>());
     let bytes = |n| count("shared memory", n);
     let sm90 = sys::DecodeSm90Shared {
         q_rope: bytes(q_rope)?,

@@ -76,6 +76,61 @@ fn choices_for_named_models() {
     }
 }
 
+/// Latents of bf16: two tiles of 512 numbers have room beside the query of 64 heads, to the byte, if the rotated keys are
+/// bf16; otherwise beside that of fewer.
+#[test]
+fn choices_for_named_models_of_bf16() {
+    let codes = CacheFormat::BF16.with_rope(RopeFormat::Int8);
+    for (heads, rope, rank, format, expected) in [
+        (32, (8, 16), 512, CacheFormat::BF16, "bf16_8x4 2"),
+        (16, (1, 64), 512, CacheFormat::BF16, "bf16_8x2 2"),
+        (128, (1, 64), 512, CacheFormat::BF16, "bf16_8x8 2"),
+        (128, (1, 64), 512, codes, "bf16_8x4 2"),
+        (40, (1, 32), 256, CacheFormat::BF16, "bf16_4x8 3"),
+        (9, (3, 8), 96, CacheFormat::BF16, "bf16_4x2 5"),
+    ] {
+        let candidate = chosen(heads, rope, rank, format).unwrap();
+        let kernel = candidate.kernel.trim_start_matches("decode_sm90_");
+        assert_eq!(format!("{kernel} {}", candidate.sm90.stage_count), expected);
+    }
+    assert_eq!(chosen(128, (1, 64), 512, CacheFormat::BF16).unwrap().shared_bytes, LIMITS.shared_bytes);
+}
+
+/// Of every kernel of bf16: swizzled blocks are aligned, regions do not overlap, and the lower parts of weights lie where
+/// nothing is that is not written anew, and over no latents.
+#[test]
+fn shared_memory_is_divided_for_bf16() {
+    let mut kernels = std::collections::BTreeSet::new();
+    for rank in (1..=512).step_by(37).chain([256, 512]) {
+        for (heads, rope) in [(32, (16, 16)), (128, (1, 64)), (9, (3, 8)), (1, (1, 0)), (64, (8, 16)), (20, (1, 128))] {
+            for rope_format in [RopeFormat::Bf16, RopeFormat::Int8, RopeFormat::Int4 { group: Group::G32 }] {
+                let format = CacheFormat::BF16.with_rope(rope_format);
+                let geometry = layer(heads, rope, rank);
+                let layout = CacheLayout::new(&geometry, format, 64).unwrap();
+                for candidate in candidates(&geometry, &layout, &LIMITS, Arch::Sm90a).unwrap() {
+                    kernels.insert(candidate.kernel);
+                    let s = candidate.sm90;
+                    assert_fits_and_is_aligned(&candidate);
+                    let (block, width) = (128 * candidate.heads as u32, (rope.0 * rope.1) as u32);
+                    let latents = 8192 * candidate.latent_steps as u32;
+                    assert!(s.stages.is_multiple_of(1024) && s.stage_bytes.is_multiple_of(1024), "{candidate:?}");
+                    assert!(s.q_rope + s.rope_blocks * block == s.q_sums && s.q_sums <= s.weights, "{candidate:?}");
+                    assert!(s.weights + block == s.state && s.state < s.stages, "{candidate:?}");
+                    assert!(latents <= s.rope && s.rope <= s.affine, "{candidate:?}");
+                    let pairs = TILE as u32 * pair_bytes(heads, rope, rank, format);
+                    let behind = s.affine + if pairs > 0 { pairs + 32 } else { 0 };
+                    let weights = s.stage_bytes - block;
+                    let over_keys = rope_format == RopeFormat::Bf16 && width > 0 && width.is_multiple_of(64);
+                    assert!(weights >= if over_keys { s.rope } else { behind }, "{candidate:?}");
+                    let end = s.stages + s.stage_count * s.stage_bytes;
+                    assert!(s.stage_count >= 2 && end as usize <= candidate.shared_bytes, "{candidate:?}");
+                }
+            }
+        }
+    }
+    assert_eq!(kernels.len(), sys::DECODE_SM90_KERNELS.iter().filter(|kernel| kernel.1 == "Bf16").count());
+}
+
 /// What swizzled blocks, copies and vectors count on, and that regions do not overlap.
 #[test]
 fn shared_memory_is_divided() {
@@ -120,9 +175,9 @@ fn what_is_not_served_is_named() {
         Error::Unsupported { why, .. } => why,
         other => panic!("{other}"),
     };
-    let int4 = "its latents are int4";
-    assert_eq!(why(32, (8, 16), 512, CacheFormat::BF16), int4);
-    assert_eq!(why(32, (8, 16), 1024, CacheFormat::BF16), int4);
+    assert_eq!(why(32, (8, 16), 513, CacheFormat::BF16), "latents of bf16 have at most 512 numbers");
+    let two_tiles = "needs 297984 bytes of shared memory per block, and the device has 232448";
+    assert_eq!(why(32, (32, 16), 512, CacheFormat::BF16), two_tiles);
     assert!(chosen(32, (8, 16), 512, CacheFormat::int4(Group::G64)).is_ok());
     let whole = "its latents are int4 with one scale for each 512 numbers";
     assert_eq!(why(32, (32, 16), 1024, CacheFormat::int4(Group::G64)), whole);
