@@ -27,6 +27,7 @@ mod grid;
 mod layout;
 mod paged;
 mod range;
+mod row;
 mod sequences;
 
 pub use codec::{Affine, NIBBLE_ORDER, Quantized, pack_nibbles, quantize, unpack_nibbles};
