@@ -36,4 +36,5 @@ pub use format::{CacheFormat, Group, LatentFormat, RopeFormat};
 pub use layout::{CacheLayout, PAGE_SIZES, Tile};
 pub use paged::PagedCache;
 pub use range::RangeSetting;
+pub(crate) use row::{AFFINE_BYTES, decode_f32, encode};
 pub use sequences::{PageTable, Sequences};

@@ -223,7 +223,7 @@ pub fn rotate_head(head: &mut [f32], frequencies: &[u32], pairing: Pairing, tabl
 }
 
 /// [`rotate_head`] by the cosines and sines of one position, `[frequencies]` each.
-fn rotate_head_at(head: &mut [f32], frequencies: &[u32], pairing: Pairing, cos: &[f32], sin: &[f32]) {
+pub(crate) fn rotate_head_at(head: &mut [f32], frequencies: &[u32], pairing: Pairing, cos: &[f32], sin: &[f32]) {
     let rope_dim = head.len();
     assert_eq!(frequencies.len(), rope_dim / 2, "one frequency per pair");
     for (pair, &frequency) in frequencies.iter().enumerate() {
