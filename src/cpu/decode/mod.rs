@@ -4,7 +4,11 @@
 //! time: scores of all heads, an online softmax, and the outputs, of which each head has sums in f32 of its own.
 
 mod float;
+#[cfg(target_arch = "x86_64")]
+mod integers;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use std::ops::Range;
 
@@ -31,7 +35,15 @@ pub(super) unsafe fn decode(params: &sys::DecodeParams, level: Level) {
         let count = numbers::<u32>(params.split_count, 1)[0];
         numbers::<sys::DecodeSplit>(params.splits, count as usize)
     };
-    splits.par_iter().for_each(|split| level.run(Float(Split { params, split })));
+    splits.par_iter().for_each(|split| {
+        let split = Split { params, split };
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a device is made of a level that the machine has.
+            Level::Avx512Vnni if integers::serves(params) => unsafe { integers::attend(&split) },
+            _ => level.run(Float(split)),
+        }
+    });
 }
 
 /// A split, and what it is attended to by. Its methods rely on what `decode` is promised, and on being one task's.
