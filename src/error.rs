@@ -174,7 +174,7 @@ pub enum Error {
         /// Its error.
         why: String,
     },
-    /// A kernel could not be loaded, or the simulator found it doing something wrong.
+    /// A kernel could not be loaded, the simulator found it doing something wrong, or an operation on the CPU panicked.
     #[error("kernel `{name}`: {why}")]
     Kernel {
         /// The kernel, or the file it is in.

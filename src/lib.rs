@@ -5,7 +5,7 @@
 //! - [`layer`] puts one attention layer's step together, on a device.
 //! - [`reference`](mod@reference) says what each operation computes, in f64.
 //! - [`image`] holds the CUDA kernels that this build compiled, if any.
-//! - [`device`] is where kernels run: a GPU, or the simulator.
+//! - [`device`] is where operations run: a GPU, the CPU, or the simulator.
 //! - [`ops`] checks an operation's arguments and launches its kernel.
 //! - `convert` (feature) makes latent-attention weights of MHA/GQA weights, as MHA2MLA does.
 //! - `load` (feature; `gguf` for GGUF files) reads and writes models.
@@ -16,6 +16,7 @@
 pub mod cache;
 #[cfg(feature = "convert")]
 pub mod convert;
+mod cpu;
 pub mod device;
 pub mod error;
 pub mod geometry;

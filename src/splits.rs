@@ -1,4 +1,4 @@
-//! What it costs to cut a query token's attention into splits: by it balanced splits are chosen.
+//! What it costs to cut a query token's attention into splits, and the balanced splits that are chosen by it.
 
 use crate::sys;
 
@@ -47,4 +47,38 @@ impl Default for SplitCosts {
     fn default() -> Self {
         Self::new(1.0, [2.0, 0.2, 0.005, 0.05])
     }
+}
+
+/// What a batch is predicted to cost in splits of `tiles` tiles of `tile_tokens`, of which `target` run at once: waves of
+/// its longest split, and merging. `None` if it must not be cut into as many. `seen[q]` is how many tokens query token `q`
+/// sees.
+///
+/// # Panics
+/// If a tile, a split or the target is 0.
+#[must_use]
+pub fn predicted(seen: &[usize], tile_tokens: usize, tiles: usize, target: usize, costs: &SplitCosts) -> Option<u64> {
+    let of_query = |&tokens: &usize| tokens.div_ceil(tiles * tile_tokens).max(1);
+    let cost = |cost: u32, times: usize| u64::from(cost) * times as u64;
+    let splits: usize = seen.iter().map(of_query).sum();
+    let longest = seen.iter().map(|tokens| tokens.div_ceil(tile_tokens)).max().unwrap_or(0).clamp(1, tiles);
+    let waves = splits.div_ceil(target);
+    let attending = cost(costs.block, waves) + cost(SplitCosts::TILE, waves * longest);
+    let cut = || seen.iter().map(of_query).filter(|&splits| splits > 1);
+    let Some(most) = cut().max() else { return Some(attending) };
+    let merging = cost(costs.merge, 1)
+        + cost(costs.merge_partial, cut().sum())
+        + cost(costs.merge_batch, most.div_ceil(SplitCosts::BATCH));
+    (splits <= SplitCosts::most_splits(seen.len(), target)).then_some(attending + merging)
+}
+
+/// The length of splits, in tokens, with which a batch is [predicted] to cost least: a multiple of `tile_tokens`, the
+/// smallest of several.
+///
+/// # Panics
+/// As [`predicted`].
+#[must_use]
+pub fn balanced_split_tokens(seen: &[usize], tile_tokens: usize, target: usize, costs: &SplitCosts) -> usize {
+    let longest = seen.iter().map(|tokens| tokens.div_ceil(tile_tokens)).max().unwrap_or(0).max(1);
+    let costs = (1..=longest).filter_map(|tiles| Some((predicted(seen, tile_tokens, tiles, target, costs)?, tiles)));
+    costs.min().map_or(longest, |(_, tiles)| tiles) * tile_tokens
 }

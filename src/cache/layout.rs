@@ -1,6 +1,7 @@
 //! Where the bytes of a token lie.
 
 use super::format::{CacheFormat, RowFormat};
+use super::row::AFFINE_BYTES;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 
@@ -9,9 +10,6 @@ pub const PAGE_SIZES: [usize; 4] = [8, 16, 32, 64];
 
 /// Rows and tiles start on multiples of this many bytes, for 16-byte copies.
 const ROW_ALIGNMENT: usize = 16;
-
-/// Bytes of one `(scale, min)` pair.
-const AFFINE_BYTES: usize = 4;
 
 /// One tile of a page: `page_size` rows, one per token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

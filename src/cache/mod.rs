@@ -27,6 +27,7 @@ mod grid;
 mod layout;
 mod paged;
 mod range;
+mod row;
 mod sequences;
 
 pub use codec::{Affine, NIBBLE_ORDER, Quantized, pack_nibbles, quantize, unpack_nibbles};
@@ -35,4 +36,5 @@ pub use format::{CacheFormat, Group, LatentFormat, RopeFormat};
 pub use layout::{CacheLayout, PAGE_SIZES, Tile};
 pub use paged::PagedCache;
 pub use range::RangeSetting;
+pub(crate) use row::{AFFINE_BYTES, decode_f32, encode};
 pub use sequences::{PageTable, Sequences};

@@ -2,10 +2,10 @@
 
 use half::bf16;
 
-use super::codec::{Affine, pack_nibbles, quantize, unpack_nibbles};
+use super::codec::{Affine, unpack_nibbles};
 use super::format::RowFormat;
 use super::layout::{CacheLayout, Tile};
-use super::range::RangeSetting;
+use super::row::{AFFINE_BYTES, encode};
 use crate::error::{Error, Result, check_len};
 
 /// One layer's paged cache in host memory: the specification of what kernels write and read.
@@ -80,17 +80,18 @@ impl PagedCache {
         self.check_slot(slot)?;
         check_len("latent", latent.len(), &[("latent", layout.latent_rank())])?;
         check_len("rotated key", rope.len(), &[("rope width", layout.rope_width())])?;
-        let mut affines = Vec::new();
-        let latent_range = self.row(slot, layout.latent_tile());
+        let (page, offset) = (slot / layout.page_size(), slot % layout.page_size());
+        let page = &mut self.bytes[page * layout.page_bytes()..][..layout.page_bytes()];
+        let (page, affine_tile) = page.split_at_mut(layout.affine_tile().offset);
+        let (latent_tile, rope_tile) = page.split_at_mut(layout.rope_tile().offset);
+        let rows =
+            [(latent_tile, layout.latent_tile()), (rope_tile, layout.rope_tile()), (affine_tile, layout.affine_tile())];
+        let [latent_row, rope_row, affines] =
+            rows.map(|(bytes, tile)| &mut bytes[offset * tile.row_bytes..][..tile.row_bytes]);
+        let (latent_affines, rope_affines) = affines.split_at_mut(AFFINE_BYTES * layout.latent_groups());
         let setting = layout.format().range;
-        let latent_bad = encode(layout.latent_row(), setting, latent, &mut self.bytes[latent_range], &mut affines);
-        let rope_range = self.row(slot, layout.rope_tile());
-        let rope_bad = encode(layout.rope_row(), setting, rope, &mut self.bytes[rope_range], &mut affines);
-        let affine_range = self.row(slot, layout.affine_tile());
-        for (bytes, affine) in self.bytes[affine_range].chunks_exact_mut(4).zip(affines) {
-            bytes.copy_from_slice(&affine.to_le_bytes());
-        }
-        Ok(latent_bad + rope_bad)
+        Ok(encode(layout.latent_row(), setting, latent, latent_row, latent_affines)
+            + encode(layout.rope_row(), setting, rope, rope_row, rope_affines))
     }
 
     /// The latent stored in a slot, `[L]`, exactly.
@@ -131,50 +132,6 @@ impl PagedCache {
     fn affines(&self, slot: usize) -> Vec<Affine> {
         let row = &self.bytes[self.row(slot, self.layout.affine_tile())];
         row.chunks_exact(4).map(|b| Affine::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-    }
-}
-
-/// Encodes one row, zeroes its padding, appends its scales. Returns how many values saturated.
-fn encode(
-    format: RowFormat,
-    setting: RangeSetting,
-    values: &[f32],
-    row: &mut [u8],
-    affines: &mut Vec<Affine>,
-) -> usize {
-    row.fill(0);
-    match format {
-        RowFormat::Bf16 => {
-            for (bytes, &value) in row.chunks_exact_mut(2).zip(values) {
-                // NaN payloads differ between converters; one pattern keeps the bytes comparable.
-                let stored = if value.is_nan() { bf16::from_bits(0x7FFF) } else { bf16::from_f32(value) };
-                bytes.copy_from_slice(&stored.to_le_bytes());
-            }
-            values.iter().filter(|value| !value.is_finite()).count()
-        }
-        RowFormat::Affine { bits, group } => {
-            let max_code = ((1u32 << bits) - 1) as u8;
-            let mut codes = vec![0; values.len()];
-            let mut saturated = 0;
-            for (values, codes) in values.chunks(group).zip(codes.chunks_mut(group)) {
-                let quantized = quantize(values, max_code, setting.of_group(values.len(), bits), codes);
-                affines.push(quantized.affine);
-                saturated += quantized.saturated;
-            }
-            match bits {
-                4 => pack_row(&codes, row),
-                _ => row[..codes.len()].copy_from_slice(&codes),
-            }
-            saturated
-        }
-    }
-}
-
-fn pack_row(codes: &[u8], row: &mut [u8]) {
-    for (codes, bytes) in codes.chunks(8).zip(row.chunks_exact_mut(4)) {
-        let mut word = [0; 8];
-        word[..codes.len()].copy_from_slice(codes);
-        bytes.copy_from_slice(&pack_nibbles(word).to_le_bytes());
     }
 }
 

@@ -51,7 +51,8 @@ impl Event {
     /// An event that was not recorded yet.
     ///
     /// # Errors
-    /// [`Error::Driver`]; [`Error::Unsupported`] on the simulator, where time means nothing.
+    /// [`Error::Driver`]; [`Error::Unsupported`] on the simulator, where time means nothing, and on the CPU, which is done
+    /// when a launch returns.
     pub fn new(device: &Device) -> Result<Self> {
         Ok(Self { device: device.clone(), raw: cuda_of(device, "timing")?.new_event()? })
     }

@@ -1,6 +1,7 @@
 //! Kernels and their launches.
 
 use super::{Backend, Device, Stream, cuda};
+use crate::cpu;
 use crate::error::{Error, Result};
 
 /// How a kernel is launched.
@@ -64,6 +65,7 @@ const FIRST_TO_WAIT: (i32, i32) = (9, 0);
 #[derive(Clone)]
 enum Loaded {
     Cuda(cuda::Function),
+    Cpu(cpu::Operation),
     #[cfg(feature = "simulator")]
     Simulated(ptx_sim::Module),
 }
@@ -85,10 +87,14 @@ impl Kernel {
         }
         let loaded = match device.backend() {
             Backend::Cuda(cuda) => Loaded::Cuda(cuda.function(file, name, shared_bytes)?),
+            Backend::Cpu(_) => Loaded::Cpu(cpu::operation(name).ok_or_else(|| Error::Unsupported {
+                what: format!("kernel `{name}` of csrc/{file}.cu"),
+                why: "there is no such operation on the CPU".into(),
+            })?),
             #[cfg(feature = "simulator")]
             Backend::Simulated(simulated) => Loaded::Simulated(simulated.module(file, name)?),
         };
-        let waits = device.image_arch(file)?.capability() >= FIRST_TO_WAIT;
+        let waits = !device.is_cpu() && device.image_arch(file)?.capability() >= FIRST_TO_WAIT;
         Ok(Self { device: device.clone(), name, shared_bytes, waits, loaded })
     }
 
@@ -106,7 +112,7 @@ impl Kernel {
 
     /// How many blocks of `threads` threads, each with the dynamic shared memory that it was loaded with, a multiprocessor
     /// holds at a time: as the driver says of the image that it loaded, or on the simulator, which has as many registers
-    /// as kernels want, as shared memory allows.
+    /// as kernels want, as shared memory allows. One on the CPU, which has none.
     ///
     /// # Errors
     /// [`Error::Driver`].
@@ -115,21 +121,21 @@ impl Kernel {
             (Loaded::Cuda(function), Backend::Cuda(cuda)) => {
                 cuda.blocks_per_multiprocessor(*function, threads, self.shared_bytes)
             }
+            (Loaded::Cpu(_), Backend::Cpu(_)) => Ok(1),
             #[cfg(feature = "simulator")]
             (Loaded::Simulated(module), Backend::Simulated(simulated)) => {
                 let fixed = module.shared_bytes(self.name).unwrap_or(0);
                 Ok(simulated.limits().blocks_with(fixed.saturating_add(self.shared_bytes)))
             }
-            #[cfg(feature = "simulator")]
             _ => unreachable!("a kernel is on the device that loaded it"),
         }
     }
 
-    /// Launches it. The simulator runs it to its end; a GPU runs it when the stream gets there.
+    /// Launches it. CPU and simulator run it to its end; a GPU runs it when the stream gets there.
     ///
     /// # Errors
     /// [`Error::OtherDevice`] or [`Error::Capacity`] if stream or shared memory do not fit; [`Error::Driver`] for what the
-    /// driver refuses; [`Error::Kernel`] for what the simulator found.
+    /// driver refuses; [`Error::Kernel`] for what the simulator found, or for a panic on the CPU.
     ///
     /// # Safety
     /// `params` must be the kernel's parameter block as `csrc/params.h` declares it, every address in it must point
@@ -148,13 +154,16 @@ impl Kernel {
                 // SAFETY: promised by the caller.
                 unsafe { cuda.launch(*function, stream.raw(), config, params) }
             }
+            (Loaded::Cpu(operation), Backend::Cpu(cpu)) => {
+                // SAFETY: promised by the caller.
+                unsafe { cpu.launch(self.name, *operation, params) }
+            }
             #[cfg(feature = "simulator")]
             (Loaded::Simulated(module), Backend::Simulated(simulated)) => {
                 // SAFETY: parameter blocks have no padding (`cargo xtask bindings` refuses it), so that all bytes are a field's.
                 let bytes = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
                 simulated.launch(module, self.name, config, bytes)
             }
-            #[cfg(feature = "simulator")]
             _ => unreachable!("a kernel is launched on the device that loaded it"),
         }
     }

@@ -145,6 +145,25 @@ impl<'a, T: Element> View<'a, T> {
         Self { device: device.clone(), address, len, owner: PhantomData }
     }
 
+    /// A slice of this computer's memory, in place.
+    ///
+    /// # Errors
+    /// [`Error::OtherDevice`] unless the device is the CPU.
+    pub fn of_slice(device: &Device, slice: &'a [T]) -> Result<Self> {
+        let address = slice.as_ptr().expose_provenance() as u64;
+        Self { device: device.clone(), address, len: slice.len(), owner: PhantomData }.on_host()
+    }
+
+    fn on_host(self) -> Result<Self> {
+        if self.device.is_cpu() {
+            return Ok(self);
+        }
+        Err(Error::OtherDevice {
+            what: "slice".into(),
+            why: format!("is in the CPU's memory, not on {:?}", self.device),
+        })
+    }
+
     /// The device that the memory is on.
     #[must_use]
     pub fn device(&self) -> &Device {
@@ -218,6 +237,15 @@ impl<'a, T: Element> ViewMut<'a, T> {
     pub unsafe fn borrow<O: ?Sized>(device: &Device, address: u64, len: usize, owner: &'a mut O) -> Self {
         // SAFETY: promised by the caller.
         Self(unsafe { View::borrow(device, address, len, owner) })
+    }
+
+    /// A slice of this computer's memory, in place.
+    ///
+    /// # Errors
+    /// As [`View::of_slice`].
+    pub fn of_slice(device: &Device, slice: &'a mut [T]) -> Result<Self> {
+        let (address, len) = (slice.as_mut_ptr().expose_provenance() as u64, slice.len());
+        View { device: device.clone(), address, len, owner: PhantomData }.on_host().map(Self)
     }
 
     /// The same memory, to read.

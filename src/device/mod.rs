@@ -1,17 +1,15 @@
-//! Where kernels run: an NVIDIA GPU, or the simulator.
+//! Where operations run: an NVIDIA GPU, the CPU, or the simulator.
 //!
 //! A [`Device`] has memory ([`Buffer`], [`View`], [`Tensor`]), queues of work ([`Stream`]) and kernels ([`Kernel`]).
-//! It knows nothing about attention. Both kinds take the same calls in the same order:
+//! It knows nothing about attention. All kinds take the same calls in the same order:
 //!
 //! ```
-//! # #[cfg(feature = "simulator")] {
 //! use latent_attention::device::Device;
 //!
-//! let device = Device::simulated(); // or Device::cuda(0)?
+//! let device = Device::best()?; // or Device::cuda(0)?, Device::cpu()?, Device::simulated()
 //! let mut numbers = device.zeros::<f32>(3)?;
 //! numbers.write(&[1.0, 2.0, 3.0])?;
 //! assert_eq!(numbers.to_vec()?, [1.0, 2.0, 3.0]);
-//! # }
 //! # Ok::<(), latent_attention::Error>(())
 //! ```
 //!
@@ -19,6 +17,7 @@
 //! for nothing and sets nothing, so it can be captured in a CUDA graph ([`Stream::capture`]).
 
 mod ceiling;
+mod cpu;
 mod cuda;
 mod graph;
 mod kernel;
@@ -33,6 +32,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use ceiling::Ceiling;
+pub use cpu::CpuConfig;
 pub use graph::{Event, Graph};
 pub use kernel::{Kernel, LaunchConfig};
 pub use memory::{Buffer, Element, View, ViewMut};
@@ -41,6 +41,7 @@ pub use simulated::{Counted, Simulation};
 pub use stream::Stream;
 pub use tensor::{Shape, Tensor, TensorMut};
 
+pub use crate::cpu::Level as CpuLevel;
 use crate::error::{Error, Result};
 use crate::image::Arch;
 
@@ -48,9 +49,10 @@ use crate::image::Arch;
 #[derive(Clone)]
 pub struct Device(Arc<Backend>);
 
-/// The two kinds of device.
+/// The kinds of device.
 enum Backend {
     Cuda(cuda::Cuda),
+    Cpu(cpu::Cpu),
     #[cfg(feature = "simulator")]
     Simulated(simulated::Simulated),
 }
@@ -96,6 +98,42 @@ impl Device {
         Ok(Self(Arc::new(Backend::Cuda(cuda::Cuda::share(context)?))))
     }
 
+    /// This computer's CPU: the same operations as plain code, with the same parameter blocks, checks and refusals. Memory
+    /// is the process's own, so that slices can be used in place ([`View::of_slice`]).
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Unsupported`] if the environment variable `LATENT_ATTENTION_CPU` names no
+    /// [`CpuLevel`], or one that this machine lacks.
+    pub fn cpu() -> Result<Self> {
+        Self::cpu_with(CpuConfig::default())
+    }
+
+    /// [`Device::cpu`] with instructions and threads of your choice.
+    ///
+    /// # Errors
+    /// As [`Device::cpu`], of either.
+    pub fn cpu_with(config: CpuConfig) -> Result<Self> {
+        Ok(Self(Arc::new(Backend::Cpu(cpu::Cpu::new(config)?))))
+    }
+
+    /// The first GPU, if there is one that this build has kernels for, else the CPU. Its [`name`](Self::name) says which.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] if there is a GPU that does not work; as [`Device::cpu`].
+    pub fn best() -> Result<Self> {
+        match Self::cuda(0) {
+            Ok(cuda) if cuda.image_arch("schedule").is_ok() => Ok(cuda),
+            Ok(_)
+            | Err(
+                Error::NoDriver { .. }
+                | Error::DriverTooOld { .. }
+                | Error::NoDevice { .. }
+                | Error::UnsupportedArch { .. },
+            ) => Self::cpu(),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A simulated device: runs the same kernels on the CPU, slowly, and checks every memory access, barrier and
     /// asynchronous copy. A launch that does something wrong is an error ([`Error::Kernel`]).
     #[cfg(feature = "simulator")]
@@ -111,21 +149,22 @@ impl Device {
         Self(Arc::new(Backend::Simulated(simulated::Simulated::new(simulation))))
     }
 
-    /// What the launches since the last call counted, by kernel. Empty on a GPU.
+    /// What the launches since the last call counted, by kernel. Empty but on a simulated device.
     #[cfg(feature = "simulator")]
     #[must_use]
     pub fn take_counts(&self) -> std::collections::BTreeMap<String, Counted> {
         match &*self.0 {
-            Backend::Cuda(_) => Default::default(),
+            Backend::Cuda(_) | Backend::Cpu(_) => Default::default(),
             Backend::Simulated(simulated) => simulated.take_counts(),
         }
     }
 
-    /// Its name.
+    /// Its name: a GPU's own, or as `cpu (avx2)` with the CPU's [level](CpuLevel).
     #[must_use]
     pub fn name(&self) -> &str {
         match &*self.0 {
             Backend::Cuda(cuda) => cuda.name(),
+            Backend::Cpu(cpu) => cpu.name(),
             #[cfg(feature = "simulator")]
             Backend::Simulated(_) => "ptx-sim",
         }
@@ -137,11 +176,18 @@ impl Device {
         self.0.cuda().is_some()
     }
 
+    /// Whether this is the CPU.
+    #[must_use]
+    pub fn is_cpu(&self) -> bool {
+        matches!(*self.0, Backend::Cpu(_))
+    }
+
     /// Sizes that kernels are fitted to.
     #[must_use]
     pub fn limits(&self) -> Limits {
         match &*self.0 {
             Backend::Cuda(cuda) => cuda.limits(),
+            Backend::Cpu(cpu) => cpu.limits(),
             #[cfg(feature = "simulator")]
             Backend::Simulated(simulated) => simulated.limits(),
         }
@@ -156,8 +202,8 @@ impl Device {
     /// Memory for `len` elements, which may hold anything. (The simulator reports reads of what was not written.)
     ///
     /// # Errors
-    /// [`Error::Driver`] if there is not enough, also on the simulator ([`Simulation::memory_bytes`]);
-    /// [`Error::OutOfMemory`] if `len` elements are more bytes than there are addresses.
+    /// [`Error::Driver`] if there is not enough, also on the simulator ([`Simulation::memory_bytes`]), but on the CPU
+    /// [`Error::OutOfMemory`], as everywhere if `len` elements are more bytes than there are addresses.
     pub fn allocate<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
         Buffer::allocate(self, len)
     }
@@ -185,7 +231,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::NoKernelImage`] if this build has no image that the device runs, [`Error::Unsupported`] if it has
-    /// less shared memory, [`Error::Driver`] or [`Error::Kernel`] if it does not load.
+    /// less shared memory, or on the CPU if that has no such operation, [`Error::Driver`] or [`Error::Kernel`] if it does not load.
     pub fn kernel(&self, file: &'static str, name: &'static str, shared_bytes: usize) -> Result<Kernel> {
         Kernel::load(self, file, name, shared_bytes)
     }
@@ -193,10 +239,13 @@ impl Device {
     /// The architecture that the image of `csrc/FILE.cu` which the device runs was compiled for.
     ///
     /// # Errors
-    /// [`Error::NoKernelImage`] if this build has none that the device runs.
+    /// [`Error::NoKernelImage`] if this build has none that the device runs; [`Error::Unsupported`] on the CPU.
     pub(crate) fn image_arch(&self, file: &'static str) -> Result<Arch> {
         match &*self.0 {
             Backend::Cuda(cuda) => cuda.image_arch(file),
+            Backend::Cpu(_) => {
+                Err(Error::Unsupported { what: format!("csrc/{file}.cu"), why: "the CPU runs no kernels".into() })
+            }
             #[cfg(feature = "simulator")]
             Backend::Simulated(simulated) => simulated.image_arch(file),
         }
@@ -250,6 +299,7 @@ impl Backend {
     fn cuda(&self) -> Option<&cuda::Cuda> {
         match self {
             Self::Cuda(cuda) => Some(cuda),
+            Self::Cpu(_) => None,
             #[cfg(feature = "simulator")]
             Self::Simulated(_) => None,
         }
@@ -258,6 +308,7 @@ impl Backend {
     fn allocate(&self, bytes: usize) -> Result<u64> {
         match self {
             Self::Cuda(cuda) => cuda.allocate(bytes),
+            Self::Cpu(cpu) => cpu.allocate(bytes),
             #[cfg(feature = "simulator")]
             Self::Simulated(simulated) => simulated.allocate(bytes),
         }
@@ -267,6 +318,7 @@ impl Backend {
     fn allocate_zeros(&self, bytes: usize) -> Result<u64> {
         match self {
             Self::Cuda(cuda) => cuda.allocate_zeros(bytes),
+            Self::Cpu(cpu) => cpu.allocate(bytes),
             #[cfg(feature = "simulator")]
             Self::Simulated(simulated) => simulated.allocate_zeros(bytes),
         }
@@ -275,6 +327,7 @@ impl Backend {
     fn free(&self, address: u64) {
         match self {
             Self::Cuda(cuda) => cuda.free(address),
+            Self::Cpu(cpu) => cpu.free(address),
             #[cfg(feature = "simulator")]
             Self::Simulated(simulated) => simulated.free(address),
         }
@@ -283,6 +336,10 @@ impl Backend {
     fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
         match self {
             Self::Cuda(cuda) => cuda.write(address, bytes),
+            Self::Cpu(cpu) => {
+                cpu.write(address, bytes);
+                Ok(())
+            }
             #[cfg(feature = "simulator")]
             Self::Simulated(simulated) => simulated.write(address, bytes),
         }
@@ -291,6 +348,10 @@ impl Backend {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
         match self {
             Self::Cuda(cuda) => cuda.read(address, bytes),
+            Self::Cpu(cpu) => {
+                cpu.read(address, bytes);
+                Ok(())
+            }
             #[cfg(feature = "simulator")]
             Self::Simulated(simulated) => simulated.read(address, bytes),
         }

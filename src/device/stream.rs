@@ -3,7 +3,7 @@
 use super::{Device, Graph, cuda};
 use crate::error::Result;
 
-/// A queue of work: what is launched on a stream runs in order. The simulator runs everything at once, in order too.
+/// A queue of work: what is launched on a stream runs in order. CPU and simulator run everything at once, in order too.
 #[derive(Debug)]
 pub struct Stream {
     device: Device,
@@ -48,7 +48,7 @@ impl Stream {
     ///
     /// # Errors
     /// What `work` returns; [`Error::Driver`](crate::Error::Driver) if it did something that cannot be captured;
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on the simulator, which has no graphs;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) on CPU and simulator, which have no graphs;
     /// [`Error::Config`](crate::Error::Config) inside of another capture.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         Graph::capture(self, work)

@@ -24,5 +24,7 @@ pub use decode::{Attended, DecodeInputs, decode, decode_split};
 pub use gather::gather;
 pub use layer::{ReferenceInputs, ReferenceLayer, ReferenceOutput};
 pub use rope_append::{RopeAppendInputs, RopeAppendParams, RopeAppendRotation, RopeAppended, rms_norm, rope_append};
-pub use schedule::{Split, balanced_split_tokens, predicted, schedule};
+pub use schedule::{Split, schedule};
 pub use up_project::{Projected, up_project};
+
+pub use crate::splits::{balanced_split_tokens, predicted};

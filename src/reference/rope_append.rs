@@ -109,11 +109,7 @@ pub fn rope_append(
 /// lane reads 8 neighbours, 16 bytes of bf16, at a time); then, for a distance of 16, 8, 4, 2, 1, every lane adds the sum of the
 /// lane at that distance (butterfly). All operations are f32, rounded to nearest even, none contracted.
 pub fn rms_norm(values: &mut [f32], norm: &RmsNorm) {
-    let mut lanes = [0.0f32; warp::LANES];
-    for (i, value) in values.iter().enumerate() {
-        lanes[i / 8 % warp::LANES] += value * value;
-    }
-    let inverse = 1.0 / (warp::sum(lanes) / values.len() as f32 + norm.epsilon).sqrt();
+    let inverse = warp::inverse_rms(values, norm.epsilon);
     for (value, gain) in values.iter_mut().zip(&norm.gain) {
         *value = *value * inverse * gain;
     }

@@ -218,11 +218,17 @@ pub fn theta_frequencies(theta: f32, head_dim: usize) -> Vec<f32> {
 /// # Panics
 /// If `frequencies` is not half as long as `head`, or an index lies outside of `tables`.
 pub fn rotate_head(head: &mut [f32], frequencies: &[u32], pairing: Pairing, tables: &RopeTables, position: usize) {
+    let row = position * tables.frequencies..(position + 1) * tables.frequencies;
+    rotate_head_at(head, frequencies, pairing, &tables.cos[row.clone()], &tables.sin[row]);
+}
+
+/// [`rotate_head`] by the cosines and sines of one position, `[frequencies]` each.
+pub(crate) fn rotate_head_at(head: &mut [f32], frequencies: &[u32], pairing: Pairing, cos: &[f32], sin: &[f32]) {
     let rope_dim = head.len();
     assert_eq!(frequencies.len(), rope_dim / 2, "one frequency per pair");
     for (pair, &frequency) in frequencies.iter().enumerate() {
         let (i, j) = pairing.dims(pair, rope_dim);
-        let (cos, sin) = tables.at(position, frequency as usize);
+        let (cos, sin) = (cos[frequency as usize], sin[frequency as usize]);
         let (a, b) = (head[i], head[j]);
         head[i] = a * cos - b * sin;
         head[j] = b * cos + a * sin;

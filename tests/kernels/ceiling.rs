@@ -4,7 +4,11 @@ use latent_attention::device::{Ceiling, Device};
 use ptx_sim::meter::Path;
 
 use crate::decode::hopper_like;
-use crate::device;
+
+/// The tests' device; a simulated one where that is the CPU, which has no such kernels.
+fn device() -> Device {
+    Some(crate::device()).filter(|device| !device.is_cpu()).unwrap_or_else(Device::simulated)
+}
 
 #[test]
 fn a_copy_copies_and_moves_each_byte_once() {

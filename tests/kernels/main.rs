@@ -1,7 +1,7 @@
 //! The kernels, behind the safe API, held against the reference.
 //!
-//! All tests run on one kind of device: the simulator, with its checker on, or the GPU that `LATENT_ATTENTION_DEVICE`
-//! names (`cuda`, `cuda:1`). What only the simulator can count is tested there alone.
+//! All tests run on one kind of device: the simulator, with its checker on, or what `LATENT_ATTENTION_DEVICE` names: a GPU
+//! (`cuda`, `cuda:1`) or the CPU (`cpu`). What only the simulator can count is tested there alone.
 
 mod absorb;
 mod absorb_budgets;
@@ -10,6 +10,7 @@ mod combine;
 #[path = "../common/mod.rs"]
 mod common;
 mod copy_pages;
+mod cpu;
 mod decode;
 mod decode_budgets;
 mod decode_sm90_budgets;
@@ -32,36 +33,45 @@ use std::sync::OnceLock;
 use common::Batch;
 use half::bf16;
 use latent_attention::cache::{PageTable, PagedCache};
-use latent_attention::device::{Device, Simulation};
+use latent_attention::device::{CpuLevel, Device, Simulation};
 use latent_attention::image::Arch;
 use latent_attention::ops::{BatchBuffers, KernelFamily};
 
 properties::hold!(properties_hold: on_device::OnDevice(device(), KernelFamily::Measured));
 properties::hold!(decode properties_hold_on_hopper: on_device::OnDevice(hopper(), KernelFamily::Sm90));
+properties::hold!(properties_hold_on_cpu_portable: cpu::at(CpuLevel::Portable));
+properties::hold!(properties_hold_on_cpu_avx2: cpu::at(CpuLevel::Avx2));
+properties::hold!(properties_hold_on_cpu_avx512vnni: cpu::at(CpuLevel::Avx512Vnni));
 
 /// The device that the tests run on. Simulated ones are new each time, so that nothing else counts on them.
 pub fn device() -> Device {
     simulate(Simulation::default())
 }
 
-/// A device that runs Hopper's own instructions: a simulated one if the tests' GPU does not.
+/// A device that runs Hopper's own instructions: a simulated one if the tests' device does not.
 pub fn hopper() -> Device {
     decode::hopper_like(&device()).unwrap_or_else(|| decode::hopper_like(&Device::simulated()).unwrap())
 }
 
-/// The same, where the simulation is to have certain properties. A GPU has its own.
+/// The same, where the simulation is to have certain properties. Others have their own.
 pub fn simulate(simulation: Simulation) -> Device {
-    static CUDA: OnceLock<Option<Device>> = OnceLock::new();
-    let cuda = CUDA.get_or_init(|| {
+    static NAMED: OnceLock<Option<Device>> = OnceLock::new();
+    let named = NAMED.get_or_init(|| {
         let name = std::env::var("LATENT_ATTENTION_DEVICE").unwrap_or_default();
         let (kind, ordinal) = name.split_once(':').unwrap_or((&name, "0"));
         match kind {
             "" | "simulated" => None,
             "cuda" => Some(Device::cuda(ordinal.parse().unwrap()).unwrap()),
-            _ => panic!("LATENT_ATTENTION_DEVICE={name}: expected simulated, cuda or cuda:N"),
+            "cpu" => Some(Device::cpu().unwrap()),
+            _ => panic!("LATENT_ATTENTION_DEVICE={name}: expected simulated, cpu, cuda or cuda:N"),
         }
     });
-    cuda.clone().unwrap_or_else(|| Device::simulate(simulation))
+    named.clone().unwrap_or_else(|| Device::simulate(simulation))
+}
+
+/// Whether a device runs PTX: it counts what kernels do, and survives what they do wrong.
+pub fn is_simulated(device: &Device) -> bool {
+    !device.is_cuda() && !device.is_cpu()
 }
 
 /// Both kinds of PTX that the simulator runs.

@@ -70,7 +70,7 @@ fn narrowed(values: &[f64]) -> Vec<f32> {
 impl Backend for OnDevice {
     /// Few, as simulators are slow.
     fn cases(&self) -> u32 {
-        8
+        if self.0.is_cpu() { 100 } else { 8 }
     }
 
     fn number(&self, value: f64) -> f64 {

@@ -74,7 +74,7 @@ fn what_cannot_be_is_refused() {
     for (arguments, expected) in [
         (&["--geometry", "gpt-2"][..], "llama2-7b-d64"),
         (&["--format", "int5"], "int4-g32"),
-        (&["--device", "tpu"], "expected simulated, cuda or cuda:N"),
+        (&["--device", "tpu"], "expected simulated, cpu, cuda or cuda:N"),
         (&["--against", "dump", "--seed", "1"], "cannot be used with"),
         (&["--against", "dump", "--latent-rank", "8"], "cannot be used with"),
         (&["--against", "no/such/dump"], "error: no/such/dump: holds none of the files of a dump"),

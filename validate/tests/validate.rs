@@ -102,10 +102,12 @@ fn right_kernels_pass() {
     least_squares.geometry = Geometry::smollm_135m(32).unwrap();
     least_squares.format = CacheFormat::INT4.with_range(RangeSetting::Mse);
     for validation in [small(), odd, grouped_queries, no_rotation, only_rotation, groups, least_squares] {
-        let report = validation.report(&Device::simulated()).unwrap();
-        assert!(report.passed(), "{report}");
-        let of = |kind: Kind| report.comparisons.iter().filter(|c| c.case == kind.name()).count();
-        assert!(Kind::ALL.into_iter().all(|kind| of(kind) > 0), "{report}");
+        for device in [Device::simulated(), Device::cpu().unwrap()] {
+            let report = validation.report(&device).unwrap();
+            assert!(report.passed(), "{report}");
+            let of = |kind: Kind| report.comparisons.iter().filter(|c| c.case == kind.name()).count();
+            assert!(Kind::ALL.into_iter().all(|kind| of(kind) > 0), "{report}");
+        }
     }
 }
 

@@ -57,7 +57,13 @@ pub fn everything() -> Result<()> {
     step("C library");
     capi::check()?;
     step("tests");
-    tests()
+    tests()?;
+    step("kernel tests on the CPU");
+    for level in [None, Some("portable")] {
+        let mut command = cargo(["test", "--quiet", "--workspace", FEATURES, "--test", "kernels"]);
+        run(command.env("LATENT_ATTENTION_DEVICE", "cpu").envs(level.map(|level| ("LATENT_ATTENTION_CPU", level))))?;
+    }
+    Ok(())
 }
 
 /// The lints of one package with no other features than these, which those of its neighbours could make up for.

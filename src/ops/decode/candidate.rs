@@ -3,7 +3,7 @@
 
 use super::choices::CHOICES;
 use super::tuned::{self, Choice};
-use super::{sm80, sm90};
+use super::{cpu, sm80, sm90};
 use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, Limits};
 use crate::error::{Error, Result};
@@ -123,6 +123,9 @@ struct Offer {
 impl Offer {
     /// Of the families that are asked for.
     fn of(device: &Device, geometry: &Geometry, layout: &CacheLayout, asked: impl Fn(&Family) -> bool) -> Self {
+        if device.is_cpu() {
+            return Self { candidates: vec![cpu::candidate(geometry)], refused: Vec::new() };
+        }
         let limits = device.limits();
         let (mut candidates, mut refused) = (Vec::new(), Vec::new());
         for family in FAMILIES.iter().filter(|family| asked(family)) {

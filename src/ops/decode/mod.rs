@@ -2,6 +2,7 @@
 
 mod candidate;
 mod choices;
+mod cpu;
 mod latents;
 mod merging;
 mod sm80;

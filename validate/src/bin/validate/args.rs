@@ -48,7 +48,7 @@ pub struct Arguments {
     /// All inputs follow from it
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// `cuda`, `cuda:N` or `simulated` [default: the first GPU, or the simulator if there is none]
+    /// `cuda`, `cuda:N`, `cpu` or `simulated` [default: the first GPU, or the simulator if there is none]
     #[arg(long, value_name = "DEVICE", default_value = "", hide_default_value = true)]
     pub device: Chosen,
     /// Write all inputs and outputs into this new folder, one safetensors file for each case
@@ -146,12 +146,13 @@ fn of<T>(list: &'static [(&'static str, T)]) -> PossibleValuesParser {
     PossibleValuesParser::new(list.iter().map(|(name, _)| *name))
 }
 
-/// Where the kernels run.
+/// Where the operations run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen {
     /// The first GPU, if there is one.
     Any,
     Simulated,
+    Cpu,
     Cuda(usize),
 }
 
@@ -163,10 +164,11 @@ impl FromStr for Chosen {
         let chosen = match name {
             "" => Some(Self::Any),
             "simulated" => Some(Self::Simulated),
+            "cpu" => Some(Self::Cpu),
             "cuda" => Some(Self::Cuda(0)),
             _ => name.strip_prefix("cuda:").and_then(cuda),
         };
-        chosen.ok_or_else(|| "expected simulated, cuda or cuda:N".into())
+        chosen.ok_or_else(|| "expected simulated, cpu, cuda or cuda:N".into())
     }
 }
 
@@ -175,6 +177,7 @@ impl Chosen {
     pub fn open(self) -> latent_attention::Result<Device> {
         match self {
             Self::Simulated => Ok(Device::simulated()),
+            Self::Cpu => Device::cpu(),
             Self::Cuda(ordinal) => Device::cuda(ordinal),
             Self::Any => match Device::cuda(0) {
                 Err(Error::NoDriver { .. } | Error::NoDevice { .. }) => Ok(Device::simulated()),

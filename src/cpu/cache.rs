@@ -1,0 +1,95 @@
+//! The paged cache at its address.
+
+use super::memory::{numbers, numbers_mut};
+use crate::cache::{AFFINE_BYTES, RangeSetting, RowFormat, decode_f32, encode};
+use crate::sys;
+
+/// One layer's cache.
+#[derive(Clone, Copy)]
+pub(super) struct Cache<'a>(pub &'a sys::CacheParams);
+
+/// A token's place in it.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub page: usize,
+    /// Token of the page.
+    pub offset: usize,
+}
+
+/// Which of a token's two rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Latent,
+    Rope,
+}
+
+impl Cache<'_> {
+    /// The place of a slot.
+    pub fn place(&self, slot: usize) -> Place {
+        let page_size = self.0.page_size as usize;
+        Place { page: slot / page_size, offset: slot % page_size }
+    }
+
+    /// How a part's rows are stored.
+    #[inline(always)]
+    pub fn format(&self, part: Part) -> RowFormat {
+        let (kind, group) = match part {
+            Part::Latent => (self.0.latent_kind, self.0.latent_group),
+            Part::Rope => (self.0.rope_kind, self.0.rope_group),
+        };
+        match kind {
+            sys::ROW_BF16 => RowFormat::Bf16,
+            kind => RowFormat::Affine { bits: if kind == sys::ROW_INT4 { 4 } else { 8 }, group: group as usize },
+        }
+    }
+
+    /// Address and bytes of a token's row, and of its `(scale, min)` pairs.
+    #[inline(always)]
+    fn row(&self, place: Place, part: Part) -> [(u64, usize); 2] {
+        let params = self.0;
+        let page = params.pages + place.page as u64 * params.page_bytes;
+        let row = |tile: u32, row_bytes: u32| page + u64::from(tile) + place.offset as u64 * u64::from(row_bytes);
+        let affines = row(params.affine_offset, params.affine_row_bytes);
+        let latent_affines = AFFINE_BYTES * params.latent_groups as usize;
+        match part {
+            Part::Latent => {
+                [(row(0, params.latent_row_bytes), params.latent_row_bytes as usize), (affines, latent_affines)]
+            }
+            Part::Rope => [
+                (row(params.rope_offset, params.rope_row_bytes), params.rope_row_bytes as usize),
+                (affines + latent_affines as u64, params.affine_row_bytes as usize - latent_affines),
+            ],
+        }
+    }
+
+    /// A token's bytes, and those of its `(scale, min)` pairs.
+    ///
+    /// # Safety
+    /// The place must be in the cache, and nothing write it meanwhile.
+    #[inline(always)]
+    pub unsafe fn bytes<'a>(&self, place: Place, part: Part) -> [&'a [u8]; 2] {
+        // SAFETY: promised by the caller.
+        self.row(place, part).map(|(address, bytes)| unsafe { numbers(address, bytes) })
+    }
+
+    /// Reads a token's values, as the cache decodes them, rounded to f32.
+    ///
+    /// # Safety
+    /// As [`Cache::bytes`].
+    #[inline(always)]
+    pub unsafe fn read(&self, place: Place, part: Part, values: &mut [f32]) {
+        // SAFETY: promised by the caller.
+        let [row, affines] = unsafe { self.bytes(place, part) };
+        decode_f32(self.format(part), row, affines, values);
+    }
+
+    /// Writes a token's values. Returns how many saturated.
+    ///
+    /// # Safety
+    /// The place must be in the cache, and nothing else read or write it meanwhile.
+    pub unsafe fn write(&self, place: Place, part: Part, range: RangeSetting, values: &[f32]) -> usize {
+        // SAFETY: promised by the caller; row and pairs have no byte in common.
+        let [row, affines] = self.row(place, part).map(|(address, bytes)| unsafe { numbers_mut(address, bytes) });
+        encode(self.format(part), range, values, row, affines)
+    }
+}

@@ -1,0 +1,179 @@
+//! Which instructions the operations use.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::error::{Error, Result};
+
+/// Instructions that operations on the host use.
+///
+/// Results of one level are the same to the bit on every machine that has it; those of another may differ in last bits, by
+/// fused multiply-adds and by the order of sums. What lands in the cache is the same in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// What every CPU of the compiler's target has.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 (F, BW, DQ, VL) and its VNNI.
+    Avx512Vnni,
+}
+
+/// The environment variable that names the level, instead of the best one there is.
+const VARIABLE: &str = "LATENT_ATTENTION_CPU";
+
+impl Level {
+    /// All of them, the best last.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512Vnni];
+
+    /// Its name, as the environment variable `LATENT_ATTENTION_CPU` has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512Vnni => "avx512vnni",
+        }
+    }
+
+    /// Whether this CPU, under this operating system, has the instructions.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512Vnni => false,
+        }
+    }
+
+    /// Those that this machine has.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|level| level.is_available())
+    }
+
+    /// The level that the environment names, or the best there is.
+    pub(crate) fn from_environment() -> Result<Self> {
+        let best = || Self::available().last().unwrap_or(Self::Portable);
+        std::env::var_os(VARIABLE).map_or_else(|| Ok(best()), |name| Self::named(&name.to_string_lossy()))
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let level = Self::ALL.into_iter().find(|level| level.name() == name).ok_or_else(|| Error::Config {
+            what: format!("{VARIABLE}={name}"),
+            why: format!("known levels are {}", Self::ALL.map(Self::name).join(", ")),
+        })?;
+        level.checked()
+    }
+
+    /// This level, if the machine has it.
+    pub(crate) fn checked(self) -> Result<Self> {
+        if self.is_available() {
+            return Ok(self);
+        }
+        let available: Vec<_> = Self::available().map(Self::name).collect();
+        Err(Error::Unsupported {
+            what: format!("CPU level {self}"),
+            why: format!("this machine has {}", available.join(", ")),
+        })
+    }
+
+    /// Runs a task in code for this level, which the machine must have.
+    pub(super) fn run(self, task: impl Task) {
+        match self {
+            Self::Portable => task.run::<Separate>(),
+            // SAFETY: levels that the machine lacks are refused when a device is made.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { run_avx2(task) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => unsafe { run_avx512(task) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512Vnni => unreachable!("a device is made of a level that the machine has"),
+        }
+    }
+}
+
+impl Display for Level {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A part of an operation, which is compiled for every level: it and all that it calls in its loops has to be
+/// `#[inline(always)]`, since a function that is called is compiled for the least.
+pub(super) trait Task {
+    fn run<A: Arithmetic>(self);
+}
+
+/// How a level adds products.
+pub(super) trait Arithmetic {
+    /// `a * b + c`.
+    fn multiply_add(a: f32, b: f32, c: f32) -> f32;
+}
+
+/// Rounded twice: without an instruction for it, one rounding would be a call.
+struct Separate;
+
+/// Rounded once.
+#[cfg(target_arch = "x86_64")]
+struct Fused;
+
+impl Arithmetic for Separate {
+    #[inline(always)]
+    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Arithmetic for Fused {
+    #[inline(always)]
+    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2(task: impl Task) {
+    task.run::<Fused>();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn run_avx512(task: impl Task) {
+    task.run::<Fused>();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_known_by_name() {
+        for level in Level::available() {
+            assert_eq!(Level::named(level.name()).unwrap(), level);
+        }
+        let message = Level::named("sse9").unwrap_err().to_string();
+        assert_eq!(message, "LATENT_ATTENTION_CPU=sse9: known levels are portable, avx2, avx512vnni");
+    }
+
+    #[test]
+    fn a_level_that_the_machine_lacks_is_refused() {
+        for level in Level::ALL.into_iter().filter(|level| !level.is_available()) {
+            let message = level.checked().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("CPU level {level}: this machine has portable")), "{message}");
+        }
+    }
+}
