@@ -56,14 +56,7 @@ pub fn everything() -> Result<()> {
     sanitized()?;
     step("C library");
     capi::check()?;
-    step("tests");
-    tests()?;
-    step("kernel tests on the CPU");
-    for level in [None, Some("portable")] {
-        let mut command = cargo(["test", "--quiet", "--workspace", FEATURES, "--test", "kernels"]);
-        run(command.env("LATENT_ATTENTION_DEVICE", "cpu").envs(level.map(|level| ("LATENT_ATTENTION_CPU", level))))?;
-    }
-    Ok(())
+    tests()
 }
 
 /// The lints of one package with no other features than these, which those of its neighbours could make up for.
@@ -112,16 +105,27 @@ fn package() -> Result<()> {
     run(&mut command)
 }
 
-/// Runs all tests and closes with their number.
+/// Runs all tests, those of the kernels on the CPU too, and closes with their number.
 fn tests() -> Result<()> {
-    let (mut passed, mut failed) = (0, 0);
-    let mut command = cargo(["test", "--workspace", FEATURES, "--no-fail-fast"]);
-    let success = run_inspected(&mut command, |line| {
-        if let Some(result) = line.strip_prefix("test result: ") {
-            passed += count(result, "passed");
-            failed += count(result, "failed");
-        }
-    })?;
+    let (mut passed, mut failed, mut success) = (0, 0, true);
+    let mut count_in = |name: &str, command: &mut Command| -> Result<()> {
+        step(name);
+        success &= run_inspected(command, |line| {
+            if let Some(result) = line.strip_prefix("test result: ") {
+                passed += count(result, "passed");
+                failed += count(result, "failed");
+            }
+        })?;
+        Ok(())
+    };
+    let all = ["test", "--workspace", FEATURES, "--no-fail-fast"];
+    count_in("tests", &mut cargo(all))?;
+    for level in [None, Some("portable")] {
+        let mut command = cargo(all);
+        command.args(["--test", "kernels", "--quiet"]).env("LATENT_ATTENTION_DEVICE", "cpu");
+        command.envs(level.map(|level| ("LATENT_ATTENTION_CPU", level)));
+        count_in(&format!("kernel tests on the CPU, level: {}", level.unwrap_or("the best")), &mut command)?;
+    }
     println!("\n{passed} passed, {failed} failed");
     ensure!(success && passed > 0, "the tests failed");
     Ok(())
