@@ -92,20 +92,25 @@ pub fn check() -> Result<()> {
 fn python() -> Result<()> {
     let package = crate::root().join("bindings/python").canonicalize()?;
     let numpy = setup::numpy()?;
-    for script in ["tests/mirror.py", "tests/arguments.py", "tests/peers.py", "examples/decode.py"] {
+    let example = "examples/decode.py";
+    for script in
+        [&["tests/mirror.py"][..], &["tests/arguments.py"], &["tests/peers.py"], &[example], &[example, "cpu"]]
+    {
         let folders = numpy.iter().chain([&package]).cloned();
-        run(setup::python_with(folders)?.arg(package.join(script)))?;
+        run(setup::python_with(folders)?.arg(package.join(script[0])).args(&script[1..]))?;
     }
     run(setup::python_with([setup::flit_core()?])?.arg(package.join("tests/install.py")))
 }
 
-/// Compiles the example in C with these arguments of the linker, and runs it on the simulator. Returns the program.
+/// Compiles the example in C with these arguments of the linker, and runs it on the simulator and on the CPU. Returns the
+/// program.
 fn example(folder: &Path, name: &str, link: &[&str]) -> Result<PathBuf> {
     let source = crate::root().join("bindings/c/examples/decode.c").canonicalize()?;
     let program = folder.join(name);
     let mut compiler = compiler(false, "c99")?;
     run(compiler.current_dir(folder).arg("-I.").arg(source).args(link).arg("-o").arg(&program))?;
     run(&mut Command::new(&program))?;
+    run(Command::new(&program).arg("cpu"))?;
     Ok(program)
 }
 

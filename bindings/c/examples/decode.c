@@ -2,7 +2,7 @@
  *
  * cargo xtask capi
  * cc -std=c99 -I target/capi bindings/c/examples/decode.c -L target/capi -llatent_attention -lm -o target/capi/decode
- * LD_LIBRARY_PATH=target/capi target/capi/decode        # on the simulator; `decode 0` runs on the first GPU
+ * LD_LIBRARY_PATH=target/capi target/capi/decode        # on the simulator; `decode cpu` on the CPU, `decode 0` on a GPU
  */
 #include <latent_attention.h>
 #include <math.h>
@@ -103,8 +103,9 @@ static void expected(int h, double scale, double *out) {
 
 int main(int argc, char **argv) {
     if (la_abi_version() != LA_ABI_VERSION) return fprintf(stderr, "the library is not the header's\n"), 1;
-    if (argc > 1) CHECK(la_device_cuda((size_t)atoi(argv[1]), &device));
-    else CHECK(la_device_simulated(&device));
+    if (argc == 1) CHECK(la_device_simulated(&device));
+    else if (strcmp(argv[1], "cpu") == 0) CHECK(la_device_cpu(&device));
+    else CHECK(la_device_cuda((size_t)atoi(argv[1]), &device));
     const char *name;
     CHECK(la_device_name(device, &name));
     LaStream *stream;

@@ -118,7 +118,7 @@ typedef struct LaCombine LaCombine;
 // Attention of a batch's query tokens over the cached latents themselves.
 typedef struct LaDecode LaDecode;
 
-// A GPU, or the simulator. What is made for a device keeps it alive, so it may be destroyed at any time.
+// A GPU, the CPU, or the simulator. What is made for a device keeps it alive, so it may be destroyed at any time.
 typedef struct LaDevice LaDevice;
 
 // Applies the value up-projection to what was attended to: `out[t, h] = up_value[g] o_latent[t, h] + bias[g]`.
@@ -435,6 +435,11 @@ const char *la_last_error(void);
 // too. The driver is opened here: programs need not link it.
 LaStatus la_device_cuda(size_t ordinal, LaDevice **out);
 
+// The CPU: the same operations without kernels, done when a call returns. Its addresses are those of the process, so that
+// arrays and tensors may lie in any memory of the program. The environment variable LATENT_ATTENTION_CPU names the
+// instructions to use, else the best that there are; one that is unknown or not there is refused.
+LaStatus la_device_cpu(LaDevice **out);
+
 // A simulated device: runs the same kernels on the CPU, slowly, and checks every access. Its addresses are its own,
 // not those of the process.
 LaStatus la_device_simulated(LaDevice **out);
@@ -452,7 +457,7 @@ void la_device_destroy(LaDevice *device);
 LaStatus la_stream_create(const LaDevice *device, LaStream **out);
 
 // A stream of someone else: its `CUstream` or `cudaStream_t`, null for the default stream. It must belong to the
-// device's primary context and outlive the handle; destroying the handle leaves it alone. On the simulator, any.
+// device's primary context and outlive the handle; destroying the handle leaves it alone. On CPU and simulator, any.
 LaStatus la_stream_borrow(const LaDevice *device, void *cuda_stream, LaStream **out);
 
 // Waits until everything on the stream is done. A failure may be that of an earlier kernel.
@@ -463,8 +468,8 @@ void la_stream_destroy(LaStream *stream);
 
 // Device memory, for programs that have no allocator of their own. It begins on a multiple of 256 bytes and may hold
 // anything; the simulator reports reads of what was not written. More than the device has is refused with
-// LA_STATUS_DRIVER; the simulator has 80 GiB, which take this computer's memory only where they are written (one
-// buffer is refused where the operating system does not let a process reserve as much).
+// LA_STATUS_DRIVER, on the CPU with LA_STATUS_CONFIG; the simulator has 80 GiB, which take this computer's memory only
+// where they are written (one buffer is refused where the operating system does not let a process reserve as much).
 LaStatus la_buffer_create(const LaDevice *device, size_t bytes, LaBuffer **out);
 
 // Where the memory begins.

@@ -8,7 +8,7 @@ use latent_attention::error::Error;
 use crate::data::{LA_DTYPE_U8, LaArray};
 use crate::status::{Failure, LaStatus, Outcome, create, destroy, give, read, report};
 
-/// A GPU, or the simulator. What is made for a device keeps it alive, so it may be destroyed at any time.
+/// A GPU, the CPU, or the simulator. What is made for a device keeps it alive, so it may be destroyed at any time.
 pub struct LaDevice {
     pub(crate) device: Device,
     name: CString,
@@ -34,6 +34,15 @@ pub struct LaBuffer(Buffer<u8>);
 pub unsafe extern "C" fn la_device_cuda(ordinal: usize, out: *mut *mut LaDevice) -> LaStatus {
     // SAFETY: as the header says.
     unsafe { create(out, || Ok(LaDevice::new(Device::cuda(ordinal)?))) }
+}
+
+/// The CPU: the same operations without kernels, done when a call returns. Its addresses are those of the process, so that
+/// arrays and tensors may lie in any memory of the program. The environment variable LATENT_ATTENTION_CPU names the
+/// instructions to use, else the best that there are; one that is unknown or not there is refused.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn la_device_cpu(out: *mut *mut LaDevice) -> LaStatus {
+    // SAFETY: as the header says.
+    unsafe { create(out, || Ok(LaDevice::new(Device::cpu()?))) }
 }
 
 /// A simulated device: runs the same kernels on the CPU, slowly, and checks every access. Its addresses are its own,
@@ -73,7 +82,7 @@ pub unsafe extern "C" fn la_stream_create(device: *const LaDevice, out: *mut *mu
 }
 
 /// A stream of someone else: its `CUstream` or `cudaStream_t`, null for the default stream. It must belong to the
-/// device's primary context and outlive the handle; destroying the handle leaves it alone. On the simulator, any.
+/// device's primary context and outlive the handle; destroying the handle leaves it alone. On CPU and simulator, any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_stream_borrow(
     device: *const LaDevice,
@@ -105,8 +114,8 @@ pub unsafe extern "C" fn la_stream_destroy(stream: *mut LaStream) {
 
 /// Device memory, for programs that have no allocator of their own. It begins on a multiple of 256 bytes and may hold
 /// anything; the simulator reports reads of what was not written. More than the device has is refused with
-/// LA_STATUS_DRIVER; the simulator has 80 GiB, which take this computer's memory only where they are written (one
-/// buffer is refused where the operating system does not let a process reserve as much).
+/// LA_STATUS_DRIVER, on the CPU with LA_STATUS_CONFIG; the simulator has 80 GiB, which take this computer's memory only
+/// where they are written (one buffer is refused where the operating system does not let a process reserve as much).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_buffer_create(device: *const LaDevice, bytes: usize, out: *mut *mut LaBuffer) -> LaStatus {
     // SAFETY: as the header says.

@@ -1,6 +1,6 @@
 """One decode step of a small latent-attention layer from an int4 cache, checked with numpy.
 
-python3 bindings/python/examples/decode.py [GPU]     # on the simulator unless a GPU's number is given
+python3 bindings/python/examples/decode.py [DEVICE]     # on the simulator, unless `cpu` or a GPU's number is given
 """
 
 import sys
@@ -52,7 +52,8 @@ def dequantise(cache, layout, form):
 
 
 def main():
-    device = la.Device(int(sys.argv[1])) if len(sys.argv) > 1 else la.Device.simulated()
+    name = sys.argv[1] if len(sys.argv) > 1 else "simulated"
+    device = getattr(la.Device, name)() if name in ("simulated", "cpu") else la.Device(int(name))
     stream, g = device.stream(), GEOMETRY
     form = la.CacheFormat.int4(PAGE_SIZE)
     layout = form.layout(g)

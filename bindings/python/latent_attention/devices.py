@@ -13,6 +13,7 @@ from .memory import Buffer
 declare(
     "device stream",
     la_device_cuda=[c_size_t, OUT],
+    la_device_cpu=[OUT],
     la_device_simulated=[OUT],
     la_device_name=[HANDLE, POINTER(c_char_p)],
     la_device_synchronize=[HANDLE],
@@ -23,7 +24,7 @@ declare(
 
 
 class Device(Handle):
-    """The first GPU, or another; `Device.simulated()` is the simulator."""
+    """The first GPU, or another; `Device.cpu()` is the CPU, `Device.simulated()` the simulator."""
 
     _simulators = itertools.count()
 
@@ -32,10 +33,19 @@ class Device(Handle):
         self.place = f"cuda:{ordinal}"
 
     @classmethod
+    def cpu(cls):
+        """The CPU, which takes memory of the process as it is: PyTorch's tensors on the CPU."""
+        return cls._made("la_device_cpu", "cpu")
+
+    @classmethod
     def simulated(cls):
+        return cls._made("la_device_simulated", f"simulator {next(cls._simulators)}")
+
+    @classmethod
+    def _made(cls, function, place):
         device = cls.__new__(cls)
-        Handle.__init__(device, "device", "la_device_simulated")
-        device.place = f"simulator {next(cls._simulators)}"
+        Handle.__init__(device, "device", function)
+        device.place = place
         return device
 
     @property

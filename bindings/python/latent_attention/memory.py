@@ -18,7 +18,7 @@ declare(
 
 
 class Array(Structure):
-    """Device memory: at `place`, such as "cuda:0", and `owner`'s, unless it was made of an address by hand."""
+    """Device memory: at `place`, such as "cuda:0" or "cpu", and `owner`'s, unless it was made of an address by hand."""
 
     _fields_ = [("address", c_uint64), ("elements", c_size_t), ("dtype", c_uint32)]
     place = owner = None
@@ -58,11 +58,11 @@ def _placed(struct, place, owner):
     return struct
 
 
-def _check_is_on_gpu(value, name):
+def _check_is_tensor(value, name):
     if not hasattr(value, "data_ptr"):
         raise Error("CONFIG", f"{name}: expected device memory or a tensor of PyTorch's, got {type(value).__name__}")
-    if value.device.type != "cuda":
-        raise Error("CONFIG", f"{name}: is on {value.device}, not on a GPU")
+    if value.device.type not in ("cuda", "cpu"):
+        raise Error("CONFIG", f"{name}: is on {value.device}, not on a GPU or the CPU")
 
 
 def dense(array, sizes):
@@ -74,25 +74,25 @@ def dense(array, sizes):
 
 
 def array(value, name="array"):
-    """A Buffer, or a dense tensor of PyTorch's on a GPU, as an array: its memory, which must stay while kernels run and
-    does as long as the array. Refusals say `name`."""
+    """A Buffer, or a dense tensor of PyTorch's on a GPU or the CPU, as an array: its memory, which must stay while
+    operations run and does as long as the array. Refusals say `name`."""
     if isinstance(value, Array):
         return value
     if isinstance(value, Buffer):
         return value.array()
-    _check_is_on_gpu(value, name)
+    _check_is_tensor(value, name)
     if not value.is_contiguous():
         raise Error("SHAPE", f"{name}: expected memory without gaps, got {_described(value)}")
     return _placed(Array(value.data_ptr(), value.numel(), dtype_of(value, name)), str(value.device), value)
 
 
 def tensor(value, name="tensor"):
-    """A tensor [outer, middle, inner] of PyTorch's on a GPU, possibly a slice: its memory, as above."""
+    """A tensor [outer, middle, inner] of PyTorch's on a GPU or the CPU, possibly a slice: its memory, as above."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Buffer):
         raise Error("SHAPE", f"{name}: expected a tensor, got a buffer: its .tensor(outer, middle, inner) is one")
-    _check_is_on_gpu(value, name)
+    _check_is_tensor(value, name)
     sizes, strides = tuple(value.shape), value.stride()
     if len(sizes) != 3:
         raise Error("SHAPE", f"{name}: expected sizes [outer, middle, inner], got {_described(value)}")

@@ -14,15 +14,15 @@ class TorchTensor:
     class Device(str):
         type = property(lambda self: self.partition(":")[0])
 
-    def __init__(self, shape, stride=None, dtype="bfloat16", device="cuda:0"):
-        self.shape, self.dtype, self.device = shape, f"torch.{dtype}", TorchTensor.Device(device)
+    def __init__(self, shape, stride=None, dtype="bfloat16", device="cuda:0", memory=None):
+        self.shape, self.dtype, self.device, self._memory = shape, f"torch.{dtype}", TorchTensor.Device(device), memory
         dense = [1]
         for size in reversed(shape[1:]):
             dense.insert(0, dense[0] * size)
         self._dense, self._stride = tuple(dense), stride or tuple(dense)
 
     def data_ptr(self):
-        return 4096
+        return 4096 if self._memory is None else self._memory.buffer_info()[0]
 
     def numel(self):
         return self.shape[0] * self._dense[0]
@@ -96,8 +96,8 @@ refused(by_name(lse=TorchTensor((4,), dtype="float64")), "CONFIG", "lse: element
 refused(by_name(lse=TorchTensor((4,), (2,))), "SHAPE", "lse: expected memory without gaps", "strides (2,)")
 refused(by_name(q_rope=TorchTensor((2, 3, 4), (1, 2, 6))), "SHAPE", "q_rope: expected a dense inner dimension")
 refused(by_name(q_rope=TorchTensor((2, 3))), "SHAPE", "q_rope: expected sizes [outer, middle, inner]", "(2, 3)")
-refused(by_name(cache=TorchTensor((8,), device="cpu")), "CONFIG", "cache: is on cpu, not on a GPU")
-refused(by_name(q_rope=TorchTensor((2, 3, 4), device="cpu")), "CONFIG", "q_rope: is on cpu, not on a GPU")
+refused(by_name(cache=TorchTensor((8,), device="mps:0")), "CONFIG", "cache: is on mps:0, not on a GPU or the CPU")
+refused(by_name(q_rope=TorchTensor((2, 3, 4), device="meta")), "CONFIG", "q_rope: is on meta, not on a GPU or the CPU")
 refused(by_name(cache=bytes(8)), "CONFIG", "cache: expected device memory or a tensor of PyTorch's, got bytes")
 refused(by_name(q_rope=o_latent), "SHAPE", "q_rope: expected a tensor, got a buffer")
 
@@ -106,8 +106,20 @@ other = la.Device.simulated()
 refused(lambda: decode.plan(stream, batch("i", other), 2, workspace), "CONFIG", "query_starts: is on simulator 1")
 foreign = other.allocate(decode.workspace_bytes(), la.DTYPE_U8)
 refused(lambda: decode.plan(stream, batch("i"), 2, foreign), "CONFIG", "workspace: is on simulator 1")
-arguments.lse = TorchTensor((4,), dtype="float32", device="cuda:1")
-refused(lambda: decode.run(stream, plan, arguments), "CONFIG", "lse: is on cuda:1, the operation on simulator 0")
+for place in ("cuda:1", "cpu"):
+    arguments.lse = TorchTensor((4,), dtype="float32", device=place)
+    refused(lambda: decode.run(stream, plan, arguments), "CONFIG", f"lse: is on {place}, the operation on simulator 0")
+
+# On the CPU tensors are used where they are, read and written.
+cpu = la.Device.cpu()
+assert cpu.name.startswith("cpu (")
+combine = la.Operation(cpu, "combine", la.CombineConfig(2, 2))
+numbers = [array("f", values) for values in ([1, 2, 3, 4], [0.5, 0.5], [0])] + [array("H", [0, 0])]
+sizes, types = ((2, 1, 2), (2, 1), (1,), (1, 2)), ["float32"] * 3 + ["bfloat16"]
+tensors = [TorchTensor(*of, device="cpu", memory=memory) for *of, memory in zip(sizes, [None] * 4, types, numbers)]
+o_partial, lse_partial, merged_lse, merged = tensors
+combine.run(cpu.stream(), la.CombineArgs(1, 2, o_partial, lse_partial, merged, merged_lse))
+assert [round(x, 5) for x in numbers[2]] == [1.19315] and list(numbers[3]) == [0x4000, 0x4040], numbers
 
 # Host memory with gaps or of no type of the library's, numbers that a field cannot hold, fields that there are not.
 refused(lambda: device.upload(memoryview(bytes(8))[::2]), "SHAPE", "values: expected memory without gaps")
