@@ -1,8 +1,9 @@
 //! Where machine code is not what the PTX asks for: what the assembler mends, drops or merges without failing.
 //!
 //! A missing fence, commit or wait of `wgmma` is put in, the wait for everything, so that the kernel is right and slow;
-//! `setmaxnreg` is left out if the registers at entry are unknown; equal products of one stage become one. Of some of it
-//! the assembler prints a line, of some none, and which differs between versions.
+//! `setmaxnreg` is left out if the registers at entry are unknown; equal products of one stage become one; a commit in
+//! another basic block than its products becomes a product of nothing. Of some of it the assembler prints a line, of some
+//! none, and which differs between versions.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +16,14 @@ pub fn repairs(ptx: &str, kernel: &Function) -> Vec<String> {
     let body = body(&lines, &kernel.name);
     let mut found: Vec<String> = kernel.instructions.iter().filter_map(|i| misplaced(i, &lines)).collect();
     found.extend(uncommitted(body));
-    let is_product = |i: &&Instruction| i.mnemonic().ends_with("GMMA");
-    let (products, asked) = (kernel.instructions.iter().filter(is_product).count(), count(body, "wgmma.mma_async"));
-    if products < asked {
-        found.push(format!("of {asked} wgmma.mma_async {products} are left"));
+    let products: Vec<&Instruction> = kernel.instructions.iter().filter(|i| i.mnemonic().ends_with("GMMA")).collect();
+    let of_nothing = products.iter().filter(|product| product.operands.starts_with("RZ,")).count();
+    if of_nothing > 0 {
+        found.push(format!("{of_nothing} products of nothing commit, behind loops or branches"));
+    }
+    let (left, asked) = (products.len() - of_nothing, count(body, "wgmma.mma_async"));
+    if left < asked {
+        found.push(format!("of {asked} wgmma.mma_async {left} are left"));
     }
     let (left, asked) = (registers_left(kernel), registers_asked(body));
     if left != asked {
