@@ -73,7 +73,9 @@ pub(crate) fn operation(kernel: &str) -> Option<Operation> {
         "schedule" => operation!(sys::ScheduleParams, |params, _level| schedule::schedule(params)),
         "decode" => operation!(sys::DecodeParams, |params, level| decode::decode(params, level)),
         "combine" => operation!(sys::CombineParams, |params, level| combine::combine(params, level)),
-        "up_project" => operation!(sys::UpProjectParams, |params, level| up_project::up_project(params, level)),
+        "up_project" | "up_project_sm90" => {
+            operation!(sys::UpProjectParams, |params, level| up_project::up_project(params, level))
+        }
         "gather" => operation!(sys::GatherParams, |params, level| gather::gather(params, level)),
         "copy_pages" => operation!(sys::CopyPagesParams, |params, _level| copy_pages::copy_pages(params)),
         _ => return None,

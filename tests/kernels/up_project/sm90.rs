@@ -97,7 +97,7 @@ fn unaligned_layers_are_left_to_the_portable_kernel() {
 #[test]
 fn a_device_without_its_instructions_is_named() {
     let ampere = simulate(Simulation::default());
-    if ampere.is_cuda() {
+    if ampere.is_cuda() || ampere.is_cpu() {
         return;
     }
     let geometry = Geometry::mha2mla(2, 2, 32, 8, 1).unwrap();
