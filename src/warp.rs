@@ -15,8 +15,7 @@ pub(crate) fn sum(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// One over the root of the values' mean square plus `epsilon`, as `reference::rms_norm` states
-/// it, to the bit.
+/// One over the root of the values' mean square plus `epsilon`, as `reference::rms_norm` states it, to the bit.
 pub(crate) fn inverse_rms(values: &[f32], epsilon: f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     for (i, value) in values.iter().enumerate() {

@@ -2,11 +2,9 @@
 //!
 //! A task has the same bytes of all pages, in the order of the copies, so that no byte is two tasks', whatever the ids are.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use rayon::prelude::*;
 
-use super::memory::numbers;
+use super::memory::{add_to_counters, numbers};
 use crate::sys;
 
 /// # Safety
@@ -28,10 +26,7 @@ pub(super) unsafe fn copy_pages(params: &sys::CopyPagesParams) {
             unsafe { std::ptr::copy(from, to, count) };
         }
     });
-    if params.counters != 0 {
-        let refused = copies.iter().filter(|copy| !exists(copy)).count() as u64;
-        let counter = std::ptr::with_exposed_provenance_mut::<u64>(params.counters as usize);
-        // SAFETY: promised by the caller.
-        unsafe { AtomicU64::from_ptr(counter) }.fetch_add(refused, Ordering::Relaxed);
-    }
+    let refused = copies.iter().filter(|copy| !exists(copy)).count() as u64;
+    // SAFETY: promised by the caller.
+    unsafe { add_to_counters(params.counters, &[refused]) };
 }

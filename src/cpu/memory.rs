@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `len` numbers at an address.
 ///
@@ -34,6 +35,21 @@ pub(super) unsafe fn numbers_mut<'a, T: Copy>(address: u64, len: usize) -> &'a m
 pub(super) unsafe fn optional_numbers<'a, T: Copy>(address: u64, len: usize) -> Option<&'a [T]> {
     // SAFETY: promised by the caller.
     (address != 0).then(|| unsafe { numbers(address, len) })
+}
+
+/// Adds to the counters at an address, to which other tasks may add meanwhile; to none at 0.
+///
+/// # Safety
+/// There are as many, and nothing else reads or writes them meanwhile.
+pub(super) unsafe fn add_to_counters(address: u64, counts: &[u64]) {
+    if address == 0 {
+        return;
+    }
+    let counters = std::ptr::with_exposed_provenance_mut::<u64>(address as usize);
+    for (i, &count) in counts.iter().enumerate() {
+        // SAFETY: promised by the caller.
+        unsafe { AtomicU64::from_ptr(counters.add(i)) }.fetch_add(count, Ordering::Relaxed);
+    }
 }
 
 /// A tensor `[outer, middle, width]`, whose innermost dimension is dense.

@@ -1,13 +1,11 @@
 //! `rope_append`: rotate, normalise, quantise and store the new tokens of a batch; `src/reference/rope_append.rs` to the
 //! bit.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use half::bf16;
 use rayon::prelude::*;
 
 use super::cache::{Cache, Part};
-use super::memory::{Rows, numbers, optional_numbers};
+use super::memory::{Rows, add_to_counters, numbers, optional_numbers};
 use super::product::{round, widen};
 use crate::cache::RangeSetting;
 use crate::rope::{Pairing, rotate_head_at};
@@ -31,7 +29,8 @@ pub(super) unsafe fn rope_append(params: &sys::RopeAppendParams, range: RangeSet
             // SAFETY: promised by the caller; each token, and each slot, is one task's.
             unsafe { launch.append(token, &mut counts) };
         }
-        launch.count(counts);
+        // SAFETY: promised by the caller, of two counters.
+        unsafe { add_to_counters(params.counters, &counts) };
     });
 }
 
@@ -142,16 +141,5 @@ impl<'a> Launch<'a> {
         let frequencies = &self.frequencies[rope_head * pairs..][..pairs];
         let [cos, sin] = [self.cos, self.sin].map(|table| &table[position as usize * columns..][..columns]);
         rotate_head_at(head, frequencies, self.pairing, cos, sin);
-    }
-
-    fn count(&self, counts: [u64; 2]) {
-        if self.params.counters == 0 {
-            return;
-        }
-        let counters = std::ptr::with_exposed_provenance_mut::<u64>(self.params.counters as usize);
-        for (i, count) in counts.into_iter().enumerate() {
-            // SAFETY: there are two counters, which tasks add to in this way alone.
-            unsafe { AtomicU64::from_ptr(counters.add(i)) }.fetch_add(count, Ordering::Relaxed);
-        }
     }
 }

@@ -64,15 +64,8 @@ impl<'a> TokenRows<'a> {
     pub unsafe fn place(&self, row: usize) -> Option<Place> {
         let row = row as u32;
         // The last sequence that begins at or before the row; empty ones before it begin there too.
-        let (mut sequence, mut end) = (0, self.lens.len());
-        while end - sequence > 1 {
-            let middle = (sequence + end) / 2;
-            if self.starts[middle] as u32 <= row {
-                sequence = middle;
-            } else {
-                end = middle;
-            }
-        }
+        let begun = self.starts[..self.lens.len()].partition_point(|&start| start as u32 <= row);
+        let sequence = begun.saturating_sub(1);
         let first = self.first_tokens.map_or(0, |first| first[sequence] as u32);
         let token = row.wrapping_sub(self.starts[sequence] as u32).wrapping_add(first);
         if token >= self.lens[sequence] as u32 {

@@ -232,7 +232,12 @@ pub fn hopper_like(device: &Device) -> Option<Device> {
         return (device.compute_capability() == Some((9, 0))).then(|| device.clone());
     }
     let like = Simulation::default().with_multiprocessors(device.limits().multiprocessors);
-    Some(Device::simulate(like.with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024)))
+    Some(Device::simulate(as_hopper(like)))
+}
+
+/// The same simulation of Hopper's instructions, with an H100's shared memory.
+pub fn as_hopper(simulation: Simulation) -> Simulation {
+    simulation.with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024)
 }
 
 /// A geometry of any sizes.

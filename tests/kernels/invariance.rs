@@ -6,7 +6,6 @@ use half::bf16;
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, PageTable, Sequences};
 use latent_attention::device::{Device, Simulation};
-use latent_attention::image::Arch;
 use latent_attention::layer::{LatentAttentionLayer, LayerConfig};
 use latent_attention::ops::{DeviceCache, KernelFamily, RotationBuffers, SplitPolicy};
 use latent_attention::reference::ReferenceInputs;
@@ -17,7 +16,7 @@ use rand::RngExt;
 
 use crate::common::layers::{Sequence, weights};
 use crate::common::{geometry, page_size, prefix_sums, rng};
-use crate::decode::hopper_like;
+use crate::decode::{as_hopper, hopper_like};
 use crate::layer::step;
 use crate::{device, simulate};
 
@@ -162,7 +161,7 @@ proptest! {
 #[test]
 fn named_models_decode_the_same_bits_in_any_batch() {
     let unchecked = Simulation::default().with_checked(false); // Large, and all kernels have tests of their own.
-    let hopper = unchecked.with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024);
+    let hopper = as_hopper(unchecked);
     let models = [("llama3-8b-d64", 5), ("deepseek-v2-lite", 17), ("smollm-135m-d32", 6)];
     let families = [(unchecked, KernelFamily::Measured), (hopper, KernelFamily::Sm90)];
     for ((name, n), (simulation, kernels)) in

@@ -93,11 +93,11 @@ fn python() -> Result<()> {
     let package = crate::root().join("bindings/python").canonicalize()?;
     let numpy = setup::numpy()?;
     let example = "examples/decode.py";
-    for script in
-        [&["tests/mirror.py"][..], &["tests/arguments.py"], &["tests/peers.py"], &[example], &[example, "cpu"]]
-    {
+    let on_simulator =
+        ["tests/mirror.py", "tests/arguments.py", "tests/peers.py", example].map(|script| (script, None));
+    for (script, device) in on_simulator.into_iter().chain([(example, Some("cpu"))]) {
         let folders = numpy.iter().chain([&package]).cloned();
-        run(setup::python_with(folders)?.arg(package.join(script[0])).args(&script[1..]))?;
+        run(setup::python_with(folders)?.arg(package.join(script)).args(device))?;
     }
     run(setup::python_with([setup::flit_core()?])?.arg(package.join("tests/install.py")))
 }

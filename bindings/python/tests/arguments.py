@@ -114,12 +114,19 @@ for place in ("cuda:1", "cpu"):
 cpu = la.Device.cpu()
 assert cpu.name.startswith("cpu (")
 combine = la.Operation(cpu, "combine", la.CombineConfig(2, 2))
-numbers = [array("f", values) for values in ([1, 2, 3, 4], [0.5, 0.5], [0])] + [array("H", [0, 0])]
-sizes, types = ((2, 1, 2), (2, 1), (1,), (1, 2)), ["float32"] * 3 + ["bfloat16"]
-tensors = [TorchTensor(*of, device="cpu", memory=memory) for *of, memory in zip(sizes, [None] * 4, types, numbers)]
-o_partial, lse_partial, merged_lse, merged = tensors
-combine.run(cpu.stream(), la.CombineArgs(1, 2, o_partial, lse_partial, merged, merged_lse))
-assert [round(x, 5) for x in numbers[2]] == [1.19315] and list(numbers[3]) == [0x4000, 0x4040], numbers
+parts, part_lse = array("f", [1, 2, 3, 4]), array("f", [0.5, 0.5])
+merged, merged_lse = array("H", [0, 0]), array("f", [0])
+in_place = [
+    TorchTensor(shape, dtype=dtype, device="cpu", memory=memory)
+    for shape, dtype, memory in (
+        ((2, 1, 2), "float32", parts),
+        ((2, 1), "float32", part_lse),
+        ((1, 2), "bfloat16", merged),
+        ((1,), "float32", merged_lse),
+    )
+]
+combine.run(cpu.stream(), la.CombineArgs(1, 2, *in_place))
+assert [round(x, 5) for x in merged_lse] == [1.19315] and list(merged) == [0x4000, 0x4040], (merged_lse, merged)
 
 # Host memory with gaps or of no type of the library's, numbers that a field cannot hold, fields that there are not.
 refused(lambda: device.upload(memoryview(bytes(8))[::2]), "SHAPE", "values: expected memory without gaps")

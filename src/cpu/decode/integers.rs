@@ -15,10 +15,11 @@
 use std::ops::Range;
 
 use super::super::cache::Part;
+use super::Split;
+use super::softmax::{ROUNDER, Softmax};
 use super::vnni::{
     self, CHUNK, LANES, Line, latent_of_position, outputs, position_of_lane, scores, transposed_numbers,
 };
-use super::{Softmax, Split};
 use crate::cache::{AFFINE_BYTES, Affine, Group};
 use crate::sys;
 
@@ -42,9 +43,6 @@ const LARGEST_WEIGHT: f32 = 65535.0;
 
 /// What is smaller has no inverse; nothing is lost of sums in which it is the largest.
 const SMALLEST: f32 = 1e-30;
-
-/// 1.5 * 2^23: a small number added to it is rounded to an integer, which is in the lowest bits then.
-const ROUNDER: f32 = 12_582_912.0;
 
 /// Whether latents are stored so.
 pub(super) fn serves(params: &sys::DecodeParams) -> bool {

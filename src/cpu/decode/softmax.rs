@@ -11,7 +11,7 @@ const LN_2_LOW: f32 = -2.121_944_4e-4;
 const LEAST: f32 = -87.0;
 
 /// 1.5 * 2^23: a small number added to it is rounded to an integer, which is in the lowest bits then.
-const ROUNDER: f32 = 12_582_912.0;
+pub(super) const ROUNDER: f32 = 12_582_912.0;
 
 /// `exp(x)` of numbers that are not positive, to about 2^-22 of it; of less than -87 that of -87, of NaN NaN.
 #[inline(always)]

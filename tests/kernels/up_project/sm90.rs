@@ -3,7 +3,6 @@
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, Group, LatentFormat, RopeFormat};
 use latent_attention::device::{Counted, Device, Simulation};
-use latent_attention::image::Arch;
 use latent_attention::ops::KernelFamily;
 use latent_attention::sys::{UP_PROJECT_SM90_COLUMNS, UP_PROJECT_SM90_KEPT_STEPS};
 use proptest::prelude::*;
@@ -11,6 +10,7 @@ use ptx_sim::meter::{Meter, Path, Traffic};
 
 use super::{Case, whole_chunks};
 use crate::common::{formats, page_size, ragged};
+use crate::decode::as_hopper;
 use crate::decode_budgets::traffic;
 use crate::{device, hopper, simulate};
 
@@ -49,8 +49,7 @@ proptest! {
 
 /// A simulated device that runs Hopper's instructions, of so many multiprocessors: of few, a block has many tiles of columns.
 fn narrow(multiprocessors: usize) -> Device {
-    let hopper = Simulation::default().with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024);
-    Device::simulate(hopper.with_multiprocessors(multiprocessors))
+    Device::simulate(as_hopper(Simulation::default()).with_multiprocessors(multiprocessors))
 }
 
 /// Blocks with several tiles of columns, some of them of keys and of values, of latents that are kept and that are not.

@@ -2,6 +2,7 @@
 //! (`cargo xtask test` compiles and runs `examples/decode.c`, which shows what they do; here are the operations
 //! that it has no use for.)
 
+mod cpu;
 mod engines;
 mod ranges;
 
@@ -106,6 +107,17 @@ fn dense(memory: LaArray, sizes: [usize; 3]) -> LaTensor {
     LaTensor { memory, sizes, strides: [sizes[1] * sizes[2], sizes[2]] }
 }
 
+/// Merges two parts of latents of two numbers.
+fn merge(device: *const LaDevice, stream: *const LaStream, args: &LaCombineArgs) {
+    // SAFETY: as the header asks.
+    unsafe {
+        let config = LaCombineConfig { latent_rank: 2, max_splits: 2 };
+        let combine = created(|out| la_combine_create(device, &config, out));
+        assert_eq!(la_combine_run(combine, stream, args), LaStatus::Ok, "{}", message());
+        la_combine_destroy(combine);
+    }
+}
+
 #[test]
 fn combine_merges_parts() {
     let (device, stream) = device();
@@ -117,47 +129,9 @@ fn combine_merges_parts() {
         o_latent: upload(device, &[bf16::NAN; 2]),
         lse: upload(device, &[f32::NAN]),
     };
-    // SAFETY: as the header asks.
-    unsafe {
-        let config = LaCombineConfig { latent_rank: 2, max_splits: 2 };
-        let combine = created(|out| la_combine_create(device, &config, out));
-        assert_eq!(la_combine_run(combine, stream, &args), LaStatus::Ok, "{}", message());
-        la_combine_destroy(combine);
-    }
+    merge(device, stream, &args);
     assert_eq!(download::<bf16>(device, args.o_latent), [2.0, 3.0].map(bf16::from_f32));
     let lse: Vec<f32> = download(device, args.lse);
-    assert!((lse[0] - (0.5 + std::f32::consts::LN_2)).abs() < 1e-6, "{lse:?}");
-}
-
-/// The program's own memory, without a copy.
-#[test]
-fn the_cpu_reads_and_writes_arrays_in_place() {
-    let (o_partial, lse_partial) = ([1.0f32, 2.0, 3.0, 4.0], [0.5f32, 0.5]);
-    let (mut o_latent, mut lse) = ([bf16::NAN; 2], [f32::NAN]);
-    let array = |address: usize, elements: usize, dtype: u32| LaArray { address: address as u64, elements, dtype };
-    let args = LaCombineArgs {
-        rows: 1,
-        splits: 2,
-        o_partial: array(o_partial.as_ptr().expose_provenance(), 4, LA_DTYPE_F32),
-        lse_partial: array(lse_partial.as_ptr().expose_provenance(), 2, LA_DTYPE_F32),
-        o_latent: array(o_latent.as_mut_ptr().expose_provenance(), 2, LA_DTYPE_BF16),
-        lse: array(lse.as_mut_ptr().expose_provenance(), 1, LA_DTYPE_F32),
-    };
-    let mut name = null();
-    // SAFETY: as the header asks.
-    unsafe {
-        let device = created(|out| la_device_cpu(out));
-        assert_eq!(la_device_name(device, &mut name), LaStatus::Ok);
-        assert!(CStr::from_ptr(name).to_str().unwrap().starts_with("cpu ("));
-        let stream = created(|out| la_stream_create(device, out));
-        let config = LaCombineConfig { latent_rank: 2, max_splits: 2 };
-        let combine = created(|out| la_combine_create(device, &config, out));
-        assert_eq!(la_combine_run(combine, stream, &args), LaStatus::Ok, "{}", message());
-        la_combine_destroy(combine);
-        la_stream_destroy(stream);
-        la_device_destroy(device);
-    }
-    assert_eq!(o_latent, [2.0, 3.0].map(bf16::from_f32));
     assert!((lse[0] - (0.5 + std::f32::consts::LN_2)).abs() < 1e-6, "{lse:?}");
 }
 
