@@ -60,6 +60,10 @@ fn what_the_assembler_does_otherwise_is_found() {
     let [few, many] = ["setmaxnreg.dec.sync.aligned.u32 40;", "setmaxnreg.inc.sync.aligned.u32 232;"];
     let take = ["setp.lt.u32 p, %r, 128;", "@p bra consumer;", few, "ret;", "consumer:", many, STORE];
     let two = [FENCE, FIRST, COMMIT, FENCE, SECOND, COMMIT];
+    let [count, again] = ["sub.u32 %r, %r, 1;\nsetp.ne.u32 q, %r, 0;", "@q bra again;"];
+    let around = |round: &[&'static str], behind: &[&'static str]| {
+        [&[".reg .pred q;\nld.param.u32 %r, [to];\nagain:"], round, &[count, again], behind].concat()
+    };
     for (what, bounds, lines, expected) in [
         ("nothing", BOUNDED, vec![FENCE, FIRST, COMMIT, WAIT, STORE], vec![]),
         ("two groups", BOUNDED, [&two[..], &[wait_1, STORE, WAIT, STORE_SECOND]].concat(), vec![]),
@@ -67,6 +71,13 @@ fn what_the_assembler_does_otherwise_is_found() {
         ("a commit", BOUNDED, vec![FENCE, FIRST, WAIT, STORE], vec!["without wgmma.commit_group"]),
         ("a wait", BOUNDED, vec![FENCE, FIRST, COMMIT, STORE], vec!["WARPGROUP.DEPBAR.LE gsb0, 0x0"]),
         ("equal products", BOUNDED, vec![FENCE, FIRST, FIRST, COMMIT, WAIT, STORE], vec!["of 2 wgmma.mma_async 1"]),
+        ("a commit in the loop", BOUNDED, around(&[FENCE, FIRST, COMMIT], &[WAIT, STORE]), vec![]),
+        (
+            "a commit behind the loop",
+            BOUNDED,
+            around(&[FENCE, FIRST], &[COMMIT, WAIT, STORE]),
+            vec!["WARPGROUP.ARRIVE", "1 products of nothing commit"],
+        ),
         ("registers kept", ".maxntid 256 .minnctapersm 1", take.to_vec(), vec![]),
         ("registers", ".maxntid 256", take.to_vec(), vec!["{40, 232} registers, and for {}"]),
     ] {
