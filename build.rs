@@ -28,6 +28,7 @@ use std::{env, fs, process, thread};
 use compile::Job;
 use host::Host;
 use nvcc::Nvcc;
+use reuse::Shared;
 
 /// Makes a build without a compiler fail, for checks that would pass emptily without kernels.
 const STRICT: &str = "LATENT_ATTENTION_STRICT";
@@ -80,7 +81,9 @@ fn compiled(root: &Path, sources: &Path, out: &Path) -> Result<Vec<Job>, String>
         println!("passed over: {nvcc}");
     }
     let jobs = compile::jobs(sources, &architectures)?;
-    compile::run(&jobs, &nvcc, out, at_a_time())?;
+    // Not tracked: images are equal wherever they come from.
+    let shared = Shared::new(Path::new(&variable(reuse::SHARED)));
+    compile::run(&jobs, &nvcc, out, &shared, at_a_time())?;
     Ok(jobs)
 }
 

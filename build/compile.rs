@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use crate::arch::Arch;
 use crate::notices::{notices, place};
 use crate::nvcc::Nvcc;
-use crate::reuse;
+use crate::reuse::{self, Shared};
 use crate::select::{gencode, suits};
 
 /// What nvcc is told in every case. Registers that are spilled, and other local memory, are warnings, and so errors.
@@ -38,23 +38,31 @@ impl Job {
         format!("{}.{}.{ending}", self.kernel_file(), self.arch.name())
     }
 
-    /// Makes the image, unless it is there. What ptxas notices is an error too.
-    fn run(&self, nvcc: &Nvcc, compiler: &str, out: &Path) -> Result<(), String> {
+    /// Makes the image, unless it is there or another build shares it. What ptxas notices is an error too.
+    fn run(&self, nvcc: &Nvcc, compiler: &str, out: &Path, shared: &Shared) -> Result<(), String> {
         let (lines, kind) = if self.arch.is_virtual() { (Some(LINES), "-ptx") } else { (None, "-cubin") };
         let image = out.join(self.image());
-        let command = self.command(nvcc, &self.source, lines, kind, &image);
+        // Lines are told by the path of the file; without them an image says nothing of where it was made.
+        let file = self.source.file_name().map_or(self.source.as_path(), Path::new);
+        let told = if self.arch.is_virtual() { &self.source } else { file };
+        let command = self.command(nvcc, told, lines, kind, Path::new(&self.image()));
         let in_file = |error| format!("{}: {error}", self.source.display());
         let recipe = reuse::recipe(compiler, &format!("{command:?}"), &self.source).map_err(in_file)?;
-        if reuse::is_made(&image, &recipe) {
+        if reuse::is_made(&image, &recipe) || shared.take(&image, &recipe) {
             return Ok(());
         }
+        let command = self.command(nvcc, &self.source, lines, kind, &image);
         let in_note = |error| format!("cannot note how {} is made: {error}", image.display());
         reuse::begin(&image).map_err(in_note)?;
         let printed = Self::printed(command)?;
         if !notices(&printed).is_empty() {
             return Err(self.complaint(nvcc, out, &printed));
         }
-        reuse::finish(&image, &recipe).map_err(in_note)
+        reuse::finish(&image, &recipe).map_err(in_note)?;
+        if let Err(error) = shared.put(&image, &recipe) {
+            println!("{} is not shared: {error}", image.display());
+        }
+        Ok(())
     }
 
     /// A run of the compiler.
@@ -113,13 +121,13 @@ pub fn jobs(sources: &Path, architectures: &[Arch]) -> Result<Vec<Job>, String> 
 }
 
 /// Does all jobs, some at a time. The first failure is the result, and no further job starts after one.
-pub fn run(jobs: &[Job], nvcc: &Nvcc, out: &Path, at_a_time: usize) -> Result<(), String> {
+pub fn run(jobs: &[Job], nvcc: &Nvcc, out: &Path, shared: &Shared, at_a_time: usize) -> Result<(), String> {
     let compiler = nvcc.identity();
     let waiting = Mutex::new(jobs.iter());
     let next = || waiting.lock().ok()?.next();
     let work = || {
         while let Some(job) = next() {
-            if let Err(failure) = job.run(nvcc, &compiler, out) {
+            if let Err(failure) = job.run(nvcc, &compiler, out, shared) {
                 while next().is_some() {}
                 return Err(failure);
             }

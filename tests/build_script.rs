@@ -17,6 +17,7 @@ mod nvcc;
 #[path = "build_script/ptxas.rs"]
 mod ptxas;
 #[path = "../build/reuse.rs"]
+#[allow(dead_code)] // Which folder is shared is the build script's to say.
 mod reuse;
 #[path = "../build/select.rs"]
 mod select;
@@ -28,6 +29,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arch::Arch;
 use host::Host;
+use reuse::Shared;
 
 /// Held by tests that start programs: a script cannot start while a child of another thread has it open for writing.
 fn alone() -> MutexGuard<'static, ()> {
@@ -192,6 +194,49 @@ fn an_image_is_made_again_if_and_only_if_its_recipe_is_another_or_it_was_not_fin
     assert!(!reuse::is_made(&image, &first), "it is gone");
     write("common/b.cuh", "#include \"gone.cuh\"\n");
     assert!(recipe("13.0", "nvcc -O3 a.cu").is_err());
+}
+
+#[test]
+fn builds_share_images_of_equal_recipes_and_compilers_keep_theirs_apart() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = |name: &str| {
+        let folder = temporary.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder.join("a.sm_80.cubin")
+    };
+    let (one, other) = (folder("debug"), folder("release"));
+    let shared = Shared::new(&temporary.path().join("shared/images"));
+    let [first, edited, newer] = ["13.0\nnvcc\nint c;", "13.0\nnvcc\nint d;", "13.5\nnvcc\nint c;"];
+    let make = |image: &Path, text: &str, recipe: &str| {
+        reuse::begin(image).unwrap();
+        std::fs::write(image, text).unwrap();
+        reuse::finish(image, recipe).unwrap();
+        shared.put(image, recipe).unwrap();
+    };
+    let taken = |recipe: &str| {
+        let taken = shared.take(&other, recipe);
+        assert!(!taken || reuse::is_made(&other, recipe));
+        taken.then(|| std::fs::read_to_string(&other).unwrap())
+    };
+    assert_eq!(taken(first), None);
+    make(&one, "the first", first);
+    assert_eq!(taken(first).as_deref(), Some("the first"));
+    assert_eq!([edited, newer].map(taken), [None, None]);
+    make(&one, "by another compiler", newer);
+    assert_eq!([first, newer].map(taken), [Some("the first".into()), Some("by another compiler".into())]);
+    make(&one, "edited", edited);
+    assert_eq!([first, edited].map(taken), [None, Some("edited".into())], "an edit takes its predecessor's place");
+    // Half an image, of a build that was broken off.
+    let kept = std::fs::read_dir(temporary.path().join("shared/images")).unwrap().map(|entry| entry.unwrap().path());
+    for folder in kept {
+        reuse::begin(&folder.join("a.sm_80.cubin")).unwrap();
+    }
+    assert_eq!([edited, newer].map(taken), [None, None]);
+    // A folder that cannot be is no folder, and none is asked for.
+    let nowhere = Shared::new(&one);
+    assert!(nowhere.put(&other, first).is_err() && !nowhere.take(&other, first));
+    let none = Shared::new(Path::new(""));
+    assert!(none.put(&one, edited).is_ok() && !none.take(&other, edited));
 }
 
 /// A shell script in the place of a compiler, in a folder of its own.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::arch::Arch;
 use super::compile::{self, Job};
 use super::notices::{notices, place};
-use super::{alone, find, host::Host, nvcc::Nvcc};
+use super::{alone, find, host::Host, nvcc::Nvcc, reuse::Shared};
 
 const KERNELS: &str = include_str!("notices.cu");
 
@@ -27,7 +27,7 @@ fn build(which: &str) -> Option<Result<(), String>> {
     let source = out.path().join("kernels.cu");
     let kernels = root.join("tests/build_script/notices.cu");
     std::fs::write(&source, format!("#define {which}\n#include \"{}\"\n", kernels.display())).unwrap();
-    Some(compile::run(&[Job { source, arch: Arch::Sm90a }], &nvcc, out.path(), 1))
+    Some(compile::run(&[Job { source, arch: Arch::Sm90a }], &nvcc, out.path(), &Shared::new(Path::new("")), 1))
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_notice_without_a_place_names_the_file() {
     let named = source.display().to_string();
     let job = Job { source, arch: Arch::Sm80 };
     assert_eq!(
-        compile::run(&[job], &nvcc, folder.path(), 1).unwrap_err(),
+        compile::run(&[job], &nvcc, folder.path(), &Shared::new(Path::new("")), 1).unwrap_err(),
         format!(
             "{named} for sm_80: the machine code is not what the kernel asks for\n\
              {named}: ptxas info    : (C7510) something"
