@@ -9,14 +9,17 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::level::{Arithmetic, Level, Task};
+use super::level::{Arithmetic, LANES, Level, Task};
 use super::memory::{Rows, optional_numbers};
-use super::product::{add_scaled, dot, round, widen};
+use super::product::{Matrix, SUM_COLUMNS, add_weighted, dots, padded, round, widen};
 use crate::sys;
 
 /// Rows and columns of a task.
 const ROWS: usize = 32;
 const COLUMNS: usize = 128;
+
+/// Rows of weights that are widened at a time, and stay in the first cache.
+const WEIGHTS: usize = 32;
 
 /// # Safety
 /// As [`cpu`](super).
@@ -85,24 +88,26 @@ impl Product<'_> {
         self.tile.rows.clone().map(move |row| (row / heads, kv_head * heads + row % heads))
     }
 
-    /// The rows' inputs as f32, `[rows, contracted]`.
+    /// The rows' inputs as f32, `[rows, contracted]`, which are followed by zeros up to a multiple of [`LANES`].
     #[inline(always)]
-    fn inputs(&self) -> Vec<f32> {
+    fn inputs(&self) -> (Vec<f32>, usize) {
         let width = self.tile.params.contracted as usize;
-        let mut inputs = vec![0.0; self.tile.rows.len() * width];
-        for (to, (token, head)) in inputs.chunks_exact_mut(width.max(1)).zip(self.places()) {
+        let stride = width.next_multiple_of(LANES);
+        let mut inputs = vec![0.0; self.tile.rows.len() * stride];
+        for (to, (token, head)) in inputs.chunks_exact_mut(stride.max(1)).zip(self.places()) {
             // SAFETY: promised when the product was made.
-            widen(unsafe { self.input.row(token, head) }, to);
+            widen(unsafe { self.input.row(token, head) }, &mut to[..width]);
         }
-        inputs
+        (inputs, stride)
     }
 
-    /// Writes the tile, `[rows, columns]`.
+    /// Writes the tile, whose rows are `stride` apart.
     #[inline(always)]
-    fn store(&self, sums: &[f32]) {
-        for (from, (token, head)) in sums.chunks_exact(self.tile.columns.len()).zip(self.places()) {
+    fn store(&self, sums: &[f32], stride: usize) {
+        for (from, (token, head)) in sums.chunks_exact(stride).zip(self.places()) {
+            let columns = self.tile.columns.clone();
             // SAFETY: promised when the product was made.
-            round(from, unsafe { self.output.part_mut(token, head, self.tile.columns.clone()) });
+            round(&from[..columns.len()], unsafe { self.output.part_mut(token, head, columns) });
         }
     }
 }
@@ -114,18 +119,22 @@ impl Task for Query<'_> {
     #[inline(always)]
     fn run<A: Arithmetic>(self) {
         let Tile { params, kv_head, rows, columns } = &self.0.tile;
-        let (inputs, contracted) = (self.0.inputs(), params.contracted as usize);
-        let mut sums = vec![0.0; rows.len() * columns.len()];
-        let mut buffer = [0.0; COLUMNS];
-        let weights = &mut buffer[..columns.len()];
-        for i in 0..contracted {
-            // SAFETY: promised when the product was made.
-            widen(&unsafe { self.0.weights.row(*kv_head, i) }[columns.clone()], weights);
-            for (row, sums) in sums.chunks_exact_mut(columns.len()).enumerate() {
-                add_scaled::<A>(sums, inputs[row * contracted + i], weights);
+        let ((inputs, input_stride), contracted) = (self.0.inputs(), params.contracted as usize);
+        let width = columns.len().next_multiple_of(SUM_COLUMNS);
+        let stride = padded(width);
+        let (mut weights, mut sums) = (vec![0.0; WEIGHTS * stride], vec![0.0; rows.len() * stride]);
+        for first in (0..contracted).step_by(WEIGHTS) {
+            let count = WEIGHTS.min(contracted - first);
+            for (i, weights) in weights.chunks_exact_mut(stride).take(count).enumerate() {
+                // SAFETY: promised when the product was made.
+                let row = unsafe { self.0.weights.row(*kv_head, first + i) };
+                widen(&row[columns.clone()], weights);
             }
+            let inputs = Matrix { numbers: &inputs[first..], stride: input_stride };
+            let weights = Matrix { numbers: &weights, stride };
+            add_weighted::<A>((&mut sums, stride), &[1.0; ROWS][..rows.len()], inputs, weights, count, width);
         }
-        self.0.store(&sums);
+        self.0.store(&sums, stride);
     }
 }
 
@@ -136,19 +145,25 @@ impl Task for Output<'_> {
     #[inline(always)]
     fn run<A: Arithmetic>(self) {
         let Tile { params, kv_head, rows, columns } = &self.0.tile;
-        let (inputs, contracted) = (self.0.inputs(), params.contracted as usize);
+        let ((inputs, stride), contracted) = (self.0.inputs(), params.contracted as usize);
         let mut sums = vec![0.0; rows.len() * columns.len()];
-        let mut weights = vec![0.0; contracted];
+        let mut weights = vec![0.0; 4 * stride];
         // SAFETY: promised when the product was made.
         let bias = unsafe { optional_numbers::<f32>(params.bias, (params.kv_heads * params.outputs) as usize) };
-        for (column, i) in columns.clone().enumerate() {
-            // SAFETY: as above.
-            widen(unsafe { self.0.weights.row(*kv_head, i) }, &mut weights);
-            let bias = bias.map_or(0.0, |bias| bias[kv_head * params.outputs as usize + i]);
-            for (row, sums) in sums.chunks_exact_mut(columns.len()).enumerate() {
-                sums[column] = dot::<A>(&weights, &inputs[row * contracted..][..contracted]) + bias;
+        for first in columns.clone().step_by(4) {
+            let four = first..columns.end.min(first + 4);
+            for (i, weights) in four.clone().zip(weights.chunks_exact_mut(stride.max(1))) {
+                // SAFETY: as above.
+                widen(unsafe { self.0.weights.row(*kv_head, i) }, &mut weights[..contracted]);
             }
+            let bias = |i: usize| bias.map_or(0.0, |bias| bias[kv_head * params.outputs as usize + i]);
+            let rows_of = Matrix { numbers: &weights, stride }.rows(0, &(0..stride));
+            dots::<A>(Matrix { numbers: &inputs, stride }, 0..rows.len(), rows_of, |row, products| {
+                for (i, product) in four.clone().zip(products) {
+                    sums[row * columns.len() + i - columns.start] = product + bias(i);
+                }
+            });
         }
-        self.0.store(&sums);
+        self.0.store(&sums, columns.len());
     }
 }

@@ -1,7 +1,8 @@
 //! The paged cache at its address.
 
+use super::level::{Arithmetic, LANES};
 use super::memory::{numbers, numbers_mut};
-use crate::cache::{AFFINE_BYTES, RangeSetting, RowFormat, decode_f32, encode};
+use crate::cache::{AFFINE_BYTES, Affine, RangeSetting, RowFormat, decode_f32, encode};
 use crate::sys;
 
 /// One layer's cache.
@@ -77,10 +78,15 @@ impl Cache<'_> {
     /// # Safety
     /// As [`Cache::bytes`].
     #[inline(always)]
-    pub unsafe fn read(&self, place: Place, part: Part, values: &mut [f32]) {
+    pub unsafe fn read<A: Arithmetic>(&self, place: Place, part: Part, values: &mut [f32]) {
         // SAFETY: promised by the caller.
         let [row, affines] = unsafe { self.bytes(place, part) };
-        decode_f32(self.format(part), row, affines, values);
+        match self.format(part) {
+            RowFormat::Affine { bits, group } if values.len().is_multiple_of(LANES) => {
+                decode::<A>(bits, group, row, affines, values);
+            }
+            format => decode_f32(format, row, affines, values),
+        }
     }
 
     /// Writes a token's values. Returns how many saturated.
@@ -91,5 +97,26 @@ impl Cache<'_> {
         // SAFETY: promised by the caller; row and pairs have no byte in common.
         let [row, affines] = self.row(place, part).map(|(address, bytes)| unsafe { numbers_mut(address, bytes) });
         encode(self.format(part), range, values, row, affines)
+    }
+}
+
+/// What [`decode_f32`] makes of codes, of whole registers of numbers. A code times its scale is exact, so that it is the same
+/// to the bit whether products and sums are rounded each or together.
+#[inline(always)]
+fn decode<A: Arithmetic>(bits: usize, group: usize, row: &[u8], affines: &[u8], values: &mut [f32]) {
+    let groups = values.chunks_mut(group).zip(row.chunks(group * bits / 8));
+    for ((values, row), affine) in groups.zip(affines.as_chunks::<AFFINE_BYTES>().0) {
+        let affine = Affine::from_le_bytes(*affine);
+        let (scale, min) = (A::splat(affine.scale.to_f32()), A::splat(affine.min.to_f32()));
+        let values = values.as_chunks_mut::<LANES>().0.iter_mut();
+        if bits == 4 {
+            for (values, word) in values.zip(row.as_chunks::<4>().0) {
+                A::store(A::multiply_add(A::nibbles(u32::from_le_bytes(*word)), scale, min), values);
+            }
+        } else {
+            for (values, codes) in values.zip(row.as_chunks::<LANES>().0) {
+                A::store(A::multiply_add(A::bytes(codes), scale, min), values);
+            }
+        }
     }
 }

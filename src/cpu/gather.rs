@@ -43,8 +43,8 @@ impl Task for Tile<'_> {
             unsafe {
                 match self.tokens.place(row) {
                     Some(place) => {
-                        cache.read(place, Part::Latent, &mut values[..rank]);
-                        cache.read(place, Part::Rope, &mut values[rank..]);
+                        cache.read::<A>(place, Part::Latent, &mut values[..rank]);
+                        cache.read::<A>(place, Part::Rope, &mut values[rank..]);
                     }
                     None => values.fill(0.0),
                 }

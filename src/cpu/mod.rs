@@ -10,6 +10,7 @@
 
 mod absorb;
 mod cache;
+mod ceiling;
 mod combine;
 mod copy_pages;
 mod decode;
@@ -26,6 +27,10 @@ use crate::cache::RangeSetting;
 use crate::sys;
 
 pub use self::level::Level;
+
+/// Parts into which work of few query tokens is cut, and so the most threads that it keeps busy. The number of threads that
+/// there are must not decide it: results would depend on them.
+pub(crate) const TASKS_AT_ONCE: usize = 32;
 
 /// What balanced splits of `decode` are multiples of, in tokens.
 pub(crate) const DECODE_TOKENS: usize = decode::BLOCK;
@@ -77,6 +82,9 @@ pub(crate) fn operation(kernel: &str) -> Option<Operation> {
             operation!(sys::UpProjectParams, |params, level| up_project::up_project(params, level))
         }
         "gather" => operation!(sys::GatherParams, |params, level| gather::gather(params, level)),
+        "ceiling_copy" => operation!(sys::CeilingCopyParams, |params, _level| ceiling::ceiling_copy(params)),
+        "ceiling_read" => operation!(sys::CeilingCopyParams, |params, level| ceiling::ceiling_read(params, level)),
+        "ceiling_mma" => operation!(sys::CeilingMmaParams, |params, level| ceiling::ceiling_mma(params, level)),
         "copy_pages" => operation!(sys::CopyPagesParams, |params, _level| copy_pages::copy_pages(params)),
         _ => return None,
     })

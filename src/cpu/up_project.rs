@@ -9,9 +9,9 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::cache::{Cache, Part};
-use super::level::{Arithmetic, Level, Task};
+use super::level::{Arithmetic, LANES, Level, Task};
 use super::memory::{Rows, optional_numbers};
-use super::product::{dot, round, widen};
+use super::product::{Matrix, dots, round, widen};
 use super::sequences::TokenRows;
 use crate::sys;
 
@@ -54,37 +54,42 @@ impl Task for Tile<'_> {
         // SAFETY: promised by the caller of `up_project`, in all of this function; tokens of a head are one task's.
         let bias = unsafe { optional_numbers::<f32>(params.value_bias, (g.kv_heads * g.value_dim) as usize) };
 
-        let mut latents = vec![0.0; self.rows.len() * rank];
+        let stride = rank.next_multiple_of(LANES);
+        let mut latents = vec![0.0; self.rows.len() * stride];
         let mut rope = vec![0.0; (g.rope_heads * g.rope_dim) as usize];
         let first_rope = self.kv_head / (g.kv_heads / g.rope_heads) as usize * rope_dim;
-        for (row, latent) in self.rows.clone().zip(latents.chunks_exact_mut(rank)) {
+        for (row, latent) in self.rows.clone().zip(latents.chunks_exact_mut(stride)) {
             // SAFETY: as above.
             unsafe {
                 rope.fill(0.0);
                 if let Some(place) = self.tokens.place(row) {
-                    cache.read(place, Part::Latent, latent);
-                    cache.read(place, Part::Rope, &mut rope);
+                    cache.read::<A>(place, Part::Latent, &mut latent[..rank]);
+                    cache.read::<A>(place, Part::Rope, &mut rope);
                 }
                 let key = keys.part_mut(row, self.kv_head, nope_dim..nope_dim + rope_dim);
                 round(&rope[first_rope..][..rope_dim], key);
             }
         }
-        let mut weights = vec![0.0; rank];
-        let mut project = |up: &Rows<bf16>, i: usize, bias: f32, out: &Rows<bf16>| {
-            // SAFETY: as above.
-            widen(unsafe { up.row(self.kv_head, i) }, &mut weights);
-            for (row, latent) in self.rows.clone().zip(latents.chunks_exact(rank)) {
-                let sum = dot::<A>(&weights, latent) + bias;
-                // SAFETY: as above.
-                round(&[sum], unsafe { out.part_mut(row, self.kv_head, i..i + 1) });
+        let mut weights = vec![0.0; 4 * stride];
+        let mut project = |up: &Rows<bf16>, width: usize, bias: Option<&[f32]>, out: &Rows<bf16>| {
+            for first in (0..width).step_by(4) {
+                let four = first..width.min(first + 4);
+                for (i, weights) in four.clone().zip(weights.chunks_exact_mut(stride)) {
+                    // SAFETY: as above.
+                    widen(unsafe { up.row(self.kv_head, i) }, &mut weights[..rank]);
+                }
+                let rows_of = Matrix { numbers: &weights, stride }.rows(0, &(0..stride));
+                dots::<A>(Matrix { numbers: &latents, stride }, 0..self.rows.len(), rows_of, |row, mut sums| {
+                    for (i, sum) in four.clone().zip(&mut sums) {
+                        *sum += bias.map_or(0.0, |bias| bias[self.kv_head * width + i]);
+                    }
+                    // SAFETY: as above.
+                    let to = unsafe { out.part_mut(self.rows.start + row, self.kv_head, four.clone()) };
+                    round(&sums[..four.len()], to);
+                });
             }
         };
-        for i in 0..nope_dim {
-            project(&up_key, i, 0.0, &keys);
-        }
-        for i in 0..value_dim {
-            let bias = bias.map_or(0.0, |bias| bias[self.kv_head * value_dim + i]);
-            project(&up_value, i, bias, &values);
-        }
+        project(&up_key, nope_dim, None, &keys);
+        project(&up_value, value_dim, bias, &values);
     }
 }

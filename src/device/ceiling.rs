@@ -27,6 +27,7 @@ impl Ceiling {
         let load = |name| device.kernel("ceiling", name, 0);
         let wgmma = match device.kernel("ceiling_sm90", "ceiling_wgmma", 0) {
             Err(Error::NoKernelImage { .. }) => None,
+            Err(Error::Unsupported { .. }) if device.is_cpu() => None,
             loaded => Some(loaded?),
         };
         Ok(Self { copy: load("ceiling_copy")?, read: load("ceiling_read")?, mma: load("ceiling_mma")?, wgmma })
@@ -85,8 +86,8 @@ impl Ceiling {
         Err(Error::Alignment { what, expected: "a multiple of 16 bytes".into(), got: view.address() })
     }
 
-    /// Multiplies for `rounds` rounds on every multiprocessor by `mma.sync` and returns how many FLOPs that is. `out` holds
-    /// [`Ceiling::mma_elements`] numbers, each of which becomes `512 * rounds`.
+    /// Multiplies for `rounds` rounds on every multiprocessor by `mma.sync`, on the CPU in f32, and returns how many FLOPs
+    /// that is. `out` holds [`Ceiling::mma_elements`] numbers, each of which becomes `512 * rounds`.
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` has another length; as [`Kernel::launch`].

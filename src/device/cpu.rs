@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 
 use super::Limits;
-use crate::cpu::{Level, Operation};
+use crate::cpu::{Level, Operation, TASKS_AT_ONCE};
 use crate::error::{Error, Result};
 
 /// How a device on the host is made.
@@ -48,10 +48,6 @@ const ALIGNMENT: usize = 256;
 /// What lies in front of a buffer: the address and the bytes of the allocation that it is in.
 type Header = [usize; 2];
 
-/// Splits into which a batch of few query tokens is cut, and so the most threads that it keeps busy. The number of threads
-/// there are must not decide it: results would depend on them.
-const SPLITS_AT_ONCE: usize = 32;
-
 impl Cpu {
     pub(super) fn new(config: CpuConfig) -> Result<Self> {
         let level = config.level.map_or_else(Level::from_environment, Level::checked)?;
@@ -64,11 +60,7 @@ impl Cpu {
 
     /// Operations divide their work by these; nothing is limited.
     pub(super) fn limits(&self) -> Limits {
-        Limits {
-            shared_bytes: usize::MAX,
-            shared_bytes_per_multiprocessor: usize::MAX,
-            multiprocessors: SPLITS_AT_ONCE,
-        }
+        Limits { shared_bytes: usize::MAX, shared_bytes_per_multiprocessor: usize::MAX, multiprocessors: TASKS_AT_ONCE }
     }
 
     /// Zeros, which cost nothing until they are written.

@@ -5,14 +5,9 @@ use ptx_sim::meter::Path;
 
 use crate::decode::hopper_like;
 
-/// The tests' device; a simulated one where that is the CPU, which has no such kernels.
-fn device() -> Device {
-    Some(crate::device()).filter(|device| !device.is_cpu()).unwrap_or_else(Device::simulated)
-}
-
 #[test]
 fn a_copy_copies_and_moves_each_byte_once() {
-    let device = device();
+    let device = crate::device();
     let ceiling = Ceiling::new(&device).unwrap();
     for len in [0, 2, 256, 8 * 4 * 256 * 4 + 6] {
         let numbers: Vec<u64> = (0..len as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
@@ -29,7 +24,7 @@ fn a_copy_copies_and_moves_each_byte_once() {
 
 #[test]
 fn a_read_reads_each_byte_once_and_all_of_them() {
-    let device = device();
+    let device = crate::device();
     let ceiling = Ceiling::new(&device).unwrap();
     let written = 8 * ceiling.read_elements() as u64;
     for len in [0, 2, 256, 8 * 8 * 256 * 8 + 6] {
@@ -48,7 +43,7 @@ fn a_read_reads_each_byte_once_and_all_of_them() {
 
 #[test]
 fn hoppers_products_are_computed_and_counted_and_there_are_none_elsewhere() {
-    let device = device();
+    let device = crate::device();
     let ask = |device: &Device| {
         let ceiling = Ceiling::new(device).unwrap();
         let mut out = device.zeros(ceiling.mma_elements()).unwrap();
@@ -70,7 +65,7 @@ fn hoppers_products_are_computed_and_counted_and_there_are_none_elsewhere() {
 
 #[test]
 fn the_products_are_computed_and_counted() {
-    let device = device();
+    let device = crate::device();
     let ceiling = Ceiling::new(&device).unwrap();
     let mut out = device.zeros(ceiling.mma_elements()).unwrap();
     let flops = ceiling.mma(&device.stream().unwrap(), 3, &mut out.view_mut()).unwrap();
@@ -83,7 +78,7 @@ fn the_products_are_computed_and_counted() {
 
 #[test]
 fn lengths_and_addresses_that_do_not_fit_are_refused() {
-    let device = device();
+    let device = crate::device();
     let ceiling = Ceiling::new(&device).unwrap();
     let (from, mut to) = (device.zeros(4).unwrap(), device.zeros(2).unwrap());
     let stream = device.stream().unwrap();

@@ -15,6 +15,7 @@
 use std::ops::Range;
 
 use super::super::cache::Part;
+use super::super::level::Avx2;
 use super::Split;
 use super::softmax::{ROUNDER, Softmax};
 use super::vnni::{
@@ -209,7 +210,7 @@ impl<'a> Block<'a> {
                 (self.scales[run][i], self.mins[run][i]) = (affine.scale.to_f32(), affine.min.to_f32());
             }
             // SAFETY: as above.
-            unsafe { cache.read(place, Part::Rope, &mut self.keys[i * self.key_width..][..rope_width]) };
+            unsafe { cache.read::<Avx2>(place, Part::Rope, &mut self.keys[i * self.key_width..][..rope_width]) };
         }
         let row_lines = self.width / 64;
         for (four, rows) in rows.as_chunks::<4>().0[..self.vectors() * 4].iter().enumerate() {

@@ -62,8 +62,8 @@ fn what_only_a_gpu_does_is_refused() {
     stream.synchronize().unwrap();
     assert_eq!(stream.capture(|| Ok(())).unwrap_err().to_string(), "graph capture: needs a GPU");
     assert!(matches!(Event::new(&device), Err(Error::Unsupported { .. })));
-    let message = device.kernel("ceiling", "ceiling_copy", 0).unwrap_err().to_string();
-    assert_eq!(message, "kernel `ceiling_copy` of csrc/ceiling.cu: there is no such operation on the CPU");
+    let message = device.kernel("ceiling_sm90", "ceiling_wgmma", 0).unwrap_err().to_string();
+    assert_eq!(message, "kernel `ceiling_wgmma` of csrc/ceiling_sm90.cu: there is no such operation on the CPU");
 }
 
 #[test]

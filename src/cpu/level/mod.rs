@@ -1,7 +1,14 @@
 //! Which instructions the operations use.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod portable;
+
 use std::fmt::{self, Display, Formatter};
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::avx2::Avx2;
+use self::portable::Portable;
 use crate::error::{Error, Result};
 
 /// Instructions that operations on the host use.
@@ -91,7 +98,7 @@ impl Level {
     /// Runs a task in code for this level, which the machine must have.
     pub(super) fn run(self, task: impl Task) {
         match self {
-            Self::Portable => task.run::<Separate>(),
+            Self::Portable => task.run::<Portable>(),
             // SAFETY: levels that the machine lacks are refused when a device is made.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { run_avx2(task) },
@@ -116,44 +123,46 @@ pub(super) trait Task {
     fn run<A: Arithmetic>(self);
 }
 
-/// How a level adds products.
+/// Numbers of a register of the arithmetic: on every level as many, so that sums are taken in the same order.
+pub(super) const LANES: usize = 8;
+
+/// How a level computes, eight numbers at a time.
 pub(super) trait Arithmetic {
+    /// Eight numbers.
+    type Eight: Copy;
+
+    /// Eight times the same.
+    fn splat(number: f32) -> Self::Eight;
+
+    fn load(numbers: &[f32; LANES]) -> Self::Eight;
+
+    fn store(eight: Self::Eight, to: &mut [f32; LANES]);
+
+    fn multiply(a: Self::Eight, b: Self::Eight) -> Self::Eight;
+
     /// `a * b + c`.
-    fn multiply_add(a: f32, b: f32, c: f32) -> f32;
-}
+    fn multiply_add(a: Self::Eight, b: Self::Eight, c: Self::Eight) -> Self::Eight;
 
-/// Rounded twice: without an instruction for it, one rounding would be a call.
-struct Separate;
+    /// The sums of four times eight numbers, each in the same order.
+    fn sums(four: [Self::Eight; 4]) -> [f32; 4];
 
-/// Rounded once.
-#[cfg(target_arch = "x86_64")]
-struct Fused;
+    /// The eight codes of a word, in the order of [`unpack_nibbles`](crate::cache::unpack_nibbles).
+    fn nibbles(word: u32) -> Self::Eight;
 
-impl Arithmetic for Separate {
-    #[inline(always)]
-    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-        a * b + c
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Arithmetic for Fused {
-    #[inline(always)]
-    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-        a.mul_add(b, c)
-    }
+    /// Codes of 8 bits.
+    fn bytes(codes: &[u8; LANES]) -> Self::Eight;
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2(task: impl Task) {
-    task.run::<Fused>();
+    task.run::<Avx2>();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn run_avx512(task: impl Task) {
-    task.run::<Fused>();
+    task.run::<Avx2>();
 }
 
 #[cfg(test)]
