@@ -10,10 +10,14 @@ use super::shape::Work;
 
 /// Bytes of each of the copy's two buffers: many times an L2 cache.
 const COPY_BYTES: usize = 1 << 30;
+const CPU_COPY_BYTES: usize = COPY_BYTES / 4;
 
 /// Rounds of products per launch: some milliseconds. One of `wgmma` is 32 of `mma.sync`.
 const MMA_ROUNDS: u32 = 20_000;
 const WGMMA_ROUNDS: u32 = MMA_ROUNDS / 32;
+
+/// The same on the CPU.
+const CPU_ROUNDS: u32 = 200;
 
 /// Launches of products before the first that counts, about half a second of them, so that the clocks are where work
 /// keeps them.
@@ -42,7 +46,7 @@ pub struct Rates {
     pub copy_tb_per_s: f64,
     /// Of reads alone.
     pub read_tb_per_s: f64,
-    /// Of products by `mma.sync`.
+    /// Of products by `mma.sync`, on the CPU of those in f32.
     pub mma_tflop_per_s: f64,
     /// Of products by `wgmma`, on Hopper.
     pub wgmma_tflop_per_s: Option<f64>,
@@ -50,6 +54,9 @@ pub struct Rates {
     pub launch_us: f64,
     /// The multiprocessors' clock in MHz right behind the products, as nvidia-smi says.
     pub clock_mhz: Option<f64>,
+    /// Whether the machine is a CPU.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cpu: bool,
 }
 
 impl Rates {
@@ -60,12 +67,13 @@ impl Rates {
     fn measure(device: &Device, clock: &Clock, ordinal: usize) -> Result<Self> {
         let ceiling = Ceiling::new(device)?;
         let (stream, mut flops, mut of_wgmma) = (clock.stream(), 0, None);
+        let (rounds, warm_up) = if device.is_cpu() { (CPU_ROUNDS, 1) } else { (MMA_ROUNDS, WARM_UP) };
         let mut out = device.allocate(ceiling.mma_elements())?;
-        for _ in 0..WARM_UP {
-            ceiling.mma(stream, MMA_ROUNDS, &mut out.view_mut())?;
+        for _ in 0..warm_up {
+            ceiling.mma(stream, rounds, &mut out.view_mut())?;
         }
         let mma = clock.time(1, |stream, _| {
-            flops = ceiling.mma(stream, MMA_ROUNDS, &mut out.view_mut())?;
+            flops = ceiling.mma(stream, rounds, &mut out.view_mut())?;
             Ok(())
         })?;
         // Before the first that counts: what it returns says whether there is one.
@@ -76,8 +84,10 @@ impl Rates {
             })?),
             None => None,
         };
-        let clock_mhz = nvidia_smi(ordinal, "clocks.sm").and_then(|text| text.split(' ').next()?.parse().ok());
-        let words = COPY_BYTES / 8;
+        let gpu = Some(ordinal).filter(|_| !device.is_cpu());
+        let clock_mhz = gpu.and_then(|ordinal| nvidia_smi(ordinal, "clocks.sm")?.split(' ').next()?.parse().ok());
+        let bytes = if device.is_cpu() { CPU_COPY_BYTES } else { COPY_BYTES };
+        let words = bytes / 8;
         // Random bits are what caches hold.
         let numbers: Vec<u64> = (0..1 << 16).map(|i: u64| (i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
         let from = device.upload(&super::memory::repeated(&numbers, words))?;
@@ -88,12 +98,13 @@ impl Rates {
         let nothing = from.view().slice(..0)?;
         let launch = clock.time(1, |stream, _| ceiling.read(stream, &nothing, &mut seen.view_mut()))?;
         Ok(Self {
-            copy_tb_per_s: 2.0 * COPY_BYTES as f64 / copy.median_us / 1e6,
-            read_tb_per_s: COPY_BYTES as f64 / read.median_us / 1e6,
+            copy_tb_per_s: 2.0 * bytes as f64 / copy.median_us / 1e6,
+            read_tb_per_s: bytes as f64 / read.median_us / 1e6,
             mma_tflop_per_s: flops as f64 / mma.median_us / 1e6,
             wgmma_tflop_per_s: wgmma.zip(of_wgmma).map(|(time, flops)| flops as f64 / time.median_us / 1e6),
             launch_us: launch.median_us,
             clock_mhz,
+            is_cpu: device.is_cpu(),
         })
     }
 }
@@ -139,10 +150,20 @@ impl Ceilings {
         self.rates.as_ref().is_some_and(|rates| rates.read_tb_per_s >= rates.copy_tb_per_s)
     }
 
-    /// Whether Hopper's products are the faster ones.
-    pub fn is_by_wgmma(&self) -> bool {
-        let by_wgmma = |rates: &Rates| rates.wgmma_tflop_per_s.is_some_and(|rate| rate >= rates.mma_tflop_per_s);
-        self.rates.as_ref().is_some_and(by_wgmma)
+    /// Whether they were measured on a CPU.
+    pub fn is_cpu(&self) -> bool {
+        self.rates.as_ref().is_some_and(|rates| rates.is_cpu)
+    }
+
+    /// What the fastest products are of, and by.
+    pub fn products(&self) -> &'static str {
+        match &self.rates {
+            Some(rates) if rates.is_cpu => "f32 products",
+            Some(rates) if rates.wgmma_tflop_per_s.is_some_and(|rate| rate >= rates.mma_tflop_per_s) => {
+                "bf16 products by wgmma"
+            }
+            _ => "bf16 products by mma.sync",
+        }
     }
 
     /// Microseconds that the work takes at least.
@@ -163,6 +184,14 @@ impl std::fmt::Display for Ceilings {
             return write!(f, "{}: {:.3} TB/s, {:.1} TFLOP/s", self.name, self.tb_per_s, self.tflop_per_s);
         };
         let Rates { copy_tb_per_s, read_tb_per_s, mma_tflop_per_s, .. } = rates;
+        if rates.is_cpu {
+            let (name, launch_us) = (&self.name, rates.launch_us);
+            return write!(
+                f,
+                "{name}: reads {read_tb_per_s:.4} TB/s, copy {copy_tb_per_s:.4}; f32 products {mma_tflop_per_s:.3} TFLOP/s; an \
+                 operation that has nothing to do {launch_us:.2} us"
+            );
+        }
         write!(f, "{}: reads {read_tb_per_s:.3} TB/s, copy {copy_tb_per_s:.3}; bf16 products", self.name)?;
         if let Some(tflop_per_s) = rates.wgmma_tflop_per_s {
             write!(f, " {tflop_per_s:.1} TFLOP/s by wgmma,")?;

@@ -1,4 +1,6 @@
-//! Times on a GPU.
+//! Times on a GPU, and on the CPU.
+
+use std::time::Instant;
 
 use anyhow::Result;
 use latent_attention::device::{Device, Event, Graph, Stream};
@@ -21,7 +23,11 @@ const MEASUREMENT_US: f64 = 30_000.0;
 /// Fewest and most repetitions of a graph.
 const REPETITIONS: (usize, usize) = (7, 25);
 
-/// A clock for launches on one GPU.
+/// Duration of a measurement on the CPU, in microseconds, and fewest and most repetitions: other programs disturb it.
+const CPU_MEASUREMENT_US: f64 = 300_000.0;
+const CPU_REPETITIONS: (usize, usize) = (5, 100);
+
+/// A clock for launches on one device.
 pub struct Clock {
     stream: Stream,
 }
@@ -66,6 +72,9 @@ impl Clock {
         // Outside of a graph first, where an error is the launch's own.
         launch(&self.stream, 0)?;
         self.stream.synchronize()?;
+        if self.stream.device().is_cpu() {
+            return self.time_on_cpu(copies, launch);
+        }
         let once = self.capture(copies, copies, &mut launch)?;
         // SAFETY: `launch` borrows all that its launches use, and is still alive.
         let pilot = unsafe { self.replay(&once, 3) }?.into_iter().fold(f64::INFINITY, f64::min).max(1.0);
@@ -78,6 +87,23 @@ impl Clock {
         // SAFETY: as above.
         let times = unsafe { self.replay(&graph, warm_up + repetitions) }?.split_off(warm_up);
         Ok(Times::of(times.into_iter().map(|time| time / launches as f64).collect(), launches, copies))
+    }
+
+    /// Launches return when they are done.
+    fn time_on_cpu(
+        &self,
+        copies: usize,
+        mut launch: impl FnMut(&Stream, usize) -> latent_attention::Result<()>,
+    ) -> Result<Times> {
+        let mut times = Vec::new();
+        let mut total = 0.0;
+        while times.len() < CPU_REPETITIONS.0 || (total < CPU_MEASUREMENT_US && times.len() < CPU_REPETITIONS.1) {
+            let start = Instant::now();
+            launch(&self.stream, (times.len() + 1) % copies)?;
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+            total += times[times.len() - 1];
+        }
+        Ok(Times::of(times, 1, copies))
     }
 
     fn capture(

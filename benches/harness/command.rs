@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use latent_attention::Error;
-use latent_attention::device::Device;
+use latent_attention::device::{CpuConfig, Device};
 
 use super::super::tune::{self, choices};
 use super::cache::DoesNotFit;
@@ -25,10 +26,10 @@ use super::{compare, plot, table};
 #[derive(Parser)]
 #[command(
     name = "benchmarks",
-    about = "Times every operation on a GPU against its own roofline; without one, counts on the simulator"
+    about = "Times every operation on a GPU, or the CPU, against its own roofline; without a GPU, counts on the simulator"
 )]
 struct Arguments {
-    /// cuda, cuda:N or simulated [default: the first GPU, or else the simulator]
+    /// cuda, cuda:N, cpu or simulated [default: the first GPU, or else the simulator]
     #[arg(long, value_name = "DEVICE")]
     device: Option<Target>,
     /// How much to measure [default: quick on a GPU, counted on the simulator]
@@ -46,6 +47,9 @@ struct Arguments {
     /// Draw roofline.svg, context.svg and speedup.svg into a folder
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
+    /// With --device cpu: threads [default: as many as the machine runs at once]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
     /// Most GB for a cache; rows that need more are left out [default: 70 % of what is free on the GPU, or 8.6]
     #[arg(long, value_name = "GB", value_parser = gigabytes)]
     memory: Option<usize>,
@@ -81,6 +85,7 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Cuda(usize),
+    Cpu,
     Simulated,
 }
 
@@ -91,8 +96,9 @@ impl FromStr for Target {
         let (kind, ordinal) = name.split_once(':').unwrap_or((name, "0"));
         match (kind, ordinal.parse()) {
             ("cuda", Ok(ordinal)) => Ok(Self::Cuda(ordinal)),
+            _ if name == "cpu" => Ok(Self::Cpu),
             _ if name == "simulated" => Ok(Self::Simulated),
-            _ => Err("expected cuda, cuda:N or simulated".into()),
+            _ => Err("expected cuda, cuda:N, cpu or simulated".into()),
         }
     }
 }
@@ -146,6 +152,7 @@ pub fn run(operations: &[&'static Operation], command: &[OsString]) -> Result<Ex
         None => first_device()?,
     };
     if arguments.variants {
+        ensure!(target != Target::Cpu, "--variants: the CPU has one way to serve a layer");
         return tune::run(arguments.tuning(target, command));
     }
     let default = if target == Target::Simulated { Sweep::Counted } else { Sweep::Quick };
@@ -163,7 +170,7 @@ impl Arguments {
     fn tuning(self, target: Target, command: &[OsString]) -> tune::Options {
         let ordinal = match target {
             Target::Cuda(ordinal) => Some(ordinal),
-            Target::Simulated => None,
+            Target::Cpu | Target::Simulated => None,
         };
         let Self { filter: filters, json, memory, predicted, resume, .. } = self;
         let time_limit = self.time_limit.map(Duration::from_secs);
@@ -179,6 +186,7 @@ fn words(command: &[OsString]) -> Vec<String> {
 fn measure(target: Target, cases: &[Case], arguments: &Arguments, command: Vec<String>) -> Result<(Report, usize)> {
     let (mut lab, ordinal) = match target {
         Target::Cuda(ordinal) => (Lab::on_gpu(Device::cuda(ordinal)?, ordinal, arguments.memory)?, Some(ordinal)),
+        Target::Cpu => (Lab::on_cpu(cpu(arguments.threads)?, arguments.memory)?, None),
         Target::Simulated => (Lab::simulated(arguments.memory)?, None),
     };
     let before = ceilings(&lab.device, &lab.gauge, ordinal, "at the beginning")?;
@@ -215,6 +223,12 @@ fn first_device() -> Result<Target> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The CPU with so many threads.
+fn cpu(threads: Option<usize>) -> Result<Device> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or_default()).build()?;
+    Ok(Device::cpu_with(CpuConfig::default().with_pool(Arc::new(pool)))?)
 }
 
 fn ceilings(device: &Device, gauge: &Gauge, ordinal: Option<usize>, when: &str) -> Result<Vec<Ceilings>> {

@@ -35,7 +35,7 @@ pub struct Lab {
     pub attended: Vec<bf16>,
 }
 
-/// What measures: a GPU has a clock, the simulator counts.
+/// What measures: a GPU and the CPU have a clock, the simulator counts.
 pub enum Gauge {
     Clock(Clock),
     Meter(Stream),
@@ -54,6 +54,12 @@ impl Lab {
         let limit = cache_bytes.or_else(|| free_bytes(ordinal).map(|free| free / 10 * 7));
         let gauge = Gauge::Clock(Clock::new(&device)?);
         Self::new(device, gauge, limit)
+    }
+
+    /// On the CPU.
+    pub fn on_cpu(device: Device, cache_bytes: Option<usize>) -> Result<Self> {
+        let gauge = Gauge::Clock(Clock::new(&device)?);
+        Self::new(device, gauge, cache_bytes)
     }
 
     /// On a simulated device. One multiprocessor, so that a sequence is divided as little as possible and counts grow

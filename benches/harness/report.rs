@@ -12,7 +12,7 @@ use super::super::tune::variant::Variant;
 use super::ceilings::Ceilings;
 use super::clock::Times;
 use super::counts::Counts;
-use super::lab::{Lab, nvidia_smi};
+use super::lab::{Gauge, Lab, nvidia_smi};
 use super::shape::{Shape, Work};
 use super::sweep;
 
@@ -103,7 +103,7 @@ impl Report {
     /// An empty one. `ordinal` is a GPU's number.
     pub fn new(lab: &Lab, ordinal: Option<usize>, command: Vec<String>, ceilings: Vec<Ceilings>) -> Self {
         Self {
-            kind: if ordinal.is_some() { Kind::Timed } else { Kind::Counted },
+            kind: if matches!(lab.gauge, Gauge::Clock(_)) { Kind::Timed } else { Kind::Counted },
             device: lab.device.name().into(),
             compute_capability: lab.device.compute_capability().map(|(major, minor)| format!("{major}.{minor}")),
             driver: ordinal.and_then(|ordinal| nvidia_smi(ordinal, "driver_version")),

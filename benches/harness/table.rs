@@ -26,16 +26,22 @@ const COUNTED: [(&str, usize); 6] =
 /// The title of what the cost model says.
 const PREDICTED: &str = "predicted us";
 
+/// A rate with so many digits, on a CPU with three more.
+fn rate(value: f64, digits: usize, ceilings: &[Ceilings]) -> String {
+    let is_cpu = ceilings.first().is_some_and(Ceilings::is_cpu);
+    format!("{value:.*}", if is_cpu { digits + 3 } else { digits })
+}
+
 /// Title, rule and the explanation above them.
 pub fn header(kind: Kind, ceilings: &[Ceilings]) -> String {
     let what = match (kind, ceilings.first()) {
         (Kind::Timed, Some(measured)) => format!(
-            "Timed: microseconds per run. A row's roofline is the larger of its bytes at {:.2} TB/s ({}) and its\n\
-             arithmetic at {:.0} TFLOP/s ({}), both measured in this run.",
-            measured.tb_per_s,
+            "Timed: microseconds per run. A row's roofline is the larger of its bytes at {} TB/s ({}) and its\n\
+             arithmetic at {} TFLOP/s ({}), both measured in this run.",
+            rate(measured.tb_per_s, 2, ceilings),
             if measured.is_by_reads() { "reads" } else { "copy" },
-            measured.tflop_per_s,
-            if measured.is_by_wgmma() { "bf16 products by wgmma" } else { "bf16 products by mma.sync" },
+            rate(measured.tflop_per_s, 0, ceilings),
+            measured.products(),
         ),
         (Kind::Timed, None) => "Timed: microseconds per run.".into(),
         (Kind::Counted, _) => {
@@ -77,8 +83,8 @@ pub fn row(row: &Row, ceilings: &[Ceilings]) -> String {
             cells.extend([timed.times.median_us, timed.times.p10_us, timed.times.p90_us].map(|us| format!("{us:.2}")));
             cells.push(format!("{:.3}", row.bytes as f64 / 1e6));
             cells.push(format!("{:.3}", row.flops as f64 / 1e9));
-            cells.push(format!("{:.2}", timed.tb_per_s));
-            cells.push(format!("{:.1}", timed.tflop_per_s));
+            cells.push(rate(timed.tb_per_s, 2, ceilings));
+            cells.push(rate(timed.tflop_per_s, 1, ceilings));
             let bound =
                 if ceilings.first().is_some_and(|c| c.is_bound_by_bytes(&row.work())) { "bytes" } else { "flops" };
             cells.push(format!("{:.1} % ({bound})", 100.0 * timed.fraction));

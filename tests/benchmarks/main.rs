@@ -1,4 +1,4 @@
-//! The benchmarks' program: what it counts, writes, draws, compares and refuses. (Times only a GPU shows.)
+//! The benchmarks' program: what it counts, writes, draws, compares and refuses. (Times of GPUs are not among it.)
 
 #[allow(dead_code)] // `main`, and what only a GPU needs.
 #[path = "../../benches/main.rs"]
@@ -8,6 +8,7 @@ mod counted;
 mod memory;
 mod refusals;
 mod reports;
+mod timed;
 mod tuning;
 
 use std::process::ExitCode;

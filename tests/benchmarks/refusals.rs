@@ -11,9 +11,9 @@ fn refused(arguments: &[&str]) -> String {
 fn arguments_that_mean_nothing_are_refused() {
     for (arguments, expected) in [
         (&["--frequency"][..], "unexpected argument '--frequency'"),
-        (&["--device", "gpu"], "expected cuda, cuda:N or simulated"),
-        (&["--device", "simulated:1"], "expected cuda, cuda:N or simulated"),
-        (&["--device", "cuda:x"], "expected cuda, cuda:N or simulated"),
+        (&["--device", "gpu"], "expected cuda, cuda:N, cpu or simulated"),
+        (&["--device", "simulated:1"], "expected cuda, cuda:N, cpu or simulated"),
+        (&["--device", "cuda:x"], "expected cuda, cuda:N, cpu or simulated"),
         (&["--memory", "0"], "expected a number of GB above 0"),
         (&["--memory", "much"], "expected a number of GB above 0"),
         (&["--sweep", "all"], "possible values: smoke, quick, full, counted"),

@@ -24,6 +24,7 @@ fn rates() -> Rates {
         wgmma_tflop_per_s: Some(500.0),
         launch_us: 2.0,
         clock_mhz: None,
+        is_cpu: false,
     }
 }
 
@@ -98,11 +99,11 @@ fn a_fraction_is_of_the_roofline_of_bytes_or_arithmetic_whichever_is_longer() {
 fn ceilings_are_the_fastest_of_each() {
     let reads = Ceilings::of(rates(), "at the beginning");
     assert_eq!((reads.tb_per_s, reads.tflop_per_s), (2.0, 500.0));
-    assert!(reads.is_by_reads() && reads.is_by_wgmma());
+    assert!(reads.is_by_reads() && reads.products() == "bf16 products by wgmma");
     let others = Rates { copy_tb_per_s: 2.5, wgmma_tflop_per_s: None, ..rates() };
     let copy = Ceilings::of(others, "on Ampere");
     assert_eq!((copy.tb_per_s, copy.tflop_per_s), (2.5, 400.0));
-    assert!(!copy.is_by_reads() && !copy.is_by_wgmma());
+    assert!(!copy.is_by_reads() && copy.products() == "bf16 products by mma.sync");
     let header = table::header(Kind::Timed, &[reads]);
     assert!(
         header.contains("2.00 TB/s (reads)") && header.contains("500 TFLOP/s (bf16 products by wgmma)"),
