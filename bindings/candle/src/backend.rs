@@ -1,5 +1,8 @@
 //! What computes.
 
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
 use crate::kernels::Kernels;
 
 /// What an [`Mla`](crate::Mla) does its work with.
@@ -7,4 +10,27 @@ use crate::kernels::Kernels;
 pub(crate) enum Backend {
     Reference,
     Kernels(Box<Kernels>),
+}
+
+/// Types of numbers that CPU tensors may hold.
+const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
+
+impl Backend {
+    /// Whether it works on CPU tensors as they are: of any type, and nothing is refused late.
+    pub fn is_on_host(&self) -> bool {
+        match self {
+            Self::Reference => true,
+            Self::Kernels(kernels) => kernels.memory().is_host(),
+        }
+    }
+
+    /// What numbers may be stored as, where kernels read them as `dtype`.
+    pub fn types(&self, dtype: DType) -> Vec<DType> {
+        if self.is_on_host() { FLOATS.to_vec() } else { vec![dtype] }
+    }
+}
+
+/// A tensor's numbers as kernels read them: the tensor itself, if it holds such.
+pub(crate) fn as_read(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.to_dtype(DType::BF16)?)
 }

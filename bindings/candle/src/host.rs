@@ -19,8 +19,7 @@ pub(crate) fn rope_append(
     slots: &Tensor,
 ) -> Result<()> {
     let (page_size, page_bytes) = (layout.page_size(), layout.page_bytes());
-    let slots = slots.to_vec1::<i64>()?;
-    check_slots(&slots, cache.len() / page_bytes * page_size)?;
+    let slots = check_slots(layout, cache, slots)?;
     let (latents, keys) = (f32s(c_kv)?, f32s(k_pe)?);
     for (t, &slot) in slots.iter().enumerate() {
         let Ok(slot) = usize::try_from(slot) else { continue };
@@ -33,7 +32,9 @@ pub(crate) fn rope_append(
     Ok(())
 }
 
-fn check_slots(slots: &[i64], count: usize) -> Result<()> {
+/// The slots, if each of them is negative or a slot of the cache's, and no two are the same.
+pub(crate) fn check_slots(layout: &CacheLayout, cache: &[u8], slots: &Tensor) -> Result<Vec<i64>> {
+    let (slots, count) = (slots.to_vec1::<i64>()?, cache.len() / layout.page_bytes() * layout.page_size());
     let mut seen = HashSet::new();
     for (i, &slot) in slots.iter().enumerate().filter(|(_, slot)| **slot >= 0) {
         if usize::try_from(slot).map_or(true, |slot| slot >= count) {
@@ -44,7 +45,7 @@ fn check_slots(slots: &[i64], count: usize) -> Result<()> {
             return Err(refused(format!("slot {slot}"), "two tokens of one step cannot share a slot"));
         }
     }
-    Ok(())
+    Ok(slots)
 }
 
 /// [`reference::absorb_query`] in the query's type.

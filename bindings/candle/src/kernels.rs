@@ -51,17 +51,13 @@ impl Kernels {
         })
     }
 
-    #[cfg(feature = "cuda")]
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
     /// [`Kernels::rope_append`] into a cache in host memory.
     pub fn rope_append_on_host(&self, cache: &mut [u8], c_kv: &Tensor, k_pe: &Tensor, slots: &Tensor) -> Result<()> {
-        let mut copy = self.memory.device().upload::<u8>(cache)?;
-        self.rope_append(copy.view_mut(), c_kv, k_pe, slots)?;
-        cache.copy_from_slice(&copy.to_vec()?);
-        Ok(())
+        self.memory.lend_mut(cache, |cache| self.rope_append(cache, c_kv, k_pe, slots))
     }
 
     /// Writes tokens whose keys are rotated already into their slots.

@@ -1,10 +1,11 @@
 //! The operations over candle's tensors, under the names that engines already call them by.
 //!
 //! An engine's MLA layer is four calls between its own matrix products: store the new tokens, absorb the query, attend,
-//! expand. [`Mla`] has them, made once for all layers of the same shape. It runs CPU tensors through the f64
-//! [`reference`](mod@latent_attention::reference), and CUDA tensors (feature `cuda`) through the kernels, on candle's
-//! own stream. [`Mla::simulated`] runs CPU tensors through the kernels too, on the simulator: what tests of the CUDA
-//! path need where there is no GPU.
+//! expand. [`Mla`] has them, made once for all layers of the same shape. It runs CPU tensors through
+//! [`Device::cpu`](latent_attention::device::Device::cpu), in place, and CUDA tensors (feature `cuda`) through the kernels, on
+//! candle's own stream. [`Mla::reference`] runs CPU tensors through the f64
+//! [`reference`](mod@latent_attention::reference), for validation, and [`Mla::simulated`] through the CUDA kernels, on the
+//! simulator: what tests of the CUDA path need where there is no GPU.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -37,6 +38,7 @@
 //! | | CPU tensors | CUDA tensors, and the simulator |
 //! |---|---|---|
 //! | queries, keys, latents, weights | f64, f32, bf16 or f16; results in the query's type | bf16 |
+//! | they are computed with as | bf16, other types are rounded to it at each call; by the reference as f64 | bf16 |
 //! | `lse` | f32 | f32 |
 //! | value bias | any of these | f32 |
 //! | [`gather_mla_cache`](Mla::gather_mla_cache) returns | f32 | bf16 |
@@ -59,7 +61,7 @@ mod store;
 use candle_core::{DType, Device, Tensor};
 use latent_attention::ops::DecodeConfig;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, as_read};
 use crate::batch::HostBatch;
 use crate::error::refused;
 pub use crate::error::{Error, Result};
@@ -86,14 +88,15 @@ pub struct Mla {
 }
 
 impl Mla {
-    /// Operations on candle's device. On a GPU, loads the kernels: make it once.
+    /// Operations on candle's device. On a GPU, loads the kernels: make it once. On the CPU they work on rayon's global pool
+    /// of threads, as candle's own do.
     ///
     /// # Errors
     /// If sizes do not fit together; on a device that is neither the CPU nor, with feature `cuda`, a GPU; what
-    /// loading kernels says.
+    /// loading kernels, or [`Device::cpu`](latent_attention::device::Device::cpu), says.
     pub fn new(device: &Device, config: DecodeConfig) -> candle_core::Result<Self> {
         let backend = match device {
-            Device::Cpu => Backend::Reference,
+            Device::Cpu => Backend::Kernels(Box::new(Kernels::new(Memory::host()?, &config)?)),
             #[cfg(feature = "cuda")]
             Device::Cuda(cuda) => Backend::Kernels(Box::new(Kernels::new(Memory::cuda(cuda)?, &config)?)),
             other => {
@@ -103,6 +106,14 @@ impl Mla {
             }
         };
         Ok(Self::with_backend(device, config, backend)?)
+    }
+
+    /// Operations on CPU tensors by the f64 [`reference`](mod@latent_attention::reference): exact, slow, for validation.
+    ///
+    /// # Errors
+    /// If sizes do not fit together.
+    pub fn reference(config: DecodeConfig) -> candle_core::Result<Self> {
+        Ok(Self::with_backend(&Device::Cpu, config, Backend::Reference)?)
     }
 
     /// Operations on CPU tensors by the kernels, on the simulator: the results that a GPU gives, up to the order of
@@ -163,7 +174,12 @@ impl Mla {
         if tokens.1 == 0 {
             return Ok(());
         }
-        cache.inplace_op1(&Store { backend: &self.backend, layout: &self.config.layout, c_kv, k_pe, slot_mapping })
+        let (c_kv, k_pe) = match &self.backend {
+            Backend::Reference => (c_kv.clone(), k_pe.clone()),
+            Backend::Kernels(_) => (as_read(c_kv)?, as_read(k_pe)?),
+        };
+        let (backend, layout) = (&self.backend, &self.config.layout);
+        cache.inplace_op1(&Store { backend, layout, c_kv: &c_kv, k_pe: &k_pe, slot_mapping })
     }
 
     /// `q_latent[t, h] = W_UK[g]^T q_nope[t, h]`: `[T, H, Dn]` and `up_key` `[G, Dn, L]` to `[T, H, L]`.
@@ -175,10 +191,12 @@ impl Mla {
         let (nope, latent) = (("nope", g.nope_dim), ("latent", g.latent_rank));
         self.floats("q_nope", q_nope, &[("tokens", tokens), ("query heads", g.query_heads), nope])?;
         self.floats("up_key", up_key, &[("kv heads", g.kv_heads), nope, latent])?;
-        Ok(match &self.backend {
-            Backend::Reference => host::absorb_query(g, q_nope, up_key),
-            Backend::Kernels(kernels) => kernels.absorb_query(q_nope, up_key),
-        }?)
+        match &self.backend {
+            Backend::Reference => Ok(host::absorb_query(g, q_nope, up_key)?),
+            Backend::Kernels(kernels) => {
+                kernels.absorb_query(&as_read(q_nope)?, &as_read(up_key)?)?.to_dtype(q_nope.dtype())
+            }
+        }
     }
 
     /// Checks a step's batch and divides its work, once for all layers.
@@ -237,11 +255,14 @@ impl Mla {
         self.floats("q_latent", q_latent, &[rows, heads, ("latent", g.latent_rank)])?;
         self.floats("q_pe", q_pe, &[rows, heads, ("rope", g.rope_dim)])?;
         plan.batch.check_cache(self.check_cache(cache)?)?;
-        Ok(match (&self.backend, &mut plan.division) {
-            (Backend::Reference, _) => host::attend(&self.config, q_latent, q_pe, cache, &plan.batch),
-            (Backend::Kernels(kernels), Some(division)) => kernels.attend(q_latent, q_pe, cache, division),
-            (Backend::Kernels(_), None) => Err(refused("plan", "was made by operations on CPU tensors")),
-        }?)
+        match (&self.backend, &mut plan.division) {
+            (Backend::Reference, _) => Ok(host::attend(&self.config, q_latent, q_pe, cache, &plan.batch)?),
+            (Backend::Kernels(kernels), Some(division)) => {
+                let (o_latent, lse) = kernels.attend(&as_read(q_latent)?, &as_read(q_pe)?, cache, division)?;
+                Ok((o_latent.to_dtype(q_latent.dtype())?, lse))
+            }
+            (Backend::Kernels(_), None) => Err(refused("plan", "was made by the reference").into()),
+        }
     }
 
     /// [`plan`](Mla::plan) and [`attend`](Mla::attend) in one, for one query token per sequence and one layer.
@@ -277,13 +298,17 @@ impl Mla {
         self.floats("up_value", up_value, &[kv_heads, value, latent])?;
         if let Some(bias) = value_bias {
             check::device("value_bias", bias, &self.device)?;
-            check::dtype("value_bias", bias, if self.is_reference() { &FLOATS } else { &[DType::F32] })?;
+            check::dtype("value_bias", bias, &self.backend.types(DType::F32))?;
             check::shape("value_bias", bias, &[kv_heads, value])?;
         }
-        Ok(match &self.backend {
-            Backend::Reference => host::expand_output(g, o_latent, up_value, value_bias),
-            Backend::Kernels(kernels) => kernels.expand_output(o_latent, up_value, value_bias),
-        }?)
+        match &self.backend {
+            Backend::Reference => Ok(host::expand_output(g, o_latent, up_value, value_bias)?),
+            Backend::Kernels(kernels) => {
+                let bias = value_bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
+                let out = kernels.expand_output(&as_read(o_latent)?, &as_read(up_value)?, bias.as_ref())?;
+                out.to_dtype(o_latent.dtype())
+            }
+        }
     }
 
     /// Dequantised latents `[S, L]` and rotated keys `[S, Gr*R]` of S tokens of a batch, sequence after sequence: what
@@ -310,6 +335,7 @@ impl Mla {
             Backend::Reference => host::gather(&self.config.layout, cache, &batch, &chunks),
             Backend::Kernels(kernels) => kernels.gather(cache, &batch, &chunks),
         }?;
+        let gathered = if self.backend.is_on_host() { gathered.to_dtype(DType::F32)? } else { gathered };
         let g = &self.config.geometry;
         Ok((gathered.narrow(1, 0, g.latent_rank)?, gathered.narrow(1, g.latent_rank, g.rope_width())?))
     }
@@ -327,14 +353,7 @@ impl Mla {
     /// Checks a tensor of numbers.
     fn floats(&self, what: &'static str, tensor: &Tensor, dims: &[(&str, usize)]) -> Result<()> {
         check::device(what, tensor, &self.device)?;
-        check::dtype(what, tensor, if self.is_reference() { &FLOATS } else { &[DType::BF16] })?;
+        check::dtype(what, tensor, &self.backend.types(DType::BF16))?;
         check::shape(what, tensor, dims)
     }
-
-    fn is_reference(&self) -> bool {
-        matches!(self.backend, Backend::Reference)
-    }
 }
-
-/// What the reference reads.
-const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];

@@ -1,6 +1,8 @@
-//! Candle's tensors as memory of a device: a GPU's borrowed, those on the CPU copied to the simulator's and back.
+//! Candle's tensors as memory of a device: a GPU's and the CPU's borrowed, those on the CPU copied to the simulator's and back.
 //!
-//! What is above this file sees addresses and shapes only, so that it is the same code on both.
+//! What is above this file sees addresses and shapes only, so that it is the same code on all of them.
+
+use std::sync::OnceLock;
 
 use candle_core::{Storage, StorageRef, Tensor, WithDType};
 use latent_attention::device::{self, Device, Element, Shape, Stream, View, ViewMut};
@@ -31,12 +33,29 @@ pub(crate) struct Memory {
 
 #[derive(Debug)]
 enum Kind {
+    Host,
     Simulated,
     #[cfg(feature = "cuda")]
     Cuda(candle_core::CudaDevice),
 }
 
+/// What operations ask of addresses, in bytes.
+const ALIGNMENT: usize = 16;
+
 impl Memory {
+    /// The process's own: the same device for all, so that plans are good for all operations of a configuration.
+    pub fn host() -> Result<Self> {
+        static CPU: OnceLock<Device> = OnceLock::new();
+        let device = match CPU.get() {
+            Some(device) => device.clone(),
+            None => {
+                let device = Device::cpu()?;
+                CPU.get_or_init(|| device).clone()
+            }
+        };
+        Ok(Self { stream: device.stream()?, device, kind: Kind::Host })
+    }
+
     /// The simulator's, for CPU tensors.
     pub fn simulated(device: Device) -> Result<Self> {
         Ok(Self { stream: device.stream()?, device, kind: Kind::Simulated })
@@ -57,14 +76,24 @@ impl Memory {
         &self.stream
     }
 
+    /// Whether CPU tensors are its memory, so that nothing is copied.
+    pub fn is_host(&self) -> bool {
+        matches!(self.kind, Kind::Host)
+    }
+
     /// The numbers of a tensor, to read.
     pub fn lend<'t, T: Number>(&self, what: &'static str, tensor: &'t Tensor) -> Result<Lent<'t, T>> {
         let extent = extent(what, tensor)?;
         let (lock, layout) = tensor.storage_and_layout();
         let numbers = match (&self.kind, &*lock) {
-            (Kind::Simulated, Storage::Cpu(storage)) => {
+            (Kind::Host | Kind::Simulated, Storage::Cpu(storage)) => {
                 let numbers = &storage.as_slice::<T>()?[layout.start_offset()..][..extent];
-                Numbers::Copied(self.device.upload(numbers)?)
+                if self.is_host() && numbers.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+                    let address = View::of_slice(&self.device, numbers)?.address();
+                    Numbers::InPlace { device: self.device.clone(), address, extent }
+                } else {
+                    Numbers::Copied(self.device.upload(numbers)?)
+                }
             }
             #[cfg(feature = "cuda")]
             (Kind::Cuda(_), Storage::Cuda(storage)) => {
@@ -81,7 +110,7 @@ impl Memory {
         // Drivers refuse empty allocations.
         let len = len.max(1);
         Ok(match &self.kind {
-            Kind::Simulated => Owned::Simulated(self.device.allocate(len)?),
+            Kind::Host | Kind::Simulated => Owned::Buffer(self.device.allocate(len)?),
             #[cfg(feature = "cuda")]
             Kind::Cuda(candle) => Owned::Cuda(cuda::Slice::allocate(&self.device, candle, len)?),
         })
@@ -90,7 +119,7 @@ impl Memory {
     /// A copy of numbers, of which there is at least one.
     pub fn upload<T: Number>(&self, numbers: &[T]) -> Result<Owned<T>> {
         Ok(match &self.kind {
-            Kind::Simulated => Owned::Simulated(self.device.upload(numbers)?),
+            Kind::Host | Kind::Simulated => Owned::Buffer(self.device.upload(numbers)?),
             #[cfg(feature = "cuda")]
             Kind::Cuda(candle) => Owned::Cuda(cuda::Slice::upload(&self.device, candle, numbers)?),
         })
@@ -99,13 +128,24 @@ impl Memory {
     /// A tensor of what kernels wrote, or will have written when candle's stream comes to it.
     pub fn tensor<T: Number>(&self, owned: Owned<T>, dims: &[usize]) -> Result<Tensor> {
         match owned {
-            Owned::Simulated(buffer) => {
+            Owned::Buffer(buffer) => {
                 let len: usize = dims.iter().product();
                 Ok(Tensor::from_vec(buffer.view().slice(..len)?.to_vec()?, dims, &candle_core::Device::Cpu)?)
             }
             #[cfg(feature = "cuda")]
             Owned::Cuda(slice) => Ok(slice.into_tensor(dims)),
         }
+    }
+
+    /// Lets bytes of a CPU tensor be written, in place or by way of a copy.
+    pub fn lend_mut(&self, bytes: &mut [u8], write: impl FnOnce(ViewMut<'_, u8>) -> Result<()>) -> Result<()> {
+        if self.is_host() {
+            return write(ViewMut::of_slice(&self.device, bytes)?);
+        }
+        let mut copy = self.device.upload::<u8>(bytes)?;
+        write(copy.view_mut())?;
+        bytes.copy_from_slice(&copy.to_vec()?);
+        Ok(())
     }
 
     /// Bytes of a tensor's storage, to write.
@@ -131,12 +171,7 @@ pub(crate) struct Lent<'t, T: Element> {
 
 enum Numbers<T: Element> {
     Copied(device::Buffer<T>),
-    #[cfg(feature = "cuda")]
-    InPlace {
-        device: Device,
-        address: u64,
-        extent: usize,
-    },
+    InPlace { device: Device, address: u64, extent: usize },
 }
 
 impl<T: Element> Lent<'_, T> {
@@ -144,9 +179,9 @@ impl<T: Element> Lent<'_, T> {
     pub fn view(&self) -> View<'_, T> {
         match &self.numbers {
             Numbers::Copied(buffer) => buffer.view(),
-            #[cfg(feature = "cuda")]
-            // SAFETY: the tensor has so many elements from that address on, and is locked while it is lent; candle orders
-            // all work of a device, frees included, on the stream that the kernels run on.
+            // SAFETY: the tensor has so many elements from that address on, and is locked while it is lent; operations on the
+            // CPU are done when they return, and candle orders all work of a GPU, frees included, on the stream that the
+            // kernels run on.
             Numbers::InPlace { device, address, extent } => unsafe {
                 View::borrow(device, *address, *extent, self.tensor)
             },
@@ -183,7 +218,7 @@ fn extent(what: &'static str, tensor: &Tensor) -> Result<usize> {
 /// Memory of the device's own.
 #[derive(Debug)]
 pub(crate) enum Owned<T: Number> {
-    Simulated(device::Buffer<T>),
+    Buffer(device::Buffer<T>),
     #[cfg(feature = "cuda")]
     Cuda(cuda::Slice<T>),
 }
@@ -192,7 +227,7 @@ impl<T: Number> Owned<T> {
     /// All of it, to read.
     pub fn view(&self) -> View<'_, T> {
         match self {
-            Self::Simulated(buffer) => buffer.view(),
+            Self::Buffer(buffer) => buffer.view(),
             #[cfg(feature = "cuda")]
             Self::Cuda(slice) => slice.view(),
         }
@@ -201,7 +236,7 @@ impl<T: Number> Owned<T> {
     /// The first `len` numbers, to write.
     pub fn view_mut(&mut self, len: usize) -> Result<ViewMut<'_, T>> {
         let view = match self {
-            Self::Simulated(buffer) => buffer.view_mut(),
+            Self::Buffer(buffer) => buffer.view_mut(),
             #[cfg(feature = "cuda")]
             Self::Cuda(slice) => slice.view_mut(),
         };

@@ -29,7 +29,12 @@ impl InplaceOp1 for Store<'_> {
         let cache = &mut bytes[start..end];
         match self.backend {
             Backend::Reference => host::rope_append(self.layout, cache, self.c_kv, self.k_pe, self.slot_mapping)?,
-            Backend::Kernels(kernels) => kernels.rope_append_on_host(cache, self.c_kv, self.k_pe, self.slot_mapping)?,
+            Backend::Kernels(kernels) => {
+                if kernels.memory().is_host() {
+                    host::check_slots(self.layout, cache, self.slot_mapping)?;
+                }
+                kernels.rope_append_on_host(cache, self.c_kv, self.k_pe, self.slot_mapping)?;
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use latent_attention_candle::{Mla, MlaPlan};
 use rand::rngs::ChaCha8Rng;
 
 use super::common::{Batch, assert_close, rng};
-use super::{FORMATS, both, config, f64s, geometries, numbers, tables};
+use super::{FORMATS, all, config, f64s, geometries, numbers, tables};
 
 /// What one layer's attention reads, besides cache and batch.
 struct Layer {
@@ -75,9 +75,9 @@ impl Layer {
     }
 }
 
-/// Types of the queries, and what results may differ by: the latents that are compared with were rounded to f32; the
-/// kernels round query, latent output and output to bf16.
-const TOLERANCES: [(DType, f64); 2] = [(DType::F64, 1e-6), (DType::BF16, 0.02)];
+/// Types of the queries, and what results may differ by: the latents that are compared with were rounded to f32; the CPU and
+/// the kernels round query, latent output and output to bf16.
+const TOLERANCES: [(DType, f64); 3] = [(DType::F64, 1e-6), (DType::F32, 0.02), (DType::BF16, 0.02)];
 
 /// Llama3-8B's sizes, in which the kernels for few and for many tokens sum in other orders.
 #[test]
@@ -106,13 +106,13 @@ fn a_ragged_batch_attends_like_softmax_over_explicit_keys_and_values() {
             let cache = tensor_of(&batch, &mut rng, &g, format);
             let layer = Layer::new(&mut rng, &g, 6);
             let (block_tables, context_lens) = tables(&batch, DType::U32);
-            for (mla, (dtype, tolerance)) in both(config).iter().zip(TOLERANCES) {
+            for (mla, (dtype, tolerance)) in all(config).iter().zip(TOLERANCES) {
                 let mut plan = mla.plan(&block_tables, &context_lens, Some(&query_lens), batch.pages).unwrap();
                 let (out, lse) = layer.attend(mla, dtype, &cache, &mut plan);
                 assert_eq!((out.dims(), lse.dims()), (&[6, g.query_heads, g.value_dim][..], &[6, g.query_heads][..]));
                 let cu_seq_lens = Tensor::new(&[0i32, 9, 9, 39], &Device::Cpu).unwrap();
                 let (latents, keys) =
-                    both(config)[0].gather_mla_cache(&cache, &block_tables, &cu_seq_lens, None).unwrap();
+                    all(config)[0].gather_mla_cache(&cache, &block_tables, &cu_seq_lens, None).unwrap();
                 let rows = |from, len| [&latents, &keys].map(|t| t.narrow(0, from, len).unwrap());
                 let ([first, first_keys], [last, last_keys]) = (rows(0, 9), rows(9, 30));
                 let scale = f64::from(config.scale);
@@ -131,7 +131,7 @@ fn both_kinds_of_index_and_one_plan_or_many_give_the_same() {
     let batch = Batch::new(&mut rng, &[17, 4], &[1, 1], 8);
     let cache = tensor_of(&batch, &mut rng, &g, CacheFormat::INT4);
     let layers = [Layer::new(&mut rng, &g, 2), Layer::new(&mut rng, &g, 2)];
-    for mla in both(config(g, CacheFormat::INT4)) {
+    for mla in all(config(g, CacheFormat::INT4)) {
         let (block_tables, context_lens) = tables(&batch, DType::U32);
         let mut shared = mla.plan(&block_tables, &context_lens, None, batch.pages).unwrap();
         for layer in &layers {
@@ -156,13 +156,15 @@ fn the_log_sum_exp_is_that_of_the_reference() {
     let cache = tensor_of(&batch, &mut rng, &g, CacheFormat::INT4);
     let layer = Layer::new(&mut rng, &g, 2);
     let (block_tables, context_lens) = tables(&batch, DType::I32);
-    let [reference, kernels] = both(config(g, CacheFormat::INT4)).map(|mla| {
+    let [reference, cpu, kernels] = all(config(g, CacheFormat::INT4)).map(|mla| {
         let mut plan = mla.plan(&block_tables, &context_lens, None, batch.pages).unwrap();
         let q_latent = mla.absorb_query(&layer.q_nope, &layer.up_key).unwrap();
         mla.attend(&q_latent, &layer.q_pe, &cache, &mut plan).unwrap()
     });
-    assert_close(&f64s(&kernels.1)[..g.query_heads], &f64s(&reference.1)[..g.query_heads], 0.01);
-    for (o_latent, lse) in [reference, kernels] {
+    for (_, lse) in [&cpu, &kernels] {
+        assert_close(&f64s(lse)[..g.query_heads], &f64s(&reference.1)[..g.query_heads], 0.01);
+    }
+    for (o_latent, lse) in [reference, cpu, kernels] {
         assert_eq!(lse.dtype(), DType::F32);
         // The empty sequence's query sees nothing.
         assert!(f64s(&lse)[g.query_heads..].iter().all(|&lse| lse == f64::NEG_INFINITY));
@@ -174,11 +176,12 @@ fn the_log_sum_exp_is_that_of_the_reference() {
 fn results_come_in_the_type_of_the_query() {
     let mut rng = rng(8);
     let g = geometries()[0];
-    let mla = &both(config(g, CacheFormat::BF16))[0];
+    let [reference, cpu, _] = &all(config(g, CacheFormat::BF16));
     let layer = Layer::new(&mut rng, &g, 1);
-    let cache = mla.new_cache(2).unwrap();
+    let cache = cpu.new_cache(2).unwrap();
     let index = |rows: &[u32], dims: &[usize]| Tensor::from_slice(rows, dims, &Device::Cpu).unwrap();
-    for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+    let types = [DType::F64, DType::F32, DType::F16, DType::BF16];
+    for (mla, dtype) in [reference, cpu].into_iter().flat_map(|mla| types.map(|dtype| (mla, dtype))) {
         let q_latent = mla.absorb_query(&layer.q_nope.to_dtype(dtype).unwrap(), &layer.up_key).unwrap();
         let q_pe = layer.q_pe.to_dtype(dtype).unwrap();
         let (o_latent, lse) =
@@ -195,7 +198,7 @@ fn slices_of_wider_queries_need_no_copy() {
     let head = g.nope_dim + g.rope_dim;
     let wide = numbers(&mut rng, &[3, g.query_heads, head]);
     let up_key = numbers(&mut rng, &[g.kv_heads, g.nope_dim, g.latent_rank]);
-    for mla in both(config(g, CacheFormat::BF16)) {
+    for mla in all(config(g, CacheFormat::BF16)) {
         let q_nope = wide.narrow(2, 0, g.nope_dim).unwrap();
         let [sliced, copied] =
             [q_nope.clone(), q_nope.contiguous().unwrap()].map(|q| mla.absorb_query(&q, &up_key).unwrap());

@@ -1,5 +1,5 @@
-//! The functions over candle's tensors: CPU tensors through the reference, and the same through the kernels on the
-//! simulator, which is what CUDA tensors take.
+//! The functions over candle's tensors: CPU tensors through the reference, through the CPU's operations in place, and through
+//! the kernels on the simulator, which is what CUDA tensors take.
 
 mod attend;
 #[path = "../../../../tests/common/backtrace.rs"]
@@ -39,12 +39,12 @@ fn config(g: Geometry, format: CacheFormat) -> DecodeConfig {
     DecodeConfig::new(g, layout, g.default_scale() as f32, 16, 100)
 }
 
-/// The same operations by the reference and by the kernels.
-fn both(config: DecodeConfig) -> [Mla; 2] {
-    [Mla::new(&Device::Cpu, config).unwrap(), Mla::simulated(config).unwrap()]
+/// The same operations by the reference, by the CPU and by the kernels.
+fn all(config: DecodeConfig) -> [Mla; 3] {
+    [Mla::reference(config).unwrap(), Mla::new(&Device::Cpu, config).unwrap(), Mla::simulated(config).unwrap()]
 }
 
-/// Numbers that bf16 holds, so that both see the same, in bf16.
+/// Numbers that bf16 holds, so that all see the same, in bf16.
 fn numbers(rng: &mut ChaCha8Rng, dims: &[usize]) -> Tensor {
     let values = random(rng, dims.iter().product());
     Tensor::from_vec(values, dims, &Device::Cpu).unwrap().to_dtype(DType::BF16).unwrap()

@@ -7,14 +7,14 @@ use latent_attention::ops::DecodeConfig;
 use latent_attention_candle::Mla;
 
 use super::backtrace::assert_passes_with_backtraces;
-use super::{both, bytes, config, slots};
+use super::{all, bytes, config, slots};
 
 /// 4 query heads, 2 KV heads with a rotated key of 4 each, 4 unrotated dimensions, a latent of 6, values of 8.
 fn geometry() -> Geometry {
     Geometry::mha2mla(4, 2, 8, 4, 3).unwrap()
 }
 
-/// Zeros in bf16, which both take.
+/// Zeros in bf16, which all take.
 fn zeros(dims: &[usize]) -> Tensor {
     Tensor::zeros(dims, DType::BF16, &Device::Cpu).unwrap()
 }
@@ -33,14 +33,16 @@ fn operations_that_cannot_be_made() {
     let layout = CacheLayout::new(&Geometry::mha2mla(4, 2, 8, 4, 4).unwrap(), CacheFormat::INT4, 8).unwrap();
     let config = DecodeConfig::new(geometry(), layout, 1.0, 16, 100);
     let message = "cache layout: latent rank: expected 6 from the geometry, got 8";
-    assert_refused(Mla::new(&Device::Cpu, config), message);
-    assert_refused(Mla::simulated(config), message);
+    for made in [Mla::new(&Device::Cpu, config), Mla::reference(config), Mla::simulated(config)] {
+        assert_refused(made, message);
+    }
     for scale in [f32::NAN, f32::INFINITY] {
         let mut config = super::config(geometry(), CacheFormat::INT4);
         config.scale = scale;
         let message = format!("scale {scale}: must be finite");
-        assert_refused(Mla::new(&Device::Cpu, config), &message);
-        assert_refused(Mla::simulated(config), &message);
+        for made in [Mla::new(&Device::Cpu, config), Mla::reference(config), Mla::simulated(config)] {
+            assert_refused(made, &message);
+        }
     }
     assert_refused(
         Mla::new(&Device::Metal(MetalDevice), super::config(geometry(), CacheFormat::INT4)),
@@ -50,7 +52,7 @@ fn operations_that_cannot_be_made() {
 
 #[test]
 fn tokens_that_cannot_be_stored() {
-    for mla in both(config(geometry(), CacheFormat::BF16)) {
+    for mla in all(config(geometry(), CacheFormat::BF16)) {
         let cache = mla.new_cache(2).unwrap(); // 2 pages of 8 tokens of 16 + 16 bytes
         let (c_kv, k_pe, slot_mapping) = (zeros(&[2, 6]), zeros(&[2, 8]), slots(&[1, 2]));
         let store = |c_kv: &Tensor, k_pe: &Tensor, slots: &Tensor| mla.concat_and_cache_mla(c_kv, k_pe, &cache, slots);
@@ -78,18 +80,20 @@ fn tokens_that_cannot_be_stored() {
 
 #[test]
 fn slots_that_are_not_there_are_errors_on_the_cpu_and_nothing_is_written() {
-    let [reference, _] = both(config(geometry(), CacheFormat::BF16));
-    let cache = reference.new_cache(2).unwrap();
-    let ones = |dims: &[usize]| Tensor::ones(dims, DType::F32, &Device::Cpu).unwrap();
-    let store = |numbers| reference.concat_and_cache_mla(&ones(&[2, 6]), &ones(&[2, 8]), &cache, &slots(numbers));
-    assert_refused(store(&[0, 16]), "slot_mapping [1] = 16 is outside of negative or 0..16 slots");
-    assert_refused(store(&[5, 5]), "slot 5: two tokens of one step cannot share a slot");
-    assert!(bytes(&cache).iter().all(|&byte| byte == 0));
+    let [reference, cpu, _] = all(config(geometry(), CacheFormat::BF16));
+    for mla in [reference, cpu] {
+        let cache = mla.new_cache(2).unwrap();
+        let ones = |dims: &[usize]| Tensor::ones(dims, DType::F32, &Device::Cpu).unwrap();
+        let store = |numbers| mla.concat_and_cache_mla(&ones(&[2, 6]), &ones(&[2, 8]), &cache, &slots(numbers));
+        assert_refused(store(&[0, 16]), "slot_mapping [1] = 16 is outside of negative or 0..16 slots");
+        assert_refused(store(&[5, 5]), "slot 5: two tokens of one step cannot share a slot");
+        assert!(bytes(&cache).iter().all(|&byte| byte == 0));
+    }
 }
 
 #[test]
 fn caches_that_are_none() {
-    for mla in both(config(geometry(), CacheFormat::BF16)) {
+    for mla in all(config(geometry(), CacheFormat::BF16)) {
         let store = |cache: &Tensor| mla.concat_and_cache_mla(&zeros(&[1, 6]), &zeros(&[1, 8]), cache, &slots(&[1]));
         let cache = |dims: &[usize]| Tensor::zeros(dims, DType::U8, &Device::Cpu).unwrap();
         assert_refused(store(&zeros(&[2, 256])), "cache: holds bf16, must hold u8");
@@ -100,8 +104,8 @@ fn caches_that_are_none() {
 
 #[test]
 fn queries_and_weights_of_another_shape_or_type() {
-    let [reference, kernels] = both(config(geometry(), CacheFormat::BF16));
-    for mla in [&reference, &kernels] {
+    let [reference, cpu, kernels] = all(config(geometry(), CacheFormat::BF16));
+    for mla in [&reference, &cpu, &kernels] {
         assert_refused(
             mla.absorb_query(&zeros(&[1, 4, 5]), &zeros(&[2, 4, 6])),
             "q_nope: expected [tokens 1, query heads 4, nope 4], got [1, 4, 5]",
@@ -130,7 +134,10 @@ fn queries_and_weights_of_another_shape_or_type() {
     }
     let (whole, floats) = (ints(&[0; 16], &[1, 4, 4]), zeros(&[1, 4, 4]).to_dtype(DType::F32).unwrap());
     let up_key = zeros(&[2, 4, 6]);
-    assert_refused(reference.absorb_query(&whole, &up_key), "q_nope: holds i32, must hold f64 or f32 or bf16 or f16");
+    for mla in [&reference, &cpu] {
+        assert_refused(mla.absorb_query(&whole, &up_key), "q_nope: holds i32, must hold f64 or f32 or bf16 or f16");
+        mla.absorb_query(&floats, &up_key).unwrap();
+    }
     assert_refused(kernels.absorb_query(&floats, &up_key), "q_nope: holds f32, must hold bf16");
     let bias = zeros(&[2, 8]);
     assert_refused(
@@ -146,7 +153,7 @@ fn queries_and_weights_of_another_shape_or_type() {
 
 #[test]
 fn batches_that_do_not_fit() {
-    for mla in both(config(geometry(), CacheFormat::BF16)) {
+    for mla in all(config(geometry(), CacheFormat::BF16)) {
         let plan = |tables: &Tensor, lens: &[i32]| mla.plan(tables, &ints(lens, &[lens.len()]), None, 6);
         let tables = ints(&[0, 1, 2, 3], &[2, 2]);
         plan(&tables, &[9, 16]).unwrap();
@@ -200,9 +207,9 @@ fn batches_that_do_not_fit() {
 #[test]
 fn attention_by_a_plan_for_something_else() {
     let (tables, lens) = (ints(&[0, 1], &[1, 2]), ints(&[9], &[1]));
-    let [reference, kernels] = both(config(geometry(), CacheFormat::BF16));
-    let others = both(config(geometry(), CacheFormat::INT4));
-    for (mla, other) in [&reference, &kernels].into_iter().zip(&others) {
+    let [reference, cpu, kernels] = all(config(geometry(), CacheFormat::BF16));
+    let others = all(config(geometry(), CacheFormat::INT4));
+    for (mla, other) in [&reference, &cpu, &kernels].into_iter().zip(&others) {
         let mut plan = mla.plan(&tables, &lens, None, 3).unwrap();
         let (cache, q_latent, q_pe) = (mla.new_cache(3).unwrap(), zeros(&[1, 4, 6]), zeros(&[1, 4, 4]));
         mla.attend(&q_latent, &q_pe, &cache, &mut plan).unwrap();
@@ -230,10 +237,14 @@ fn attention_by_a_plan_for_something_else() {
         elsewhere.attend(&zeros(&[1, 4, 6]), &zeros(&[1, 4, 4]), &elsewhere.new_cache(3).unwrap(), &mut plan);
     let message = attended.unwrap_err().to_string();
     assert!(message.starts_with("plan: is on "), "{message}");
+    // The CPU's is the process's.
+    let mut plan = cpu.plan(&tables, &lens, None, 3).unwrap();
+    let another = Mla::new(&Device::Cpu, *cpu.config()).unwrap();
+    another.attend(&zeros(&[1, 4, 6]), &zeros(&[1, 4, 4]), &another.new_cache(3).unwrap(), &mut plan).unwrap();
     let mut plan = reference.plan(&tables, &lens, None, 3).unwrap();
     assert_refused(
         kernels.attend(&zeros(&[1, 4, 6]), &zeros(&[1, 4, 4]), &kernels.new_cache(3).unwrap(), &mut plan),
-        "plan: was made by operations on CPU tensors",
+        "plan: was made by the reference",
     );
 }
 

@@ -5,7 +5,7 @@ use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, PagedCache, RangeSetting};
 
 use super::common::{Batch, rng};
-use super::{FORMATS, both, bytes, config, f64s, geometries, numbers, slots, tables};
+use super::{FORMATS, all, bytes, config, f64s, geometries, numbers, slots, tables};
 
 /// Tokens of a step, slots in any order, one of them nowhere.
 const SLOTS: [i64; 4] = [17, -1, 3, 8];
@@ -22,11 +22,31 @@ fn a_token_is_stored_as_the_codec_writes_it() {
             for (t, &slot) in SLOTS.iter().enumerate().filter(|(_, slot)| **slot >= 0) {
                 want.write(slot as usize, &latents[t], &keys[t]).unwrap();
             }
-            for mla in both(config) {
+            for mla in all(config) {
                 let cache = mla.new_cache(3).unwrap();
                 mla.concat_and_cache_mla(&c_kv, &k_pe, &cache, &slots(&SLOTS)).unwrap();
                 assert_eq!(bytes(&cache), want.bytes(), "{mla:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_cache_anywhere_in_memory_is_written_in_place() {
+    let (mut rng, g) = (rng(11), geometries()[0]);
+    let [reference, cpu, _] = all(config(g, CacheFormat::INT4));
+    let (c_kv, k_pe) = (numbers(&mut rng, &[4, g.latent_rank]), numbers(&mut rng, &[4, g.rope_width()]));
+    let page_bytes = cpu.config().layout.page_bytes();
+    for offset in [0, 16, 8, 1] {
+        let [want, cache] = [&reference, &cpu].map(|mla| {
+            let all = Tensor::zeros(3 * page_bytes + 32, DType::U8, &Device::Cpu).unwrap();
+            let cache = all.narrow(0, offset, 3 * page_bytes).unwrap().reshape((3, page_bytes)).unwrap();
+            let stored = mla.concat_and_cache_mla(&c_kv, &k_pe, &cache, &slots(&SLOTS));
+            stored.map(|()| bytes(&all))
+        });
+        match cache {
+            Ok(cache) => assert_eq!(cache, want.unwrap(), "{offset}"),
+            Err(error) => assert!(offset % 16 != 0 && error.to_string().contains("cache"), "{offset}: {error}"),
         }
     }
 }
@@ -37,12 +57,12 @@ fn ranges_are_those_of_the_format() {
     let g = Geometry::deepseek(2, 128, 8, 8, 8).unwrap();
     let (c_kv, k_pe) = (numbers(&mut rng, &[4, 128]), numbers(&mut rng, &[4, 8]));
     let [whole, best] = [RangeSetting::MinMax, RangeSetting::Mse].map(|range| {
-        let [reference, kernels] = both(config(g, CacheFormat::INT4.with_range(range))).map(|mla| {
+        let [reference, cpu, kernels] = all(config(g, CacheFormat::INT4.with_range(range))).map(|mla| {
             let cache = mla.new_cache(3).unwrap();
             mla.concat_and_cache_mla(&c_kv, &k_pe, &cache, &slots(&SLOTS)).unwrap();
             bytes(&cache)
         });
-        assert_eq!(reference, kernels, "{range:?}");
+        assert_eq!([&cpu, &kernels], [&reference; 2], "{range:?}");
         reference
     });
     assert_ne!(whole, best);
@@ -56,12 +76,12 @@ fn keys_are_stored_as_they_are() {
     let k_pe = Tensor::new(&[k_pe], &Device::Cpu).unwrap().to_dtype(DType::BF16).unwrap();
     let c_kv = Tensor::zeros((1, g.latent_rank), DType::BF16, &Device::Cpu).unwrap();
     for format in FORMATS {
-        let [reference, kernels] = both(config(g, format)).map(|mla| {
+        let [reference, cpu, kernels] = all(config(g, format)).map(|mla| {
             let cache = mla.new_cache(1).unwrap();
             mla.concat_and_cache_mla(&c_kv, &k_pe, &cache, &slots(&[3])).unwrap();
             bytes(&cache)
         });
-        assert_eq!(reference, kernels, "{format:?}");
+        assert_eq!([cpu, kernels], [reference.clone(), reference], "{format:?}");
     }
 }
 
@@ -69,7 +89,7 @@ fn keys_are_stored_as_they_are() {
 fn slices_of_wider_tensors_and_keys_by_head_are_stored_alike() {
     let mut rng = rng(2);
     let g = geometries()[1];
-    for mla in both(config(g, CacheFormat::INT4)) {
+    for mla in all(config(g, CacheFormat::INT4)) {
         // As the down-projection puts them out: latent and keys side by side.
         let wide = numbers(&mut rng, &[4, g.latent_rank + g.rope_width()]);
         let c_kv = wide.narrow(1, 0, g.latent_rank).unwrap();
@@ -86,7 +106,7 @@ fn slices_of_wider_tensors_and_keys_by_head_are_stored_alike() {
 fn a_layer_of_a_larger_tensor_is_written_alone() {
     let mut rng = rng(3);
     let g = geometries()[0];
-    for mla in both(config(g, CacheFormat::INT4)) {
+    for mla in all(config(g, CacheFormat::INT4)) {
         let (c_kv, k_pe) = (numbers(&mut rng, &[4, g.latent_rank]), numbers(&mut rng, &[4, g.rope_width()]));
         let layers = Tensor::zeros((3, 3, mla.config().layout.page_bytes()), DType::U8, &Device::Cpu).unwrap();
         let [layer, alone] = [layers.get(1).unwrap(), mla.new_cache(3).unwrap()];
@@ -103,7 +123,7 @@ fn a_layer_of_a_larger_tensor_is_written_alone() {
 #[test]
 fn without_tokens_nothing_is_written() {
     let g = geometries()[0];
-    for mla in both(config(g, CacheFormat::BF16)) {
+    for mla in all(config(g, CacheFormat::BF16)) {
         let cache = mla.new_cache(2).unwrap();
         let empty = |width| Tensor::zeros((0, width), DType::BF16, &Device::Cpu).unwrap();
         mla.concat_and_cache_mla(&empty(g.latent_rank), &empty(g.rope_width()), &cache, &slots(&[])).unwrap();
@@ -114,7 +134,7 @@ fn without_tokens_nothing_is_written() {
 #[test]
 fn a_batch_without_tokens_or_without_sequences_gathers_nothing() {
     let g = geometries()[0];
-    for mla in both(config(g, CacheFormat::INT4)) {
+    for mla in all(config(g, CacheFormat::INT4)) {
         let cache = mla.new_cache(2).unwrap();
         for sums in [&[0u32, 0, 0][..], &[0]] {
             let block_tables = Tensor::zeros((sums.len() - 1, 1), DType::U32, &Device::Cpu).unwrap();
@@ -139,7 +159,7 @@ fn gathering_gives_back_what_the_cache_decodes_to() {
             let places: Vec<usize> = tokens.into_iter().flatten().map(|(b, t)| batch.slot(b, t)).collect();
             let cu_seq_lens = Tensor::new(&[0u32, 9, 9, 25], &Device::Cpu).unwrap();
             let block_tables = tables(&batch, DType::I32).0;
-            let [reference, kernels] = both(config).map(|mla| {
+            let [reference, cpu, kernels] = all(config).map(|mla| {
                 let (latents, keys) = mla.gather_mla_cache(&cache, &block_tables, &cu_seq_lens, None).unwrap();
                 assert_eq!((latents.dims(), keys.dims()), (&[25, g.latent_rank][..], &[25, g.rope_width()][..]));
                 // A chunk: the first sequence's tokens 6 to 8, the last one's 6 to 15; the second has ended.
@@ -156,14 +176,16 @@ fn gathering_gives_back_what_the_cache_decodes_to() {
                 |read: &dyn Fn(usize) -> Vec<f64>| places.iter().flat_map(|&slot| read(slot)).collect::<Vec<_>>();
             let latents = want(&|slot| paged.latent(slot).unwrap());
             let keys = want(&|slot| paged.rope(slot).unwrap());
-            // Rounded once: to f32 by the reference, to bf16 by the kernels.
+            // Rounded once: to f32 by the reference, to bf16 by the others.
             let rounded = |values: &[f64], dtype| {
                 f64s(&Tensor::from_slice(values, values.len(), &Device::Cpu).unwrap().to_dtype(dtype).unwrap())
             };
             assert_eq!(f64s(&reference.0), rounded(&latents, DType::F32));
             assert_eq!(f64s(&reference.1), rounded(&keys, DType::F32));
-            assert_eq!(f64s(&kernels.0), rounded(&latents, DType::BF16));
-            assert_eq!(f64s(&kernels.1), rounded(&keys, DType::BF16));
+            for gathered in [cpu, kernels] {
+                assert_eq!(f64s(&gathered.0), rounded(&latents, DType::BF16));
+                assert_eq!(f64s(&gathered.1), rounded(&keys, DType::BF16));
+            }
         }
     }
 }
