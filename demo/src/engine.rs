@@ -1,7 +1,8 @@
-//! What computes attention: the kernels on a GPU, or the reference with the kernels beside it on the simulator.
+//! What computes attention: the kernels on a GPU, or the CPU, with the kernels beside it on the simulator.
 
+use anyhow::Result;
 use latent_attention::device::{Device, Simulation};
-use latent_attention::{Error, image};
+use latent_attention::image;
 
 /// Tokens at the beginning of a sequence for which the simulator runs a sampled layer's kernels too.
 pub const SAMPLED_TOKENS: usize = 32;
@@ -9,43 +10,45 @@ pub const SAMPLED_TOKENS: usize = 32;
 /// What computes the attention of a model's layers.
 #[derive(Clone, Debug)]
 pub enum Engine {
-    /// The kernels, all of it.
-    Gpu(Device),
+    /// A device, all of it.
+    Device(Device),
     /// The reference; the kernels also compute the first [`SAMPLED_TOKENS`] tokens of the first and the last layer, on a
     /// simulated device.
     Sampled(Device),
-    /// The reference alone: the build has no kernels.
+    /// The reference alone.
     Reference,
 }
 
-impl Engine {
-    /// The best that this machine and this build have, and a line that says what it is and why.
-    #[must_use]
-    pub fn detect() -> (Self, String) {
-        match Device::cuda(0) {
-            Ok(device) => {
-                let line = format!("Attention is computed by the kernels, on {}.", device.name());
-                (Self::Gpu(device), line)
-            }
-            Err(_) if image::images().is_empty() => {
-                let line = "Attention is computed by the reference: this build has no kernels (`cargo xtask setup` \
-                            installs their compiler).";
-                (Self::Reference, line.into())
-            }
-            Err(why) => {
-                let why = match why {
-                    Error::NoDriver { .. } => "no NVIDIA driver".into(),
-                    other => other.to_string(),
-                };
-                let line = format!(
-                    "Attention is computed by the reference, as there is no GPU ({why}). Beside it, the kernels \
-                     compute the first {SAMPLED_TOKENS} tokens of each sequence in the first and the last layer, on \
-                     the simulator; the last column says by how much they differ from the reference given the same \
-                     bf16 numbers, relative to the largest."
-                );
-                // What the checker finds is the tests' business.
-                (Self::Sampled(Device::simulate(Simulation::default().with_checked(false))), line)
-            }
-        }
+/// What this machine and this build compute with.
+pub struct Engines {
+    /// Everything that is measured and written.
+    pub engine: Engine,
+    /// A check beside it, where there is no GPU: the kernels against the reference.
+    pub check: Option<Engine>,
+}
+
+impl Engines {
+    /// The best that there are, and a line that says what they are and why.
+    ///
+    /// # Errors
+    /// If the environment asks for instructions that the CPU lacks.
+    pub fn detect() -> Result<(Self, String)> {
+        let device = Device::best()?;
+        let mut line = format!("Attention is computed on {}.", device.name());
+        let check = if !device.is_cpu() {
+            None
+        } else if image::images().is_empty() {
+            line += " Kernels are not checked beside it: this build has none (`cargo xtask setup` installs their compiler).";
+            None
+        } else {
+            line += &format!(
+                " Beside it, the CUDA kernels compute the first {SAMPLED_TOKENS} tokens in the first and the last layer, on \
+                 the simulator; the last column says by how much they differ from the f64 reference given the same bf16 \
+                 numbers, relative to the largest."
+            );
+            // What the checker finds is the tests' business.
+            Some(Engine::Sampled(Device::simulate(Simulation::default().with_checked(false))))
+        };
+        Ok((Self { engine: Engine::Device(device), check }, line))
     }
 }

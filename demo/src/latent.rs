@@ -43,7 +43,7 @@ impl<'a> LatentSteps<'a> {
         let pages = capacity.div_ceil(PAGE_SIZE);
         // The model's cosines and sines, on the device once for all layers.
         let shared = match (engine, layers.first()) {
-            (Engine::Gpu(device) | Engine::Sampled(device), Some(first)) => {
+            (Engine::Device(device) | Engine::Sampled(device), Some(first)) => {
                 Some(RotationBuffers::upload(device, tables, &first.frequencies)?)
             }
             _ => None,
@@ -54,7 +54,7 @@ impl<'a> LatentSteps<'a> {
                 None => bail!("there are no tables on the device"),
             };
             let beside = match engine {
-                Engine::Gpu(device) => Beside::Instead(Box::new(on(device)?)),
+                Engine::Device(device) => Beside::Instead(Box::new(on(device)?)),
                 Engine::Sampled(device) if index == 0 || index + 1 == layers.len() => {
                     Beside::Sample(Box::new(Sample::new(on(device)?, weights, format, PAGE_SIZE, pages)?))
                 }
@@ -123,7 +123,7 @@ enum Beside {
     Nothing,
     /// The kernels, on the simulator, for the first tokens of a sequence.
     Sample(Box<Sample>),
-    /// The kernels, on a GPU; the reference rests.
+    /// A device; the reference rests.
     Instead(Box<KernelLayer>),
 }
 

@@ -12,7 +12,6 @@ use latent_attention::weights::{DenseAttention, LatentAttention};
 use latent_attention_lm::conversion::{ModelOptions, convert_model};
 use latent_attention_lm::dense::DenseSteps;
 use latent_attention_lm::evaluate::{Original, measure};
-use latent_attention_lm::latent::LatentProducts;
 use latent_attention_lm::model::{Layers, Model};
 use latent_attention_lm::progress::bar;
 use latent_attention_lm::recipe::{CALIBRATION_TOKENS, RECIPE_TOKENS, calibrate, convert_all};
@@ -22,7 +21,7 @@ use latent_attention_recover::lesson::{Texts, recover};
 use latent_attention_recover::train::Options;
 
 use crate::args::Arguments;
-use crate::engine::{Engine, SAMPLED_TOKENS};
+use crate::engine::{Engines, SAMPLED_TOKENS};
 use crate::generate::continue_text;
 use crate::latent::LatentSteps;
 use crate::plot;
@@ -43,10 +42,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let generated = if arguments.generate > 0 { prompt_tokens + arguments.generate } else { 0 };
     let longest = text.evaluation.len().max(generated);
     let positions = longest.max(prompt_tokens).max(CALIBRATION_TOKENS);
-    let (engine, line) = Engine::detect();
+    let (engines, line) = Engines::detect()?;
     println!("{line}");
     let tables = model.rope_tables(positions);
-    let bench = Bench { model: &model, arguments, text: &text, tables, positions, longest, engine };
+    let bench = Bench { model: &model, arguments, text: &text, tables, positions, longest, engines };
     match &model.attention {
         Layers::Dense(layers) => bench.convert_and_compare(layers),
         Layers::Latent(layers) => bench.compare_formats(layers),
@@ -63,7 +62,7 @@ struct Bench<'a> {
     positions: usize,
     /// Tokens of the longest text that is read or written.
     longest: usize,
-    engine: Engine,
+    engines: Engines,
 }
 
 impl Bench<'_> {
@@ -206,9 +205,9 @@ impl Bench<'_> {
         for (cache, format) in FORMATS {
             let label = format!("{}, {} + {}, {cache}", recipe.name(), geometry.rope_width(), geometry.latent_rank);
             let mut attention = self.attention(layers, format)?;
-            let error = original.map(|original| original.error_of(attention.as_mut())).transpose()?;
+            let error = original.map(|original| original.error_of(&mut attention)).transpose()?;
             let text = &self.text.evaluation;
-            let measured = measure(&label, &self.model.transformer, attention.as_mut(), text, original)?;
+            let measured = measure(&label, &self.model.transformer, &mut attention, text, original)?;
             let difference = match original {
                 Some(original) => self.difference(layers, format, original)?,
                 None => None,
@@ -228,27 +227,22 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The attention of all layers: by the kernels on a GPU, elsewhere by products over the cache's numbers.
-    fn attention<'s>(&'s self, layers: &[LatentAttention], format: CacheFormat) -> Result<Box<dyn AttentionStep + 's>> {
-        Ok(match &self.engine {
-            Engine::Gpu(_) => Box::new(LatentSteps::new(layers, &self.tables, format, self.positions, &self.engine)?),
-            Engine::Sampled(_) | Engine::Reference => {
-                Box::new(LatentProducts::new(layers, &self.tables, Some(format))?)
-            }
-        })
+    /// The attention of all layers.
+    fn attention<'s>(&'s self, layers: &[LatentAttention], format: CacheFormat) -> Result<LatentSteps<'s>> {
+        LatentSteps::new(layers, &self.tables, format, self.positions, &self.engines.engine)
     }
 
     /// By how much the kernels differ from the reference in the first and the last layer, on the first tokens that the
     /// original reads; `None` where the kernels compute everything, or nothing.
     fn difference(&self, layers: &[LatentAttention], format: CacheFormat, original: &Original) -> Result<Option<f64>> {
-        let Engine::Sampled(_) = &self.engine else { return Ok(None) };
+        let Some(check) = &self.engines.check else { return Ok(None) };
         let mut largest = None;
         for (index, layer) in layers.iter().enumerate() {
             if index != 0 && index + 1 != layers.len() {
                 continue;
             }
             let layer = std::slice::from_ref(layer);
-            let mut steps = LatentSteps::new(layer, &self.tables, format, self.positions, &self.engine)?;
+            let mut steps = LatentSteps::new(layer, &self.tables, format, self.positions, check)?;
             let inputs = original.inputs(index, SAMPLED_TOKENS)?;
             steps.forward(0, inputs, 0..inputs.len() / layer[0].hidden())?;
             largest = [largest, steps.difference()].into_iter().flatten().reduce(f64::max);
@@ -292,7 +286,7 @@ impl Bench<'_> {
     fn generate_latent(&self, recipe: Recipe, layers: &[LatentAttention]) -> Result<()> {
         let geometry = layers.first().context("the model has no layers")?.geometry;
         let label = format!("{}, {} + {}, int4 cache", recipe.name(), geometry.rope_width(), geometry.latent_rank);
-        self.generate(&label, self.attention(layers, CacheFormat::INT4)?.as_mut())
+        self.generate(&label, &mut self.attention(layers, CacheFormat::INT4)?)
     }
 
     fn generate(&self, label: &str, attention: &mut dyn AttentionStep) -> Result<()> {
