@@ -163,7 +163,7 @@ impl Tuning {
             self.write()?;
             match layer.measure(lab, index, point, &self.report) {
                 Ok(mut row) => {
-                    if let Some(variant) = &mut row.variant {
+                    if let Some(variant) = row.variant.as_mut().filter(|_| layer.is_offered(index)) {
                         variant.predicted_us = self.predicted.find(variant, &row.model, &row.format, point);
                     }
                     println!("{}", summary::row(&row));

@@ -39,15 +39,16 @@ const LARGEST_DIFFERENCE: f64 = 0.01;
 pub struct Layer {
     model: Model,
     format: Format,
-    /// The chosen one first.
+    /// The chosen one first; behind those that the library offers, other splits of one of them.
     pub variants: Vec<DecodeVariant>,
+    offered: usize,
     /// What the chosen one attended to.
     attended: Vec<(Point, Vec<bf16>)>,
 }
 
 impl Layer {
     pub fn new(model: Model, format: Format, variants: Vec<DecodeVariant>) -> Self {
-        Self { model, format, variants, attended: Vec::new() }
+        Self { model, format, offered: variants.len(), variants, attended: Vec::new() }
     }
 
     fn shape(&self, Point { batch, context }: Point) -> Shape {
@@ -124,18 +125,27 @@ impl Layer {
         })
     }
 
-    /// The variant that took least at all points together, or the chosen one if nothing was timed.
+    /// Whether a variant's splits are those that the library chooses: predictions are of no others.
+    pub fn is_offered(&self, index: usize) -> bool {
+        index < self.offered
+    }
+
+    /// The variant that took least at all points together of those that the library offers, or the chosen one if nothing was
+    /// timed. Rows of a run before this one may be of other splits.
     pub fn fastest(&self, report: &Report) -> DecodeVariant {
-        let of_layer = |row: &&Row| (row.model.as_str(), row.format.as_str()) == (self.model.0, self.format.name());
-        let rows: Vec<&Row> = report.rows.iter().filter(of_layer).collect();
-        let fastest = super::choices::fastest(&rows).and_then(|best| {
-            let is_it = |variant: &&DecodeVariant| {
-                let has = (super::variant::Tiles::of(variant), variant.tile_ns, variant.block_ns);
-                has == (best.variant.tiles.clone(), best.variant.tile_ns, best.variant.block_ns)
-            };
-            self.variants.iter().find(is_it)
-        });
-        *fastest.unwrap_or(&self.variants[0])
+        let offered = |variant: &Variant| {
+            self.variants[..self.offered].iter().find(|offered| {
+                let has = (super::variant::Tiles::of(offered), offered.tile_ns, offered.block_ns);
+                has == (variant.tiles.clone(), variant.tile_ns, variant.block_ns)
+            })
+        };
+        let is_of_layer = |row: &&Row| {
+            (row.model.as_str(), row.format.as_str()) == (self.model.0, self.format.name())
+                && row.variant.as_ref().and_then(offered).is_some()
+        };
+        let rows: Vec<&Row> = report.rows.iter().filter(is_of_layer).collect();
+        let best = super::choices::fastest(&rows).and_then(|best| offered(best.variant));
+        *best.unwrap_or(&self.variants[0])
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use latent_attention::device::{Device, Simulation};
 use latent_attention::image::Arch;
-use latent_attention::ops::Decode;
+use latent_attention::ops::{Decode, DecodeVariant};
 
 use crate::program::decode;
 use crate::program::harness::report::{Kind, LeftOut, Outcome, Report, Row};
@@ -12,7 +12,7 @@ use crate::program::harness::shape::{Format, Shape, models};
 use crate::program::tune::choices::{self, fastest};
 use crate::program::tune::order::by_kernels;
 use crate::program::tune::predicted::Predicted;
-use crate::program::tune::trial::{Point, SMALL};
+use crate::program::tune::trial::{Layer, Point, SMALL};
 use crate::program::tune::variant::{Tiles, Variant};
 use crate::run;
 
@@ -72,6 +72,25 @@ fn every_variant_is_run_and_has_the_results_of_the_chosen_one() {
     // Counts are no times.
     let refused = choices::read(&folder.path().join("variants.json")).unwrap_err().to_string();
     assert!(refused.contains("the simulator counted, and nothing was timed"), "{refused}");
+}
+
+/// The model counts the splits that the library chooses. Of others it says nothing.
+#[test]
+fn times_are_predicted_of_the_splits_that_were_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = rehearsed(folder.path(), "bf16", &[]);
+    let Tiles { kernel, tile_tokens, stages, blocks_per_multiprocessor } = &variant(&whole.rows[0]).tiles;
+    let file = folder.path().join("predicted.json");
+    let row = format!(
+        r#"[{{"kernel": "{kernel}", "model": "smollm-135m-d32", "format": "bf16", "batch": {}, "context": {},
+            "tile_tokens": {tile_tokens}, "stages": {stages}, "blocks_per_multiprocessor": {blocks_per_multiprocessor},
+            "predicted_us": 1.0}}]"#,
+        SMALL.batch, SMALL.context
+    );
+    std::fs::write(&file, row).unwrap();
+    let report = rehearsed(folder.path(), "bf16", &["--predicted", file.to_str().unwrap()]);
+    let predicted: Vec<&Variant> = report.rows.iter().map(variant).filter(|v| v.predicted_us.is_some()).collect();
+    assert!(predicted.len() == 1 && predicted[0].chosen, "{predicted:?}");
 }
 
 /// A run that was ended goes on where its file ends; the kernel at which it did is not tried again.
@@ -178,6 +197,27 @@ fn the_fastest_at_all_points_is_chosen_unless_it_is_noise() {
     assert!((ratio - (0.59f64 * 0.6).sqrt()).abs() < 1e-9, "{ratio}");
     assert_eq!(best("deepseek-v2-lite", "int4"), ("decode_whole_1x2_64".into(), 8000, 1.0));
     assert_eq!(best("llama3-8b-d64", "bf16").0, "decode_bf16_1x2_64");
+}
+
+/// A run that goes on has rows of more and of fewer splits: these are not what more and fewer splits are tried of.
+#[test]
+fn splits_are_tried_of_the_fastest_that_the_library_offers() {
+    let model = models().unwrap().into_iter().find(|model| model.0 == "llama3-8b-d64").unwrap();
+    let shape = Shape { model, format: Format::Int4, batch: 1, context: 1 };
+    let hopper = Simulation::default().with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024);
+    let offered = Decode::variants(&Device::simulate(hopper), &decode::config(&shape).unwrap()).unwrap();
+    let (chosen, other) = (offered[0], offered[1]);
+    let mut report = choices::read(&fixture()).unwrap();
+    let pattern = report.rows[0].clone();
+    let row = |way: DecodeVariant, us: f64| {
+        let mut row = Row { variant: Some(Variant::new(&way, &shape, way == chosen, 0.0).unwrap()), ..pattern.clone() };
+        let Outcome::Timed(timed) = &mut row.outcome else { panic!("{} was not timed", row.id()) };
+        timed.times.median_us = us;
+        row
+    };
+    let fewer = other.with_block_ns(2 * other.block_ns);
+    report.rows = vec![row(chosen, 100.0), row(other, 50.0), row(fewer, 40.0)];
+    assert_eq!(Layer::new(model, Format::Int4, offered).fastest(&report), other);
 }
 
 /// The library's own tests choose by what is made of the fixture: `src/ops/decode/tuned/fixture.rs`.
