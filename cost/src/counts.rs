@@ -69,26 +69,42 @@ fn is_anchor(instruction: &Instruction) -> bool {
     counted && instruction.is_unconditional()
 }
 
-/// How often each block runs, given how often each line of PTX was issued.
-#[must_use]
-pub fn runs(function: &Function, graph: &Graph, issued: &BTreeMap<u32, u64>) -> Vec<Runs> {
-    let places = places(function, graph);
-    let mut found: Vec<Option<Runs>> = (0..graph.blocks.len())
-        .map(|block| {
-            if !graph.reachable[block] {
-                return Some(Runs { count: 0.0, evidence: Evidence::Unreachable });
-            }
-            let code = &function.instructions[graph.blocks[block].clone()];
-            by_lines(code, &places, issued, block).or_else(|| never(code, issued))
-        })
-        .collect();
-    let previous = graph.previous();
-    while by_sums(&places, issued, &mut found) || by_flow(graph, &previous, &mut found) {}
-    found.into_iter().map(|runs| runs.unwrap_or(Runs { count: 0.0, evidence: Evidence::Unmatched })).collect()
+/// What of a kernel's machine code the counts of its PTX are matched with, whatever warp they are of.
+#[derive(Debug)]
+pub struct Matcher<'a> {
+    function: &'a Function,
+    graph: &'a Graph,
+    places: Places,
+    previous: Vec<Vec<usize>>,
 }
 
 /// The reachable blocks that each line of PTX stands in, and how often its anchors stand there; without anchors once.
 type Places = HashMap<u32, BTreeMap<usize, usize>>;
+
+impl<'a> Matcher<'a> {
+    /// For a kernel and its graph.
+    #[must_use]
+    pub fn new(function: &'a Function, graph: &'a Graph) -> Self {
+        Self { function, graph, places: places(function, graph), previous: graph.previous() }
+    }
+
+    /// How often each block runs, given how often each line of PTX was issued.
+    #[must_use]
+    pub fn runs(&self, issued: &BTreeMap<u32, u64>) -> Vec<Runs> {
+        let Self { function, graph, places, previous } = self;
+        let mut found: Vec<Option<Runs>> = (0..graph.blocks.len())
+            .map(|block| {
+                if !graph.reachable[block] {
+                    return Some(Runs { count: 0.0, evidence: Evidence::Unreachable });
+                }
+                let code = &function.instructions[graph.blocks[block].clone()];
+                by_lines(code, places, issued, block).or_else(|| never(code, issued))
+            })
+            .collect();
+        while by_sums(places, issued, &mut found) || by_flow(graph, previous, &mut found) {}
+        found.into_iter().map(|runs| runs.unwrap_or(Runs { count: 0.0, evidence: Evidence::Unmatched })).collect()
+    }
+}
 
 fn places(function: &Function, graph: &Graph) -> Places {
     let (mut anchors, mut all) = (Places::new(), Places::new());

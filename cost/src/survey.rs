@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use latent_attention::device::Device;
 use latent_attention::image::{Arch, ptx};
 use latent_attention::ops::{DecodeTiles, DecodeVariant};
@@ -16,6 +16,7 @@ use crate::machine::Machine;
 use crate::measured::{KEPT, Kept};
 use crate::models;
 use crate::sass::parse::Function;
+use crate::sass::repairs::needs_looking_at;
 use crate::simulate::{self, Attention};
 use crate::tools::Tools;
 use crate::work::{Launch, Measured, Shares, combine, measure, shares};
@@ -55,6 +56,11 @@ impl Code {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(place) => {
                 let source = source(file, self.ptx)?;
+                // Before it is assembled and simulated, which takes long: nobody has measured the rates of its products.
+                ensure!(
+                    !needs_looking_at(source, kernel),
+                    "{kernel}: what wgmma and setmaxnreg cost is not measured yet"
+                );
                 Ok(place.insert(self.tools.machine_code(source, self.arch.name(), kernel)?))
             }
         }
@@ -75,8 +81,14 @@ fn source(file: &'static str, arch: Arch) -> Result<&'static str> {
 pub struct Surveyor {
     code: Code,
     device: Device,
+    /// What was counted of variants.
+    counted: HashMap<Counted, Apart>,
     found: Survey,
 }
+
+/// A model and a format, and of a variant what its counts depend on: the kernel, tokens of a tile, and tiles in shared
+/// memory. How many blocks share a multiprocessor, and what splits are chosen by, changes nothing in a block.
+type Counted = (String, String, &'static str, usize, usize);
 
 impl Surveyor {
     /// For machine code of an architecture, on a machine of it.
@@ -84,7 +96,7 @@ impl Surveyor {
     pub fn new(tools: Tools, arch: Arch, machine: &Machine) -> Self {
         let code = Code::new(tools, arch);
         let device = simulate::device(machine, code.ptx);
-        Self { code, device, found: Survey::default() }
+        Self { code, device, counted: HashMap::new(), found: Survey::default() }
     }
 
     /// The machine code of a kernel of a file of `csrc`.
@@ -112,7 +124,7 @@ impl Surveyor {
     pub fn layer(&mut self, model: &str, format: &str) -> Result<(&Layer, &Merge)> {
         if self.found.find(model, format).is_none() {
             let name = || format!("{model} with {format}");
-            let layer = layer(&mut self.code, &self.device, model, format, None).with_context(name)?;
+            let layer = self.count(model, format, None).with_context(name)?;
             self.merge(layer.latent_rank)?;
             self.found.layers.push(layer);
         }
@@ -135,9 +147,45 @@ impl Surveyor {
     /// As [`layer`](Self::layer).
     pub fn variant(&mut self, model: &str, format: &str, variant: DecodeVariant) -> Result<(Layer, &Merge)> {
         let name = || format!("{model} with {format} by {variant:?}");
-        let layer = layer(&mut self.code, &self.device, model, format, Some(variant)).with_context(name)?;
+        let layer = self.count(model, format, Some(variant)).with_context(name)?;
         let merge = self.merge(layer.latent_rank)?;
         Ok((layer, merge))
+    }
+
+    /// A layer by itself.
+    fn count(&mut self, model: &str, format: &str, variant: Option<DecodeVariant>) -> Result<Layer> {
+        let (geometry, layout) = models::layer(model, format)?;
+        let attention = Attention::new(&self.device, geometry, layout, variant)?;
+        let chosen = attention.tiles;
+        let SplitCosts { block, merge, merge_partial, merge_batch, .. } = chosen.split_costs;
+        let Apart { unit, rest, .. } =
+            match self.counted.entry((model.into(), format.into(), chosen.kernel, chosen.tile_tokens, chosen.stages)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let function = self.code.kernel(chosen.file, chosen.kernel)?;
+                    let [few, many] = [attention.run(TILES[0])?, attention.run(TILES[1])?];
+                    place.insert(Apart::new(function, [&few, &many], TILES)?)
+                }
+            };
+        Ok(Layer {
+            model: model.into(),
+            format: format.into(),
+            kernel: chosen.kernel.into(),
+            query_heads: geometry.query_heads,
+            block_heads: chosen.heads,
+            latent_rank: geometry.latent_rank,
+            tile_tokens: chosen.tile_tokens,
+            stages: chosen.stages,
+            blocks: chosen.blocks_per_multiprocessor,
+            target_splits: chosen.target_splits,
+            launches: 1,
+            split_costs: Some([block, merge, merge_partial, merge_batch]),
+            tile: unit.work,
+            rest: rest.work,
+            tile_evidence: shares(&unit.slots),
+            rest_evidence: shares(&rest.slots),
+            gaps: rest.gaps.clone(),
+        })
     }
 
     /// The merging of latents of one size.
@@ -207,35 +255,6 @@ impl Apart {
         };
         Ok(Self { unit: Measured { work, slots, gaps: Vec::new() }, rest, few })
     }
-}
-
-/// One layer.
-fn layer(code: &mut Code, device: &Device, model: &str, format: &str, variant: Option<DecodeVariant>) -> Result<Layer> {
-    let (geometry, layout) = models::layer(model, format)?;
-    let attention = Attention::new(device, geometry, layout, variant)?;
-    let chosen = attention.tiles;
-    let function = code.kernel(chosen.file, chosen.kernel)?;
-    let SplitCosts { block, merge, merge_partial, merge_batch, .. } = chosen.split_costs;
-    let Apart { unit, rest, .. } = Apart::new(function, [&attention.run(TILES[0])?, &attention.run(TILES[1])?], TILES)?;
-    Ok(Layer {
-        model: model.into(),
-        format: format.into(),
-        kernel: chosen.kernel.into(),
-        query_heads: geometry.query_heads,
-        block_heads: chosen.heads,
-        latent_rank: geometry.latent_rank,
-        tile_tokens: chosen.tile_tokens,
-        stages: chosen.stages,
-        blocks: chosen.blocks_per_multiprocessor,
-        target_splits: chosen.target_splits,
-        launches: 1,
-        split_costs: Some([block, merge, merge_partial, merge_batch]),
-        tile: unit.work,
-        rest: rest.work,
-        tile_evidence: shares(&unit.slots),
-        rest_evidence: shares(&rest.slots),
-        gaps: rest.gaps,
-    })
 }
 
 /// The merging of latents of one size.

@@ -1,6 +1,7 @@
 //! The CUDA toolkit's programs: PTX to machine code with line information, machine code to text.
 
 use std::env::consts::EXE_SUFFIX;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -66,9 +67,8 @@ impl Tools {
     pub fn machine_code(&self, ptx: &str, arch: &str, kernel: &str) -> Result<Function> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let [source, cubin] = ["module.ptx", "module.cubin"].map(|name| folder.path().join(name));
-        std::fs::write(&source, ptx).with_context(|| format!("cannot write {}", source.display()))?;
+        std::fs::write(&source, alone(ptx, kernel)).with_context(|| format!("cannot write {}", source.display()))?;
         let mut assemble = self.command(ASSEMBLER);
-        // Of one kernel alone: assembling takes longer than everything else.
         assemble.arg(format!("--gpu-name={arch}")).arg(format!("--entry={kernel}"));
         assemble.args(["-O3", "--generate-line-info", "--output-file"]);
         output(assemble.arg(&cubin).arg(&source))?;
@@ -96,6 +96,43 @@ impl Tools {
     fn command(&self, name: &str) -> Command {
         Command::new(self.folder.join(format!("{name}{EXE_SUFFIX}")))
     }
+}
+
+/// A module with one of its kernels and the functions that it calls. What else there is are empty lines, so that lines have
+/// the numbers that they had: reading a module of all kernels takes longer than assembling one.
+fn alone(ptx: &str, kernel: &str) -> String {
+    let mut lines: Vec<&str> = ptx.lines().collect();
+    let mut needed: Vec<&str> = Vec::new();
+    // A function is called behind its definition.
+    for part in parts(&lines).into_iter().rev() {
+        let (name, is_kernel) = (name(lines[part.start]), lines[part.start].contains(".entry "));
+        let is_needed = if is_kernel { name == kernel } else { needed.iter().any(|line| line.contains(name)) };
+        if is_needed {
+            needed.extend(&lines[part]);
+        } else {
+            lines[part].fill("");
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The lines of each kernel and function of a module. The closing brace of its body alone is a line.
+fn parts(lines: &[&str]) -> Vec<Range<usize>> {
+    let (mut parts, mut start) = (Vec::new(), None);
+    for (number, line) in lines.iter().enumerate() {
+        if [".entry ", ".func "].iter().any(|word| line.contains(word)) {
+            start = Some(number);
+        } else if *line == "}" {
+            parts.extend(start.take().map(|start| start..number + 1));
+        }
+    }
+    parts
+}
+
+/// The name in the first line of a kernel or function: it stands before the parameters, behind what is returned.
+fn name(line: &str) -> &str {
+    let (front, _) = line.rsplit_once('(').unwrap_or((line, ""));
+    front.split_whitespace().last().unwrap_or_default()
 }
 
 /// What a program prints; what it complains of if it fails.
@@ -132,6 +169,49 @@ mod tests {
         // Whatever CUDA_HOME says.
         let tools = Tools::find(target.path()).unwrap();
         assert_eq!((tools.folder.as_path(), tools.version()), (bin.as_path(), "12.9.86"));
+    }
+
+    #[test]
+    fn of_a_module_one_kernel_is_assembled_with_what_it_calls_and_its_lines_stay_where_they_are() {
+        let module = "\
+.version 9.0
+.func declared(
+);
+.func inner()
+{
+	ret;
+}
+.func (.param .b32 func_retval0) outer(
+	.param .b32 outer_param_0
+)
+{
+	call.uni inner, ();
+	ret;
+}
+.func unused()
+{
+	ret;
+}
+.visible .entry first(
+)
+{
+	call.uni unused, ();
+	ret;
+}
+.visible .entry second(
+)
+{
+	call.uni (retval0), outer, (param0);
+	ret;
+}
+";
+        let lines: Vec<&str> = module.lines().collect();
+        let kept = alone(module, "second");
+        for (number, (kept, line)) in kept.lines().zip(&lines).enumerate() {
+            let is_left_out = (14..24).contains(&number);
+            assert_eq!(kept, if is_left_out { "" } else { line }, "line {number}");
+        }
+        assert_eq!(kept.lines().count(), lines.len());
     }
 
     #[test]

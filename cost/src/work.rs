@@ -6,7 +6,7 @@ use std::ops::{Add, Mul, Sub};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::counts::{Evidence, Gap, Runs, gaps, runs, slots_by_evidence};
+use crate::counts::{Evidence, Gap, Matcher, Runs, gaps, slots_by_evidence};
 use crate::lone::block_cycles;
 use crate::sass::blocks::Graph;
 use crate::sass::parse::Function;
@@ -143,7 +143,8 @@ pub fn measure(function: &Function, launch: &Launch) -> Result<Measured> {
     for (line, count) in launch.issued.iter().flatten() {
         *issued.entry(*line).or_insert(0) += count;
     }
-    let all = runs(function, &graph, &issued);
+    let matcher = Matcher::new(function, &graph);
+    let all = matcher.runs(&issued);
     let mut work = Work::default();
     for (range, runs) in graph.blocks.iter().zip(&all) {
         for instruction in &function.instructions[range.clone()] {
@@ -172,7 +173,9 @@ pub fn measure(function: &Function, launch: &Launch) -> Result<Measured> {
         launch.mma
     );
     let cycles = block_cycles(function, &graph, &all);
-    let warps: Vec<Vec<Runs>> = launch.issued.iter().map(|issued| runs(function, &graph, issued)).collect();
+    // Most warps do what others do.
+    let different: BTreeSet<&BTreeMap<u32, u64>> = launch.issued.iter().collect();
+    let warps: Vec<Vec<Runs>> = different.into_iter().map(|issued| matcher.runs(issued)).collect();
     work.lone = slowest(&graph.phases(function), &warps, &cycles);
     (work.lsu, work.bytes) = (launch.wavefronts as f64, launch.bytes as f64);
     let mut slots = slots_by_evidence(&graph, &all);

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use latent_attention::image::Arch;
+use latent_attention::ops::DecodeVariant;
 use latent_attention_cost::calibrate::Calibration;
 use latent_attention_cost::counts::Evidence;
 use latent_attention_cost::machine::H200;
@@ -88,6 +89,27 @@ fn machine_code_with_line_information_is_that_of_the_build() {
         let other = pairs.find(|(kernel, embedded)| plain(kernel) != plain(embedded));
         assert!(other.is_none(), "{name}: {other:?}");
     }
+}
+
+#[test]
+fn ways_to_serve_a_layer_cost_what_they_do_alone_and_those_of_hoppers_products_are_refused() {
+    let Some(tools) = tools() else { return };
+    let (model, format) = ("smollm-135m-d32", "int4");
+    let new = || Surveyor::new(tools.clone(), Arch::Sm90a, &H200);
+    let mut surveyor = new();
+    let variants = surveyor.variants(model, format).unwrap();
+    let block = |variant: &DecodeVariant| (variant.kernel, variant.tile_tokens, variant.stages);
+    let (first, second) = variants
+        .iter()
+        .enumerate()
+        .find_map(|(i, first)| Some((first, variants[i + 1..].iter().find(|second| block(first) == block(second))?)))
+        .expect("two variants that differ in the blocks that share a multiprocessor");
+    let counted = [first, second].map(|&variant| surveyor.variant(model, format, variant).unwrap().0);
+    assert_eq!(counted.each_ref().map(|layer| layer.blocks), [first, second].map(|v| v.blocks_per_multiprocessor));
+    assert_eq!(new().variant(model, format, *second).unwrap().0, counted[1]);
+    let hopper = variants.iter().find(|variant| variant.kernel.starts_with("decode_sm90")).unwrap();
+    let refused = format!("{:#}", surveyor.variant(model, format, *hopper).unwrap_err());
+    assert!(refused.ends_with(": what wgmma and setmaxnreg cost is not measured yet"), "{refused}");
 }
 
 /// What `schedule` chooses splits by: 1 is a tile.

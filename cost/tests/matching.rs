@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use latent_attention_cost::counts::{Evidence, Gap, gaps, runs, slots_by_evidence};
+use latent_attention_cost::counts::{Evidence, Gap, Matcher, gaps, slots_by_evidence};
 use latent_attention_cost::sass::blocks::Graph;
 use latent_attention_cost::sass::parse::{Function, parse};
 use ptx_sim::{Launch, Machine};
@@ -34,7 +34,7 @@ fn copied() -> BTreeMap<u32, u64> {
 fn blocks_of_a_kernel_run_as_often_as_its_threads_take_them() {
     let function = parse(include_str!("data/copy_pages.sass")).unwrap().remove(0);
     let graph = Graph::new(&function);
-    let found = runs(&function, &graph, &copied());
+    let found = Matcher::new(&function, &graph).runs(&copied());
     // Eight warps of each block; two blocks copy and no unit is the fourth of its thread; of the third block one warp
     // counts the refusal. The block of copies has guarded loads whose branches most warps jump over in PTX.
     let counts: Vec<f64> = found.iter().map(|runs| runs.count).collect();
@@ -60,7 +60,7 @@ fn code(lines: &[(&str, &str, &str, u32)]) -> Function {
 
 fn found(function: &Function, issued: &[(u32, u64)]) -> Vec<(f64, Evidence)> {
     let graph = Graph::new(function);
-    let runs = runs(function, &graph, &issued.iter().copied().collect());
+    let runs = Matcher::new(function, &graph).runs(&issued.iter().copied().collect());
     runs.iter().map(|runs| (runs.count, runs.evidence)).collect()
 }
 
@@ -134,7 +134,7 @@ fn what_cannot_be_matched_is_said_with_the_slots_that_it_may_have() {
         ("", "EXIT", "", 3),
     ]);
     let graph = Graph::new(&function);
-    let runs = runs(&function, &graph, &BTreeMap::from([(1, 10), (2, 10), (3, 10)]));
+    let runs = Matcher::new(&function, &graph).runs(&BTreeMap::from([(1, 10), (2, 10), (3, 10)]));
     assert_eq!(runs[1].evidence, Evidence::Unmatched);
     assert_eq!(runs[2].evidence, Evidence::Unmatched);
     let slots = slots_by_evidence(&graph, &runs);
