@@ -1,7 +1,7 @@
 """The files of a wheel of vLLM that the peers are in, compressed, for a machine to which little can be carried.
 
-    pip download --no-deps vllm==0.25.1
-    python3 benches/peers/pack.py vllm-*.whl target/gpu/wheel
+    pip download --no-deps --dest target vllm==0.25.1
+    python3 benches/peers/pack.py target/vllm-*.whl target/gpu/wheel
 """
 
 import lzma

@@ -1,6 +1,7 @@
 //! The programs that check the kernels on a GPU, here or on a machine without cargo.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,22 +53,35 @@ fn prepare_tuning(folder: &Path) -> Result<()> {
     let predicted = folder.join("predicted.json");
     let mut command = crate::cost_model();
     command.arg("--variants").args(PREDICTED).arg("--json").arg(&predicted);
-    // Without them the rest is as good.
-    if let Err(why) = run(&mut command) {
-        println!("no times are predicted: {why:#}");
+    predict(&mut command, &predicted)
+}
+
+/// Runs a program that writes predictions. Without them the rest is as good, but not with what is left of a file when it
+/// fails: an empty one, which nobody reads there, or that of another build.
+fn predict(command: &mut Command, file: &Path) -> Result<()> {
+    let Err(why) = run(command) else { return Ok(()) };
+    println!("no times are predicted: {why:#}");
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot delete {}", file.display()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What of the repository `gpu-check tune` reads: with it, the one file is enough wherever it is unpacked.
 const READ: [&str; 3] = ["ptx-sim/suite/ptx", "benches/peers", "bindings/python/latent_attention"];
 
-/// Makes one file of the folder, with what was put there by hand: every program has the same kernels in it, which the largest
-/// dictionary of xz sees.
+/// How the folder is packed. Every program has the same kernels in it: the dictionary has to reach back over a whole one, and
+/// the largest of the presets, 64 MiB, does not.
+const PACKER: &str = "xz --lzma2=preset=9,dict=256MiB";
+
+/// Makes one file of the folder, with what was put there by hand.
 fn pack(folder: &Path) -> Result<()> {
     let packed = folder.with_extension("tar.xz");
     let mut tar = Command::new("tar");
-    tar.args(["--create", "--use-compress-program=xz -9", "--exclude=__pycache__"]).arg("--file").arg(&packed);
+    tar.arg("--create").arg(format!("--use-compress-program={PACKER}")).arg("--exclude=__pycache__");
+    tar.arg("--file").arg(&packed);
     tar.arg("--directory").arg(folder.with_file_name("")).arg(folder.file_name().unwrap_or_default());
     tar.arg("--directory").arg(std::path::absolute(crate::root())?).args(READ);
     run(&mut tar)?;
@@ -107,4 +121,21 @@ fn programs() -> Result<Vec<(&'static str, PathBuf)>> {
 /// Whether this machine has a GPU, as far as can be told without loading the driver.
 pub fn has_driver() -> bool {
     Command::new("nvidia-smi").arg("--list-gpus").output().is_ok_and(|output| output.status.success())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn predictions_that_fail_leave_no_file() {
+        let folder = std::env::temp_dir().join(format!("xtask-predict-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("predicted.json");
+        for (script, is_left) in [("echo '[]' > \"$0\"", true), ("exit 1", false), ("> \"$0\"; exit 1", false)] {
+            predict(Command::new("sh").args(["-c", script]).arg(&file), &file).unwrap();
+            assert_eq!(file.exists(), is_left, "{script}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
