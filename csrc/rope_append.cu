@@ -3,7 +3,7 @@
 //
 //     grid: x over tokens, 4 to a block; y over the runs of a token
 //     each warp, for its token and run of up to 512 values of the latent, the rotated keys or the queries:
-//         load the run into registers            lane l: values 8 l .. 8 l + 7 of either half of 256
+//         load the run into registers            of each lane two chunks of 8 values: LanePlace says which
 //         load position and slot; stop if the token is refused, or has no slot and is not a query
 //         if queries:  rotate; write
 //         if keys:     rotate; quantise; store codes and (scale, min) pairs in the slot
@@ -11,6 +11,8 @@
 //                      for the run (with a norm, for all runs of the latent):
 //                          multiply by norm and gain; add the bias; quantise; store in the slot
 //         count saturated values and refused tokens by atomic additions
+//     keys of up to 256 values do not fill a warp: one takes those of two tokens of the block, or of up to 128 values
+//     those of all four
 //     no shared memory, no barriers: warps share nothing
 //
 // One token already keeps as many multiprocessors busy as it has runs, and thousands of tokens keep all of them busy.
@@ -20,10 +22,10 @@
 //     two kinds that are read twice: latents past the first 512 if there is a norm, and keys of heads that are not
 //     rotated in chunks. Writes the token's record once, 2 L + 2 Gr R in bf16 and about a quarter of that in int4, and
 //     2 H R. Tables, gain and bias serve many tokens and come from L1 and L2: 12 bytes of index, cosine and sine for a
-//     dimension of a chunk, once where both halves of a run have one rope head.
+//     pair of dimensions.
 // FLOPs: 3 per rotated value, 3 and 6 comparisons per quantised one, less than 3 per byte. Memory-bound with many
-//     tokens, and with 32 to 54 PTX instructions per value (ptx-sim) not far from issue-bound; latency-bound with few
-//     tokens, by a chain of three loads.
+//     tokens, as counted (docs/measurements.md, "Taking in many tokens"); latency-bound with few tokens, by a chain of
+//     three loads.
 //
 // `rope_append_mse` is for caches of `RangeSetting::Mse`. It reads and writes as much, but tries four ranges for int4
 // groups of at least 96 values, with some 300 PTX instructions of a warp for each range of 512 values: 144 for the
@@ -39,13 +41,15 @@
 #include "ptx/griddepcontrol.cuh"
 #include "rope_append/append.cuh"
 
-extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS)
+// The numbers of blocks are those that a multiprocessor holds with the registers that the kernels need: without one ptxas
+// spills for more blocks of its own choice (sm_120).
+extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS, 8)
     rope_append(const __grid_constant__ RopeAppendParams params) {
     wait_for_kernel_in_front();
     append_run<RangeSetting::MinMax>(params, blockIdx.x, blockIdx.y);
 }
 
-extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS)
+extern "C" __global__ void __launch_bounds__(ROPE_APPEND_THREADS, 5)
     rope_append_mse(const __grid_constant__ RopeAppendParams params) {
     wait_for_kernel_in_front();
     append_run<RangeSetting::Mse>(params, blockIdx.x, blockIdx.y);

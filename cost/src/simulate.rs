@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheLayout, PageTable, Sequences};
-use latent_attention::device::{Counted, Device, Simulation, Tensor};
+use latent_attention::device::{Counted, Device, Simulation, Tensor, TensorMut};
 use latent_attention::image::Arch;
 use latent_attention::ops::{
     BatchBuffers, CacheView, Combine, CombineConfig, CombineTiles, Decode, DecodeArgs, DecodeConfig, DecodeTiles,
-    DecodeVariant, SplitPolicy,
+    DecodeVariant, DeviceCache, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers, SplitPolicy,
 };
+use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
 use latent_attention::sys::CombineParams;
 use ptx_sim::meter::{Class, Meter, Path};
 
@@ -143,6 +144,40 @@ pub fn combine(device: &Device, latent_rank: usize, splits: usize, expected: usi
     unsafe { operation.launch(&device.stream()?, expected, &params)? };
     let counts = device.take_counts();
     Ok((launch(counts.get("combine").context("combine was not launched")?, tiles.blocks)?, tiles))
+}
+
+/// Taking in so many tokens, by the kernel of `rope_append`: of each the queries, the keys and a latent without norm or
+/// bias. A token counts as a block.
+///
+/// # Errors
+/// What the operation or the simulator says.
+pub fn rope_append(device: &Device, g: &Geometry, layout: CacheLayout, tokens: usize) -> Result<Launch> {
+    let operation = RopeAppend::new(device, RopeAppendConfig::new(*g, layout, Pairing::Half))?;
+    let tables = RopeTables::from_theta(1e4, g.rope_dim.max(2), tokens);
+    let rotation = RotationBuffers::upload(device, &tables, &FrequencyIndex::all(g.rope_heads, g.rope_dim))?;
+    let mut cache = DeviceCache::new(device, layout, tokens.div_ceil(layout.page_size()))?;
+    let q_rope = device.upload(&numbers(tokens * g.query_heads * g.rope_dim))?;
+    let k_rope = device.upload(&numbers(tokens * g.rope_width()))?;
+    let c_kv = device.upload(&numbers(tokens * g.latent_rank))?;
+    let mut rotated = device.zeros::<bf16>(tokens * g.query_heads * g.rope_dim)?;
+    let positions = device.upload(&(0..i32::try_from(tokens)?).collect::<Vec<_>>())?;
+    let slots = device.upload(&(0..i64::try_from(tokens)?).collect::<Vec<_>>())?;
+    let args = RopeAppendArgs {
+        q_rope: Some(Tensor::dense(q_rope.view(), [tokens, g.query_heads, g.rope_dim])?),
+        q_rotated: Some(TensorMut::dense(rotated.view_mut(), [tokens, g.query_heads, g.rope_dim])?),
+        k_rope: Tensor::dense(k_rope.view(), [tokens, g.rope_heads, g.rope_dim])?,
+        c_kv: Tensor::dense(c_kv.view(), [tokens, 1, g.latent_rank])?,
+        positions: Some(positions.view()),
+        slots: slots.view(),
+        rotation: Some(rotation.rotation()),
+        norm: None,
+        bias: None,
+        cache: cache.view_mut(),
+        counters: None,
+    };
+    drop(device.take_counts());
+    operation.run(&device.stream()?, args)?;
+    launch(device.take_counts().get("rope_append").context("rope_append was not launched")?, tokens)
 }
 
 fn config(geometry: &Geometry, layout: CacheLayout, tokens: usize, variant: Option<DecodeVariant>) -> DecodeConfig {

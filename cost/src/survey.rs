@@ -31,6 +31,9 @@ pub const SPLITS: [usize; 2] = [8, 16];
 /// The same of many.
 pub const MANY_SPLITS: [usize; 2] = [COMBINE_BATCH as usize, 3 * COMBINE_BATCH as usize];
 
+/// Tokens of the launch that tells what taking in one of many costs: all have the same share of it.
+const APPENDED_TOKENS: usize = 64;
+
 /// Registers of a multiprocessor, of every one that the library has kernels for.
 const REGISTERS: usize = 65536;
 
@@ -217,6 +220,16 @@ impl Surveyor {
             decode,
             Kept::new("combine", self.code.source("combine")?, SPLITS.map(|splits| splits / SPLITS[0]), [&few, &many])?,
         ])
+    }
+
+    /// What taking in a token costs where tokens are many, by the kernel of `rope_append`.
+    ///
+    /// # Errors
+    /// As [`layer`](Self::layer).
+    pub fn rope_append(&mut self, model: &str, format: &str) -> Result<Measured> {
+        let (geometry, layout) = models::layer(model, format)?;
+        let launch = simulate::rope_append(&self.device, &geometry, layout, APPENDED_TOKENS)?;
+        measure(self.code.kernel("rope_append", "rope_append")?, &launch)
     }
 
     /// Everything that was counted.

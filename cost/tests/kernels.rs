@@ -12,7 +12,7 @@ use latent_attention_cost::models;
 use latent_attention_cost::sass::parse::Instruction;
 use latent_attention_cost::survey::Surveyor;
 use latent_attention_cost::tools::Tools;
-use latent_attention_cost::work::Shares;
+use latent_attention_cost::work::{SCHEDULERS, Shares, Work};
 
 /// Whether nothing may be left out.
 fn strict() -> bool {
@@ -131,4 +131,39 @@ fn split_costs_are_about_those_of_the_law() {
     let [block, fixed, partial, batch] = layer.split_costs.unwrap().map(|cost| f64::from(cost) / 65536.0 * tile_us);
     let pairs = [(block, block_us), (partial + batch / 64.0, partial_us), (fixed, first_us)];
     assert!(pairs.iter().all(|(cost, law)| (0.5..=2.0).contains(&(cost / law))), "{pairs:?}, a tile {tile_us} us");
+}
+
+/// Issue slots of a token where tokens are many, with 2 % to spare; and at least 80 % of a copy's rate for what is read
+/// and written: a multiprocessor's share of that rate against its busiest pipe.
+#[test]
+fn taking_in_many_tokens_is_bound_by_memory() {
+    let Some(tools) = tools() else { return };
+    let mut surveyor = Surveyor::new(tools, Arch::Sm90a, &H200);
+    let budgets = [
+        ("llama3-8b-d64", "int4", 953.0),
+        ("llama3-8b-d64", "bf16", 828.0),
+        ("llama2-7b-d64", "int4", 2507.0),
+        ("deepseek-v2-lite", "int4", 1313.0),
+        ("deepseek-v3", "int4", 6425.0),
+        ("minicpm3-4b", "int4", 1630.0),
+    ];
+    for (model, format, budget) in budgets {
+        let measured = surveyor.rope_append(model, format).unwrap();
+        let (geometry, layout) = models::layer(model, format).unwrap();
+        let numbers = 2 * geometry.query_heads * geometry.rope_dim + geometry.rope_width() + geometry.latent_rank;
+        let place = size_of::<i32>() + size_of::<i64>();
+        let copied = (2 * numbers + place + layout.bytes_per_token()) as f64 / H200.bytes_per_cycle();
+        let Work { issue, alu, fma, mufu, .. } = measured.work;
+        let (slots, busiest) = (SCHEDULERS * issue, [issue, alu, fma, mufu].into_iter().fold(0.0, f64::max));
+        let rate = (copied / busiest).min(1.0);
+        println!(
+            "{model} {format}: {slots:.0} slots; cycles: copy {copied:.0}, issue {issue:.0}, alu {alu:.0}, \
+             fma {fma:.0}, mufu {mufu:.0}; {:.0} % of a copy's rate",
+            100.0 * rate
+        );
+        assert!(slots <= budget, "{model} {format}: {slots} issue slots");
+        assert!(rate >= 0.8, "{model} {format}: {rate} of a copy's rate");
+        let unmatched = measured.slots.get(&Evidence::Unmatched).copied().unwrap_or(0.0);
+        assert!(unmatched < 0.01 * slots, "{model} {format}: {unmatched} slots of unknown count");
+    }
 }

@@ -34,11 +34,11 @@ __device__ inline void load_values(const float *row, unsigned start, unsigned wi
 }
 
 // A lane's values of a run of a row of bf16; zeros past its end.
-__device__ inline void load_run(const uint16_t *row, unsigned run_start, unsigned width, LaneChunks &chunks) {
+__device__ inline void load_run(const uint16_t *row, const LanePlace &place, unsigned width, LaneChunks &chunks) {
 #pragma unroll
     for (unsigned half = 0; half < HALVES; ++half) {
-        const unsigned start = chunk_start(run_start, half), left = chunk_count(start, width);
-        chunks[half] = load_chunk(row + start, left, left == CHUNK && is_aligned(row));
+        const unsigned start = place.start(half), left = chunk_count(start, width);
+        chunks[half] = load_chunk(row + start, left, left % CHUNK == 0 && is_aligned(row));
     }
 }
 

@@ -21,9 +21,9 @@ __device__ inline float inverse_rms(const uint16_t *row, unsigned width, float e
         }
     };
     add_squares(first);
-    for (unsigned start = RUN; start < width; start += RUN) {
+    for (unsigned run = 1; run * RUN < width; ++run) {
         LaneChunks further;
-        load_run(row, start, width, further);
+        load_run(row, place_in_run(run), width, further);
         add_squares(further);
     }
     sum = reduce_warp(sum, Sum());
@@ -31,14 +31,14 @@ __device__ inline float inverse_rms(const uint16_t *row, unsigned width, float e
 }
 
 // Applies norm and bias, where there are any, to one run. `inverse` is what `inverse_rms` returns.
-__device__ inline void normalise(const RopeAppendParams &params, float inverse, unsigned run_start,
+__device__ inline void normalise(const RopeAppendParams &params, float inverse, const LanePlace &place,
                                  LaneValues &values) {
     const unsigned width = params.geometry.latent_rank;
     const float *gain = reinterpret_cast<const float *>(params.norm_gain);
     const float *bias = reinterpret_cast<const float *>(params.bias);
 #pragma unroll
     for (unsigned half = 0; half < HALVES; ++half) {
-        const unsigned start = chunk_start(run_start, half);
+        const unsigned start = place.start(half);
         float factor[CHUNK], summand[CHUNK];
         if (gain != nullptr) {
             load_values(gain, start, width, factor);

@@ -2,9 +2,9 @@
 // becomes a' = a c - b s and b' = b c + a s, each operation rounded, none contracted.
 //
 // There are three ways:
-//     rotate_chunks   aligned heads whose size is a power of two from 8 to 256. A lane rotates a chunk of 8 neighbouring
-//                     dimensions at a time. No head lies in two halves of a run, and a chunk's partners (the other
-//                     dimensions of its pairs) are in the same lane or, all of them, in one other: a shuffle.
+//     rotate_chunks   aligned heads whose size is a power of two from 8 to 256. A lane rotates two chunks of 8
+//                     neighbouring dimensions, which are 8 pairs: each of both chunks where the dimensions of a pair are a
+//                     chunk or more apart, else of one.
 //     rotate_pairs    any heads, from memory to memory: a lane rotates one pair at a time.
 //     rotate_values   any heads, into registers: a lane rotates its chunk value by value, loading every partner again.
 #pragma once
@@ -22,8 +22,8 @@ struct Rotation {
     unsigned rope_dim;
     bool interleaved;
 
-    // Whether a chunk's partners are in another lane.
-    __device__ bool crosses_lanes() const { return !interleaved && rope_dim > CHUNK; }
+    // Whether a chunk's partners (the other dimensions of its pairs) are in another chunk.
+    __device__ bool crosses_chunks() const { return !interleaved && rope_dim > CHUNK; }
 };
 
 // A token's row of heads, [width / rope_dim, rope_dim].
@@ -31,7 +31,21 @@ struct Heads {
     const uint16_t *row;
     size_t stride;  // elements from one head to the next
     unsigned width;
-    unsigned heads_per_rope_head;
+    unsigned heads, rope_heads;  // as many heads, one after the other, are rotated like the same rope head
+
+    // The rope head of a head. Divisions take longer than everything else here: most layers need none.
+    __device__ unsigned rope_head(unsigned head) const {
+        if (heads == rope_heads) {
+            return head;
+        }
+        if (rope_heads == 1) {
+            return 0;
+        }
+        if (((heads & (heads - 1)) | (rope_heads & (rope_heads - 1))) == 0) {
+            return head >> (__ffs(heads) - __ffs(rope_heads));
+        }
+        return head / (heads / rope_heads);
+    }
 };
 
 __device__ inline bool rotates_in_chunks(unsigned rope_dim) {
@@ -45,44 +59,35 @@ __device__ inline float rotated(float own, float partner, float cos, float signe
     return __fadd_rn(__fmul_rn(own, cos), __fmul_rn(partner, signed_sin));
 }
 
-// For each dimension of a chunk, the factor of itself (`cos`) and of its partner (`sin`). For the lower dimension of a
-// pair, `sin` is -s: -(b s) and b (-s) are the same bits.
-struct ChunkRotation {
-    float cos[CHUNK], sin[CHUNK];
+// The head in which a chunk lies, and the chunk's first dimension in it, for heads that are rotated in chunks.
+struct ChunkPlace {
+    unsigned head, dim;
 
-    // Loads those of the chunk that begins with dimension `dim` of a head.
-    __device__ void load(const Rotation &rotation, unsigned rope_head, unsigned dim) {
-        const unsigned pairs = rotation.rope_dim / 2;
-        const unsigned pair = rotation.interleaved ? dim / 2 : dim & (pairs - 1);
-        const uint32_t *frequency = rotation.frequency + size_t(rope_head) * pairs + pair;
-        gather<0>(rotation, frequency);
-        if (rotation.crosses_lanes()) {
-            gather<4>(rotation, frequency + 4);
-            if (dim < pairs) {
+    __device__ ChunkPlace(unsigned start, unsigned rope_dim)
+        : head(start >> (__ffs(rope_dim) - 1)), dim(start & (rope_dim - 1)) {}
+};
+
+// Loads a lane's chunks of a run of heads; zeros past the end of the row. The position is not needed for it, so these
+// loads do not wait for the one of the position.
+__device__ inline void load_chunks(const Heads &heads, unsigned rope_dim, const LanePlace &lane, LaneChunks &chunks) {
 #pragma unroll
-                for (float &s : sin) {
-                    s = -s;
-                }
-            }
-            return;
-        }
-        float c[CHUNK / 2], s[CHUNK / 2];
-#pragma unroll
-        for (unsigned j = 0; j < CHUNK / 2; ++j) {
-            c[j] = cos[j];
-            s[j] = sin[j];
-        }
-#pragma unroll
-        for (unsigned j = 0; j < CHUNK; ++j) {
-            cos[j] = rotation.interleaved ? c[j / 2] : c[j % 4];
-            sin[j] = rotation.interleaved ? (j % 2 == 0 ? -s[j / 2] : s[j / 2]) : (j < 4 ? -s[j % 4] : s[j % 4]);
+    for (unsigned half = 0; half < HALVES; ++half) {
+        const unsigned start = lane.start(half);
+        const ChunkPlace place(start, rope_dim);
+        chunks[half] = {};
+        if (start < heads.width) {
+            chunks[half] = *reinterpret_cast<const Chunk *>(heads.row + place.head * heads.stride + place.dim);
         }
     }
+}
 
-  private:
-    // Loads four factors from `First` on.
+// The cosines and sines of a lane's 8 pairs.
+struct PairFactors {
+    float cos[CHUNK], sin[CHUNK];
+
+    // Loads those of four pairs from `First` on, whose frequencies stand at `frequency`.
     template <unsigned First>
-    __device__ void gather(const Rotation &rotation, const uint32_t *frequency) {
+    __device__ void load(const Rotation &rotation, const uint32_t *frequency) {
         const uint4 f = __ldg(reinterpret_cast<const uint4 *>(frequency));
         cos[First] = __ldg(rotation.cos + f.x);
         cos[First + 1] = __ldg(rotation.cos + f.y);
@@ -95,69 +100,43 @@ struct ChunkRotation {
     }
 };
 
-// The head in which a chunk lies, and the chunk's first dimension in it, for heads that are rotated in chunks.
-struct ChunkPlace {
-    unsigned head, dim;
-
-    __device__ ChunkPlace(unsigned start, unsigned rope_dim)
-        : head(start >> (__ffs(rope_dim) - 1)), dim(start & (rope_dim - 1)) {}
-};
-
-// Loads a lane's chunks of a run of heads; zeros past the end of the row. The position is not needed for it, so these
-// loads do not wait for the one of the position.
-__device__ inline void load_chunks(const Heads &heads, unsigned rope_dim, unsigned run_start, LaneChunks &chunks) {
-#pragma unroll
-    for (unsigned half = 0; half < HALVES; ++half) {
-        const unsigned start = chunk_start(run_start, half);
-        const ChunkPlace place(start, rope_dim);
-        chunks[half] = {};
-        if (start < heads.width) {
-            chunks[half] = *reinterpret_cast<const Chunk *>(heads.row + place.head * heads.stride + place.dim);
+// Rotates the values of a lane's chunks. If partners are in another chunk, it is the lane's other one.
+__device__ inline void rotate_chunks(const Heads &heads, const Rotation &rotation, const LanePlace &lane,
+                                     LaneValues &values) {
+    const unsigned pairs = rotation.rope_dim / 2;
+    const auto frequency = [&](const ChunkPlace &place) {
+        const unsigned pair = rotation.interleaved ? place.dim / 2 : place.dim;
+        return rotation.frequency + size_t(heads.rope_head(place.head)) * pairs + pair;
+    };
+    PairFactors factors{};
+    if (lane.start(0) < heads.width) {
+        const uint32_t *first = frequency(ChunkPlace(lane.start(0), rotation.rope_dim));
+        factors.load<0>(rotation, first);
+        if (rotation.crosses_chunks()) {
+            factors.load<4>(rotation, first + 4);
+        } else if (lane.start(1) < heads.width) {
+            factors.load<4>(rotation, frequency(ChunkPlace(lane.start(1), rotation.rope_dim)));
         }
     }
-}
-
-// The partners of a chunk's dimensions. All lanes of a warp call it.
-__device__ inline Chunk partners(const Chunk &own, const Rotation &rotation) {
-    const uint32_t(&pair)[CHUNK / 2] = own.pair;
-    if (rotation.crosses_lanes()) {
-        const unsigned distance = rotation.rope_dim / 2 / CHUNK;
-        return {__shfl_xor_sync(ALL_LANES, pair[0], distance), __shfl_xor_sync(ALL_LANES, pair[1], distance),
-                __shfl_xor_sync(ALL_LANES, pair[2], distance), __shfl_xor_sync(ALL_LANES, pair[3], distance)};
-    }
-    if (rotation.interleaved) {
-        constexpr unsigned SWAP = 0x1032;  // the halves of a word
-        return {__byte_perm(pair[0], 0, SWAP), __byte_perm(pair[1], 0, SWAP), __byte_perm(pair[2], 0, SWAP),
-                __byte_perm(pair[3], 0, SWAP)};
-    }
-    return {pair[2], pair[3], pair[0], pair[1]};
-}
-
-// Rotates what `load_chunks` has loaded. All lanes of a warp call it.
-__device__ inline void rotate_chunks(const Heads &heads, const Rotation &rotation, unsigned run_start,
-                                     const LaneChunks &chunks, LaneValues &values) {
-    ChunkRotation factors{};
-    unsigned loaded = ~0u;
+    const auto rotate = [&factors](unsigned pair, float &a, float &b) {
+        const float lower = a, upper = b, cos = factors.cos[pair], sin = factors.sin[pair];
+        a = rotated(lower, upper, cos, -sin);
+        b = rotated(upper, lower, cos, sin);
+    };
+    if (rotation.crosses_chunks()) {
 #pragma unroll
-    for (unsigned half = 0; half < HALVES; ++half) {
-        const Chunk other = partners(chunks[half], rotation);
-        const unsigned start = chunk_start(run_start, half);
-        if (start < heads.width) {
-            // A lane has the same dimensions of every head, so heads that share a rope head share the factors.
-            const ChunkPlace place(start, rotation.rope_dim);
-            const unsigned rope_head = place.head / heads.heads_per_rope_head;
-            if (rope_head != loaded) {
-                factors.load(rotation, rope_head, place.dim);
-                loaded = rope_head;
-            }
+        for (unsigned j = 0; j < CHUNK; ++j) {
+            rotate(j, values[0][j], values[1][j]);
         }
+    } else if (rotation.interleaved) {
 #pragma unroll
-        for (unsigned j = 0; j < CHUNK; j += 2) {
-            const uint32_t own = chunks[half].pair[j / 2], partner = other.pair[j / 2];
-            values[half][j] =
-                rotated(f32_from_bf16_low(own), f32_from_bf16_low(partner), factors.cos[j], factors.sin[j]);
-            values[half][j + 1] =
-                rotated(f32_from_bf16_high(own), f32_from_bf16_high(partner), factors.cos[j + 1], factors.sin[j + 1]);
+        for (unsigned j = 0; j < CHUNK; ++j) {
+            rotate(j, values[j / 4][j % 4 * 2], values[j / 4][j % 4 * 2 + 1]);
+        }
+    } else {
+#pragma unroll
+        for (unsigned j = 0; j < CHUNK; ++j) {
+            rotate(j, values[j / 4][j % 4], values[j / 4][j % 4 + 4]);
         }
     }
 }
@@ -170,7 +149,7 @@ __device__ inline void rotate_pairs(const Heads &heads, const Rotation &rotation
     for (unsigned i = run * (RUN / 2) + threadIdx.x % WARP; i < end; i += WARP) {
         const unsigned head = i / pairs, pair = i % pairs;
         const unsigned a = rotation.interleaved ? 2 * pair : pair, b = rotation.interleaved ? a + 1 : a + pairs;
-        const size_t rope_head = head / heads.heads_per_rope_head;
+        const size_t rope_head = heads.rope_head(head);
         const uint32_t frequency = __ldg(rotation.frequency + rope_head * pairs + pair);
         const float cos = __ldg(rotation.cos + frequency), sin = __ldg(rotation.sin + frequency);
         const uint16_t *source = heads.row + head * heads.stride;

@@ -311,14 +311,14 @@ fn inputs_are_read_once_and_the_record_is_written_once() {
         check_without(LeftOut::Nothing, name, norm, format, memory, expected);
     };
     let record = |name, format: CacheFormat| format.bytes_per_token(&Geometry::named(name).unwrap()).unwrap();
-    // Position and slot of each lane; 4 bytes each of index, cosine and sine for each dimension of a unit.
+    // Position and slot of each lane; 4 bytes each of index, cosine and sine for each pair of dimensions.
     let (place, factors) = (32 * 12, 12);
     let aligned = Memory::default();
     let odd = Memory { shift: 1, ..aligned };
     for format in [CacheFormat::INT4, CacheFormat::INT4.with_range(RangeSetting::Mse), CacheFormat::BF16] {
         // 4 runs of the latent, one of keys and one of queries.
         let (latent, rope, name) = (2 * 2048, 2 * 512, "llama2-7b-d64");
-        let expected = [6 * place + latent + 2 * rope + 2 * 512 * factors, record(name, format) + rope];
+        let expected = [6 * place + latent + 2 * rope + 2 * 256 * factors, record(name, format) + rope];
         check(name, false, format, aligned, expected);
         // Pair by pair, a query's factors are read once a pair; a key's dimensions are read with their partners.
         let expected = [6 * place + latent + 3 * rope + (256 + 512) * factors, record(name, format) + rope];
@@ -328,24 +328,25 @@ fn inputs_are_read_once_and_the_record_is_written_once() {
             let expected = [5 * 32 * 8 + latent + rope, record(name, format)];
             check_without(LeftOut::Rotation, name, false, format, memory, expected);
         }
-        let expected = [5 * place + latent + rope + 512 * factors, record(name, format)];
+        let expected = [5 * place + latent + rope + 256 * factors, record(name, format)];
         check_without(LeftOut::Queries, name, false, format, aligned, expected);
         // The latents behind the first 512 are read twice, the gain once.
         let expected =
-            [3 * place + 2 * latent - 1024 + 4 * 2048 + 2 * rope + 2 * 512 * factors, record(name, format) + rope];
+            [3 * place + 2 * latent - 1024 + 4 * 2048 + 2 * rope + 2 * 256 * factors, record(name, format) + rope];
         check(name, true, format, aligned, expected);
     }
-    // Here both halves of a run have the same rope head, and a key fills 8 lanes of the first.
+    // Here a key fills 4 lanes, of the 8 that it has: those of 4 tokens are a warp's.
     let (latent, key, query, name) = (2 * 512, 2 * 64, 2 * 128 * 64, "deepseek-v3");
     let expected = [
-        18 * place + latent + 4 * 512 + key + query + (64 + 16 * 256) * factors,
+        17 * place + place / 4 + latent + 4 * 512 + key + query + (32 + 16 * 256) * factors,
         record(name, CacheFormat::INT4) + query,
     ];
     check(name, true, CacheFormat::INT4, aligned, expected);
 }
 
-/// Warp instructions of a token, with about 5 % to spare, in PTX, which a GPU's compiler still thins out. An H200's
-/// multiprocessor copies 14.9 bytes in a cycle, in which its schedulers issue 4 instructions.
+/// Warp instructions of a token, with about 2 % to spare, in PTX, which a GPU's compiler still thins out
+/// (`cost/tests/kernels.rs` has what is left). An H200's multiprocessor copies 14.9 bytes in a cycle, in which its schedulers
+/// issue 4 instructions: 1230 are 80 % of a copy's rate.
 #[test]
 fn instructions_of_a_token() {
     let device = device();
@@ -354,5 +355,5 @@ fn instructions_of_a_token() {
     }
     let meter = counted("llama3-8b-d64", false, CacheFormat::INT4, Memory::default(), LeftOut::Nothing);
     let warp = meter.total().warp as f64 / 8.0;
-    assert!(warp <= 2390.0, "{warp} instructions of a token");
+    assert!(warp <= 1150.0, "{warp} instructions of a token");
 }
