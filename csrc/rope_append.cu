@@ -28,9 +28,9 @@
 //     three loads.
 //
 // `rope_append_mse` is for caches of `RangeSetting::Mse`. It reads and writes as much, but tries four ranges for int4
-// groups of at least 96 values, with some 300 PTX instructions of a warp for each range of 512 values: 144 for the
-// values' errors, the rest for scales, sums over lanes and the choice. A kernel of its own leaves the other its
-// registers and instructions.
+// groups of at least 96 values, most of whose instructions are the values' errors, the rest scales, sums over lanes and
+// the choice (docs/measurements.md, "Ranges of int4 groups"). A kernel of its own leaves the other its registers and
+// instructions.
 //
 // Queries are left out where the parameters have none, and so is the rotation, which an engine may have done before.
 //
