@@ -42,9 +42,15 @@ impl Merge {
         // Of few partials each warp has weights of its own.
         let few = (sys::COMBINE_THREADS / 32 * sys::COMBINE_FEW) as usize * size_of::<f32>();
         let weights = weight_bytes(splits).max(few);
+        // Of a Hopper block what lies in front of its state: barriers stay barriers, as nobody invalidates them, and what the
+        // warps that copy read of the state is behind no release of theirs.
+        let room = match candidate.sm90.state {
+            0 => candidate.shared_bytes,
+            state => state as usize,
+        };
         let fits = candidate.cluster == 1
             && splits <= sys::COMBINE_MAX_SPLITS as usize
-            && sys::DECODE_MERGE_BYTES as usize + weights <= candidate.shared_bytes;
+            && sys::DECODE_MERGE_BYTES as usize + weights <= room;
         match merging {
             _ if splits <= 1 => Ok(Self::Nothing),
             Merging::Fused if fits => Ok(Self::Fused),

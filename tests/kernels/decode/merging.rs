@@ -2,10 +2,10 @@
 
 use latent_attention::cache::{CacheFormat, Group};
 use latent_attention::device::{Device, Simulation};
-use latent_attention::ops::{Merging, SplitPolicy};
+use latent_attention::ops::{KernelFamily, Merging, SplitPolicy};
 use proptest::prelude::*;
 
-use super::{Step, geometry};
+use super::{Step, geometry, hopper_like};
 use crate::common::{self, Batch, formats, ragged, rng};
 use crate::{PTX, device, is_simulated, simulate};
 
@@ -68,6 +68,22 @@ fn every_number_of_partials() {
             step.policy = SplitPolicy::Fixed { tokens: 1 };
             step.check_merging(&device(), true);
         }
+    }
+}
+
+/// More partials than a Hopper block has room to merge in front of its state: their weights would take the place of its
+/// barriers, so `combine` merges them.
+#[test]
+fn partials_beyond_what_is_in_front_of_the_state() {
+    let Some(hopper) = hopper_like(&device()) else { return };
+    let rng = &mut rng(30);
+    let batch = Batch::new(rng, &[1500], &[1], 64);
+    let mut step = Step::random(rng, geometry(8, 1, 64, 8), CacheFormat::INT4, batch);
+    step.policy = SplitPolicy::Fixed { tokens: 1 };
+    step.kernels = KernelFamily::Sm90;
+    step.check_one(&hopper);
+    if is_simulated(&hopper) {
+        assert!(hopper.take_counts().contains_key("combine"));
     }
 }
 
