@@ -215,6 +215,39 @@ impl Cuda {
         Ok(usize::try_from(blocks).unwrap_or(0))
     }
 
+    /// How many clusters of `blocks` blocks along z, of a kernel, the GPU holds at once. That a cluster's blocks have to be
+    /// neighbours, on multiprocessors of one GPC, leaves some of these without any.
+    pub(super) fn clusters_at_once(
+        &self,
+        function: Function,
+        threads: u32,
+        blocks: u32,
+        shared_bytes: usize,
+    ) -> Result<usize> {
+        self.bind()?;
+        // SAFETY: an attribute is plain data, and zeros are valid for each of its members.
+        let mut attribute: sys::CUlaunchAttribute = unsafe { MaybeUninit::zeroed().assume_init() };
+        attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        attribute.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y: 1, z: blocks };
+        let launch = sys::CUlaunchConfig {
+            gridDimX: 1,
+            gridDimY: 1,
+            gridDimZ: blocks,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: u32::try_from(shared_bytes).unwrap_or(u32::MAX),
+            hStream: std::ptr::null_mut(),
+            attrs: &raw mut attribute,
+            numAttrs: 1,
+        };
+        let mut clusters = 0;
+        // SAFETY: the function belongs to a loaded module, and the driver reads the launch and writes one number.
+        let code = unsafe { sys::cuOccupancyMaxActiveClusters(&raw mut clusters, function.0, &raw const launch) };
+        code.result().map_err(failed("cuOccupancyMaxActiveClusters"))?;
+        Ok(usize::try_from(clusters).unwrap_or(0))
+    }
+
     pub(super) fn image_arch(&self, file: &'static str) -> Result<Arch> {
         self.image(file).map(|image| image.arch)
     }

@@ -131,6 +131,20 @@ impl Kernel {
         }
     }
 
+    /// How many clusters of `blocks` blocks along z, of `threads` threads each, the device holds at a time: as the driver says,
+    /// which knows how many multiprocessors its GPCs have, of which a cluster takes those of one; elsewhere as many as there are
+    /// blocks for, which is more.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub(crate) fn clusters_at_once(&self, threads: u32, blocks: u32) -> Result<usize> {
+        if let (Loaded::Cuda(function), Backend::Cuda(cuda)) = (&self.loaded, self.device.backend()) {
+            return cuda.clusters_at_once(*function, threads, blocks, self.shared_bytes);
+        }
+        let all = self.device.limits().multiprocessors * self.blocks_per_multiprocessor(threads)?;
+        Ok(all / blocks.max(1) as usize)
+    }
+
     /// Launches it. CPU and simulator run it to its end; a GPU runs it when the stream gets there.
     ///
     /// # Errors

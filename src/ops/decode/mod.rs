@@ -181,9 +181,13 @@ impl Decode {
         let geometry = config.check()?;
         let (candidate, kernel) =
             candidate::choose(device, &geometry, &config.layout, config.kernels, config.variant.as_ref())?;
-        let blocks = device.limits().multiprocessors * candidate.blocks_per_multiprocessor;
-        let blocks_of_split = geometry.query_heads.div_ceil(candidate.heads) * candidate.cluster;
-        let target_splits = (blocks / blocks_of_split).max(1);
+        // Clusters that have no place in the first wave would make a second one of a few of them.
+        let at_once = if candidate.cluster > 1 {
+            kernel.clusters_at_once(candidate.threads, check::count("blocks of a cluster", candidate.cluster)?)?
+        } else {
+            device.limits().multiprocessors * candidate.blocks_per_multiprocessor
+        };
+        let target_splits = (at_once / geometry.query_heads.div_ceil(candidate.heads)).max(1);
         let schedule = Schedule::new(
             device,
             ScheduleConfig::new(
