@@ -164,13 +164,19 @@ fn a_run_of_another_build_or_device_is_not_gone_on_with() {
     }
 }
 
-/// One of each kernel before any kernel's second, and the chosen one first.
-#[test]
-fn kernels_come_before_their_tiles() {
+/// A layer of Llama3-8B, and every way to serve it on Hopper.
+fn offered_on_hopper() -> (Shape, Vec<DecodeVariant>) {
     let model = models().unwrap().into_iter().find(|model| model.0 == "llama3-8b-d64").unwrap();
     let shape = Shape { model, format: Format::Int4, batch: 1, context: 1 };
     let hopper = Simulation::default().with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024);
     let offered = Decode::variants(&Device::simulate(hopper), &decode::config(&shape).unwrap()).unwrap();
+    (shape, offered)
+}
+
+/// One of each kernel before any kernel's second, and the chosen one first.
+#[test]
+fn kernels_come_before_their_tiles() {
+    let (_, offered) = offered_on_hopper();
     let ordered = by_kernels(offered.clone());
     assert_eq!((ordered[0], ordered.len()), (offered[0], offered.len()));
     let mut names: Vec<&str> = offered.iter().map(|variant| variant.kernel).collect();
@@ -202,10 +208,7 @@ fn the_fastest_at_all_points_is_chosen_unless_it_is_noise() {
 /// A run that goes on has rows of more and of fewer splits: these are not what more and fewer splits are tried of.
 #[test]
 fn splits_are_tried_of_the_fastest_that_the_library_offers() {
-    let model = models().unwrap().into_iter().find(|model| model.0 == "llama3-8b-d64").unwrap();
-    let shape = Shape { model, format: Format::Int4, batch: 1, context: 1 };
-    let hopper = Simulation::default().with_arch(Arch::Compute90a).with_shared_bytes(227 * 1024);
-    let offered = Decode::variants(&Device::simulate(hopper), &decode::config(&shape).unwrap()).unwrap();
+    let (shape, offered) = offered_on_hopper();
     let (chosen, other) = (offered[0], offered[1]);
     let mut report = choices::read(&fixture()).unwrap();
     let pattern = report.rows[0].clone();
@@ -217,7 +220,7 @@ fn splits_are_tried_of_the_fastest_that_the_library_offers() {
     };
     let fewer = other.with_block_ns(2 * other.block_ns);
     report.rows = vec![row(chosen, 100.0), row(other, 50.0), row(fewer, 40.0)];
-    assert_eq!(Layer::new(model, Format::Int4, offered).fastest(&report), other);
+    assert_eq!(Layer::new(shape.model, Format::Int4, offered).fastest(&report), other);
 }
 
 /// The library's own tests choose by what is made of the fixture: `src/ops/decode/tuned/fixture.rs`.

@@ -13,7 +13,7 @@ pub(crate) enum Backend {
 }
 
 /// Types of numbers that CPU tensors may hold.
-const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
+static FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::BF16, DType::F16];
 
 impl Backend {
     /// Whether it works on CPU tensors as they are: of any type, and nothing is refused late.
@@ -24,9 +24,9 @@ impl Backend {
         }
     }
 
-    /// What numbers may be stored as, where kernels read them as `dtype`.
-    pub fn types(&self, dtype: DType) -> Vec<DType> {
-        if self.is_on_host() { FLOATS.to_vec() } else { vec![dtype] }
+    /// What numbers may be stored as, where kernels read them as `types`.
+    pub fn types(&self, types: &'static [DType]) -> &'static [DType] {
+        if self.is_on_host() { &FLOATS } else { types }
     }
 }
 

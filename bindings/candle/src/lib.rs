@@ -298,7 +298,7 @@ impl Mla {
         self.floats("up_value", up_value, &[kv_heads, value, latent])?;
         if let Some(bias) = value_bias {
             check::device("value_bias", bias, &self.device)?;
-            check::dtype("value_bias", bias, &self.backend.types(DType::F32))?;
+            check::dtype("value_bias", bias, self.backend.types(&[DType::F32]))?;
             check::shape("value_bias", bias, &[kv_heads, value])?;
         }
         match &self.backend {
@@ -353,7 +353,7 @@ impl Mla {
     /// Checks a tensor of numbers.
     fn floats(&self, what: &'static str, tensor: &Tensor, dims: &[(&str, usize)]) -> Result<()> {
         check::device(what, tensor, &self.device)?;
-        check::dtype(what, tensor, &self.backend.types(DType::BF16))?;
+        check::dtype(what, tensor, self.backend.types(&[DType::BF16]))?;
         check::shape(what, tensor, dims)
     }
 }
