@@ -2,7 +2,7 @@
 
 use super::level::{Arithmetic, LANES};
 use super::memory::{numbers, numbers_mut};
-use crate::cache::{AFFINE_BYTES, Affine, RangeSetting, RowFormat, decode_f32, encode};
+use crate::cache::{AFFINE_BYTES, RangeSetting, RowFormat, decode_f32, encode};
 use crate::sys;
 
 /// One layer's cache.
@@ -106,8 +106,7 @@ impl Cache<'_> {
 fn decode<A: Arithmetic>(bits: usize, group: usize, row: &[u8], affines: &[u8], values: &mut [f32]) {
     let groups = values.chunks_mut(group).zip(row.chunks(group * bits / 8));
     for ((values, row), affine) in groups.zip(affines.as_chunks::<AFFINE_BYTES>().0) {
-        let affine = Affine::from_le_bytes(*affine);
-        let (scale, min) = (A::splat(affine.scale.to_f32()), A::splat(affine.min.to_f32()));
+        let [scale, min] = A::affine(*affine);
         let values = values.as_chunks_mut::<LANES>().0.iter_mut();
         if bits == 4 {
             for (values, word) in values.zip(row.as_chunks::<4>().0) {

@@ -42,6 +42,7 @@ properties::hold!(decode properties_hold_on_hopper: on_device::OnDevice(hopper()
 properties::hold!(properties_hold_on_cpu_portable: cpu::at(CpuLevel::Portable));
 properties::hold!(properties_hold_on_cpu_avx2: cpu::at(CpuLevel::Avx2));
 properties::hold!(properties_hold_on_cpu_avx512vnni: cpu::at(CpuLevel::Avx512Vnni));
+properties::hold!(properties_hold_on_cpu_amx: cpu::at(CpuLevel::Amx));
 
 /// The device that the tests run on. Simulated ones are new each time, so that nothing else counts on them.
 pub fn device() -> Device {

@@ -116,9 +116,8 @@ impl<'a> Block<'a> {
     #[inline(always)]
     fn read<A: Arithmetic>(&mut self, tokens: Range<usize>) {
         self.count = tokens.len();
-        for (token, row) in tokens.zip(self.tokens.chunks_exact_mut(self.token_stride)) {
+        for (place, row) in self.split.places(tokens).zip(self.tokens.chunks_exact_mut(self.token_stride)) {
             let (latent, keys) = row.split_at_mut(self.first_key);
-            let place = self.split.place(token);
             // SAFETY: promised to `decode`.
             unsafe {
                 self.split.cache().read::<A>(place, Part::Latent, &mut latent[..self.rank]);

@@ -7,8 +7,6 @@ mod float;
 #[cfg(target_arch = "x86_64")]
 mod integers;
 mod softmax;
-#[cfg(target_arch = "x86_64")]
-mod vnni;
 
 use std::ops::Range;
 
@@ -16,6 +14,8 @@ use half::bf16;
 use rayon::prelude::*;
 
 use self::float::Float;
+#[cfg(target_arch = "x86_64")]
+use self::integers::Attention;
 use self::softmax::Softmax;
 use super::cache::{Cache, Place};
 use super::level::Level;
@@ -35,15 +35,21 @@ pub(super) unsafe fn decode(params: &sys::DecodeParams, level: Level) {
         let count = numbers::<u32>(params.split_count, 1)[0];
         numbers::<sys::DecodeSplit>(params.splits, count as usize)
     };
-    splits.par_iter().for_each(|split| {
-        let split = Split { params, split };
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a device is made of a level that the machine has.
-            Level::Avx512Vnni if integers::serves(params) => unsafe { integers::attend(&split) },
-            _ => level.run(Float(split)),
+    let splits = splits.par_iter().map(|split| Split { params, split });
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni | Level::Amx if integers::serves(params) => {
+            // Memory serves several splits, as many as a thread takes of them.
+            splits.for_each_init(
+                || None,
+                |attention, split| {
+                    // SAFETY: a device is made of a level that the machine has.
+                    unsafe { attention.get_or_insert_with(|| Attention::new(&split, level)).attend(&split) };
+                },
+            );
         }
-    });
+        _ => splits.for_each(|split| level.run(Float(split))),
+    }
 }
 
 /// A split, and what it is attended to by. Its methods rely on what `decode` is promised, and on being one task's.
@@ -90,11 +96,26 @@ impl Split<'_> {
         (first..end).step_by(tokens).map(move |start| start..end.min(start + tokens))
     }
 
-    /// The place of a token.
-    fn place(&self, token: usize) -> Place {
+    /// The token behind its last one.
+    #[cfg(target_arch = "x86_64")]
+    fn end(&self) -> usize {
+        self.split.end as usize
+    }
+
+    /// The places of some of its tokens.
+    #[inline(always)]
+    fn places(&self, tokens: Range<usize>) -> impl Iterator<Item = Place> {
         let (p, row) = (self.params, self.split.row as usize);
-        // SAFETY: promised to `decode`, of a split's tokens.
-        unsafe { place_in_table(&p.cache, p.page_table, row, token) }
+        let page_size = p.cache.page_size as usize;
+        let mut place = Place { page: 0, offset: page_size };
+        tokens.map(move |token| {
+            place.offset += 1;
+            if place.offset >= page_size {
+                // SAFETY: promised to `decode`, of a split's tokens.
+                place = unsafe { place_in_table(&p.cache, p.page_table, row, token) };
+            }
+            place
+        })
     }
 
     /// Writes the results of a head: its latents' weighted sum, which it divides by the weights' own.

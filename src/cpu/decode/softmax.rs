@@ -1,17 +1,17 @@
 //! The running softmax of a head.
 
 /// Terms of a polynomial for `exp` on -ln(2)/2 ..= ln(2)/2, beside 1 and the argument (Cephes' `expf`).
-const TERMS: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+pub(super) const TERMS: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 
 /// ln(2) in two parts, the first of which has few digits, so that its multiples are exact.
-const LN_2_HIGH: f32 = 0.693_359_4;
-const LN_2_LOW: f32 = -2.121_944_4e-4;
+pub(super) const LN_2_HIGH: f32 = 0.693_359_4;
+pub(super) const LN_2_LOW: f32 = -2.121_944_4e-4;
 
 /// Below it, and above -126 ln(2), results would be subnormal numbers soon: less is taken to be as much.
-const LEAST: f32 = -87.0;
+pub(super) const LEAST: f32 = -87.0;
 
 /// 1.5 * 2^23: a small number added to it is rounded to an integer, which is in the lowest bits then.
-pub(super) const ROUNDER: f32 = 12_582_912.0;
+const ROUNDER: f32 = 12_582_912.0;
 
 /// `exp(x)` of numbers that are not positive, to about 2^-22 of it; of less than -87 that of -87, of NaN NaN.
 #[inline(always)]
@@ -47,15 +47,35 @@ impl Softmax {
             lanes.iter_mut().zip(scores).for_each(|(most, score)| *most = most.max(*score));
         }
         let largest = lanes.into_iter().fold(self.largest, f32::max);
-        let (factor, mut sums) = (exp(self.largest - largest), [0.0f32; LANES]);
+        let factor = self.raise(largest);
+        let mut sums = [0.0f32; LANES];
         for scores in scores.chunks_mut(LANES) {
             for (score, sum) in scores.iter_mut().zip(&mut sums) {
                 *score = exp(*score - largest);
                 *sum += *score;
             }
         }
-        *self = Self { largest, sum: self.sum * factor + sums.iter().sum::<f32>() };
+        self.sum += sums.iter().sum::<f32>();
         factor
+    }
+
+    /// Relates the sum to the largest of further scores too. Returns the factor of what was summed before.
+    #[inline(always)]
+    pub fn raise(&mut self, largest: f32) -> f32 {
+        let largest = self.largest.max(largest);
+        let factor = exp(self.largest - largest);
+        *self = Self { largest, sum: self.sum * factor };
+        factor
+    }
+
+    /// The score that weights are relative to.
+    pub fn largest(&self) -> f32 {
+        self.largest
+    }
+
+    /// Adds the sum of weights relative to it.
+    pub fn add_weights(&mut self, sum: f32) {
+        self.sum += sum;
     }
 
     /// One over the sum of the weights; 0 if there are none.

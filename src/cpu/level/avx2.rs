@@ -1,12 +1,14 @@
-//! Eight numbers in a register of AVX2, with FMA.
+//! Eight numbers in a register of AVX2, with FMA and F16C.
 
 use std::arch::x86_64::{
-    __m256, _mm_add_ps, _mm_loadl_epi64, _mm_storeu_ps, _mm256_and_si256, _mm256_castps256_ps128, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_mul_ps,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_srlv_epi32, _mm256_storeu_ps,
+    __m256, _mm_add_ps, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_loadl_epi64, _mm_movehdup_ps, _mm_storeu_ps,
+    _mm256_and_si256, _mm256_broadcastss_ps, _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
+    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setr_epi32, _mm256_srlv_epi32, _mm256_storeu_ps,
 };
 
 use super::{Arithmetic, LANES};
+use crate::cache::AFFINE_BYTES;
 
 /// Rounded once.
 pub(in crate::cpu) struct Avx2;
@@ -14,7 +16,7 @@ pub(in crate::cpu) struct Avx2;
 /// Runs instructions.
 macro_rules! avx2 {
     ($($body:tt)*) => {
-        // SAFETY: `Level::run` runs tasks in this arithmetic where there are AVX2 and FMA only, and arrays have the sizes that
+        // SAFETY: `Level::run` runs tasks in this arithmetic where there are AVX2, FMA and F16C only, and arrays have the sizes that
         // the instructions read and write.
         unsafe { $($body)* }
     };
@@ -71,5 +73,13 @@ impl Arithmetic for Avx2 {
     #[inline(always)]
     fn bytes(codes: &[u8; LANES]) -> __m256 {
         avx2!(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn affine(bytes: [u8; AFFINE_BYTES]) -> [__m256; 2] {
+        avx2! {
+            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from_le_bytes(bytes)));
+            [_mm256_broadcastss_ps(both), _mm256_broadcastss_ps(_mm_movehdup_ps(both))]
+        }
     }
 }

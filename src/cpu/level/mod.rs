@@ -1,6 +1,8 @@
 //! Which instructions the operations use.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 mod portable;
 
@@ -9,6 +11,7 @@ use std::fmt::{self, Display, Formatter};
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::avx2::Avx2;
 use self::portable::Portable;
+use crate::cache::AFFINE_BYTES;
 use crate::error::{Error, Result};
 
 /// Instructions that operations on the host use.
@@ -20,10 +23,12 @@ use crate::error::{Error, Result};
 pub enum Level {
     /// What every CPU of the compiler's target has.
     Portable,
-    /// AVX2 and FMA.
+    /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512 (F, BW, DQ, VL) and its VNNI.
     Avx512Vnni,
+    /// That, and AMX's tiles of 8-bit integers and of bf16 (Linux only).
+    Amx,
 }
 
 /// The environment variable that names the level, instead of the best one there is.
@@ -31,7 +36,7 @@ const VARIABLE: &str = "LATENT_ATTENTION_CPU";
 
 impl Level {
     /// All of them, the best last.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512Vnni];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512Vnni, Self::Amx];
 
     /// Its name, as the environment variable `LATENT_ATTENTION_CPU` has it.
     #[must_use]
@@ -40,6 +45,7 @@ impl Level {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512Vnni => "avx512vnni",
+            Self::Amx => "amx",
         }
     }
 
@@ -49,7 +55,9 @@ impl Level {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => {
                 Self::Avx2.is_available()
@@ -59,8 +67,10 @@ impl Level {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512Vnni.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512Vnni => false,
+            Self::Avx2 | Self::Avx512Vnni | Self::Amx => false,
         }
     }
 
@@ -104,9 +114,11 @@ impl Level {
             Self::Avx2 => unsafe { run_avx2(task) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => unsafe { run_avx512(task) },
+            Self::Avx512Vnni | Self::Amx => unsafe { run_avx512(task) },
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512Vnni => unreachable!("a device is made of a level that the machine has"),
+            Self::Avx2 | Self::Avx512Vnni | Self::Amx => {
+                unreachable!("a device is made of a level that the machine has")
+            }
         }
     }
 }
@@ -151,16 +163,19 @@ pub(super) trait Arithmetic {
 
     /// Codes of 8 bits.
     fn bytes(codes: &[u8; LANES]) -> Self::Eight;
+
+    /// Eight times the scale of an [`Affine`](crate::cache::Affine)'s bytes, and eight times its min.
+    fn affine(bytes: [u8; AFFINE_BYTES]) -> [Self::Eight; 2];
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2(task: impl Task) {
     task.run::<Avx2>();
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn run_avx512(task: impl Task) {
     task.run::<Avx2>();
 }
@@ -175,7 +190,7 @@ mod tests {
             assert_eq!(Level::named(level.name()).unwrap(), level);
         }
         let message = Level::named("sse9").unwrap_err().to_string();
-        assert_eq!(message, "LATENT_ATTENTION_CPU=sse9: known levels are portable, avx2, avx512vnni");
+        assert_eq!(message, "LATENT_ATTENTION_CPU=sse9: known levels are portable, avx2, avx512vnni, amx");
     }
 
     #[test]

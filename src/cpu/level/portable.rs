@@ -1,7 +1,7 @@
 //! Eight numbers in an array, for the compiler to put into what registers there are.
 
 use super::{Arithmetic, LANES};
-use crate::cache::unpack_nibbles;
+use crate::cache::{AFFINE_BYTES, Affine, unpack_nibbles};
 
 /// Products and sums are rounded each: without an instruction for both, one rounding would be a call.
 pub(super) struct Portable;
@@ -47,5 +47,11 @@ impl Arithmetic for Portable {
     #[inline(always)]
     fn bytes(codes: &[u8; LANES]) -> Self::Eight {
         codes.map(f32::from)
+    }
+
+    #[inline(always)]
+    fn affine(bytes: [u8; AFFINE_BYTES]) -> [[f32; LANES]; 2] {
+        let affine = Affine::from_le_bytes(bytes);
+        [affine.scale, affine.min].map(|number| [number.to_f32(); LANES])
     }
 }

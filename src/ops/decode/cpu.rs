@@ -2,20 +2,15 @@
 
 use super::candidate::Candidate;
 use crate::geometry::Geometry;
+use crate::splits::SplitCosts;
 use crate::sys;
 
 /// The operation's name, in place of a kernel's and of its file's.
 const NAME: &str = "decode";
 
-/// Products, of a number of a latent or of a rotated key and one of a query or a weight, for each nanosecond of an H200's
-/// merging, by which `splits` costs partials: a core makes about 80 products in a nanosecond and merges 10 bytes.
-const PRODUCTS_PER_NS: usize = 20_000;
-
 /// All heads of a split are one task's. Nothing is shared between threads, so that `combine` merges.
 pub(super) fn candidate(geometry: &Geometry) -> Candidate {
     let tile_tokens = crate::cpu::DECODE_TOKENS;
-    let products = tile_tokens * geometry.query_heads * (2 * geometry.latent_rank + geometry.rope_dim);
-    let tile_ns = u32::try_from(products / PRODUCTS_PER_NS).unwrap_or(u32::MAX).max(1);
     Candidate {
         file: NAME,
         kernel: NAME,
@@ -30,8 +25,15 @@ pub(super) fn candidate(geometry: &Geometry) -> Candidate {
         sm90: sys::DecodeSm90Shared::default(),
         shared_bytes: 0,
         blocks_per_multiprocessor: 1,
-        tile_ns,
-        block_ns: tile_ns,
+        tile_ns: 1,
+        block_ns: 0,
         cost: 0,
     }
+}
+
+/// What splits cost. How many threads there are is not known, and must not decide: a partial counts as the work that it is,
+/// which is that of about so many tiles, also where other threads would do it meanwhile.
+pub(super) fn split_costs() -> SplitCosts {
+    const TILES_OF_PARTIAL: f64 = 1.0;
+    SplitCosts::new(1.0, [0.0, 0.0, TILES_OF_PARTIAL, 0.0])
 }

@@ -187,6 +187,7 @@ impl Decode {
         } else {
             device.limits().multiprocessors * candidate.blocks_per_multiprocessor
         };
+        let costs = if device.is_cpu() { cpu::split_costs() } else { splits::costs(&candidate, &geometry) };
         let target_splits = (at_once / geometry.query_heads.div_ceil(candidate.heads)).max(1);
         let schedule = Schedule::new(
             device,
@@ -198,7 +199,7 @@ impl Decode {
                 candidate.tile_tokens,
                 target_splits,
             )
-            .with_costs(splits::costs(&candidate, &geometry)),
+            .with_costs(costs),
         )?;
         let splits = schedule.config().max_splits();
         let merge = Merge::new(device, config.merging, &candidate, geometry.latent_rank, splits)?;

@@ -1,0 +1,326 @@
+//! Products of 4-bit codes by AMX's tiles of 8-bit integers.
+//!
+//! A product has 16 rows, which stand in memory as far from each other as `stride` says, 16 columns, and 64 numbers to sum;
+//! of the second operand, a row of a tile has four numbers of each column. That is how [`vnni`](super::vnni) has queries and
+//! woven codes, and all sums are exact, so that both give the same bits.
+//!
+//! Rust has no stable intrinsics of AMX yet.
+
+use std::arch::asm;
+use std::arch::x86_64::{_mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_setzero_si512};
+use std::marker::PhantomData;
+
+use super::lanes::{LANES, Line, load, store};
+use super::vnni::{QueryLines, joined_outputs, scores_of_parts, store_transposed};
+
+/// Numbers that a product of two tiles sums.
+const DEPTH: usize = 64;
+
+/// Rows of a tile's second operand, each of four numbers of 16 columns.
+const FOURS: usize = DEPTH / 4;
+
+/// Configuration of the tiles: eight of 16 rows with 64 bytes (palette 1).
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIGURATION: Configuration = Configuration {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// What a tile holds of 32-bit numbers.
+type Tile = [Line<u32>; LANES];
+
+/// Heads whose outputs are summed at a time.
+pub(super) const OUTPUT_HEADS: usize = LANES;
+
+/// The tiles of a thread, configured as long as this lives.
+pub(super) struct Tiles {
+    /// A thread's own.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Tiles {
+    /// # Safety
+    /// The machine has AMX, and the process may use it.
+    pub unsafe fn new() -> Self {
+        // SAFETY: promised by the caller; the instruction reads the 64 bytes of the configuration.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, preserves_flags, readonly));
+        }
+        Self { not_send: PhantomData }
+    }
+
+    /// [`vnni::scores`](super::vnni::scores).
+    #[target_feature(enable = "avx512f")]
+    pub fn scores(&self, query: &[QueryLines], rows: &[Line<u32>], stride: usize, scores: &mut [Line<f32>; LANES]) {
+        let steps = query.len() / FOURS;
+        assert!(
+            rows.len() >= (LANES - 1) * stride + steps && query.len() == steps * FOURS,
+            "rows hold the query's positions"
+        );
+        let mut sums: [Tile; 3] = Default::default();
+        if steps > 0 {
+            // SAFETY: `Tiles` are configured. A step reads a line of each of 16 rows, and 16 times three lines of the query,
+            // which the assertion has counted; three tiles are written, to as many.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "2:",
+                    "tileloadd tmm3, [{codes} + {stride}]",
+                    "tileloadd tmm4, [{query} + {query_stride}]",
+                    "tileloadd tmm5, [{query} + {query_stride} + 64]",
+                    "tileloadd tmm6, [{query} + {query_stride} + 128]",
+                    "tdpbusd tmm0, tmm3, tmm4",
+                    "tdpbuud tmm1, tmm3, tmm5",
+                    "tdpbuud tmm2, tmm3, tmm6",
+                    "add {codes}, 64",
+                    "add {query}, 16 * 192",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "mov {stride}, 64",
+                    "tilestored [{sums} + {stride}], tmm0",
+                    "tilestored [{sums} + {stride} + 1024], tmm1",
+                    "tilestored [{sums} + {stride} + 2048], tmm2",
+                    codes = inout(reg) rows.as_ptr() => _,
+                    stride = inout(reg) size_of::<Line<u32>>() * stride => _,
+                    query = inout(reg) query.as_ptr() => _,
+                    query_stride = in(reg) size_of::<QueryLines>(),
+                    steps = inout(reg) steps => _,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                    options(nostack),
+                );
+            }
+        }
+        scores_of_parts(&sums, scores);
+    }
+
+    /// [`vnni::outputs`](super::vnni::outputs) of 16 heads, whose weights are of a multiple of 64 tokens.
+    #[target_feature(enable = "avx512f")]
+    pub fn outputs<const N: usize>(
+        &self,
+        woven: [&[Line<u32>]; 2],
+        weights: &[[[u32; N]; 2]; OUTPUT_HEADS],
+        outputs: &mut [[Line<i32>; 2]; OUTPUT_HEADS],
+    ) {
+        let steps = woven[0].len() / FOURS;
+        let whole = steps * FOURS;
+        assert!(whole <= N && woven.iter().all(|tile| tile.len() == whole), "weights are of the tokens of codes");
+        let mut sums: [Tile; 4] = Default::default();
+        if steps > 0 {
+            // SAFETY: `Tiles` are configured. A step reads 64 bytes of both parts of 16 heads, and 16 lines of both tiles of
+            // codes, which the assertion has counted; four tiles are written, to as many.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "2:",
+                    "tileloadd tmm4, [{high} + {weights_stride}]",
+                    "tileloadd tmm5, [{low} + {weights_stride}]",
+                    "tileloadd tmm6, [{first} + {line}]",
+                    "tileloadd tmm7, [{second} + {line}]",
+                    "tdpbuud tmm0, tmm4, tmm6",
+                    "tdpbuud tmm1, tmm5, tmm6",
+                    "tdpbuud tmm2, tmm4, tmm7",
+                    "tdpbuud tmm3, tmm5, tmm7",
+                    "add {high}, 64",
+                    "add {low}, 64",
+                    "add {first}, 1024",
+                    "add {second}, 1024",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {line}], tmm0",
+                    "tilestored [{sums} + {line} + 1024], tmm1",
+                    "tilestored [{sums} + {line} + 2048], tmm2",
+                    "tilestored [{sums} + {line} + 3072], tmm3",
+                    high = inout(reg) weights[0][0].as_ptr() => _,
+                    low = inout(reg) weights[0][1].as_ptr() => _,
+                    weights_stride = in(reg) size_of::<[[u32; N]; 2]>(),
+                    first = inout(reg) woven[0].as_ptr() => _,
+                    second = inout(reg) woven[1].as_ptr() => _,
+                    line = in(reg) size_of::<Line<u32>>(),
+                    steps = inout(reg) steps => _,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+        for (head, outputs) in outputs.iter_mut().enumerate() {
+            for tile in 0..2 {
+                let parts = [load(&sums[2 * tile][head]), load(&sums[2 * tile + 1][head])];
+                store(&mut outputs[tile], joined_outputs(parts));
+            }
+        }
+    }
+
+    /// Sums of products of the rotated keys of 16 tokens and the queries of 16 heads, by head. Rows of keys, in bf16, are
+    /// `stride` lines from each other, and begin with the upper parts of the keys; the lower ones are `lower` lines behind.
+    /// The query has a line for each two numbers of a key: the two, in bf16, of 16 heads.
+    #[target_feature(enable = "avx512f")]
+    pub fn key_scores(
+        &self,
+        query: &[Line<u32>],
+        (keys, lower, stride): (&[Line<u32>], usize, usize),
+        scores: &mut [Line<f32>; LANES],
+    ) {
+        let steps = query.len() / LANES;
+        assert!(keys.len() >= (LANES - 1) * stride + lower + steps && query.len() == steps * LANES, "keys are as long");
+        let mut sums: [Tile; 2] = Default::default();
+        if steps > 0 {
+            // SAFETY: `Tiles` are configured, and AMX's products of bf16 are there. A step reads a line of both parts of 16
+            // rows, and 16 lines of the query, which the assertion has counted; two tiles are written, to as many.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "2:",
+                    "tileloadd tmm2, [{high} + {stride}]",
+                    "tileloadd tmm3, [{low} + {stride}]",
+                    "tileloadd tmm4, [{query} + {line}]",
+                    "tdpbf16ps tmm0, tmm2, tmm4",
+                    "tdpbf16ps tmm1, tmm3, tmm4",
+                    "add {high}, 64",
+                    "add {low}, 64",
+                    "add {query}, 1024",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {line}], tmm0",
+                    "tilestored [{sums} + {line} + 1024], tmm1",
+                    high = inout(reg) keys.as_ptr() => _,
+                    low = inout(reg) keys[lower..].as_ptr() => _,
+                    stride = in(reg) size_of::<Line<u32>>() * stride,
+                    query = inout(reg) query.as_ptr() => _,
+                    line = in(reg) size_of::<Line<u32>>(),
+                    steps = inout(reg) steps => _,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
+                    options(nostack),
+                );
+            }
+        }
+        let mut rows = [_mm512_setzero_si512(); LANES];
+        for (token, row) in rows.iter_mut().enumerate() {
+            let (high, low) = (_mm512_castsi512_ps(load(&sums[0][token])), _mm512_castsi512_ps(load(&sums[1][token])));
+            *row = _mm512_castps_si512(_mm512_add_ps(high, low));
+        }
+        store_transposed(&mut rows, scores);
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: there are tiles.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vnni;
+    use super::*;
+    use crate::cpu::level::Level;
+
+    /// Bytes that look random.
+    fn bytes(seed: u32) -> impl Iterator<Item = u32> {
+        (0..).map(move |i: u32| {
+            (i.wrapping_mul(0x9E37_79B9) ^ seed.wrapping_mul(0x85EB_CA6B)).wrapping_mul(0xC2B2_AE35) >> 11
+        })
+    }
+
+    fn lines(count: usize, seed: u32, mask: u32) -> Vec<Line<u32>> {
+        let mut numbers = bytes(seed).map(|number| number.wrapping_mul(0x0101_4701) & mask);
+        (0..count).map(|_| Line(std::array::from_fn(|_| numbers.next().unwrap_or_default()))).collect()
+    }
+
+    const CODES: u32 = 0x0F0F_0F0F;
+
+    #[test]
+    fn tiles_give_the_products_of_vectors_to_the_bit() {
+        if !Level::Amx.is_available() {
+            return;
+        }
+        // SAFETY: there are tiles.
+        let tiles = unsafe { Tiles::new() };
+        for steps in [0, 1, 2, 8] {
+            let stride = steps + 3;
+            let rows = lines(LANES * stride, 1, CODES);
+            let query: Vec<QueryLines> = lines(3 * FOURS * steps, 2, u32::MAX).as_chunks().0.to_vec();
+            let [mut by_tiles, mut by_vectors] = [[Line([f32::NAN; LANES]); LANES]; 2];
+            // SAFETY: there is AVX-512.
+            unsafe {
+                tiles.scores(&query, &rows, stride, &mut by_tiles);
+                vnni::scores(&query, &rows, stride, &mut by_vectors);
+            }
+            assert_eq!(by_tiles.map(|line| line.0), by_vectors.map(|line| line.0), "scores of {steps} steps");
+
+            let woven = [lines(FOURS * steps, 3, CODES), lines(FOURS * steps, 4, CODES)];
+            let woven = [&woven[0][..], &woven[1]];
+            let mut numbers = bytes(5).map(|number| number.wrapping_mul(0x0101_4701));
+            let weights: [[[u32; 128]; 2]; OUTPUT_HEADS] = std::array::from_fn(|_| {
+                std::array::from_fn(|_| std::array::from_fn(|_| numbers.next().unwrap_or_default()))
+            });
+            let mut by_tiles = [[Line([-1; LANES]); 2]; OUTPUT_HEADS];
+            let mut by_vectors = by_tiles;
+            // SAFETY: as above.
+            unsafe {
+                tiles.outputs(woven, &weights, &mut by_tiles);
+                for (weights, outputs) in weights.as_chunks().0.iter().zip(by_vectors.as_chunks_mut().0) {
+                    vnni::outputs(woven, weights, outputs);
+                }
+            }
+            let numbers = |outputs: [[Line<i32>; 2]; OUTPUT_HEADS]| outputs.map(|tiles| tiles.map(|line| line.0));
+            assert_eq!(numbers(by_tiles), numbers(by_vectors), "outputs of {steps} steps");
+        }
+    }
+
+    #[test]
+    fn key_scores_are_the_products_of_both_parts() {
+        if !Level::Amx.is_available() {
+            return;
+        }
+        // SAFETY: there are tiles.
+        let tiles = unsafe { Tiles::new() };
+        for steps in [0, 1, 3] {
+            let (lower, stride) = (steps + 1, 2 * steps + 2);
+            // Numbers of bf16 in 0.5..2, of either sign.
+            let [keys, query] = [(LANES * stride, 6), (LANES * steps, 7)].map(|(count, seed)| {
+                let mut lines = lines(count, seed, 0x80FF_80FF);
+                lines.iter_mut().flat_map(|line| &mut line.0).for_each(|pair| *pair |= 0x3F00_3F00);
+                lines
+            });
+            let pair = |pair: u32| [pair << 16, pair & 0xFFFF_0000].map(|bits| f64::from(f32::from_bits(bits)));
+            let mut scores = [Line([f32::NAN; LANES]); LANES];
+            // SAFETY: there is AVX-512.
+            unsafe { tiles.key_scores(&query, (&keys, lower, stride), &mut scores) };
+            for (head, scores) in scores.iter().enumerate() {
+                for (token, &score) in scores.0.iter().enumerate() {
+                    let mut want = 0.0;
+                    for i in 0..LANES * steps {
+                        let query = pair(query[i].0[head]);
+                        for part in [0, lower] {
+                            let key = pair(keys[token * stride + part + i / LANES].0[i % LANES]);
+                            want += query[0] * key[0] + query[1] * key[1];
+                        }
+                    }
+                    assert!((f64::from(score) - want).abs() < 1e-4, "head {head}, token {token}: {score}, not {want}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A block's 4-bit codes as bytes, twice: by token, to be multiplied by queries, and woven, to be multiplied by weights.
+//!
+//! Latents stand in the order in which a mask unpacks them, in chunks of [`CHUNK`] positions: the lower nibbles of 16
+//! words, then the upper ones.
+
+use std::arch::x86_64::{
+    __m512i, _mm512_and_si512, _mm512_maskz_loadu_epi8, _mm512_permutex2var_ps, _mm512_set1_epi8, _mm512_setzero_si512,
+    _mm512_srli_epi16, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
+};
+
+use super::lanes::{LANES, Line, load, load_floats, store, store_floats, zeros};
+
+/// Positions that 64 bytes of codes are unpacked to.
+pub(super) const CHUNK: usize = 128;
+
+/// Codes of a block of tokens.
+pub(super) struct Codes {
+    /// Positions of a latent: whole chunks.
+    pub width: usize,
+    /// `[tokens][width / 64]`: codes by token.
+    pub rows: Vec<Line<u32>>,
+    /// `[width / 16][tile_lines]`: codes by tile of 16 positions, and by four tokens.
+    pub woven: Vec<Line<u32>>,
+    /// Lines from one tile to the next: one more than it has, as a power of two would keep a cache's sets busy.
+    pub tile_lines: usize,
+}
+
+impl Codes {
+    pub fn new(latent_rank: usize, tokens: usize) -> Self {
+        let (width, tile_lines) = (latent_rank.next_multiple_of(CHUNK), tokens / 4 + 1);
+        Self { width, rows: zeros(tokens * width / 64), woven: zeros(width / LANES * tile_lines), tile_lines }
+    }
+
+    /// The first lines of a tile of woven codes.
+    pub fn woven_tile(&self, tile: usize, lines: usize) -> &[Line<u32>] {
+        &self.woven[tile * self.tile_lines..][..lines]
+    }
+
+    /// Unpacks the codes of four tokens, the `four`th of the block. What is past their end is zeros.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn unpack(&mut self, four: usize, packed: [&[u8]; 4]) {
+        let row_lines = self.width / 64;
+        for chunk in 0..self.width / CHUNK {
+            let rows = &mut self.rows[4 * four * row_lines + 2 * chunk..];
+            let woven = &mut self.woven[CHUNK / LANES * chunk * self.tile_lines + four..];
+            unpack_chunk(packed, chunk, (rows, row_lines), (woven, self.tile_lines));
+        }
+    }
+}
+
+/// Up to 64 bytes, and zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_bytes(bytes: &[u8]) -> __m512i {
+    let mask = u64::MAX.checked_shr(64 - bytes.len().min(64) as u32).unwrap_or(0);
+    // SAFETY: what is beyond the bytes is masked.
+    unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
+}
+
+/// Unpacks a chunk of four tokens' codes: to two lines of each token's row, which are `row_lines` apart, and to a line of each
+/// of eight tiles of 16 positions, which are `tile_lines` apart and have the codes of the four tokens side by side, as
+/// [`in_order`] has them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn unpack_chunk(
+    packed: [&[u8]; 4],
+    chunk: usize,
+    (rows, row_lines): (&mut [Line<u32>], usize),
+    (woven, tile_lines): (&mut [Line<u32>], usize),
+) {
+    let mask = _mm512_set1_epi8(15);
+    let mut halves = [[_mm512_setzero_si512(); 4]; 2];
+    for (token, packed) in packed.into_iter().enumerate() {
+        let packed = load_bytes(packed.get(chunk * CHUNK / 2..).unwrap_or_default());
+        let (low, high) = (_mm512_and_si512(packed, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask));
+        (halves[0][token], halves[1][token]) = (low, high);
+        store(&mut rows[token * row_lines], low);
+        store(&mut rows[token * row_lines + 1], high);
+    }
+    for (half, [a, b, c, d]) in halves.into_iter().enumerate() {
+        let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+        let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+        store(&mut woven[4 * half * tile_lines], _mm512_unpacklo_epi16(ab, cd));
+        store(&mut woven[(4 * half + 1) * tile_lines], _mm512_unpackhi_epi16(ab, cd));
+        store(&mut woven[(4 * half + 2) * tile_lines], _mm512_unpacklo_epi16(ab_high, cd_high));
+        store(&mut woven[(4 * half + 3) * tile_lines], _mm512_unpackhi_epi16(ab_high, cd_high));
+    }
+}
+
+/// The latent that stands at a position.
+pub(super) fn latent_of_position(position: usize) -> usize {
+    const OF_BYTE: [[usize; 4]; 2] = [[0, 4, 1, 5], [2, 6, 3, 7]];
+    let (chunk, half, byte) = (position / CHUNK, position % CHUNK / 64, position % 64);
+    chunk * CHUNK + byte / 4 * 8 + OF_BYTE[half][byte % 4]
+}
+
+/// The numbers of a chunk's eight tiles, in the order of their latents. Lanes 4 i to 4 i + 3 of tiles k and k + 4 are of the
+/// eight latents of word 4 i + k.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn in_order(tiles: &[Line<f32>; 8], latents: &mut [f32; CHUNK]) {
+    /// Of a word's latents, the lane of both tiles' four: the second tile's from 16 on.
+    const LANE_OF_LATENT: [u32; 8] = [0, 2, 16, 18, 1, 3, 17, 19];
+    const fn lanes(first: u32) -> Line<u32> {
+        let (mut line, mut i) = (Line([0; LANES]), 0);
+        while i < LANES {
+            line.0[i] = LANE_OF_LATENT[i % 8] + first + 4 * (i / 8) as u32;
+            i += 1;
+        }
+        line
+    }
+    const LANES_OF_WORDS: [Line<u32>; 2] = [lanes(0), lanes(8)];
+    let words = latents.as_chunks_mut::<8>().0;
+    for k in 0..4 {
+        let (low, high) = (load_floats(&tiles[k]), load_floats(&tiles[k + 4]));
+        for pair in 0..2 {
+            let mut two = Line::default();
+            store_floats(&mut two, _mm512_permutex2var_ps(low, load(&LANES_OF_WORDS[pair]), high));
+            for (i, word) in two.0.as_chunks::<8>().0.iter().enumerate() {
+                words[4 * (2 * pair + i) + k] = *word;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::unpack_nibbles;
+    use crate::cpu::level::Level;
+
+    #[test]
+    fn codes_come_back_in_the_order_of_their_latents() {
+        const TOKENS: usize = 8;
+        if !Level::Avx512Vnni.is_available() {
+            return;
+        }
+        for rank in [8, 120, 128, 200, 520] {
+            let mut codes = Codes::new(rank, TOKENS);
+            let rows: [Vec<u8>; TOKENS] =
+                std::array::from_fn(|token| (0..rank / 2).map(|i| (i * 37 + token * 91 + i * i) as u8).collect());
+            for (four, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
+                // SAFETY: there is AVX-512.
+                unsafe { codes.unpack(four, rows.each_ref().map(|row| &row[..])) };
+            }
+            for (token, packed) in rows.iter().enumerate() {
+                let words = packed.as_chunks::<4>().0.iter();
+                let mut want: Vec<u8> = words.flat_map(|word| unpack_nibbles(u32::from_le_bytes(*word))).collect();
+                want.resize(codes.width, 0);
+                let byte = |line: &Line<u32>, i: usize| line.0[i / 4].to_le_bytes()[i % 4];
+                for position in 0..codes.width {
+                    let line = &codes.rows[token * codes.width / 64 + position / 64];
+                    assert_eq!(byte(line, position % 64), want[latent_of_position(position)], "position {position}");
+                }
+                let woven =
+                    |tile: usize, lane: usize| byte(&codes.woven_tile(tile, 2)[token / 4], 4 * lane + token % 4);
+                for chunk in 0..codes.width / CHUNK {
+                    let tiles: [Line<f32>; 8] = std::array::from_fn(|tile| {
+                        Line(std::array::from_fn(|lane| f32::from(woven(8 * chunk + tile, lane))))
+                    });
+                    let mut latents = [f32::NAN; CHUNK];
+                    // SAFETY: as above.
+                    unsafe { in_order(&tiles, &mut latents) };
+                    assert_eq!(latents.map(|code| code as u8)[..], want[chunk * CHUNK..][..CHUNK]);
+                }
+            }
+        }
+    }
+}
