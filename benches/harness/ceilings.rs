@@ -18,6 +18,8 @@ const WGMMA_ROUNDS: u32 = MMA_ROUNDS / 32;
 
 /// The same on the CPU.
 const CPU_ROUNDS: u32 = 200;
+/// One of 8-bit integers is 32 of f32.
+const CPU_INT8_ROUNDS: u32 = CPU_ROUNDS / 8;
 
 /// Launches of products before the first that counts, about half a second of them, so that the clocks are where work
 /// keeps them.
@@ -32,7 +34,7 @@ pub struct Ceilings {
     /// before `rates`, the copy's.
     pub tb_per_s: f64,
     /// bf16 products on tensor cores at most: by `wgmma` where there is, else by `mma.sync`. In files of before `rates`, by
-    /// `mma.sync`.
+    /// `mma.sync`. On the CPU products of 8-bit integers where there are any, else of f32.
     pub tflop_per_s: f64,
     /// What they are the largest of, if they were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +52,9 @@ pub struct Rates {
     pub mma_tflop_per_s: f64,
     /// Of products by `wgmma`, on Hopper.
     pub wgmma_tflop_per_s: Option<f64>,
+    /// Of products of 8-bit integers, on CPUs with AVX-512 VNNI or AMX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub int8_tflop_per_s: Option<f64>,
     /// Microseconds of a launch in a graph that has nothing to do.
     pub launch_us: f64,
     /// The multiprocessors' clock in MHz right behind the products, as nvidia-smi says.
@@ -66,7 +71,7 @@ impl Rates {
     /// What the device says.
     fn measure(device: &Device, clock: &Clock, ordinal: usize) -> Result<Self> {
         let ceiling = Ceiling::new(device)?;
-        let (stream, mut flops, mut of_wgmma) = (clock.stream(), 0, None);
+        let (stream, mut flops, mut of_wgmma, mut of_int8) = (clock.stream(), 0, None, None);
         let (rounds, warm_up) = if device.is_cpu() { (CPU_ROUNDS, 1) } else { (MMA_ROUNDS, WARM_UP) };
         let mut out = device.allocate(ceiling.mma_elements())?;
         for _ in 0..warm_up {
@@ -76,10 +81,17 @@ impl Rates {
             flops = ceiling.mma(stream, rounds, &mut out.view_mut())?;
             Ok(())
         })?;
-        // Before the first that counts: what it returns says whether there is one.
+        // Before the first that counts: what they return says whether there are any.
         let wgmma = match ceiling.wgmma(stream, WGMMA_ROUNDS, &mut out.view_mut())? {
             Some(_) => Some(clock.time(1, |stream, _| {
                 of_wgmma = ceiling.wgmma(stream, WGMMA_ROUNDS, &mut out.view_mut())?;
+                Ok(())
+            })?),
+            None => None,
+        };
+        let int8 = match ceiling.int8(stream, CPU_INT8_ROUNDS, &mut out.view_mut())? {
+            Some(_) => Some(clock.time(1, |stream, _| {
+                of_int8 = ceiling.int8(stream, CPU_INT8_ROUNDS, &mut out.view_mut())?;
                 Ok(())
             })?),
             None => None,
@@ -102,6 +114,7 @@ impl Rates {
             read_tb_per_s: bytes as f64 / read.median_us / 1e6,
             mma_tflop_per_s: flops as f64 / mma.median_us / 1e6,
             wgmma_tflop_per_s: wgmma.zip(of_wgmma).map(|(time, flops)| flops as f64 / time.median_us / 1e6),
+            int8_tflop_per_s: int8.zip(of_int8).map(|(time, flops)| flops as f64 / time.median_us / 1e6),
             launch_us: launch.median_us,
             clock_mhz,
             is_cpu: device.is_cpu(),
@@ -123,7 +136,10 @@ impl Ceilings {
         Self {
             name: name.into(),
             tb_per_s: rates.read_tb_per_s.max(rates.copy_tb_per_s),
-            tflop_per_s: rates.mma_tflop_per_s.max(rates.wgmma_tflop_per_s.unwrap_or(0.0)),
+            tflop_per_s: [rates.wgmma_tflop_per_s, rates.int8_tflop_per_s]
+                .into_iter()
+                .flatten()
+                .fold(rates.mma_tflop_per_s, f64::max),
             rates: Some(rates),
         }
     }
@@ -158,6 +174,7 @@ impl Ceilings {
     /// What the fastest products are of, and by.
     pub fn products(&self) -> &'static str {
         match &self.rates {
+            Some(rates) if rates.int8_tflop_per_s.is_some_and(|rate| rate >= rates.mma_tflop_per_s) => "int8 products",
             Some(rates) if rates.is_cpu => "f32 products",
             Some(rates) if rates.wgmma_tflop_per_s.is_some_and(|rate| rate >= rates.mma_tflop_per_s) => {
                 "bf16 products by wgmma"
@@ -186,11 +203,14 @@ impl std::fmt::Display for Ceilings {
         let Rates { copy_tb_per_s, read_tb_per_s, mma_tflop_per_s, .. } = rates;
         if rates.is_cpu {
             let (name, launch_us) = (&self.name, rates.launch_us);
-            return write!(
+            write!(
                 f,
-                "{name}: reads {read_tb_per_s:.4} TB/s, copy {copy_tb_per_s:.4}; f32 products {mma_tflop_per_s:.3} TFLOP/s; an \
-                 operation that has nothing to do {launch_us:.2} us"
-            );
+                "{name}: reads {read_tb_per_s:.4} TB/s, copy {copy_tb_per_s:.4}; products {mma_tflop_per_s:.3} TFLOP/s of f32"
+            )?;
+            if let Some(tflop_per_s) = rates.int8_tflop_per_s {
+                write!(f, ", {tflop_per_s:.3} of 8-bit integers")?;
+            }
+            return write!(f, "; an operation that has nothing to do {launch_us:.2} us");
         }
         write!(f, "{}: reads {read_tb_per_s:.3} TB/s, copy {copy_tb_per_s:.3}; bf16 products", self.name)?;
         if let Some(tflop_per_s) = rates.wgmma_tflop_per_s {

@@ -1,11 +1,15 @@
 //! What a device can do at most: the ceilings that kernels are held against.
 
 use super::{Device, Kernel, LaunchConfig, Stream, View, ViewMut};
+use crate::cpu::Level;
 use crate::error::{Error, Result, check_len};
 use crate::sys;
 
 /// FLOPs of a warp in one round of `ceiling_wgmma`: 32 products of its quarter of m64n64k16.
 const WGMMA_FLOPS_PER_WARP: u64 = 32 * sys::CEILING_MMA_FLOPS_PER_WARP as u64;
+
+/// FLOPs of a warp in one round of `ceiling_int8`, as many as of `ceiling_wgmma`.
+const INT8_FLOPS_PER_WARP: u64 = WGMMA_FLOPS_PER_WARP;
 
 /// The kernels that only move bytes and only multiply. Timed, they give the bandwidth and the arithmetic rate that
 /// another kernel on the same device can reach at most.
@@ -16,6 +20,8 @@ pub struct Ceiling {
     mma: Kernel,
     /// Of devices that have Hopper's products.
     wgmma: Option<Kernel>,
+    /// Of CPUs that have products of 8-bit integers.
+    int8: Option<Kernel>,
 }
 
 impl Ceiling {
@@ -30,7 +36,9 @@ impl Ceiling {
             Err(Error::Unsupported { .. }) if device.is_cpu() => None,
             loaded => Some(loaded?),
         };
-        Ok(Self { copy: load("ceiling_copy")?, read: load("ceiling_read")?, mma: load("ceiling_mma")?, wgmma })
+        let has_int8 = device.cpu_level().is_some_and(Level::has_int8);
+        let int8 = has_int8.then(|| load("ceiling_int8")).transpose()?;
+        Ok(Self { copy: load("ceiling_copy")?, read: load("ceiling_read")?, mma: load("ceiling_mma")?, wgmma, int8 })
     }
 
     /// Copies `from` to `to`: moves twice their bytes. A remainder of less than 16 bytes stays.
@@ -104,6 +112,17 @@ impl Ceiling {
         let Some(kernel) = &self.wgmma else { return Ok(None) };
         self.multiply(kernel, stream, rounds, out)?;
         Ok(Some(self.warps() * u64::from(rounds) * WGMMA_FLOPS_PER_WARP))
+    }
+
+    /// The same of 8-bit integers, on CPUs whose [level](super::CpuLevel) has products of them: each number becomes
+    /// `16384 * rounds`. None, and nothing done, on other devices.
+    ///
+    /// # Errors
+    /// As [`Ceiling::mma`].
+    pub fn int8(&self, stream: &Stream, rounds: u32, out: &mut ViewMut<f32>) -> Result<Option<u64>> {
+        let Some(kernel) = &self.int8 else { return Ok(None) };
+        self.multiply(kernel, stream, rounds, out)?;
+        Ok(Some(self.warps() * u64::from(rounds) * INT8_FLOPS_PER_WARP))
     }
 
     fn multiply(&self, kernel: &Kernel, stream: &Stream, rounds: u32, out: &mut ViewMut<f32>) -> Result<()> {

@@ -58,6 +58,10 @@ impl Cpu {
         &self.name
     }
 
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
     /// Operations divide their work by these; nothing is limited.
     pub(super) fn limits(&self) -> Limits {
         Limits { shared_bytes: usize::MAX, shared_bytes_per_multiprocessor: usize::MAX, multiprocessors: TASKS_AT_ONCE }

@@ -182,6 +182,15 @@ impl Device {
         matches!(*self.0, Backend::Cpu(_))
     }
 
+    /// What the CPU's operations use of it; none of a GPU and of the simulator.
+    #[must_use]
+    pub fn cpu_level(&self) -> Option<CpuLevel> {
+        match &*self.0 {
+            Backend::Cpu(cpu) => Some(cpu.level()),
+            _ => None,
+        }
+    }
+
     /// Sizes that kernels are fitted to.
     #[must_use]
     pub fn limits(&self) -> Limits {

@@ -22,6 +22,7 @@ fn rates() -> Rates {
         read_tb_per_s: 2.0,
         mma_tflop_per_s: 400.0,
         wgmma_tflop_per_s: Some(500.0),
+        int8_tflop_per_s: None,
         launch_us: 2.0,
         clock_mhz: None,
         is_cpu: false,

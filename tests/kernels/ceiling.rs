@@ -1,6 +1,6 @@
 //! The kernels that measure what a device can do at most do what they claim to do.
 
-use latent_attention::device::{Ceiling, Device};
+use latent_attention::device::{Ceiling, CpuConfig, CpuLevel, Device};
 use ptx_sim::meter::Path;
 
 use crate::decode::hopper_like;
@@ -60,6 +60,22 @@ fn hoppers_products_are_computed_and_counted_and_there_are_none_elsewhere() {
         let products: u64 = counted.meter.mma.values().sum();
         // Counted once per warp, each of which does a quarter of a product.
         assert_eq!(products * 2 * 16 * 64 * 16, flops.unwrap());
+    }
+}
+
+#[test]
+fn products_of_8_bit_integers_are_those_of_levels_that_have_them() {
+    for level in CpuLevel::available() {
+        let device = Device::cpu_with(CpuConfig::default().with_level(level)).unwrap();
+        let ceiling = Ceiling::new(&device).unwrap();
+        let mut out = device.zeros(ceiling.mma_elements()).unwrap();
+        let flops = ceiling.int8(&device.stream().unwrap(), 2, &mut out.view_mut()).unwrap();
+        let has_int8 = matches!(level, CpuLevel::Avx512Vnni | CpuLevel::Amx);
+        assert_eq!(flops.is_some(), has_int8, "{level}");
+        let sum = if has_int8 { 16384.0 * 2.0 } else { 0.0 };
+        assert!(out.to_vec().unwrap().iter().all(|&got| got == sum), "{level}");
+        // Products and sums.
+        assert_eq!(flops.unwrap_or_default(), 2 * (sum * ceiling.mma_elements() as f32) as u64, "{level}");
     }
 }
 

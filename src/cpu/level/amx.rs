@@ -1,6 +1,10 @@
-//! Whether there are AMX's tiles, which the operating system has to allow to a process.
+//! AMX's tiles: whether there are any, which the operating system has to allow to a process, and a thread's own.
+//!
+//! Rust has no stable intrinsics of AMX yet.
 
+use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
+use std::marker::PhantomData;
 use std::sync::LazyLock;
 
 /// Bits of leaf 7's EDX: tiles, and their products of bf16 and of 8-bit integers.
@@ -44,4 +48,47 @@ fn is_allowed() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_allowed() -> bool {
     false
+}
+
+/// Configuration of the tiles: eight of 16 rows with 64 bytes (palette 1).
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIGURATION: Configuration = Configuration {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// The tiles of a thread, configured as long as this lives.
+pub(in crate::cpu) struct Tiles {
+    /// A thread's own.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Tiles {
+    /// # Safety
+    /// The machine has AMX, and the process may use it.
+    pub unsafe fn new() -> Self {
+        // SAFETY: promised by the caller; the instruction reads the 64 bytes of the configuration.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, preserves_flags, readonly));
+        }
+        Self { not_send: PhantomData }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: there are tiles.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
 }

@@ -9,6 +9,8 @@ mod portable;
 use std::fmt::{self, Display, Formatter};
 
 #[cfg(target_arch = "x86_64")]
+pub(super) use self::amx::Tiles;
+#[cfg(target_arch = "x86_64")]
 pub(super) use self::avx2::Avx2;
 use self::portable::Portable;
 use crate::cache::AFFINE_BYTES;
@@ -72,6 +74,11 @@ impl Level {
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512Vnni | Self::Amx => false,
         }
+    }
+
+    /// Whether it has products of 8-bit integers that sum to 32 bits.
+    pub(crate) fn has_int8(self) -> bool {
+        matches!(self, Self::Avx512Vnni | Self::Amx)
     }
 
     /// Those that this machine has.

@@ -8,10 +8,10 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{_mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_setzero_si512};
-use std::marker::PhantomData;
 
 use super::lanes::{LANES, Line, load, store};
 use super::vnni::{QueryLines, joined_outputs, scores_of_parts, store_transposed};
+use crate::cpu::level::Tiles;
 
 /// Numbers that a product of two tiles sums.
 const DEPTH: usize = 64;
@@ -19,50 +19,22 @@ const DEPTH: usize = 64;
 /// Rows of a tile's second operand, each of four numbers of 16 columns.
 const FOURS: usize = DEPTH / 4;
 
-/// Configuration of the tiles: eight of 16 rows with 64 bytes (palette 1).
-#[repr(C, align(64))]
-struct Configuration {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static CONFIGURATION: Configuration = Configuration {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
-
 /// What a tile holds of 32-bit numbers.
 type Tile = [Line<u32>; LANES];
 
 /// Heads whose outputs are summed at a time.
 pub(super) const OUTPUT_HEADS: usize = LANES;
 
-/// The tiles of a thread, configured as long as this lives.
-pub(super) struct Tiles {
-    /// A thread's own.
-    not_send: PhantomData<*const ()>,
-}
-
 impl Tiles {
-    /// # Safety
-    /// The machine has AMX, and the process may use it.
-    pub unsafe fn new() -> Self {
-        // SAFETY: promised by the caller; the instruction reads the 64 bytes of the configuration.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, preserves_flags, readonly));
-        }
-        Self { not_send: PhantomData }
-    }
-
     /// [`vnni::scores`](super::vnni::scores).
     #[target_feature(enable = "avx512f")]
-    pub fn scores(&self, query: &[QueryLines], rows: &[Line<u32>], stride: usize, scores: &mut [Line<f32>; LANES]) {
+    pub(super) fn scores(
+        &self,
+        query: &[QueryLines],
+        rows: &[Line<u32>],
+        stride: usize,
+        scores: &mut [Line<f32>; LANES],
+    ) {
         let steps = query.len() / FOURS;
         assert!(
             rows.len() >= (LANES - 1) * stride + steps && query.len() == steps * FOURS,
@@ -109,7 +81,7 @@ impl Tiles {
 
     /// [`vnni::outputs`](super::vnni::outputs) of 16 heads, whose weights are of a multiple of 64 tokens.
     #[target_feature(enable = "avx512f")]
-    pub fn outputs<const N: usize>(
+    pub(super) fn outputs<const N: usize>(
         &self,
         woven: [&[Line<u32>]; 2],
         weights: &[[[u32; N]; 2]; OUTPUT_HEADS],
@@ -173,7 +145,7 @@ impl Tiles {
     /// `stride` lines from each other, and begin with the upper parts of the keys; the lower ones are `lower` lines behind.
     /// The query has a line for each two numbers of a key: the two, in bf16, of 16 heads.
     #[target_feature(enable = "avx512f")]
-    pub fn key_scores(
+    pub(super) fn key_scores(
         &self,
         query: &[Line<u32>],
         (keys, lower, stride): (&[Line<u32>], usize, usize),
@@ -220,13 +192,6 @@ impl Tiles {
             *row = _mm512_castps_si512(_mm512_add_ps(high, low));
         }
         store_transposed(&mut rows, scores);
-    }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        // SAFETY: there are tiles.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }
 

@@ -13,9 +13,9 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::amx::Tiles;
 use super::lanes::{LANES, Line, load, load_floats, store, store_floats, transpose, zeros};
 use crate::cpu::decode::Split;
+use crate::cpu::level::Tiles;
 
 /// Numbers of a line in bf16.
 const HALVES: usize = 2 * LANES;

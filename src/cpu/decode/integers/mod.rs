@@ -25,7 +25,6 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use self::amx::Tiles;
 use self::codes::{CHUNK, Codes, in_order, latent_of_position};
 use self::keys::Keys;
 use self::lanes::{LANES, Line, load, load_floats, store_floats, zeros};
@@ -34,7 +33,7 @@ use super::Split;
 use super::softmax::Softmax;
 use crate::cache::{AFFINE_BYTES, Group};
 use crate::cpu::cache::Part;
-use crate::cpu::level::{Avx2, Level};
+use crate::cpu::level::{Avx2, Level, Tiles};
 use crate::sys;
 
 /// Tokens of a block. Products of a weight's part and 4-bit codes, summed over them, are far from overflow.

@@ -1,5 +1,8 @@
 //! `ceiling`: what the machine can do at most, as `csrc/ceiling.cu` has it: bytes that are copied, bytes that are only read,
-//! and products of f32 in registers, since there are no others on every level.
+//! and products in registers: of f32, and of 8-bit integers on levels that have them.
+
+#[cfg(target_arch = "x86_64")]
+mod int8;
 
 use std::hint::black_box;
 
@@ -45,6 +48,19 @@ pub(super) unsafe fn ceiling_mma(params: &sys::CeilingMmaParams, level: Level) {
     // SAFETY: promised by the caller.
     let out = unsafe { numbers_mut::<f32>(params.out, MULTIPLIERS * WARP) };
     out.par_chunks_mut(WARP).for_each(|out| level.run(Multiply { rounds: params.rounds, out }));
+}
+
+/// # Safety
+/// As [`cpu`](super); the level has products of 8-bit integers.
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn ceiling_int8(params: &sys::CeilingMmaParams, level: Level) {
+    // SAFETY: promised by the caller.
+    let out = unsafe { numbers_mut::<f32>(params.out, MULTIPLIERS * WARP) };
+    out.par_chunks_mut(WARP).for_each(|out| {
+        // SAFETY: promised by the caller, and devices are made of levels that the machine has.
+        let total = unsafe { int8::multiply(level, params.rounds) };
+        out.fill((total / WARP as f64) as f32);
+    });
 }
 
 /// What is read.
