@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::level::{Arithmetic, LANES, Level, Task};
 use super::memory::{Rows, optional_numbers};
-use super::product::{Matrix, SUM_COLUMNS, add_weighted, dots, padded, round, widen};
+use super::product::{Matrix, SUM_COLUMNS, add_weighted, padded, project, round, widen};
 use crate::sys;
 
 /// Rows and columns of a task.
@@ -145,25 +145,19 @@ impl Task for Output<'_> {
     #[inline(always)]
     fn run<A: Arithmetic>(self) {
         let Tile { params, kv_head, rows, columns } = &self.0.tile;
-        let ((inputs, stride), contracted) = (self.0.inputs(), params.contracted as usize);
+        let (inputs, stride) = self.0.inputs();
         let mut sums = vec![0.0; rows.len() * columns.len()];
-        let mut weights = vec![0.0; 4 * stride];
         // SAFETY: promised when the product was made.
         let bias = unsafe { optional_numbers::<f32>(params.bias, (params.kv_heads * params.outputs) as usize) };
-        for first in columns.clone().step_by(4) {
-            let four = first..columns.end.min(first + 4);
-            for (i, weights) in four.clone().zip(weights.chunks_exact_mut(stride.max(1))) {
-                // SAFETY: as above.
-                widen(unsafe { self.0.weights.row(*kv_head, i) }, &mut weights[..contracted]);
+        let bias = |i: usize| bias.map_or(0.0, |bias| bias[kv_head * params.outputs as usize + i]);
+        let inputs = (Matrix { numbers: &inputs, stride }, rows.len());
+        // SAFETY: as above.
+        let weights = |i: usize| unsafe { self.0.weights.row(*kv_head, i) };
+        project::<A>(inputs, columns.clone(), weights, |four, row, products| {
+            for (i, product) in four.zip(products) {
+                sums[row * columns.len() + i - columns.start] = product + bias(i);
             }
-            let bias = |i: usize| bias.map_or(0.0, |bias| bias[kv_head * params.outputs as usize + i]);
-            let rows_of = Matrix { numbers: &weights, stride }.rows(0, &(0..stride));
-            dots::<A>(Matrix { numbers: &inputs, stride }, 0..rows.len(), rows_of, |row, products| {
-                for (i, product) in four.clone().zip(products) {
-                    sums[row * columns.len() + i - columns.start] = product + bias(i);
-                }
-            });
-        }
+        });
         self.0.store(&sums, columns.len());
     }
 }

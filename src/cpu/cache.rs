@@ -104,8 +104,13 @@ impl Cache<'_> {
 /// to the bit whether products and sums are rounded each or together.
 #[inline(always)]
 fn decode<A: Arithmetic>(bits: usize, group: usize, row: &[u8], affines: &[u8], values: &mut [f32]) {
-    let groups = values.chunks_mut(group).zip(row.chunks(group * bits / 8));
-    for ((values, row), affine) in groups.zip(affines.as_chunks::<AFFINE_BYTES>().0) {
+    let (mut values_left, mut row_left) = (values, row);
+    // Chunks of both would be counted by divisions, which take as long as a group.
+    for affine in affines.as_chunks::<AFFINE_BYTES>().0 {
+        let numbers = group.min(values_left.len());
+        let (values, row);
+        (values, values_left) = std::mem::take(&mut values_left).split_at_mut(numbers);
+        (row, row_left) = row_left.split_at((numbers * bits / 8).min(row_left.len()));
         let [scale, min] = A::affine(*affine);
         let values = values.as_chunks_mut::<LANES>().0.iter_mut();
         if bits == 4 {

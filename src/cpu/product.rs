@@ -80,12 +80,7 @@ pub(super) fn add_dots<A: Arithmetic, const M: usize>(sums: &mut [[A::Eight; 4];
 
 /// Hands on the dot products of some rows of `a` with four rows, of whose width `a` has as many columns.
 #[inline(always)]
-pub(super) fn dots<A: Arithmetic>(
-    a: Matrix,
-    rows: Range<usize>,
-    b: [&[f32]; 4],
-    mut take: impl FnMut(usize, [f32; 4]),
-) {
+fn dots<A: Arithmetic>(a: Matrix, rows: Range<usize>, b: [&[f32]; 4], mut take: impl FnMut(usize, [f32; 4])) {
     for rows in parts(rows, DOT_ROWS) {
         match rows.len() {
             1 => dots_of::<A, 1>(a, rows.start, b, &mut take),
@@ -106,6 +101,27 @@ fn dots_of<A: Arithmetic, const M: usize>(
     add_dots::<A, M>(&mut sums, a.rows(first, &(0..b[0].len())), b);
     for (i, sums) in sums.into_iter().enumerate() {
         take(first + i, A::sums(sums));
+    }
+}
+
+/// Hands on the dot products of all rows of `a` with the `outputs` of a weight matrix, four at a time: which four, a row, and
+/// its products with them. `weight_row` has the weights of an output, and `a`'s rows zeros behind as many numbers.
+#[inline(always)]
+pub(super) fn project<'w, A: Arithmetic>(
+    (a, rows): (Matrix, usize),
+    outputs: Range<usize>,
+    weight_row: impl Fn(usize) -> &'w [bf16],
+    mut take: impl FnMut(Range<usize>, usize, [f32; 4]),
+) {
+    let mut weights = vec![0.0; 4 * a.stride];
+    for first in outputs.clone().step_by(4) {
+        let four = first..outputs.end.min(first + 4);
+        for (output, weights) in four.clone().zip(weights.chunks_exact_mut(a.stride.max(1))) {
+            let row = weight_row(output);
+            widen(row, &mut weights[..row.len()]);
+        }
+        let of_four = Matrix { numbers: &weights, stride: a.stride }.rows(0, &(0..a.stride));
+        dots::<A>(a, 0..rows, of_four, |row, products| take(four.clone(), row, products));
     }
 }
 

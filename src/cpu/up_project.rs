@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::cache::{Cache, Part};
 use super::level::{Arithmetic, LANES, Level, Task};
 use super::memory::{Rows, optional_numbers};
-use super::product::{Matrix, dots, round, widen};
+use super::product::{Matrix, project, round};
 use super::sequences::TokenRows;
 use crate::sys;
 
@@ -70,26 +70,20 @@ impl Task for Tile<'_> {
                 round(&rope[first_rope..][..rope_dim], key);
             }
         }
-        let mut weights = vec![0.0; 4 * stride];
-        let mut project = |up: &Rows<bf16>, width: usize, bias: Option<&[f32]>, out: &Rows<bf16>| {
-            for first in (0..width).step_by(4) {
-                let four = first..width.min(first + 4);
-                for (i, weights) in four.clone().zip(weights.chunks_exact_mut(stride)) {
-                    // SAFETY: as above.
-                    widen(unsafe { up.row(self.kv_head, i) }, &mut weights[..rank]);
+        let project_to = |up: &Rows<bf16>, width: usize, bias: Option<&[f32]>, out: &Rows<bf16>| {
+            // SAFETY: as above.
+            let weights = |i: usize| unsafe { up.row(self.kv_head, i) };
+            let latents = (Matrix { numbers: &latents, stride }, self.rows.len());
+            project::<A>(latents, 0..width, weights, |four, row, mut sums| {
+                for (i, sum) in four.clone().zip(&mut sums) {
+                    *sum += bias.map_or(0.0, |bias| bias[self.kv_head * width + i]);
                 }
-                let rows_of = Matrix { numbers: &weights, stride }.rows(0, &(0..stride));
-                dots::<A>(Matrix { numbers: &latents, stride }, 0..self.rows.len(), rows_of, |row, mut sums| {
-                    for (i, sum) in four.clone().zip(&mut sums) {
-                        *sum += bias.map_or(0.0, |bias| bias[self.kv_head * width + i]);
-                    }
-                    // SAFETY: as above.
-                    let to = unsafe { out.part_mut(self.rows.start + row, self.kv_head, four.clone()) };
-                    round(&sums[..four.len()], to);
-                });
-            }
+                // SAFETY: as above.
+                let to = unsafe { out.part_mut(self.rows.start + row, self.kv_head, four.clone()) };
+                round(&sums[..four.len()], to);
+            });
         };
-        project(&up_key, nope_dim, None, &keys);
-        project(&up_value, value_dim, bias, &values);
+        project_to(&up_key, nope_dim, None, &keys);
+        project_to(&up_value, value_dim, bias, &values);
     }
 }

@@ -225,10 +225,7 @@ impl Cuda {
         shared_bytes: usize,
     ) -> Result<usize> {
         self.bind()?;
-        // SAFETY: an attribute is plain data, and zeros are valid for each of its members.
-        let mut attribute: sys::CUlaunchAttribute = unsafe { MaybeUninit::zeroed().assume_init() };
-        attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-        attribute.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y: 1, z: blocks };
+        let mut attribute = in_clusters([1, 1, blocks]);
         let launch = sys::CUlaunchConfig {
             gridDimX: 1,
             gridDimY: 1,
@@ -288,17 +285,10 @@ impl Cuda {
         params: &P,
     ) -> Result<()> {
         self.bind()?;
-        // SAFETY: an attribute is plain data, and zeros are valid for each of its members.
-        let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { MaybeUninit::zeroed().assume_init() };
-        let mut count = 0;
-        if let Some([x, y, z]) = config.cluster {
-            attributes[count].id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-            attributes[count].value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
-            count += 1;
-        }
-        if config.programmatic {
-            attributes[count].id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-            attributes[count].value.programmaticStreamSerializationAllowed = 1;
+        let (mut attributes, mut count) = ([no_attribute(); 2], 0);
+        for attribute in [config.cluster.map(in_clusters), config.programmatic.then(programmatic)].into_iter().flatten()
+        {
+            attributes[count] = attribute;
             count += 1;
         }
         let launch = sys::CUlaunchConfig {
@@ -437,6 +427,28 @@ impl Drop for Capture {
             let _ = unsafe { result::graph::destroy(graph) };
         }
     }
+}
+
+/// An attribute of a launch that says nothing.
+fn no_attribute() -> sys::CUlaunchAttribute {
+    // SAFETY: an attribute is plain data, and zeros are valid for each of its members.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// Blocks of a launch are in clusters.
+fn in_clusters([x, y, z]: [u32; 3]) -> sys::CUlaunchAttribute {
+    let mut attribute = no_attribute();
+    attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attribute.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
+    attribute
+}
+
+/// A launch may begin before the one before it has ended.
+fn programmatic() -> sys::CUlaunchAttribute {
+    let mut attribute = no_attribute();
+    attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attribute.value.programmaticStreamSerializationAllowed = 1;
+    attribute
 }
 
 fn failed(call: &'static str) -> impl Fn(DriverError) -> Error {

@@ -9,6 +9,7 @@
 use std::arch::asm;
 use std::arch::x86_64::{_mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_setzero_si512};
 
+use super::codes::TILES;
 use super::lanes::{LANES, Line, load, store};
 use super::vnni::{QueryLines, joined_outputs, scores_of_parts, store_transposed};
 use crate::cpu::level::Tiles;
@@ -83,13 +84,16 @@ impl Tiles {
     #[target_feature(enable = "avx512f")]
     pub(super) fn outputs<const N: usize>(
         &self,
-        woven: [&[Line<u32>]; 2],
+        woven: &[Line<u32>],
         weights: &[[[u32; N]; 2]; OUTPUT_HEADS],
         outputs: &mut [[Line<i32>; 2]; OUTPUT_HEADS],
     ) {
-        let steps = woven[0].len() / FOURS;
-        let whole = steps * FOURS;
-        assert!(whole <= N && woven.iter().all(|tile| tile.len() == whole), "weights are of the tokens of codes");
+        let fours = woven.len().div_ceil(TILES);
+        let steps = fours / FOURS;
+        assert!(
+            fours <= N && fours.is_multiple_of(FOURS) && woven.len() == (fours * TILES).saturating_sub(TILES - 2),
+            "weights are of the tokens of codes"
+        );
         let mut sums: [Tile; 4] = Default::default();
         if steps > 0 {
             // SAFETY: `Tiles` are configured. A step reads 64 bytes of both parts of 16 heads, and 16 lines of both tiles of
@@ -103,16 +107,15 @@ impl Tiles {
                     "2:",
                     "tileloadd tmm4, [{high} + {weights_stride}]",
                     "tileloadd tmm5, [{low} + {weights_stride}]",
-                    "tileloadd tmm6, [{first} + {line}]",
-                    "tileloadd tmm7, [{second} + {line}]",
+                    "tileloadd tmm6, [{woven} + {woven_stride}]",
+                    "tileloadd tmm7, [{woven} + {woven_stride} + 64]",
                     "tdpbuud tmm0, tmm4, tmm6",
                     "tdpbuud tmm1, tmm5, tmm6",
                     "tdpbuud tmm2, tmm4, tmm7",
                     "tdpbuud tmm3, tmm5, tmm7",
                     "add {high}, 64",
                     "add {low}, 64",
-                    "add {first}, 1024",
-                    "add {second}, 1024",
+                    "add {woven}, 16 * 512",
                     "dec {steps}",
                     "jnz 2b",
                     "tilestored [{sums} + {line}], tmm0",
@@ -122,8 +125,8 @@ impl Tiles {
                     high = inout(reg) weights[0][0].as_ptr() => _,
                     low = inout(reg) weights[0][1].as_ptr() => _,
                     weights_stride = in(reg) size_of::<[[u32; N]; 2]>(),
-                    first = inout(reg) woven[0].as_ptr() => _,
-                    second = inout(reg) woven[1].as_ptr() => _,
+                    woven = inout(reg) woven.as_ptr() => _,
+                    woven_stride = in(reg) size_of::<[Line<u32>; TILES]>(),
                     line = in(reg) size_of::<Line<u32>>(),
                     steps = inout(reg) steps => _,
                     sums = in(reg) sums.as_mut_ptr(),
@@ -234,8 +237,7 @@ mod tests {
             }
             assert_eq!(by_tiles.map(|line| line.0), by_vectors.map(|line| line.0), "scores of {steps} steps");
 
-            let woven = [lines(FOURS * steps, 3, CODES), lines(FOURS * steps, 4, CODES)];
-            let woven = [&woven[0][..], &woven[1]];
+            let woven = lines((FOURS * steps * TILES).saturating_sub(TILES - 2), 3, CODES);
             let mut numbers = bytes(5).map(|number| number.wrapping_mul(0x0101_4701));
             let weights: [[[u32; 128]; 2]; OUTPUT_HEADS] = std::array::from_fn(|_| {
                 std::array::from_fn(|_| std::array::from_fn(|_| numbers.next().unwrap_or_default()))
@@ -244,9 +246,9 @@ mod tests {
             let mut by_vectors = by_tiles;
             // SAFETY: as above.
             unsafe {
-                tiles.outputs(woven, &weights, &mut by_tiles);
+                tiles.outputs(&woven, &weights, &mut by_tiles);
                 for (weights, outputs) in weights.as_chunks().0.iter().zip(by_vectors.as_chunks_mut().0) {
-                    vnni::outputs(woven, weights, outputs);
+                    vnni::outputs(&woven, weights, outputs);
                 }
             }
             let numbers = |outputs: [[Line<i32>; 2]; OUTPUT_HEADS]| outputs.map(|tiles| tiles.map(|line| line.0));

@@ -19,21 +19,26 @@ pub(super) struct Codes {
     pub width: usize,
     /// `[tokens][width / 64]`: codes by token.
     pub rows: Vec<Line<u32>>,
-    /// `[width / 16][tile_lines]`: codes by tile of 16 positions, and by four tokens.
-    pub woven: Vec<Line<u32>>,
-    /// Lines from one tile to the next: one more than it has, as a power of two would keep a cache's sets busy.
-    pub tile_lines: usize,
+    /// `[width / 128][tokens / 4][8]`: by chunk, by four tokens, and by tile of 16 positions. Written a chunk's tiles at a
+    /// time, lines lie in few pages: caches of addresses to write to have few places.
+    woven: Vec<Line<u32>>,
+    /// `tokens / 4`.
+    fours: usize,
 }
+
+/// Tiles of a chunk, and so the lines from one four of a tile's tokens to the next.
+pub(super) const TILES: usize = CHUNK / LANES;
 
 impl Codes {
     pub fn new(latent_rank: usize, tokens: usize) -> Self {
-        let (width, tile_lines) = (latent_rank.next_multiple_of(CHUNK), tokens / 4 + 1);
-        Self { width, rows: zeros(tokens * width / 64), woven: zeros(width / LANES * tile_lines), tile_lines }
+        let (width, fours) = (latent_rank.next_multiple_of(CHUNK), tokens / 4);
+        Self { width, rows: zeros(tokens * width / 64), woven: zeros(width / LANES * fours), fours }
     }
 
-    /// The first lines of a tile of woven codes.
-    pub fn woven_tile(&self, tile: usize, lines: usize) -> &[Line<u32>] {
-        &self.woven[tile * self.tile_lines..][..lines]
+    /// The woven codes of an even tile and the next one, of the first so many fours: [`TILES`] lines from each other.
+    pub fn woven_tiles(&self, tile: usize, fours: usize) -> &[Line<u32>] {
+        let first = tile / TILES * self.fours * TILES + tile % TILES;
+        &self.woven[first..][..(fours * TILES).saturating_sub(TILES - 2)]
     }
 
     /// Unpacks the codes of four tokens, the `four`th of the block. What is past their end is zeros.
@@ -42,8 +47,8 @@ impl Codes {
         let row_lines = self.width / 64;
         for chunk in 0..self.width / CHUNK {
             let rows = &mut self.rows[4 * four * row_lines + 2 * chunk..];
-            let woven = &mut self.woven[CHUNK / LANES * chunk * self.tile_lines + four..];
-            unpack_chunk(packed, chunk, (rows, row_lines), (woven, self.tile_lines));
+            let woven = &mut self.woven.as_chunks_mut().0[chunk * self.fours + four];
+            unpack_chunk(packed, chunk, (rows, row_lines), woven);
         }
     }
 }
@@ -58,15 +63,14 @@ fn load_bytes(bytes: &[u8]) -> __m512i {
 }
 
 /// Unpacks a chunk of four tokens' codes: to two lines of each token's row, which are `row_lines` apart, and to a line of each
-/// of eight tiles of 16 positions, which are `tile_lines` apart and have the codes of the four tokens side by side, as
-/// [`in_order`] has them.
+/// of its tiles, which have the codes of the four tokens side by side, as [`in_order`] has them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn unpack_chunk(
     packed: [&[u8]; 4],
     chunk: usize,
     (rows, row_lines): (&mut [Line<u32>], usize),
-    (woven, tile_lines): (&mut [Line<u32>], usize),
+    woven: &mut [Line<u32>; TILES],
 ) {
     let mask = _mm512_set1_epi8(15);
     let mut halves = [[_mm512_setzero_si512(); 4]; 2];
@@ -80,10 +84,10 @@ fn unpack_chunk(
     for (half, [a, b, c, d]) in halves.into_iter().enumerate() {
         let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
         let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
-        store(&mut woven[4 * half * tile_lines], _mm512_unpacklo_epi16(ab, cd));
-        store(&mut woven[(4 * half + 1) * tile_lines], _mm512_unpackhi_epi16(ab, cd));
-        store(&mut woven[(4 * half + 2) * tile_lines], _mm512_unpacklo_epi16(ab_high, cd_high));
-        store(&mut woven[(4 * half + 3) * tile_lines], _mm512_unpackhi_epi16(ab_high, cd_high));
+        store(&mut woven[4 * half], _mm512_unpacklo_epi16(ab, cd));
+        store(&mut woven[4 * half + 1], _mm512_unpackhi_epi16(ab, cd));
+        store(&mut woven[4 * half + 2], _mm512_unpacklo_epi16(ab_high, cd_high));
+        store(&mut woven[4 * half + 3], _mm512_unpackhi_epi16(ab_high, cd_high));
     }
 }
 
@@ -98,7 +102,7 @@ pub(super) fn latent_of_position(position: usize) -> usize {
 /// eight latents of word 4 i + k.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn in_order(tiles: &[Line<f32>; 8], latents: &mut [f32; CHUNK]) {
+pub(super) fn in_order(tiles: &[Line<f32>; TILES], latents: &mut [f32; CHUNK]) {
     /// Of a word's latents, the lane of both tiles' four: the second tile's from 16 on.
     const LANE_OF_LATENT: [u32; 8] = [0, 2, 16, 18, 1, 3, 17, 19];
     const fn lanes(first: u32) -> Line<u32> {
@@ -152,11 +156,15 @@ mod tests {
                     let line = &codes.rows[token * codes.width / 64 + position / 64];
                     assert_eq!(byte(line, position % 64), want[latent_of_position(position)], "position {position}");
                 }
-                let woven =
-                    |tile: usize, lane: usize| byte(&codes.woven_tile(tile, 2)[token / 4], 4 * lane + token % 4);
+                let woven = |tile: usize, lane: usize| {
+                    byte(
+                        &codes.woven_tiles(tile / 2 * 2, TOKENS / 4)[token / 4 * TILES + tile % 2],
+                        4 * lane + token % 4,
+                    )
+                };
                 for chunk in 0..codes.width / CHUNK {
-                    let tiles: [Line<f32>; 8] = std::array::from_fn(|tile| {
-                        Line(std::array::from_fn(|lane| f32::from(woven(8 * chunk + tile, lane))))
+                    let tiles: [Line<f32>; TILES] = std::array::from_fn(|tile| {
+                        Line(std::array::from_fn(|lane| f32::from(woven(TILES * chunk + tile, lane))))
                     });
                     let mut latents = [f32::NAN; CHUNK];
                     // SAFETY: as above.

@@ -298,7 +298,7 @@ impl Attention {
         let fours = self.count.next_multiple_of(TOKENS_OF_TILE) / 4;
         let positions = self.positions(run);
         for tile in (positions.start / LANES..positions.end / LANES).step_by(2) {
-            let woven = [self.codes.woven_tile(tile, fours), self.codes.woven_tile(tile + 1, fours)];
+            let woven = self.codes.woven_tiles(tile, fours);
             if let Some(tiles) = &self.tiles {
                 let mut outputs = [Default::default(); amx::OUTPUT_HEADS];
                 for (group, weights) in self.weights.as_chunks().0.iter().enumerate() {

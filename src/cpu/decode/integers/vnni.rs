@@ -7,6 +7,7 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi32,
 };
 
+use super::codes::TILES;
 use super::lanes::{LANES, Line, load, store, transpose};
 
 /// Heads whose outputs are summed at a time.
@@ -70,19 +71,17 @@ fn joined_scores([high, middle, low]: [__m512i; 3]) -> __m512i {
     _mm512_castps_si512(_mm512_fmadd_ps(upper, _mm512_set1_ps(256.0), low))
 }
 
-/// Sums of products of woven codes, of two tiles of positions, and of weights of four heads, by head and tile. Weights have an
-/// upper and a lower part (unsigned) of each four tokens.
+/// Sums of products of woven codes, of [two tiles](super::codes::Codes::woven_tiles), and of weights of four heads, by head and
+/// tile. Weights have an upper and a lower part (unsigned) of each four tokens.
 #[target_feature(enable = "avx512f,avx512vnni")]
 pub(super) fn outputs<const N: usize>(
-    woven: [&[Line<u32>]; 2],
+    woven: &[Line<u32>],
     weights: &[[[u32; N]; 2]; OUTPUT_HEADS],
     outputs: &mut [[Line<i32>; 2]; OUTPUT_HEADS],
 ) {
-    let fours = woven[0].len().min(N);
-    let (first, second) = (&woven[0][..fours], &woven[1][..fours]);
     let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; OUTPUT_HEADS];
-    for four in 0..fours {
-        let codes = [load(&first[four]), load(&second[four])];
+    for (four, tiles) in woven.chunks(TILES).take(N).enumerate() {
+        let codes = [load(&tiles[0]), load(&tiles[1])];
         for (sums, weights) in sums.iter_mut().zip(weights) {
             for part in 0..2 {
                 let weights = _mm512_set1_epi32(weights[part][four] as i32);
