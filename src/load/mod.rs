@@ -38,6 +38,7 @@
 //! Files are untrusted: whatever they hold, the outcome is a value or an [`Error`](crate::Error) that names the
 //! tensor or key, and nothing is allocated that the file's length does not vouch for.
 
+mod blocks;
 mod checkpoint;
 mod config;
 mod converted;
@@ -57,6 +58,7 @@ mod source;
 mod tokenizer;
 mod unread;
 
+pub use blocks::{BlockFormat, QuantizedMatrix};
 pub use checkpoint::{Block, Checkpoint, ModelParts, open};
 pub use config::{DeepSeekDims, ModelConfig};
 pub use families::{Architecture, Attention};

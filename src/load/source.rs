@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::blocks::QuantizedMatrix;
 use crate::error::{Error, Result};
 use crate::weights::{Linear, Matrix};
 
@@ -28,6 +29,16 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// As for [`TensorSource::read`]; a tensor of floating-point numbers is of a wrong type.
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>>;
+
+    /// Reads a matrix of `rows` and `cols` as the file quantises it: what [`TensorSource::read`] dequantises, in the same
+    /// order of rows. `None` if the file holds no blocks of a [`BlockFormat`](super::BlockFormat).
+    ///
+    /// # Errors
+    /// As for [`TensorSource::read`].
+    fn read_blocks(&self, name: &str, rows: usize, cols: usize) -> Result<Option<QuantizedMatrix>> {
+        let _ = (name, rows, cols);
+        Ok(None)
+    }
 }
 
 /// The error for a tensor that is absent or unfit; `got` is its shape and type if there is one.

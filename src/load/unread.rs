@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use super::blocks::QuantizedMatrix;
 use super::source::{TensorSource, unfit};
 use crate::error::Result;
 
@@ -57,5 +58,10 @@ impl TensorSource for Recording<'_> {
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
         self.record(name);
         self.source.read_integers(name, shape)
+    }
+
+    fn read_blocks(&self, name: &str, rows: usize, cols: usize) -> Result<Option<QuantizedMatrix>> {
+        self.record(name);
+        self.source.read_blocks(name, rows, cols)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::quantized::gguf_file::{Value, write};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
-use latent_attention::load::open;
+use latent_attention::load::{BlockFormat, open};
 use latent_attention::rope::{Pairing, RopeTables, rotate_head};
 
 use super::fixture::*;
@@ -189,6 +189,51 @@ fn quantised_tensors_are_dequantised() {
         let read = open(&path).expect("a valid file").block(0).expect("a block").up.weight;
         let worst = read.data().iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 0.2, "{dtype:?}: {worst}");
+    }
+}
+
+/// The numbers of a block, by the formats' definition.
+fn numbers_of(format: BlockFormat, block: &[u8]) -> Vec<f32> {
+    let half = |at: usize| half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
+    let nibbles = |codes: &[u8]| -> Vec<f32> {
+        codes.iter().map(|code| code & 15).chain(codes.iter().map(|code| code >> 4)).map(f32::from).collect()
+    };
+    match format {
+        BlockFormat::Q4_0 => nibbles(&block[2..]).iter().map(|code| (code - 8.0) * half(0)).collect(),
+        BlockFormat::Q4_1 => nibbles(&block[4..]).iter().map(|code| code * half(0) + half(2)).collect(),
+        BlockFormat::Q8_0 => block[2..].iter().map(|&code| f32::from(code.cast_signed()) * half(0)).collect(),
+        other => panic!("{other:?} has no definition here"),
+    }
+}
+
+#[test]
+fn blocks_are_what_the_numbers_were_dequantised_of_in_the_same_order() {
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let mut gguf = Gguf::of("llama", &llama());
+    let data = permuted(&llama().floats(name), HIDDEN, HEADS);
+    for (dtype, format) in [
+        (GgmlDType::Q4_0, Some(BlockFormat::Q4_0)),
+        (GgmlDType::Q4_1, Some(BlockFormat::Q4_1)),
+        (GgmlDType::Q8_0, Some(BlockFormat::Q8_0)),
+        (GgmlDType::Q5_0, None),
+        (GgmlDType::F32, None),
+    ] {
+        for (own, tensor) in &mut gguf.tensors {
+            if own == "blk.0.attn_q.weight" {
+                *tensor = quantized(&[HEADS * HEAD_DIM, HIDDEN], &data, dtype);
+            }
+        }
+        let (_dir, path) = write_file(&gguf);
+        let checkpoint = open(&path).expect("a valid file");
+        let shape = [HEADS * HEAD_DIM, HIDDEN];
+        let blocks = checkpoint.source().read_blocks(name, shape[0], shape[1]).expect("read");
+        assert_eq!(blocks.as_ref().map(|blocks| blocks.format), format);
+        let Some(blocks) = blocks else { continue };
+        let numbers: Vec<f32> =
+            blocks.bytes.chunks(blocks.format.bytes()).flat_map(|block| numbers_of(blocks.format, block)).collect();
+        assert_eq!(numbers, checkpoint.source().read(name, &shape).expect("read"));
+        let message = checkpoint.source().read_blocks(name, shape[1], shape[0] + 1).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("[32, 33]"), "{message}");
     }
 }
 

@@ -36,11 +36,24 @@ impl Reordered {
     /// Brings the rows of one head from interleaved pairs back to half-split order: row `2i + j` of the file is row
     /// `j*head_dim/2 + i`.
     fn undo(self, file: &[f32], head: &mut [f32]) {
-        let half = self.head_dim / 2;
         for (row, out) in head.chunks_exact_mut(self.row_len).enumerate() {
-            let from = 2 * (row % half) + row / half;
-            out.copy_from_slice(&file[from * self.row_len..][..self.row_len]);
+            out.copy_from_slice(&file[self.place(row) * self.row_len..][..self.row_len]);
         }
+    }
+
+    /// The same of all heads, whose rows are `row` bytes.
+    pub fn undone(self, file: &[u8], row: usize) -> Vec<u8> {
+        let heads = file.chunks_exact(self.head_dim * row);
+        heads
+            .flat_map(|head| (0..self.head_dim).flat_map(move |i| &head[self.place(i) * row..][..row]))
+            .copied()
+            .collect()
+    }
+
+    /// Where the file has a row of a head.
+    fn place(self, row: usize) -> usize {
+        let half = self.head_dim / 2;
+        2 * (row % half) + row / half
     }
 }
 

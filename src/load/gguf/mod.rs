@@ -8,12 +8,14 @@ mod names;
 use std::collections::HashMap;
 use std::path::Path;
 
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
 use serde_json::{Map, Value};
 
 use self::dequantize::{Reordered, dequantize};
 use self::guard::HeaderGuard;
 use self::metadata::Metadata;
+use super::blocks::{BlockFormat, QuantizedMatrix};
 use super::families::GgufName;
 use super::file::TensorFile;
 use super::source::{TensorSource, unfit};
@@ -128,6 +130,16 @@ impl GgufSource {
         Some((own, self.content.tensor_infos.get(own)?))
     }
 
+    /// A tensor's name in the file and what the file says of it, if it has this shape.
+    fn info_of(&self, name: &str, shape: &[usize]) -> Result<(&str, &TensorInfo)> {
+        let expected = || format!("{shape:?}");
+        let (own, info) = self.info(name).ok_or_else(|| unfit(self.path(), name, expected(), None))?;
+        if info.shape.dims() != shape {
+            return Err(unfit(self.path(), name, expected(), Some(describe(own, info))));
+        }
+        Ok((own, info))
+    }
+
     /// Refuses a file with tensors that this crate makes no use of: the model computes something else than what would
     /// be read of it. (llama.cpp does not load such files either.)
     fn refuse_unread(&self, name: &GgufName, layers: usize) -> Result<()> {
@@ -182,12 +194,27 @@ impl TensorSource for GgufSource {
     }
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let expected = || format!("{shape:?}");
-        let (own, info) = self.info(name).ok_or_else(|| unfit(self.path(), name, expected(), None))?;
-        if info.shape.dims() != shape {
-            return Err(unfit(self.path(), name, expected(), Some(describe(own, info))));
-        }
+        let (own, info) = self.info_of(name, shape)?;
         self.read_own(own, info, self.reordered(name, shape))
+    }
+
+    fn read_blocks(&self, name: &str, rows: usize, cols: usize) -> Result<Option<QuantizedMatrix>> {
+        let shape = [rows, cols];
+        let (_, info) = self.info_of(name, &shape)?;
+        let format = match info.ggml_dtype {
+            GgmlDType::Q4_0 => BlockFormat::Q4_0,
+            GgmlDType::Q4_1 => BlockFormat::Q4_1,
+            GgmlDType::Q8_0 => BlockFormat::Q8_0,
+            _ => return Ok(None),
+        };
+        // `open` has checked that rows are whole blocks, and that the product does not overflow.
+        let row = cols / BlockFormat::NUMBERS * format.bytes();
+        let file = self.file.lend(self.content.tensor_data_offset + info.offset, rows * row)?;
+        let bytes = match self.reordered(name, &shape) {
+            Some(heads) => heads.undone(&file, row),
+            None => file.to_vec(),
+        };
+        Ok(Some(QuantizedMatrix { format, rows, cols, bytes }))
     }
 
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
