@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use candle_nn::kv_cache::KvCache;
 use half::bf16;
+use latent_attention::load::TensorSource;
 use latent_attention::rope::{Pairing, RopeTables, rotate_head};
 use latent_attention::weights::DenseAttention;
 
@@ -44,6 +45,22 @@ impl<'a> DenseSteps<'a> {
             .enumerate()
             .map(|(index, weights)| Layer::new(weights, tables).with_context(|| format!("attention of layer {index}")));
         Ok(Self { layers: layers.collect::<Result<_>>()?, tables, rounding })
+    }
+
+    /// Reads the codes of which the weights were dequantised, where `source`, from which they came, has any: single tokens
+    /// are then multiplied by those.
+    ///
+    /// # Errors
+    /// If the file cannot be read or holds a scale that is not finite.
+    pub fn read_codes(&mut self, source: &dyn TensorSource) -> Result<()> {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let maps =
+                [(&mut layer.query, "q"), (&mut layer.key, "k"), (&mut layer.value, "v"), (&mut layer.output, "o")];
+            for (map, name) in maps {
+                map.read_codes(source, &format!("model.layers.{index}.self_attn.{name}_proj.weight"))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -115,9 +132,10 @@ impl Layer {
         ensure!(known == positions.start, "{known} tokens are cached, the next is said to be {}", positions.start);
 
         let x = to_tensor(normed, tokens, self.hidden)?;
-        let query = self.rotated(&self.query.apply(&x)?, self.query_heads, positions.start, tables)?;
-        let key = self.rotated(&self.key.apply(&x)?, groups, positions.start, tables)?;
-        let value = heads_first(&self.value.apply(&x)?, groups, d)?;
+        let [query, key, value] = Projection::apply_each([&self.query, &self.key, &self.value], &x)?;
+        let query = self.rotated(&query, self.query_heads, positions.start, tables)?;
+        let key = self.rotated(&key, groups, positions.start, tables)?;
+        let value = heads_first(&value, groups, d)?;
         let (keys, values) = self.cache.append(&rounded(&key, rounding)?, &rounded(&value, rounding)?)?;
 
         // The query heads of a group read the same keys, so they are rows of one product per group.

@@ -7,13 +7,10 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{D, Tensor};
 
 use crate::progress::bar;
-use crate::transformer::{AttentionStep, Observed, Transformer};
+use crate::transformer::{AttentionStep, LOGIT_ROWS, Observed, Transformer};
 
-/// Tokens per forward pass while a text is read.
-const CHUNK: usize = 128;
-
-/// Logits of this many tokens are held at once.
-const LOGIT_ROWS: usize = 64;
+/// Tokens per forward pass while a text is read: products bring the weights into another order first, every time anew.
+const CHUNK: usize = 512;
 
 /// Tokens over which the attention's output is compared.
 const COMPARED: usize = 256;

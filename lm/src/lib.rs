@@ -6,11 +6,13 @@ pub mod conversion;
 pub mod dense;
 pub mod evaluate;
 pub mod latent;
+pub mod loss;
 pub mod model;
 #[cfg(test)]
 mod noise;
 pub mod options;
 pub mod own_text;
+pub mod packed;
 pub mod progress;
 pub mod recipe;
 pub mod tensors;

@@ -62,6 +62,17 @@ impl Model {
         Ok(Self { checkpoint, transformer, attention, tokenizer })
     }
 
+    /// Reads the codes that a file of quantised weights has beside attention: single tokens are then multiplied by those,
+    /// instead of by the numbers that became of them.
+    ///
+    /// # Errors
+    /// As [`Transformer::read_codes`].
+    pub fn read_codes(&mut self) -> Result<()> {
+        let tied = self.checkpoint.config().tied_embeddings;
+        let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        self.transformer.read_codes(self.checkpoint.source(), head)
+    }
+
     /// The attention of all layers, taken out of the model, if it is dense.
     ///
     /// # Errors

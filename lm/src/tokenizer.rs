@@ -59,7 +59,7 @@ impl Tokenizer {
         let typed = vocabulary.tokens.iter().zip(&vocabulary.token_types);
         let control: Vec<_> =
             typed.filter(|(_, kind)| **kind == CONTROL).map(|(token, _)| AddedToken::from(token, true)).collect();
-        inner.add_special_tokens(&control);
+        inner.add_special_tokens(control).map_err(|why| anyhow!("tokens of the GGUF file: {why}"))?;
         Ok(Self { inner, bos: vocabulary.bos, eos: vocabulary.eos.into_iter().collect() })
     }
 

@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use latent_attention::load::Block;
+use latent_attention::load::{Block, TensorSource};
 use latent_attention::weights::{Matrix, RmsNorm};
 
+use crate::loss::loss_of_rows;
 use crate::tensors::{Norm, Projection, matrix, to_tensor, to_vec};
 
 /// Logits of this many tokens are held at once: enough to use the weights well, small next to the model itself.
-const LOGIT_ROWS: usize = 64;
+pub(crate) const LOGIT_ROWS: usize = 256;
 
 /// The attention of all layers, with whatever it remembers of earlier tokens.
 pub trait AttentionStep {
@@ -49,7 +50,8 @@ impl BlockStep {
 
     fn mlp(&self, x: &Tensor) -> Result<Tensor> {
         let normed = self.mlp_norm.apply(x)?;
-        let inner = (self.gate.apply(&normed)?.silu()? * self.up.apply(&normed)?)?;
+        let [gate, up] = Projection::apply_each([&self.gate, &self.up], &normed)?;
+        let inner = (gate.silu()? * up)?;
         self.down.apply(&inner)
     }
 }
@@ -88,6 +90,20 @@ impl Transformer {
             .map(|(index, block)| block.and_then(BlockStep::new).with_context(|| format!("block {index}")));
         let blocks = blocks.collect::<Result<_>>()?;
         Ok(Self { embedding, blocks, final_norm: Norm::new(final_norm)?, head, hidden })
+    }
+
+    /// Reads the codes of which its weights were dequantised, where `source`, from which they came, has any: single tokens
+    /// are then multiplied by those. `head` is the name of the output head's weight.
+    ///
+    /// # Errors
+    /// If the file cannot be read or holds a scale that is not finite.
+    pub fn read_codes(&mut self, source: &dyn TensorSource, head: &str) -> Result<()> {
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            for (map, name) in [(&mut block.gate, "gate"), (&mut block.up, "up"), (&mut block.down, "down")] {
+                map.read_codes(source, &format!("model.layers.{layer}.mlp.{name}_proj.weight"))?;
+            }
+        }
+        self.head.read_codes(source, head)
     }
 
     /// Number of blocks.
@@ -165,8 +181,8 @@ impl Transformer {
         let mut sum = 0.0;
         for (chunk, targets) in targets.chunks(LOGIT_ROWS).enumerate() {
             let logits = self.head.apply(&hidden.narrow(0, chunk * LOGIT_ROWS, targets.len())?)?;
-            let mean = candle_nn::loss::cross_entropy(&logits, &Tensor::new(targets, &Device::Cpu)?)?;
-            sum += f64::from(mean.to_scalar::<f32>()?) * targets.len() as f64;
+            let (numbers, vocabulary) = (to_vec(&logits)?, logits.dim(1)?);
+            sum += loss_of_rows(&numbers.chunks_exact(vocabulary).collect::<Vec<_>>(), targets)?;
         }
         Ok(sum)
     }
