@@ -1,5 +1,6 @@
 //! What the command line can say.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, ValueEnum};
@@ -59,6 +60,19 @@ pub struct Arguments {
     /// Tokens to generate; 0 generates nothing
     #[arg(long, value_name = "N", default_value_t = 48)]
     pub generate: usize,
+    /// Threads that everything is computed on [default: as many as the machine runs at once]
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
+    pub threads: Option<usize>,
+    /// Folder of an installed llama.cpp (libllama and libggml), which then reads and writes the same beside the models here.
+    /// A prebuilt one is in the npm package @node-llama-cpp/linux-x64, folder bins/linux-x64
+    #[arg(long, value_name = "DIR")]
+    pub llama: Option<PathBuf>,
+    /// Compare speed alone: converts on few tokens, once, and measures no quality
+    #[arg(long)]
+    pub speed: bool,
+    /// Check the CUDA kernels beside a CPU: they compute the first tokens of some layers on the simulator
+    #[arg(long)]
+    pub kernels: bool,
     /// Draw error and perplexity against bytes
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
@@ -69,6 +83,14 @@ pub struct Arguments {
     /// Write the model of MHA2MLA's recipe with as many cached numbers, in its layout
     #[arg(long, value_name = "DIR")]
     pub save_mha2mla: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Threads to compute on.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get))
+    }
 }
 
 /// MHA2MLA's names for the choices of rotated pairs.
@@ -127,7 +149,7 @@ mod tests {
     fn counts_that_make_no_sense_are_refused() {
         let parse = |args: &[&str]| Arguments::try_parse_from([&["demo", "--model", "m"], args].concat());
         assert!(parse(&["--tokens", "2", "--calibration-tokens", "1", "--generate", "0"]).is_ok());
-        for bad in [["--tokens", "1"], ["--calibration-tokens", "0"], ["--tokens", "many"]] {
+        for bad in [["--tokens", "1"], ["--calibration-tokens", "0"], ["--tokens", "many"], ["--threads", "0"]] {
             assert!(parse(&bad).is_err(), "{bad:?}");
         }
         assert!(Arguments::try_parse_from(["demo"]).is_err());

@@ -138,14 +138,14 @@ impl Layer {
     fn new(weights: &LatentAttention, format: CacheFormat, pages: usize, beside: Beside) -> Result<Self> {
         let layer = ReferenceLayer::new(weights.clone())?;
         let query_down =
-            |stage: &QueryDown| anyhow::Ok((Projection::new(stage.down.clone())?, Norm::new(&stage.norm)?));
+            |stage: &QueryDown| anyhow::Ok((Projection::rounded_for_one(stage.down.clone())?, Norm::new(&stage.norm)?));
         Ok(Self {
             query_down: weights.query_down.as_ref().map(query_down).transpose()?,
-            query_rope: Projection::new(weights.query_rope.clone())?,
-            query_nope: Projection::new(weights.query_nope.clone())?,
-            key_rope: Projection::new(weights.key_rope.clone())?,
-            down: Projection::new(weights.down.clone())?,
-            output: Projection::new(weights.output.clone())?,
+            query_rope: Projection::rounded_for_one(weights.query_rope.clone())?,
+            query_nope: Projection::rounded_for_one(weights.query_nope.clone())?,
+            key_rope: Projection::rounded_for_one(weights.key_rope.clone())?,
+            down: Projection::rounded_for_one(weights.down.clone())?,
+            output: Projection::rounded_for_one(weights.output.clone())?,
             cache: layer.new_cache(format, PAGE_SIZE, pages)?,
             layer,
             beside,
@@ -164,15 +164,15 @@ impl Layer {
         let (tokens, geometry) = (positions.len(), weights.geometry);
         ensure!(self.cached == positions.start, "{} tokens are cached, the next is {}", self.cached, positions.start);
         let x = to_tensor(normed, tokens, weights.hidden())?;
-        let query_input = self.query_input(&x)?;
         let table_rows: Vec<i32> = positions.clone().map(i32::try_from).collect::<Result<_, _>>()?;
         // Pages are used in order, so a token's slot is its position.
         let slots: Vec<i64> = positions.clone().map(i64::try_from).collect::<Result<_, _>>()?;
+        let [q_rope, q_nope, k_rope, c_kv] = self.projected(&x)?;
         let inputs = ReferenceInputs {
-            q_rope: &to_vec(&self.query_rope.apply(&query_input)?)?,
-            q_nope: &to_vec(&self.query_nope.apply(&query_input)?)?,
-            k_rope: &to_vec(&self.key_rope.apply(&x)?)?,
-            c_kv: &to_vec(&self.down.apply(&x)?)?,
+            q_rope: &q_rope,
+            q_nope: &q_nope,
+            k_rope: &k_rope,
+            c_kv: &c_kv,
             positions: &table_rows,
             slots: &slots,
         };
@@ -200,12 +200,20 @@ impl Layer {
         Ok(Stepped { output: to_vec(&self.output.apply(&heads)?)?, saturated, difference })
     }
 
-    /// What the query projections read: the hidden state, or what DeepSeek's low-rank stage makes of it.
-    fn query_input(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.query_down {
-            Some((down, norm)) => norm.apply(&down.apply(x)?),
-            None => Ok(x.clone()),
-        }
+    /// Rotated and other parts of the queries, rotated keys, latents. Queries read the hidden state, or what DeepSeek's
+    /// low-rank stage makes of it.
+    fn projected(&self, x: &Tensor) -> Result<[Vec<f32>; 4]> {
+        let (rope, nope, key, down) = (&self.query_rope, &self.query_nope, &self.key_rope, &self.down);
+        let outputs = match &self.query_down {
+            None => Projection::apply_each([rope, nope, key, down], x)?,
+            Some((stage, norm)) => {
+                let [stage, key, down] = Projection::apply_each([stage, key, down], x)?;
+                let [rope, nope] = Projection::apply_each([rope, nope], &norm.apply(&stage)?)?;
+                [rope, nope, key, down]
+            }
+        };
+        let [rope, nope, key, down] = outputs.map(|output| to_vec(&output));
+        Ok([rope?, nope?, key?, down?])
     }
 }
 

@@ -75,9 +75,10 @@ fn prefill_equals_token_by_token_in_every_format() {
             parts.extend(steps.forward(0, &x[token * HIDDEN..][..HIDDEN], token..token + 1).unwrap());
         }
         let size = whole.iter().fold(0.0f32, |size, v| size.max(v.abs()));
-        // candle sums a single token's projections in another order, so a code may fall to the other side.
+        // For a single token the output projection is rounded to 8 bits, and candle sums the others in another order, so that a
+        // code may fall to the other side.
         let difference = largest_difference(&whole, &parts);
-        assert!(difference < 0.02 * size, "{format:?}: {difference} of {size}");
+        assert!(difference < 0.03 * size, "{format:?}: {difference} of {size}");
     }
 }
 
@@ -113,12 +114,15 @@ fn a_device_can_take_the_references_place() {
         assert_eq!(alone, None);
     };
     assert_close(Device::cpu().unwrap());
-    if latent_attention::image::images().is_empty() {
-        return; // Built without nvcc.
+    #[cfg(feature = "simulator")]
+    {
+        if latent_attention::image::images().is_empty() {
+            return; // Built without nvcc.
+        }
+        assert_close(Device::simulated());
+        let (beside, difference) = run(&Engine::Sampled(Device::simulated()));
+        // The sample is only looked at.
+        assert_eq!(beside, expected);
+        assert!(difference.is_some_and(|difference| difference > 0.0 && difference < 0.02), "{difference:?}");
     }
-    assert_close(Device::simulated());
-    let (beside, difference) = run(&Engine::Sampled(Device::simulated()));
-    // The sample is only looked at.
-    assert_eq!(beside, expected);
-    assert!(difference.is_some_and(|difference| difference > 0.0 && difference < 0.02), "{difference:?}");
 }

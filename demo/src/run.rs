@@ -24,16 +24,29 @@ use crate::args::Arguments;
 use crate::engine::{Engines, SAMPLED_TOKENS};
 use crate::generate::continue_text;
 use crate::latent::LatentSteps;
+use crate::llama::Llama;
+use crate::phases::Phases;
 use crate::plot;
+use crate::speed::{Contestant, Ours, Speeds};
 use crate::table::{Row, Table};
 use crate::variants::{FORMATS, MAIN, Recipe, full_rank, mha2mla_sizes, sizes};
+
+/// Names of the parts of a run that come again.
+const EVALUATION: &str = "evaluation";
+const CONVERSION: &str = "conversion";
+
+/// Tokens that a conversion sees of which speed alone is wanted.
+const SPEED_TOKENS: usize = 255;
 
 /// Loads, converts, evaluates, prints, draws, saves and generates as the arguments say.
 ///
 /// # Errors
 /// Whatever is wrong with the arguments or the files they name.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let model = Model::open(&arguments.model)?;
+    let mut phases = Phases::default();
+    phases.begin("reading the model");
+    let mut model = Model::open(&arguments.model)?;
+    model.read_codes()?;
     let (given, more) = (arguments.text.as_deref(), arguments.more_text.as_deref());
     let text = Text::prepare(given, more, &model, arguments.tokens)?;
     let prompt_tokens = model.begun(&model.tokenizer.encode(&arguments.prompt)?).len();
@@ -42,14 +55,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let generated = if arguments.generate > 0 { prompt_tokens + arguments.generate } else { 0 };
     let longest = text.evaluation.len().max(generated);
     let positions = longest.max(prompt_tokens).max(CALIBRATION_TOKENS);
-    let (engines, line) = Engines::detect()?;
+    let (engines, line) = Engines::detect(arguments.kernels)?;
     println!("{line}");
     let tables = model.rope_tables(positions);
+    // What can be refused is refused before the long work begins.
+    let llama = match &arguments.llama {
+        Some(folder) => {
+            let is_file = arguments.model.is_file();
+            ensure!(is_file, "--llama: llama.cpp reads GGUF files, not {}", arguments.model.display());
+            Some(Llama::open(folder, &arguments.model, positions, arguments.threads())?)
+        }
+        None => None,
+    };
     let bench = Bench { model: &model, arguments, text: &text, tables, positions, longest, engines };
     match &model.attention {
-        Layers::Dense(layers) => bench.convert_and_compare(layers),
-        Layers::Latent(layers) => bench.compare_formats(layers),
+        Layers::Dense(layers) if arguments.speed => bench.compare_speed_alone(layers, llama, &mut phases)?,
+        Layers::Dense(layers) => bench.convert_and_compare(layers, llama, &mut phases)?,
+        Layers::Latent(layers) => bench.compare_formats(layers, &mut phases)?,
     }
+    phases.end();
+    println!("{phases}");
+    Ok(())
 }
 
 /// What every measurement needs.
@@ -67,7 +93,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// A model whose attention is dense: the original against its conversions.
-    fn convert_and_compare(&self, layers: &[DenseAttention]) -> Result<()> {
+    fn convert_and_compare(&self, layers: &[DenseAttention], llama: Option<Llama>, phases: &mut Phases) -> Result<()> {
         // What can be refused is refused before the long work begins.
         let config = self.model.checkpoint.config();
         let sizes = sizes(config);
@@ -79,7 +105,8 @@ impl Bench<'_> {
         for directory in [&self.arguments.save, &self.arguments.save_mha2mla].into_iter().flatten() {
             ensure!(!directory.join("config.json").exists(), "{} already holds a model", directory.display());
         }
-        let mut attention = DenseSteps::new(layers, &self.tables)?;
+        phases.begin(EVALUATION);
+        let mut attention = self.original(layers)?;
         let original = Original::new(&self.model.transformer, &mut attention, &self.text.evaluation)?;
         let original_bytes = (2 * 2 * config.kv_heads * config.head_dim) as f64;
         let mut table = Table { original_bytes, rows: Vec::new() };
@@ -95,6 +122,7 @@ impl Bench<'_> {
             difference: None,
         });
 
+        phases.begin(CONVERSION);
         let tokens = self.arguments.calibration_tokens;
         let length = self.arguments.calibration_length;
         let length = length.unwrap_or_else(|| self.text.evaluation.len().max(SEQUENCE).min(config.max_positions));
@@ -113,20 +141,25 @@ impl Bench<'_> {
             convert_all(layers, &calibrations, &options, name)
         };
         let whole = recipe(config.head_dim, full_rank(config, config.head_dim), Recipe::Whole.name())?;
+        phases.begin(EVALUATION);
         self.add_rows(&mut table, Recipe::Whole, &whole, Some(&original))?;
         let mut main_mha2mla = None;
         for (index, sizes) in theirs.iter().enumerate() {
+            phases.begin(CONVERSION);
             let converted = recipe(sizes.rope_dim, sizes.latent_rank, Recipe::Mha2mla.name())?;
+            phases.begin(EVALUATION);
             self.add_rows(&mut table, Recipe::Mha2mla, &converted, Some(&original))?;
             if index == MAIN {
                 main_mha2mla = Some(converted);
             }
         }
+        phases.begin(CONVERSION);
         let progress = bar("Converting to a shared key", layers.len(), "layers");
         let options = ModelOptions::default();
         let plans: Vec<_> = sizes.iter().map(|sizes| sizes.everywhere(layers.len())).collect();
         let all = convert_model(self.model.source(layers), &text, &plans, &options, || progress.inc(1))?;
         progress.finish_and_clear();
+        phases.begin(EVALUATION);
         for converted in &all {
             self.add_rows(&mut table, Recipe::SharedKey, converted, Some(&original))?;
         }
@@ -135,6 +168,7 @@ impl Bench<'_> {
         let recovered = match self.arguments.recover {
             0 => None,
             steps => {
+                phases.begin("recovery");
                 let begin = self.model.tokenizer.bos();
                 // All of the text that was given, unless the model had to write some.
                 let text = if self.text.calibration.len() >= tokens {
@@ -150,14 +184,78 @@ impl Bench<'_> {
             }
         };
         if let Some(recovered) = &recovered {
+            phases.begin(EVALUATION);
             self.add_rows(&mut table, Recipe::Recovered, recovered, Some(&original))?;
         }
         self.report(&table)?;
+        phases.begin("writing");
         self.save(recovered.as_deref().unwrap_or(main), calibrated, &main_mha2mla)?;
         self.generate("original, bf16 cache", &mut attention)?;
         self.generate_latent(Recipe::Mha2mla, &main_mha2mla)?;
         self.generate_latent(Recipe::SharedKey, main)?;
-        recovered.map_or(Ok(()), |recovered| self.generate_latent(Recipe::Recovered, &recovered))
+        let (recipe, best) = match &recovered {
+            Some(recovered) => {
+                self.generate_latent(Recipe::Recovered, recovered)?;
+                (Recipe::Recovered, recovered)
+            }
+            None => (Recipe::SharedKey, main),
+        };
+        self.compare_speed(&mut attention, recipe, best, llama, phases)
+    }
+
+    /// The original's attention.
+    fn original(&self, layers: &[DenseAttention]) -> Result<DenseSteps<'_>> {
+        let mut attention = DenseSteps::new(layers, &self.tables)?;
+        attention.read_codes(self.model.checkpoint.source())?;
+        Ok(attention)
+    }
+
+    /// The same comparison of speed as behind everything else, of a conversion that nobody should judge.
+    fn compare_speed_alone(&self, layers: &[DenseAttention], llama: Option<Llama>, phases: &mut Phases) -> Result<()> {
+        phases.begin(CONVERSION);
+        let sizes = *sizes(self.model.checkpoint.config()).get(MAIN).context("there is no such size")?;
+        let tokens = &self.text.calibration[..SPEED_TOKENS.min(self.text.calibration.len())];
+        let progress = bar("Converting to a shared key", layers.len(), "layers");
+        let plans = [sizes.everywhere(layers.len())];
+        let text = [self.model.begun(tokens)];
+        let options = ModelOptions::default();
+        let converted = convert_model(self.model.source(layers), &text, &plans, &options, || progress.inc(1))?;
+        progress.finish_and_clear();
+        let converted = converted.first().context("no size was converted")?;
+        self.compare_speed(&mut self.original(layers)?, Recipe::SharedKey, converted, llama, phases)
+    }
+
+    /// How fast the original and a conversion with an int4 cache read the evaluation's text and continue the prompt, beside
+    /// llama.cpp if there is one.
+    fn compare_speed(
+        &self,
+        original: &mut DenseSteps<'_>,
+        recipe: Recipe,
+        converted: &[LatentAttention],
+        mut llama: Option<Llama>,
+        phases: &mut Phases,
+    ) -> Result<()> {
+        if self.arguments.generate == 0 {
+            return Ok(());
+        }
+        phases.begin("speed");
+        let transformer = &self.model.transformer;
+        let mut latent = self.attention(converted, CacheFormat::INT4)?;
+        let mut original = Ours { name: "original, bf16 cache".into(), transformer, attention: original };
+        let geometry = converted.first().context("the model has no layers")?.geometry;
+        let name = format!("{}, {} + {}, int4 cache", recipe.name(), geometry.rope_width(), geometry.latent_rank);
+        let mut latent = Ours { name, transformer, attention: &mut latent };
+        let mut contestants: Vec<&mut dyn Contestant> = vec![&mut original, &mut latent];
+        if let Some(llama) = &mut llama {
+            contestants.push(llama);
+        }
+        let prompt = self.model.begun(&self.model.tokenizer.encode(&self.arguments.prompt)?);
+        let text = &self.text.evaluation;
+        println!("{}", Speeds::measure(&mut contestants, text, &prompt, self.arguments.generate)?);
+        if contestants.len() == 2 {
+            println!("Without --llama DIR there is no row of llama.cpp.\n");
+        }
+        Ok(())
     }
 
     /// Options of a short run of recovery, in sequences of a length that its text has.
@@ -170,7 +268,8 @@ impl Bench<'_> {
     }
 
     /// A model whose attention is latent already: the two number formats.
-    fn compare_formats(&self, layers: &[LatentAttention]) -> Result<()> {
+    fn compare_formats(&self, layers: &[LatentAttention], phases: &mut Phases) -> Result<()> {
+        ensure!(!self.arguments.speed, "--speed compares with an original, and this model is latent already");
         let saves = self.arguments.save.is_some() || self.arguments.save_mha2mla.is_some();
         ensure!(!saves, "the model is latent already, there is no conversion to save");
         let config = self.model.checkpoint.config();
@@ -181,8 +280,10 @@ impl Bench<'_> {
             None => 2 * 2 * config.kv_heads * config.head_dim,
         } as f64;
         let mut table = Table { original_bytes, rows: Vec::new() };
+        phases.begin(EVALUATION);
         self.add_rows(&mut table, Recipe::Latent, layers, None)?;
         self.report(&table)?;
+        phases.begin("writing");
         self.generate_latent(Recipe::Latent, layers)
     }
 

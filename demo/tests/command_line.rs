@@ -52,3 +52,21 @@ fn a_model_that_is_not_there_is_named() {
     assert!(!output.status.success() && message.contains("no/such/model.gguf"), "{message}");
     assert!(!message.contains("panicked"), "{message}");
 }
+
+#[test]
+fn what_cannot_be_compared_is_refused_before_anything_is_converted() {
+    let model = std::env::var_os("LATENT_ATTENTION_MODEL").unwrap_or(MODEL.into());
+    let empty = tempfile::tempdir().unwrap();
+    let folder = empty.path().to_str().unwrap();
+    let message = |arguments: &[&str]| {
+        let output = demo(Path::new(&model), arguments);
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let no_library = message(&["--llama", folder]);
+    assert!(no_library.contains(&format!("--llama {folder}: there is no libllama.so in this folder")), "{no_library}");
+    let no_folder = message(&["--llama", "no/such/folder"]);
+    assert!(no_folder.contains("--llama no/such/folder"), "{no_folder}");
+    let no_threads = message(&["--threads", "0"]);
+    assert!(no_threads.contains("--threads") && no_threads.contains("must be at least 1"), "{no_threads}");
+}

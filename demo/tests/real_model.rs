@@ -270,3 +270,26 @@ fn finer_scales_of_the_rotated_key_lower_the_error() {
         assert!(int8 < group && group < whole, "layer {index}: int8 {int8}, group 32 {group}, whole {whole}");
     }
 }
+
+#[test]
+fn single_tokens_by_codes_say_what_a_batch_of_dequantised_weights_says() {
+    let sample = sample();
+    let mut transformer = sample.model.transformer.clone();
+    let source = sample.model.checkpoint.source();
+    transformer.read_codes(source, "model.embed_tokens.weight").unwrap();
+    let mut attention = DenseSteps::new(sample.dense(), &sample.tables).unwrap();
+    attention.read_codes(source).unwrap();
+    let tokens = &sample.evaluation[..24];
+    let batch = transformer.forward(&mut attention, tokens, 0).unwrap();
+    let batch = transformer.logits(&batch).unwrap().to_vec2::<f32>().unwrap();
+    attention.reset();
+    for (position, (&token, expected)) in tokens.iter().zip(&batch).enumerate() {
+        let hidden = transformer.forward(&mut attention, &[token], position).unwrap();
+        let got = transformer.logits(&hidden).unwrap().to_vec2::<f32>().unwrap().remove(0);
+        // The weights are the same numbers; sums are taken in another order, and what that changes in a key or a value may
+        // round to the next bf16 (2^-9).
+        let size = expected.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
+        let difference = got.iter().zip(expected).map(|(g, e)| (g - e).abs()).fold(0.0, f32::max);
+        assert!(difference > 0.0 && difference < 0.01 * size, "token {position}: {difference} of {size}");
+    }
+}

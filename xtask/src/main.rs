@@ -113,14 +113,27 @@ fn main() -> Result<()> {
     }
 }
 
-/// Builds and runs the demo with its kernels, on the downloaded model unless the arguments name another.
+/// Builds and runs the demo, with kernels where a GPU or the simulator is to run them, on the downloaded model unless the
+/// arguments name another.
 fn demo(arguments: &[String]) -> Result<()> {
     let mut command = process::cargo(["run", "--release", "--package", "latent-attention-demo"]);
     avx512(&mut command)?;
+    let checks = arguments.iter().any(|argument| argument == "--kernels");
+    if checks {
+        command.args(["--features", "simulator"]);
+    }
     command.arg("--");
     // Candle's threads for sums wait for each other in loops that never sleep, which costs more than they save.
     command.env("CANDLE_NUM_THREADS", "1");
-    setup::cuda()?;
+    // For every product candle asks how many threads there are, and reads /proc/cpuinfo if this does not say.
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string();
+    command.env("RAYON_NUM_THREADS", value_of(arguments, "--threads").unwrap_or(&threads));
+    if checks || gpu_check::has_driver() {
+        setup::cuda()?;
+    } else {
+        // The CPU runs no kernels.
+        command.env("DOCS_RS", "1");
+    }
     if !gpu_check::has_driver() && std::env::var_os("CUDA_COMPUTE_CAP").is_none() {
         // The simulator runs PTX, which is always made; machine code for every GPU would only take time.
         command.env("CUDA_COMPUTE_CAP", "80");

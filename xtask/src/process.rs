@@ -9,7 +9,8 @@ use serde_json::Value;
 /// Every feature of the workspace but those that build candle for CUDA: candle's own kernels take minutes to compile, and
 /// what links them does not start without CUDA's libraries. `avx512`, which changes no result by more than rounding, is left
 /// out too.
-pub const FEATURES: &str = "--features=latent-attention/convert,latent-attention/gguf,ptx-sim/cli";
+pub const FEATURES: &str =
+    "--features=latent-attention/convert,latent-attention/gguf,latent-attention-demo/simulator,ptx-sim/cli";
 
 /// The lints of the whole workspace, with every feature. Its build scripts are those of the tests.
 pub fn lints<const N: usize>(arguments: [&str; N]) -> Command {
