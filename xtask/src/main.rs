@@ -125,7 +125,8 @@ fn demo(arguments: &[String]) -> Result<()> {
     command.arg("--");
     // Candle's threads for sums wait for each other in loops that never sleep, which costs more than they save.
     command.env("CANDLE_NUM_THREADS", "1");
-    // For every product candle asks how many threads there are, and reads /proc/cpuinfo if this does not say.
+    // For every product candle asks how many threads there are, and reads /proc/cpuinfo if this does not say
+    // (findings/candle-products-read-cpuinfo.sh).
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string();
     command.env("RAYON_NUM_THREADS", value_of(arguments, "--threads").unwrap_or(&threads));
     if checks || gpu_check::has_driver() {
