@@ -1,6 +1,4 @@
-"""Our kernels, called through the C library on torch's tensors and stream."""
-
-import torch
+"""Our kernels, called through the C library on the memory of whoever holds the tensors."""
 
 
 class Ours:
@@ -11,21 +9,20 @@ class Ours:
     step and not per layer, is made beforehand.
     """
 
-    def __init__(self, la, device, inputs, form, cache):
-        self._la, self._device, self._inputs = la, device, inputs
+    def __init__(self, la, device, memory, inputs, form, cache):
+        self._device, self._memory = device, memory
+        self._is_converted = inputs.is_converted
         g, tokens = inputs.g, inputs.batch
-        self.token_bytes = form.layout(g).token_bytes
-        new = lambda *sizes, dtype: torch.zeros(sizes, dtype=dtype, device=inputs.device)  # noqa: E731
         heads = (tokens, g.query_heads)
-        self._q_latent = inputs.q_latent.clone()
-        self._o_latent = new(*heads, g.latent_rank, dtype=torch.bfloat16)
-        self._out = new(*heads, g.value_dim, dtype=torch.bfloat16)
-        lse = new(*heads, dtype=torch.float32)
+        self._q_latent = memory.copy(inputs.q_latent)
+        self._o_latent = memory.zeros(*heads, g.latent_rank, dtype="bfloat16")
+        self._out = memory.zeros(*heads, g.value_dim, dtype="bfloat16")
+        lse = memory.zeros(*heads, dtype="float32")
         config = la.DecodeConfig(g, form, inputs.scale, 0, tokens, inputs.page_table.shape[1] * form.page_size)
         self._decode = la.Decode(device, config)
-        self._workspace = new(self._decode.workspace_bytes(), dtype=torch.uint8)
-        self._streams, self._memory = {}, Memory(la, device, inputs.device)
-        array, tensor = self._memory.array, self._memory.tensor
+        self._workspace = memory.zeros(self._decode.workspace_bytes(), dtype="uint8")
+        self._streams = {}
+        array, tensor = memory.array, memory.tensor
         batch = la.Batch(
             array(inputs.query_starts),
             array(inputs.seq_lens),
@@ -38,8 +35,8 @@ class Ours:
         self._decode_args = la.DecodeArgs(
             q_latent, tensor(inputs.q_rope), array(cache), array(self._o_latent), array(lse)
         )
-        self._lse = lse  # Keeps the memory, as the other fields do.
-        if inputs.is_converted:
+        self._kept = lse, cache  # Their memory has to stay, as that of the other fields does.
+        if self._is_converted:
             self._absorb = la.Operation(device, "absorb_query", la.AbsorbConfig(g))
             self._expand = la.Operation(device, "expand_output", la.AbsorbConfig(g))
             self._absorb_args = la.AbsorbQueryArgs(tensor(inputs.up_key), tensor(inputs.q_nope), q_latent)
@@ -47,45 +44,16 @@ class Ours:
 
     def __call__(self):
         stream = self._stream()
-        if self._inputs.is_converted:
+        if self._is_converted:
             self._absorb.run(stream, self._absorb_args)
         self._decode.run(stream, self._plan, self._decode_args)
-        if self._inputs.is_converted:
+        if self._is_converted:
             self._expand.run(stream, self._expand_args)
-        return self._memory.fetch(self._out if self._inputs.is_converted else self._o_latent)
+        return self._memory.fetch(self._out if self._is_converted else self._o_latent)
 
     def _stream(self):
-        """torch's current stream, which is another one while a graph is captured."""
-        raw = torch.cuda.current_stream().cuda_stream if self._inputs.device.type == "cuda" else 0
+        """The current stream of whoever holds the tensors: torch's is another one while a graph is captured."""
+        raw = self._memory.stream()
         if raw not in self._streams:
             self._streams[raw] = self._device.stream(raw)
         return self._streams[raw]
-
-
-class Memory:
-    """Torch's tensors as the library's arguments. For the simulator, which has memory of its own, they are copied."""
-
-    def __init__(self, la, device, torch_device):
-        self._la, self._device, self._is_cuda, self._copies = la, device, torch_device.type == "cuda", {}
-
-    def array(self, tensor):
-        if self._is_cuda:
-            return self._la.array(tensor)
-        return self._copy(tensor).array()
-
-    def tensor(self, tensor):
-        if self._is_cuda:
-            return self._la.tensor(tensor)
-        return self._copy(tensor).tensor(*tensor.shape)
-
-    def fetch(self, tensor):
-        """The tensor with what the device has written to it."""
-        if not self._is_cuda:
-            tensor.view(torch.uint8).flatten()[:] = torch.frombuffer(self._copy(tensor).download(), dtype=torch.uint8)
-        return tensor
-
-    def _copy(self, tensor):
-        if tensor.data_ptr() not in self._copies:
-            values = tensor.contiguous().view(torch.uint8).numpy()
-            self._copies[tensor.data_ptr()] = self._device.upload(values, self._la.dtype_of(tensor))
-        return self._copies[tensor.data_ptr()]

@@ -4,7 +4,6 @@ Whatever is missing or fails is listed with its reason; without torch or a GPU, 
 """
 
 import argparse
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bindings/python"))
 import latent_attention as la  # noqa: E402
-from report import Report  # noqa: E402
+from report import Times, commit, one_line, output  # noqa: E402
 
 START = time.monotonic()
 SHAPES = ["deepseek-v2-lite", "deepseek-v3", "llama2-7b-d64", "llama2-7b-d16", "llama3-8b-d64"]
@@ -45,20 +44,6 @@ def arguments():
     return parser.parse_args()
 
 
-def one_line(error):
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"
-
-
-def output(*command):
-    """The first line of what a program prints; None if it is not there or fails."""
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        return lines[0] if lines else None
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def environment(options):
     """What the run is made with; `unavailable` says why nothing can be measured, if so."""
     found = {"python": sys.version.split()[0], "unavailable": None}
@@ -74,7 +59,7 @@ def environment(options):
         else:
             found["device"], found["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
             found["driver"] = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-            found["commit"] = output("git", "describe", "--always", "--dirty", "--abbrev=40")
+            found["commit"] = commit()
     except (ImportError, OSError) as error:
         found["unavailable"] = one_line(error)
     return found
@@ -125,6 +110,7 @@ def measure(options, report):
     from clock import Clock
     from inputs import Inputs
     from ours import Ours
+    from torch_memory import TorchMemory
 
     torch.backends.cuda.matmul.allow_tf32 = False  # The reference is f32.
     device = la.Device.simulated() if options.simulate else la.Device(torch.cuda.current_device())
@@ -139,7 +125,9 @@ def measure(options, report):
         report.begin(inputs)
         bench = Bench(report, inputs, clock, deadline)
         for name, form, cache in zip(OURS, (inputs.int4, inputs.bf16), (inputs.cache_int4, inputs.cache_bf16)):
-            bench.row(name, form.layout(inputs.g).token_bytes, lambda: Ours(la, device, inputs, form, cache))
+            memory = TorchMemory(la, device, torch_device)
+            token_bytes = form.layout(inputs.g).token_bytes
+            bench.row(name, token_bytes, lambda: Ours(la, device, memory, inputs, form, cache))
         if options.simulate:
             continue
         g = inputs.g
@@ -155,7 +143,7 @@ def main():
     options = arguments()
     found = environment(options)
     print(", ".join(f"{key} {value}" for key, value in found.items() if value is not None))
-    report = Report(options.json, found)
+    report = Times(options.json, found)
     try:
         if found["unavailable"] is None:
             measure(options, report)
