@@ -20,7 +20,7 @@ def output(*command):
 
 
 def commit():
-    return output("git", "describe", "--always", "--dirty", "--abbrev=40")
+    return output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40")
 
 
 class Report:

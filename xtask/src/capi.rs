@@ -93,8 +93,8 @@ fn python() -> Result<()> {
     let package = crate::root().join("bindings/python").canonicalize()?;
     let numpy = setup::numpy()?;
     let example = "examples/decode.py";
-    let on_simulator =
-        ["tests/mirror.py", "tests/arguments.py", "tests/peers.py", example].map(|script| (script, None));
+    let on_simulator = ["tests/mirror.py", "tests/arguments.py", "tests/peers.py", "tests/cpu_peers.py", example]
+        .map(|script| (script, None));
     for (script, device) in on_simulator.into_iter().chain([(example, Some("cpu"))]) {
         let folders = numpy.iter().chain([&package]).cloned();
         run(setup::python_with(folders)?.arg(package.join(script)).args(device))?;
