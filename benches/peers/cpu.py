@@ -43,7 +43,10 @@ def arguments():
     )
     parser.add_argument("--library", help="the C library (default: what latent_attention finds)")
     parser.add_argument("--json", metavar="FILE", help="write everything to this file, too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.clock == "cpu" and options.threads > 1:
+        parser.error("--clock cpu adds up the time of all threads: it is for one")
+    return options
 
 
 def cpu_name():
@@ -80,6 +83,8 @@ def main():
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     # numpy computes references alone, and its threads would spin beside what is timed.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # numpy asks for huge pages, in which ours and torch's tensors would lie, and llama.cpp's memory does not.
+    os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"
     found = environment(options)
     report = Ratios(options.json, found)
     if found["unavailable"] is None:

@@ -161,7 +161,8 @@ def scaling(options, report, levels, name):
 def measure(options, report):
     levels, peers = levels_here(options, report), Peers(options, report)
     parts = [(name, beside_peers, (peers, name)) for name in options.shapes]
-    parts += [(f"{part.__name__} of {options.shapes[0]}", part, (options.shapes[0],)) for part in (growth, scaling)]
+    if levels:
+        parts += [(f"{part.__name__} of {options.shapes[0]}", part, (options.shapes[0],)) for part in (growth, scaling)]
     for name, part, rest in parts:
         try:
             part(options, report, levels, *rest)

@@ -15,8 +15,8 @@ class Worker:
     def __init__(self, library, shape, tokens, levels, threads):
         command = [sys.executable, __file__, library or "", shape, str(tokens), *levels]
         environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(command, env=environment, text=True, **pipes)
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe)
 
     def seconds(self, level):
         print(level, file=self._process.stdin, flush=True)
