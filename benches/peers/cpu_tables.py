@@ -16,6 +16,7 @@ LLAMA = {
     "flash, f16, by heads": ("flash_by_heads", "f16"),
     "flash, q4_0, by heads": ("flash_by_heads", "q4_0"),
     "products, f16": ("products", "f16"),
+    "products, f16, shared": ("shared_products", "f16"),
 }
 # Norm of all differences relative to that of the result. What is rounded to 8 bits, queries or scores, reaches 2e-2.
 LARGEST_ERROR = 3e-2

@@ -46,11 +46,11 @@ def flash_by_heads(library, inputs, threads, kind):
     return flash(library, inputs, threads, kind, by_heads=True)
 
 
-def products(library, inputs, threads, kind):
-    """Two ggml_mul_mat around ggml_soft_max_ext, as llama.cpp has without flash attention; but the query heads of a KV
-    head are columns of one product, where it has one for each. Values are cached transposed, as it does."""
+def products(library, inputs, threads, kind, are_shared=False):
+    """Two ggml_mul_mat around ggml_soft_max_ext, as llama.cpp has without flash attention, with values that are cached
+    transposed: a product for each query head; or, which llama.cpp has not, one for all those of a KV head."""
     keys, values, query = inputs.uncompressed
-    graph, queries = _graph(library, inputs, threads, len(query) // keys.shape[1])
+    graph, queries = _graph(library, inputs, threads, len(query) // keys.shape[1] if are_shared else 1)
     k, k_values = _cached(graph, kind, keys)
     content = encoded(library, kind, values.transpose(1, 2, 0))
     v = graph.tensor(kind, content, len(values), values.shape[2], values.shape[1])
@@ -59,3 +59,7 @@ def products(library, inputs, threads, kind):
     weights = library.ggml_soft_max_ext(graph.context, scores, None, inputs.scale, 0.0)
     result = library.ggml_mul_mat(graph.context, v, weights)
     return graph.finish(result, len(query), values.shape[2]), inputs.reference_of(query, k_values, v_values)
+
+
+def shared_products(library, inputs, threads, kind):
+    return products(library, inputs, threads, kind, are_shared=True)
