@@ -9,6 +9,8 @@ import numpy as np
 
 # Types by their numbers in ggml.h, the numbers in a block and its bytes.
 TYPES = {"f32": (0, 1, 4), "f16": (1, 1, 2), "q4_0": (2, 32, 18), "q8_0": (8, 32, 34)}
+# That sums are to be taken in f32, by its number in ggml.h.
+PRECISION_F32 = 10
 # Bytes for the descriptions of a graph and its tensors.
 CONTEXT_BYTES = 1 << 20
 
@@ -26,6 +28,8 @@ BASE = {
     "ggml_mul_mat": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "ggml_soft_max_ext": (c_void_p, [c_void_p, c_void_p, c_void_p, c_float, c_float]),
     "ggml_flash_attn_ext": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float]),
+    "ggml_flash_attn_ext_set_prec": (None, [c_void_p, c_int]),
+    "ggml_mul_mat_set_prec": (None, [c_void_p, c_int]),
     "ggml_new_graph": (c_void_p, [c_void_p]),
     "ggml_build_forward_expand": (None, [c_void_p, c_void_p]),
     "ggml_quantize_chunk": (c_size_t, [c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p]),

@@ -1,7 +1,7 @@
 """llama.cpp's attention on the CPU, over caches of its own types. Each makes a function that attends once, and says
 what the result should be, [H, V]."""
 
-from ggml import Graph, decoded, encoded
+from ggml import PRECISION_F32, Graph, decoded, encoded
 
 
 def _graph(library, inputs, threads, tokens_of_query):
@@ -39,6 +39,7 @@ def flash(library, inputs, threads, kind, by_heads=False):
         v = library.ggml_view_3d(graph.context, k, width, tokens, 1, row, row * tokens, 0)
         v_values = k_values[..., :width]
     result = library.ggml_flash_attn_ext(graph.context, queries, k, v, None, inputs.scale, 0.0, 0.0)
+    library.ggml_flash_attn_ext_set_prec(result, PRECISION_F32)  # As llama.cpp does.
     return graph.finish(result, len(query), values.shape[2]), inputs.reference_of(query, k_values, v_values)
 
 
@@ -56,6 +57,7 @@ def products(library, inputs, threads, kind, are_shared=False):
     v = graph.tensor(kind, content, len(values), values.shape[2], values.shape[1])
     v_values = decoded(kind, content, values.transpose(1, 2, 0).shape).transpose(2, 0, 1)
     scores = library.ggml_mul_mat(graph.context, k, queries)
+    library.ggml_mul_mat_set_prec(scores, PRECISION_F32)  # As llama.cpp does.
     weights = library.ggml_soft_max_ext(graph.context, scores, None, inputs.scale, 0.0)
     result = library.ggml_mul_mat(graph.context, v, weights)
     return graph.finish(result, len(query), values.shape[2]), inputs.reference_of(query, k_values, v_values)
