@@ -46,10 +46,14 @@ class Ours:
         stream = self._stream()
         if self._is_converted:
             self._absorb.run(stream, self._absorb_args)
-        self._decode.run(stream, self._plan, self._decode_args)
+        self.decode()
         if self._is_converted:
             self._expand.run(stream, self._expand_args)
         return self._memory.fetch(self._out if self._is_converted else self._o_latent)
+
+    def decode(self):
+        """What of it depends on the number of tokens, over the query that was absorbed last."""
+        self._decode.run(self._stream(), self._plan, self._decode_args)
 
     def _stream(self):
         """The current stream of whoever holds the tensors: torch's is another one while a graph is captured."""
