@@ -9,6 +9,8 @@ mod integers;
 mod softmax;
 
 use std::ops::Range;
+#[cfg(target_arch = "x86_64")]
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::bf16;
 use rayon::prelude::*;
@@ -35,21 +37,32 @@ pub(super) unsafe fn decode(params: &sys::DecodeParams, level: Level) {
         let count = numbers::<u32>(params.split_count, 1)[0];
         numbers::<sys::DecodeSplit>(params.splits, count as usize)
     };
-    let splits = splits.par_iter().map(|split| Split { params, split });
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni | Level::Amx if integers::serves(params) => {
-            // Memory serves several splits, as many as a thread takes of them.
-            splits.for_each_init(
-                || None,
-                |attention, split| {
-                    // SAFETY: a device is made of a level that the machine has.
-                    unsafe { attention.get_or_insert_with(|| Attention::new(&split, level)).attend(&split) };
-                },
-            );
+            for_each_with_memory(splits, |attention, split| {
+                let split = Split { params, split };
+                // SAFETY: a device is made of a level that the machine has.
+                unsafe { attention.get_or_insert_with(|| Attention::new(&split, level)).attend(&split) };
+            });
         }
-        _ => splits.for_each(|split| level.run(Float(split))),
+        _ => splits.par_iter().for_each(|split| level.run(Float(Split { params, split }))),
     }
+}
+
+/// Runs tasks with memory that serves all those which a thread takes, one after the other. Rayon's `for_each_init` makes it
+/// anew for each part into which it cuts the tasks, which are several even for one thread, and making it costs as much as
+/// some hundreds of tokens.
+#[cfg(target_arch = "x86_64")]
+fn for_each_with_memory<T: Sync, M>(tasks: &[T], run: impl Fn(&mut Option<M>, &T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let threads = rayon::current_num_threads().min(tasks.len());
+    (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
+        let mut memory = None;
+        while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            run(&mut memory, task);
+        }
+    });
 }
 
 /// A split, and what it is attended to by. Its methods rely on what `decode` is promised, and on being one task's.
