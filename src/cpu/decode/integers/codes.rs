@@ -91,12 +91,8 @@ fn unpack_chunk(
     }
 }
 
-/// The latent that stands at a position.
-pub(super) fn latent_of_position(position: usize) -> usize {
-    const OF_BYTE: [[usize; 4]; 2] = [[0, 4, 1, 5], [2, 6, 3, 7]];
-    let (chunk, half, byte) = (position / CHUNK, position % CHUNK / 64, position % 64);
-    chunk * CHUNK + byte / 4 * 8 + OF_BYTE[half][byte % 4]
-}
+/// Which of a word's eight latents stand at the four positions of its lower nibbles, and at those of its upper ones.
+pub(super) const LATENTS_OF_WORD: [[usize; 4]; 2] = [[0, 4, 1, 5], [2, 6, 3, 7]];
 
 /// The numbers of a chunk's eight tiles, in the order of their latents. Lanes 4 i to 4 i + 3 of tiles k and k + 4 are of the
 /// eight latents of word 4 i + k.
@@ -131,6 +127,12 @@ pub(super) fn in_order(tiles: &[Line<f32>; TILES], latents: &mut [f32; CHUNK]) {
 mod tests {
     use super::*;
     use crate::cache::unpack_nibbles;
+
+    /// The latent that stands at a position.
+    fn latent_of_position(position: usize) -> usize {
+        let (chunk, half, byte) = (position / CHUNK, position % CHUNK / 64, position % 64);
+        chunk * CHUNK + byte / 4 * 8 + LATENTS_OF_WORD[half][byte % 4]
+    }
     use crate::cpu::level::Level;
 
     #[test]

@@ -25,7 +25,7 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use self::codes::{CHUNK, Codes, in_order, latent_of_position};
+use self::codes::{CHUNK, Codes, LATENTS_OF_WORD, in_order};
 use self::keys::Keys;
 use self::lanes::{LANES, Line, load, load_floats, store_floats, zeros};
 use self::vnni::QueryLines;
@@ -195,12 +195,20 @@ impl Attention {
     /// Takes the query of a head as integers.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn round_query(&mut self, head: usize, query: &[f32]) {
-        let largest = query.iter().fold(0.0f32, |largest, q| largest.max(q.abs()));
+        let mut most = [0.0f32; LANES];
+        for query in query.chunks(LANES) {
+            most.iter_mut().zip(query).for_each(|(most, q)| *most = most.max(q.abs()));
+        }
+        let largest = most.into_iter().fold(0.0, f32::max);
         let power = f32::from_bits(largest.to_bits() & f32::INFINITY.to_bits());
         let (step, inverse) = if power > SMALLEST { (power / QUERY_UNIT, QUERY_UNIT / power) } else { (0.0, 0.0) };
         self.query_steps[head] = step * self.scale;
         for (run, query) in query.chunks(RUN).enumerate() {
-            self.query_sums[run * self.heads + head] = query.iter().sum::<f32>() * self.scale;
+            let mut sums = [0.0f32; LANES];
+            for query in query.chunks(LANES) {
+                sums.iter_mut().zip(query).for_each(|(sum, q)| *sum += q);
+            }
+            self.query_sums[run * self.heads + head] = sums.iter().sum::<f32>() * self.scale;
         }
         let (tile, lane) = (head / LANES, head % LANES);
         let lines = &mut self.query[tile * self.codes.width / 4..][..self.codes.width / 4];
@@ -209,11 +217,10 @@ impl Attention {
             for (number, value) in numbers.iter_mut().zip(values) {
                 *number = (value * inverse).round_ties_even() as i32;
             }
-            let position = word / 16 * CHUNK + word % 16 * 4;
-            for position in [position, position + CHUNK / 2] {
-                let four: [i32; 4] = std::array::from_fn(|i| numbers[latent_of_position(position + i) % 8]);
+            for (half, latents) in LATENTS_OF_WORD.iter().enumerate() {
+                let position = word / 16 * CHUNK + half * CHUNK / 2 + word % 16 * 4;
                 for (part, line) in lines[position / 4].iter_mut().enumerate() {
-                    line.0[lane] = u32::from_le_bytes(four.map(|number| (number >> (16 - 8 * part)) as u8));
+                    line.0[lane] = u32::from_le_bytes(latents.map(|latent| (numbers[latent] >> (16 - 8 * part)) as u8));
                 }
             }
         }
