@@ -1,0 +1,143 @@
+//! A latent layer's attention over one sequence: by its documentation, without a cache, and through the reference's.
+
+use latent_attention::cache::{CacheFormat, LatentFormat, PageTable, RopeFormat, Sequences};
+use latent_attention::load::ModelConfig;
+use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
+use latent_attention::rope::{RopeTables, rotate_head};
+use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
+
+use super::Tokens;
+
+pub fn multiply(matrix: &Matrix, x: &[f64]) -> Vec<f64> {
+    let dot = |row: &[f32]| row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum();
+    (0..matrix.rows()).map(|row| dot(matrix.row(row))).collect()
+}
+
+pub fn linear(linear: &Linear, x: &[f64]) -> Vec<f64> {
+    plus(multiply(&linear.weight, x), linear.bias.as_deref())
+}
+
+fn plus(y: Vec<f64>, bias: Option<&[f32]>) -> Vec<f64> {
+    match bias {
+        None => y,
+        Some(bias) => y.iter().zip(bias).map(|(y, &b)| y + f64::from(b)).collect(),
+    }
+}
+
+pub fn norm(norm: &RmsNorm, x: &[f64]) -> Vec<f64> {
+    let mean_square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+    let factor = 1.0 / (mean_square + f64::from(norm.epsilon)).sqrt();
+    x.iter().zip(&norm.gain).map(|(x, &gain)| x * factor * f64::from(gain)).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// The rotated and the unrotated query rows of one token.
+fn queries(layer: &LatentAttention, x: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let inputs = match &layer.query_down {
+        None => x.to_vec(),
+        Some(stage) => norm(&stage.norm, &linear(&stage.down, x)),
+    };
+    (linear(&layer.query_rope, &inputs), linear(&layer.query_nope, &inputs))
+}
+
+fn rotated(layer: &LatentAttention, tables: &RopeTables, part: &[f64], rope_head: usize, position: usize) -> Vec<f64> {
+    let mut head: Vec<f32> = part.iter().map(|&x| x as f32).collect();
+    rotate_head(&mut head, layer.frequencies.head(rope_head), layer.pairing, tables, position);
+    head.into_iter().map(f64::from).collect()
+}
+
+/// As the documentation of `LatentAttention` has it, in f64.
+pub fn direct(
+    layer: &LatentAttention,
+    _config: &ModelConfig,
+    tables: &RopeTables,
+    x: &Tokens,
+    positions: &[usize],
+) -> Tokens {
+    let g = &layer.geometry;
+    let (r, n, v) = (g.rope_dim, g.nope_dim, g.value_dim);
+    let latents: Tokens = x
+        .iter()
+        .map(|x| {
+            let down = linear(&layer.down, x);
+            let normed = layer.latent_norm.as_ref().map_or_else(|| down.clone(), |gain| norm(gain, &down));
+            plus(normed, layer.latent_bias.as_deref())
+        })
+        .collect();
+    let keys: Tokens = latents.iter().map(|c| multiply(&layer.up_key, c)).collect();
+    let values: Tokens =
+        latents.iter().map(|c| plus(multiply(&layer.up_value, c), layer.value_bias.as_deref())).collect();
+    let rope_keys: Tokens = x
+        .iter()
+        .zip(positions)
+        .map(|(x, &position)| {
+            let all = linear(&layer.key_rope, x);
+            let head = |head: usize| rotated(layer, tables, &all[head * r..][..r], head, position);
+            (0..g.rope_heads).flat_map(head).collect()
+        })
+        .collect();
+    let token = |t: usize| {
+        let (q_rope, q_nope) = queries(layer, &x[t]);
+        let mut heads = vec![];
+        for h in 0..g.query_heads {
+            let (kv_head, rope_head) = (g.kv_head_of(h), g.rope_head_of(h));
+            let turned = rotated(layer, tables, &q_rope[h * r..][..r], rope_head, positions[t]);
+            let score = |s: usize| {
+                let nope = dot(&q_nope[h * n..][..n], &keys[s][kv_head * n..][..n]);
+                layer.scale * (nope + dot(&turned, &rope_keys[s][rope_head * r..][..r]))
+            };
+            let scores: Vec<f64> = (0..=t).map(score).collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let value =
+                |d: usize| weights.iter().zip(&values).map(|(w, value)| w / total * value[kv_head * v + d]).sum();
+            heads.extend((0..v).map(value).collect::<Vec<f64>>());
+        }
+        linear(&layer.output, &heads)
+    };
+    (0..x.len()).map(token).collect()
+}
+
+/// By `ReferenceLayer`, through a cache of bf16.
+pub fn cached(
+    layer: &LatentAttention,
+    _config: &ModelConfig,
+    tables: &RopeTables,
+    x: &Tokens,
+    positions: &[usize],
+) -> Tokens {
+    let reference = ReferenceLayer::new(layer.clone()).unwrap();
+    let format = CacheFormat::new(LatentFormat::Bf16, RopeFormat::Bf16);
+    let mut cache = reference.new_cache(format, 16, 1).unwrap();
+    let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32);
+    let (q_rope, q_nope): (Tokens, Tokens) = x.iter().map(|x| queries(layer, x)).unzip();
+    let flat = |values: Tokens| values.into_iter().flat_map(narrow).collect::<Vec<f32>>();
+    let project = |map: &Linear| flat(x.iter().map(|x| linear(map, x)).collect());
+    let tokens = x.len();
+    let output = reference
+        .step(
+            &ReferenceInputs {
+                q_rope: &flat(q_rope),
+                q_nope: &flat(q_nope),
+                k_rope: &project(&layer.key_rope),
+                c_kv: &project(&layer.down),
+                positions: &positions.iter().map(|&position| position as i32).collect::<Vec<_>>(),
+                slots: &(0..tokens as i64).collect::<Vec<_>>(),
+            },
+            &Sequences {
+                query_starts: &[0, tokens as i32],
+                seq_lens: &[tokens as i32],
+                pages: PageTable::Dense { table: &[0], max_pages: 1 },
+            },
+            tables,
+            &mut cache,
+        )
+        .unwrap();
+    let width = layer.geometry.query_heads * layer.geometry.value_dim;
+    let heads = output.out.chunks_exact(width).map(|token| token.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+    heads.map(|heads| linear(&layer.output, &heads)).collect()
+}

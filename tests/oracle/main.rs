@@ -1,0 +1,121 @@
+//! Every family against transformers: tiny checkpoints in `tests/data/oracle`, and what transformers computes with them.
+//!
+//! `validate/oracle/oracle.py` wrote them. Each layer's attention is computed from what `load` reads, dense layers by
+//! their full-rank conversion; where all layers can be read whole, the model's logits are held too.
+#![cfg(all(feature = "load", feature = "convert"))]
+
+mod attention;
+mod expected;
+mod model;
+
+use std::path::PathBuf;
+
+use latent_attention::convert::{Basis, ConvertOptions, RopeChoice, convert};
+use latent_attention::load::{Attention, Checkpoint, ModelConfig, open};
+use latent_attention::rope::RopeTables;
+use latent_attention::weights::LatentAttention;
+
+use self::expected::Expected;
+
+/// Of the largest value. What is left is f32's rounding of weights, cosines and sines.
+const TOLERANCE: f64 = 1e-4;
+
+/// Of the largest value, through a cache of bf16 latents and keys: their rounding, through sharp softmaxes.
+const CACHED_TOLERANCE: f64 = 0.02;
+
+/// One sequence of vectors.
+type Tokens = Vec<Vec<f64>>;
+
+fn folder(family: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/oracle").join(family)
+}
+
+fn open_family(family: &str) -> (Checkpoint, Expected) {
+    let folder = folder(family);
+    (open(&folder).unwrap(), Expected::read(&folder.join("expected.safetensors")))
+}
+
+/// A layer in latent terms, dense ones converted at full rank with all their rotations.
+fn latent(checkpoint: &Checkpoint, layer: usize) -> LatentAttention {
+    match checkpoint.attention(layer).unwrap() {
+        Attention::Latent(latent) => latent,
+        Attention::Dense(dense) => {
+            let options = ConvertOptions::new(dense.head_dim, dense.kv_heads * dense.head_dim)
+                .with_rope(RopeChoice::High)
+                .with_basis(Basis::plain());
+            convert(&dense, &options, None).unwrap()
+        }
+    }
+}
+
+fn tables(config: &ModelConfig, positions: &[usize]) -> RopeTables {
+    RopeTables::from_frequencies(&config.inverse_frequencies, positions.iter().max().unwrap() + 1)
+}
+
+/// The largest difference, of the largest expected value.
+fn error(got: &Tokens, expected: &Tokens) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let largest = expected.iter().flatten().fold(0.0f64, |largest, x| largest.max(x.abs()));
+    let pairs = got.iter().zip(expected).flat_map(|(got, expected)| {
+        assert_eq!(got.len(), expected.len());
+        got.iter().zip(expected)
+    });
+    pairs.fold(0.0f64, |most, (got, expected)| most.max((got - expected).abs())) / largest
+}
+
+#[track_caller]
+fn hold(family: &str, what: &str, error: f64, tolerance: f64) {
+    println!("{family:18} {what:26} {error:.1e}");
+    // Written so that a NaN fails.
+    assert!(error <= tolerance, "{family} {what}: {error:e}, at most {tolerance:e}");
+}
+
+/// Holds every layer whose attention transformers recorded; returns their numbers.
+fn check_attention(family: &str) -> Vec<usize> {
+    let (checkpoint, expected) = open_family(family);
+    let config = checkpoint.config();
+    let layers: Vec<_> = (0..config.layers).filter(|&layer| expected.has_layer(layer)).collect();
+    assert!(!layers.is_empty());
+    for &layer in &layers {
+        let weights = latent(&checkpoint, layer);
+        for run in expected::RUNS {
+            let positions = expected.positions(run);
+            let (input, output) = expected.layer(run, layer);
+            let tables = tables(config, &positions);
+            let got = attention::direct(&weights, config, &tables, &input, &positions);
+            hold(family, &format!("{run} layer {layer}"), error(&got, &output), TOLERANCE);
+            let got = attention::cached(&weights, config, &tables, &input, &positions);
+            hold(family, &format!("{run} layer {layer} cached"), error(&got, &output), CACHED_TOLERANCE);
+        }
+    }
+    layers
+}
+
+/// Holds the attention of all layers and the logits.
+fn check_model(family: &str) {
+    let layers = check_attention(family);
+    let (checkpoint, expected) = open_family(family);
+    assert_eq!(layers.len(), checkpoint.config().layers);
+    for run in expected::RUNS {
+        let logits = model::logits(&checkpoint, &expected.tokens(run), &expected.positions(run));
+        hold(family, &format!("{run} logits"), error(&logits, &expected.logits(run)), TOLERANCE);
+    }
+}
+
+macro_rules! families {
+    ($check:ident: $($family:ident),*) => {
+        $(#[test]
+        fn $family() {
+            $check(stringify!($family));
+        })*
+    };
+}
+
+// All layers can be read whole.
+families!(check_model: llama, qwen2, mistral, deepseek_v2, deepseek_v3);
+// Some layers have a mixture of experts.
+families!(check_attention_alone: deepseek_v3_yarn);
+
+fn check_attention_alone(family: &str) {
+    check_attention(family);
+}

@@ -1,0 +1,66 @@
+"""The tiny model of each family: its transformers class and the configuration that it is built from."""
+
+FRAME = dict(
+    vocab_size=32,
+    hidden_size=32,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=131072,
+    tie_word_embeddings=False,
+    bos_token_id=0,
+    eos_token_id=1,
+    pad_token_id=None,
+)
+LATENT = dict(
+    FRAME,
+    num_key_value_heads=4,
+    kv_lora_rank=12,
+    q_lora_rank=10,
+    qk_rope_head_dim=8,
+    qk_nope_head_dim=6,
+    v_head_dim=6,
+)
+# Two experts of four, in one group, in the families that route tokens.
+EXPERTS = dict(
+    moe_intermediate_size=8, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, n_group=1, topk_group=1
+)
+DENSE = dict(FRAME, num_key_value_heads=2, head_dim=8)
+# A stretched context: rotation frequencies, cosines and sines, and the softmax's scale all change.
+YARN = dict(
+    rope_type="yarn",
+    rope_theta=10000.0,
+    factor=40.0,
+    original_max_position_embeddings=4096,
+    beta_fast=32.0,
+    beta_slow=1.0,
+    mscale=1.0,
+    mscale_all_dim=0.7,
+)
+LLAMA3 = dict(
+    rope_type="llama3",
+    rope_theta=500000.0,
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=8192,
+)
+
+
+def dense_mlps(layers=2):
+    """Keys with which all layers have a dense MLP, in the families that count them."""
+    return dict(first_k_dense_replace=layers)
+
+
+# name of the folder: (class in transformers, its configuration)
+FAMILIES = {
+    "llama": ("LlamaForCausalLM", dict(DENSE, attention_bias=True, rope_parameters=LLAMA3)),
+    "qwen2": ("Qwen2ForCausalLM", {k: v for k, v in DENSE.items() if k != "head_dim"}),
+    "mistral": ("MistralForCausalLM", dict(DENSE, sliding_window=None, tie_word_embeddings=True)),
+    "deepseek_v2": ("DeepseekV2ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(), q_lora_rank=None)),
+    "deepseek_v3": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(), attention_bias=True)),
+    "deepseek_v3_yarn": (
+        "DeepseekV3ForCausalLM",
+        dict(LATENT, **EXPERTS, **dense_mlps(1), q_lora_rank=None, rope_interleave=False, rope_parameters=YARN),
+    ),
+}
