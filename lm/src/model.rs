@@ -108,6 +108,9 @@ impl Model {
 pub fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
     let checkpoint = load::open(path)?;
     let config = checkpoint.config();
+    if config.query_scaling.is_some() {
+        bail!("{}: queries that grow with their position (`query_scaling`) are not computed here", path.display());
+    }
     let tokenizer = match checkpoint.tokenizer() {
         Some(vocabulary) => Tokenizer::from_gguf(vocabulary)?,
         None if path.is_dir() => Tokenizer::from_directory(path, config.bos, &config.eos)?,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::config::ModelConfig;
-use super::families::{AnyLayout, Attention, Layer};
+use super::families::{AnyLayout, Attention, Layer, scale, scaled_matrix, scaled_outputs};
 use super::fields::Fields;
 use super::safetensors::SafetensorsSource;
 use super::source::{TensorSource, linear, matrix};
@@ -112,8 +112,8 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
     let source = SafetensorsSource::directory(path, layout.ranks_file(path).as_deref())?;
     // As transformers has it: a head of its own in the files is kept, whatever the configuration says. Many files hold
     // a copy of the embedding, so the bytes decide.
-    if config.tied_embeddings && source.shape(LM_HEAD).is_some() {
-        config.tied_embeddings = source.same(LM_HEAD, EMBEDDING)?;
+    if config.head_is_embedding && source.shape(LM_HEAD).is_some() {
+        config.tie(source.same(LM_HEAD, EMBEDDING)?);
     }
     let names = source.names().into_iter().map(str::to_owned).collect();
     Ok(Checkpoint {
@@ -188,11 +188,17 @@ impl Checkpoint {
     /// an unknown type, or one of the layer's attention that this architecture has no use for (a norm on queries in
     /// what calls itself Llama); [`Error::Config`] if nothing says which pairs a 2-norm checkpoint keeps.
     pub fn attention(&self, layer: usize) -> Result<Attention> {
-        let module = format!("{}.self_attn", self.layer_module(layer)?);
+        self.check_layer(layer)?;
+        let module = self.layout.module(layer);
         let (source, model) = (&Recording::new(self.source()), &self.config);
         let layer = Layer { source, model, directory: &self.directory, index: layer, module: &module };
         let attention = self.layout.attention(&layer)?;
-        source.refuse_unread(self.names_below(&module), &format!("{:?}'s attention", model.architecture))?;
+        let needed = |name: &&str| {
+            let inside = name[module.len()..].trim_start_matches('.').split('.').next().unwrap_or_default();
+            !self.layout.unneeded().contains(&inside)
+        };
+        let present = self.names_below(&module).filter(needed);
+        source.refuse_unread(present, &format!("{:?}'s attention", model.architecture))?;
         Ok(attention)
     }
 
@@ -202,13 +208,17 @@ impl Checkpoint {
     /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`] (here for
     /// the tensors beside the attention), [`Error::Unsupported`] if the layer's MLP is a mixture of experts.
     pub fn block(&self, layer: usize) -> Result<Block> {
-        let module = self.layer_module(layer)?;
+        self.check_layer(layer)?;
+        let module = format!("model.layers.{layer}");
         let (hidden, intermediate) = (self.config.hidden, self.config.intermediate);
-        if self.source.shape(&format!("{module}.mlp.gate.weight")).is_some() {
-            return Err(Error::Unsupported {
-                what: format!("MLP of layer {layer} in {}", self.source.path().display()),
-                why: "is a mixture of experts, of which only the attention can be read".into(),
-            });
+        let has = |name: &str| self.source.shape(&format!("{module}.{name}")).is_some();
+        let refusal = self.layout.block_refusal().or_else(|| {
+            let experts = has("mlp.gate.weight") || has("block_sparse_moe.gate.weight");
+            experts.then_some("is a mixture of experts, of which only the attention can be read")
+        });
+        if let Some(why) = refusal {
+            let what = format!("MLP of layer {layer} in {}", self.source.path().display());
+            return Err(Error::Unsupported { what, why: why.into() });
         }
         let source = &Recording::new(self.source());
         let norm = |name: &str| self.norm(source, &format!("{module}.{name}.weight"));
@@ -218,7 +228,7 @@ impl Checkpoint {
             mlp_norm: norm("post_attention_layernorm")?,
             gate: mlp("gate_proj", intermediate, hidden)?,
             up: mlp("up_proj", intermediate, hidden)?,
-            down: mlp("down_proj", hidden, intermediate)?,
+            down: scaled_outputs(mlp("down_proj", hidden, intermediate)?, self.config.factors.residual),
         };
         let attention = format!("{module}.self_attn.");
         let beside = self.names_below(&module).filter(|name| !name.starts_with(&attention));
@@ -231,12 +241,15 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Tensor`] as for [`Checkpoint::attention`]; the same holds for the methods below.
     pub fn embedding(&self) -> Result<Matrix> {
-        matrix(self.source(), EMBEDDING, self.config.vocab, self.config.hidden)
+        let embedding = matrix(self.source(), EMBEDDING, self.config.vocab, self.config.hidden)?;
+        Ok(scaled_matrix(embedding, self.config.factors.embedding))
     }
 
-    /// The norm in front of the output head, over `hidden`.
+    /// The norm in front of the output head, over `hidden`. It carries the factor that a model has on its logits.
     pub fn final_norm(&self) -> Result<RmsNorm> {
-        self.norm(self.source(), "model.norm.weight")
+        let mut norm = self.norm(self.source(), "model.norm.weight")?;
+        scale(&mut norm.gain, self.config.factors.logits);
+        Ok(norm)
     }
 
     /// The output head, `[vocab, hidden]`; `None` if it is the embedding.
@@ -244,7 +257,8 @@ impl Checkpoint {
         if self.config.tied_embeddings {
             return Ok(None);
         }
-        matrix(self.source(), LM_HEAD, self.config.vocab, self.config.hidden).map(Some)
+        let name = if self.config.head_is_embedding { EMBEDDING } else { LM_HEAD };
+        matrix(self.source(), name, self.config.vocab, self.config.hidden).map(Some)
     }
 
     fn norm(&self, source: &dyn TensorSource, name: &str) -> Result<RmsNorm> {
@@ -259,9 +273,9 @@ impl Checkpoint {
         self.names[first..].iter().map(String::as_str).take_while(move |name| name.starts_with(&prefix))
     }
 
-    fn layer_module(&self, layer: usize) -> Result<String> {
+    fn check_layer(&self, layer: usize) -> Result<()> {
         if layer < self.config.layers {
-            return Ok(format!("model.layers.{layer}"));
+            return Ok(());
         }
         let got = i64::try_from(layer).unwrap_or(i64::MAX);
         Err(Error::Index { what: "layer".into(), got, bound: format!("0..{}", self.config.layers) })

@@ -24,6 +24,40 @@ pub struct DeepSeekDims {
     pub pairing: Pairing,
 }
 
+/// How queries grow with their position (Mistral 4): by `1 + beta ln(1 + floor(position / original_positions))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueryScaling {
+    /// How fast they grow.
+    pub beta: f64,
+    /// Positions from which on they do.
+    pub original_positions: f64,
+}
+
+impl QueryScaling {
+    /// The factor on all queries, rotated and unrotated, of the token at `position`.
+    #[must_use]
+    pub fn factor(&self, position: usize) -> f64 {
+        1.0 + self.beta * (1.0 + (position as f64 / self.original_positions).floor()).ln()
+    }
+}
+
+/// Factors that belong to the model around its attention. All parts that are read carry theirs already.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Factors {
+    /// On the embedding.
+    pub embedding: f64,
+    /// On what an attention and an MLP add to the residual stream.
+    pub residual: f64,
+    /// On the logits.
+    pub logits: f64,
+}
+
+impl Factors {
+    /// Those of a model without any.
+    pub const NONE: Self = Self { embedding: 1.0, residual: 1.0, logits: 1.0 };
+}
+
 /// What a checkpoint says about its model.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -34,7 +68,7 @@ pub struct ModelConfig {
     pub hidden: usize,
     /// Width inside a (dense) MLP.
     pub intermediate: usize,
-    /// Number of layers.
+    /// Number of attention layers.
     pub layers: usize,
     /// Query heads, H.
     pub query_heads: usize,
@@ -44,8 +78,12 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Size of the vocabulary.
     pub vocab: usize,
-    /// Longest context the model was made for.
+    /// Longest context the model was made for, or up to which it is computed exactly: see
+    /// [`sparse_beyond`](Self::sparse_beyond).
     pub max_positions: usize,
+    /// Tokens of the longest context in which each token attends to all before it, in models whose tokens attend to a
+    /// choice of so many beyond (DeepSeek-V3.2's `index_topk`). Longer contexts are not computed here.
+    pub sparse_beyond: Option<usize>,
     /// Epsilon of the RMSNorms over the residual stream. Those over DeepSeek's latents have one of their own, 1e-6,
     /// which [`Checkpoint::attention`](super::Checkpoint::attention) puts into the layer.
     pub norm_epsilon: f32,
@@ -59,6 +97,9 @@ pub struct ModelConfig {
     /// Factor that YaRN wants on every cosine and sine, 1 in other models. It is not left to the tables: the
     /// rotated query rows of [`Checkpoint::attention`](super::Checkpoint::attention) carry its square already.
     pub rotation_gain: f64,
+    /// A factor on queries that depends on their position, so that no weight can carry it: whoever projects the queries
+    /// multiplies them by it. `None` for most models.
+    pub query_scaling: Option<QueryScaling>,
     /// Whether the output head is the embedding. A head of its own in the files counts more than what the configuration
     /// says.
     pub tied_embeddings: bool,
@@ -73,6 +114,9 @@ pub struct ModelConfig {
     /// Of a model that was converted to a shared key: tokens of the longest sequence that the conversion looked at, where it
     /// was noted. Nothing was measured of how the converted model attends over longer distances.
     pub calibrated_positions: Option<usize>,
+    pub(crate) factors: Factors,
+    /// Whether the files hold the output head as the embedding, whatever factors lie between the two.
+    pub(crate) head_is_embedding: bool,
 }
 
 impl ModelConfig {
@@ -81,43 +125,72 @@ impl ModelConfig {
     pub(super) fn parse(config: Fields) -> Result<(Self, AnyLayout)> {
         let (architecture, name) = families::find(config)?;
         let family = architecture.family();
-        refuse_what_is_not_computed(config)?;
+        refuse_what_is_not_computed(config, family.layer_types)?;
         let hidden = config.size("hidden_size")?;
         let query_heads = config.size("num_attention_heads")?;
         let sizes = (family.parse)(name, config, Frame { hidden, query_heads })?;
         check_width(config, query_heads, sizes.head_dim)?;
-        let rotation = Rotation::parse(config, sizes.rope_dim, &family.rope)?;
+        let rotation = Rotation::parse(config, sizes.rotated, &family.rope)?;
         let eos = config.token_ids("eos_token_id")?;
         let own = config.optional_object(OWN_KEYS)?;
         let calibrated_positions = own.map(|own| own.optional_size("calibrated_positions")).transpose()?.flatten();
-        let model = Self {
+        let positions = config.size(family.keys.positions)?;
+        let mut model = Self {
             architecture,
             hidden,
-            intermediate: config.size("intermediate_size")?,
-            layers: config.size("num_hidden_layers")?,
+            intermediate: config.size(family.keys.intermediate)?,
+            layers: config.size(family.keys.layers)? * family.keys.attentions_per_layer,
             query_heads,
             kv_heads: sizes.kv_heads,
             head_dim: sizes.head_dim,
             vocab: config.size("vocab_size")?,
-            max_positions: config.size("max_position_embeddings")?,
+            max_positions: sizes.sparse_beyond.map_or(positions, |tokens| tokens.min(positions)),
+            sparse_beyond: sizes.sparse_beyond,
             norm_epsilon: config.positive("rms_norm_eps")? as f32,
             rope_theta: rotation.theta,
             inverse_frequencies: rotation.inverse_frequencies,
             score_scale: rotation.score_factor / (sizes.head_dim as f64).sqrt(),
             rotation_gain: rotation.gain,
-            tied_embeddings: config.flag("tie_word_embeddings")?,
+            query_scaling: sizes.query_scaling,
+            tied_embeddings: false,
             attention_bias: family.biases.parse(config)?,
             bos: config.token_ids("bos_token_id")?.first().copied(),
             eos,
             deepseek: sizes.deepseek,
             calibrated_positions,
+            factors: sizes.factors,
+            head_is_embedding: false,
         };
+        model.tie(config.switch("tie_word_embeddings", family.tied)?);
         Ok((model, sizes.layout))
+    }
+
+    /// Notes whether the files hold the head as the embedding. With a factor on the embedding it is another matrix.
+    pub(super) fn tie(&mut self, head_is_embedding: bool) {
+        self.head_is_embedding = head_is_embedding;
+        self.tied_embeddings = head_is_embedding && self.factors.embedding == 1.0;
+    }
+
+    /// Refuses a context of so many tokens if the model computes there what this crate does not.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] beyond [`sparse_beyond`](Self::sparse_beyond), with that number and `tokens`.
+    pub fn check_context(&self, tokens: usize) -> Result<()> {
+        match self.sparse_beyond.filter(|&most| tokens > most) {
+            None => Ok(()),
+            Some(most) => Err(Error::Unsupported {
+                what: format!("a context of {tokens} tokens"),
+                why: format!(
+                    "this model attends to a choice of `index_topk` {most} tokens there, which is not computed; up to {most} \
+                     tokens it attends to all"
+                ),
+            }),
+        }
     }
 }
 
 /// Switches that change what a layer computes in a way this crate does not.
-fn refuse_what_is_not_computed(config: Fields) -> Result<()> {
+fn refuse_what_is_not_computed(config: Fields, layer_types: &[&str]) -> Result<()> {
     let refuse = |what: String, why: &str| {
         Err(Error::Unsupported { what: format!("{what} in {}", config.path.display()), why: why.into() })
     };
@@ -136,9 +209,12 @@ fn refuse_what_is_not_computed(config: Fields) -> Result<()> {
         return refuse("per_layer_config".into(), "layers that differ in their configuration cannot be read");
     }
     for (layer, kind) in config.optional_array("layer_types")?.into_iter().flatten().enumerate() {
-        // The second name is an older one of the first.
-        if !matches!(kind.as_str(), Some("full_attention" | "attention")) {
-            return refuse(format!("layer_types[{layer}] = {kind}"), "only layers of full attention can be read");
+        if !kind.as_str().is_some_and(|kind| layer_types.contains(&kind)) {
+            let known = layer_types.join(", ");
+            let why = format!(
+                "only layers of full attention can be read (the types known for this architecture are {known})"
+            );
+            return refuse(format!("layer_types[{layer}] = {kind}"), &why);
         }
     }
     Ok(())

@@ -81,6 +81,11 @@ impl<'a> Fields<'a> {
         self.required(key, self.optional_positive(key)?)
     }
 
+    /// A number as for [`Self::positive`] that is `absent` without its key, and `None` if it is null.
+    pub fn positive_unless_null(&self, key: &str, absent: f64) -> Result<Option<f64>> {
+        if self.map.contains_key(key) { self.optional_positive(key) } else { Ok(Some(absent)) }
+    }
+
     /// A switch; absent means off.
     pub fn flag(&self, key: &str) -> Result<bool> {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(false))

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use super::config::OWN_KEYS;
 use super::fields::Fields;
-use super::rope_object::{RopeObject, RopeRules, refuse_partial_rotation, theta};
+use super::rope_object::{RopeObject, RopeRules, RotatedPart, refuse_partial_rotation, theta};
 use crate::error::{Error, Result};
 use crate::rope::theta_frequencies;
 
@@ -21,14 +21,20 @@ pub(crate) struct Rotation {
 
 impl Rotation {
     /// Reads `rope_theta` and `rope_scaling` (or `rope_parameters`, which newer configurations have instead) for
-    /// a rotation of `dim` dimensions, by the rules of the model's family.
-    pub fn parse(config: Fields, dim: usize, rules: &'static RopeRules) -> Result<Self> {
-        refuse_partial_rotation(config)?;
+    /// a rotation of that part of each head, by the rules of the model's family.
+    pub fn parse(config: Fields, part: RotatedPart, rules: &'static RopeRules) -> Result<Self> {
+        let dim = part.dim;
+        if rules.types.is_empty() {
+            // No key about rotation means anything to such a family. Dimensions turned by no angle stay as they are.
+            let inverse_frequencies = vec![0.0; dim / 2];
+            return Ok(Self { inverse_frequencies, ..Self::plain(rules.theta, 0) });
+        }
+        refuse_partial_rotation(config, part)?;
         let parameters = RopeObject::find(config, "rope_parameters", rules)?;
         let mut rotation = match (parameters, RopeObject::find(config, "rope_scaling", rules)?) {
-            (Some(parameters), Some(scaling)) => agreed(parameters, scaling, dim)?,
-            (Some(object), None) | (None, Some(object)) => object.rotation(dim)?,
-            (None, None) => Self::plain(theta(config, None)?, dim),
+            (Some(parameters), Some(scaling)) => agreed(parameters, scaling, part)?,
+            (Some(object), None) | (None, Some(object)) => object.rotation(part)?,
+            (None, None) => Self::plain(theta(config, None, rules)?, dim),
         };
 
         // What `save_mha2mla` writes for a model whose scaling has no name, such as a GGUF file's table of factors.
@@ -143,8 +149,8 @@ fn yarn_attention(factor: f64, mscale: f64) -> f64 {
 }
 
 /// The rotation that both objects mean. Programs differ in which of the two they take, and what they lose with it.
-fn agreed(parameters: RopeObject, scaling: RopeObject, dim: usize) -> Result<Rotation> {
-    match (parameters.rotation(dim), scaling.rotation(dim)) {
+fn agreed(parameters: RopeObject, scaling: RopeObject, part: RotatedPart) -> Result<Rotation> {
+    match (parameters.rotation(part), scaling.rotation(part)) {
         (Ok(first), Ok(second)) if first == second => Ok(first),
         (Err(error), _) if parameters.own.map == scaling.own.map => Err(error),
         _ => Err(Error::Config {
@@ -167,16 +173,12 @@ fn explicit_frequencies(own: Fields, dim: usize) -> Result<Option<Vec<f32>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::rope_object::RopeType;
     use std::path::Path;
-
-    /// The rules of a family that knows YaRN and scales the softmax, as DeepSeek does.
-    const YARN: RopeRules = RopeRules { types: &[RopeType::DEFAULT, RopeType::YARN], scales_softmax: true };
 
     fn rotation(json: &str, dim: usize, rules: &'static RopeRules) -> Result<Rotation> {
         let value: serde_json::Value = serde_json::from_str(json).expect("test JSON");
         let map = value.as_object().expect("an object");
-        Rotation::parse(Fields { path: Path::new("config.json"), map }, dim, rules)
+        Rotation::parse(Fields { path: Path::new("config.json"), map }, RotatedPart { dim, of: dim }, rules)
     }
 
     #[test]
@@ -198,7 +200,7 @@ mod tests {
         let json = r#"{"rope_theta": 10000, "max_position_embeddings": 163840, "rope_scaling": {"type": "yarn",
             "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1,
             "mscale": 0.707, "mscale_all_dim": 0.707}}"#;
-        let yarn = rotation(json, 64, &YARN).expect("valid");
+        let yarn = rotation(json, 64, &RopeRules::LATENT).expect("valid");
         let plain = theta_frequencies(10_000.0, 64);
         assert_eq!(yarn.inverse_frequencies[..11], plain[..11]);
         assert_eq!(yarn.inverse_frequencies[23], plain[23] / 40.0);

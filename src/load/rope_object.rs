@@ -4,23 +4,45 @@ use super::fields::Fields;
 use super::frequencies::Rotation;
 use crate::error::{Error, Result};
 
-/// Base of the frequencies where a configuration names none.
-const DEFAULT_THETA: f64 = 10_000.0;
 /// Keys that may stand beside every type of scaling.
 const COMMON_KEYS: &[&str] = &["rope_type", "type", "rope_theta", "partial_rotary_factor"];
 
 /// What the configurations of a family may say about rotation.
 pub(crate) struct RopeRules {
-    /// The types of scaling that they know.
+    /// The types of scaling that they know; none in a family that rotates nothing.
     pub types: &'static [RopeType],
     /// Whether `mscale_all_dim` scales the softmax, with every type but `default`: with YaRN and without.
     pub scales_softmax: bool,
+    /// Base of the frequencies where a configuration names none.
+    pub theta: f64,
+}
+
+/// How much of a head is rotated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RotatedPart {
+    /// Rotated dimensions.
+    pub dim: usize,
+    /// The dimensions of which `partial_rotary_factor` names a part.
+    pub of: usize,
 }
 
 impl RopeRules {
     /// What all families of MHA and GQA know.
-    pub const DENSE: Self =
-        Self { types: &[RopeType::DEFAULT, RopeType::LINEAR, RopeType::LLAMA3], scales_softmax: false };
+    pub const DENSE: Self = Self {
+        types: &[RopeType::DEFAULT, RopeType::LINEAR, RopeType::LLAMA3],
+        scales_softmax: false,
+        theta: 10_000.0,
+    };
+
+    /// What DeepSeek's families know.
+    pub const LATENT: Self = Self {
+        types: &[RopeType::DEFAULT, RopeType::LINEAR, RopeType::LLAMA3, RopeType::YARN],
+        scales_softmax: true,
+        ..Self::DENSE
+    };
+
+    /// Those of a family whose attention knows no positions.
+    pub const NONE: Self = Self { types: &[], ..Self::DENSE };
 
     /// The names of the types.
     pub fn type_names(&self) -> impl Iterator<Item = &'static str> {
@@ -62,7 +84,27 @@ impl RopeType {
         ],
         apply: Rotation::apply_yarn,
     };
+    /// Another name of YaRN.
+    pub const DEEPSEEK_YARN: Self = Self { name: "deepseek_yarn", ..Self::YARN };
+    /// YaRN, beside a factor on queries that grows with their position; the family reads that factor's key itself.
+    pub const YARN_BESIDE_QUERY_SCALING: Self = Self {
+        keys: &[
+            "factor",
+            "original_max_position_embeddings",
+            "max_position_embeddings",
+            "beta_fast",
+            "beta_slow",
+            "truncate",
+            "mscale",
+            "attention_factor",
+            QUERY_SCALING_KEY,
+        ],
+        ..Self::YARN
+    };
 }
+
+/// The key that makes queries grow with their position (Mistral 4).
+pub(crate) const QUERY_SCALING_KEY: &str = "llama_4_scaling_beta";
 
 /// What an object says, and what the configuration around it adds.
 #[derive(Clone, Copy)]
@@ -77,18 +119,24 @@ pub(crate) struct RopeObject<'a> {
 }
 
 /// The base of the frequencies: an object's own `rope_theta` goes before that of the configuration.
-pub(crate) fn theta(config: Fields, object: Option<Fields>) -> Result<f64> {
+pub(crate) fn theta(config: Fields, object: Option<Fields>, rules: &RopeRules) -> Result<f64> {
     let nested = object.map(|own| own.optional_positive("rope_theta")).transpose()?.flatten();
-    Ok(nested.or(config.optional_positive("rope_theta")?).unwrap_or(DEFAULT_THETA))
+    Ok(nested.or(config.optional_positive("rope_theta")?).unwrap_or(rules.theta))
 }
 
-/// Refuses models that rotate a part of each head. Old configurations say so at the top, newer ones in the object.
-pub(crate) fn refuse_partial_rotation(fields: Fields) -> Result<()> {
-    match fields.optional_number("partial_rotary_factor")?.filter(|part| *part != 1.0) {
+/// Refuses models that rotate another part of each head than their layers do here. Old configurations say so at the top,
+/// newer ones in the object.
+pub(crate) fn refuse_partial_rotation(fields: Fields, RotatedPart { dim, of }: RotatedPart) -> Result<()> {
+    let fits = |part: f64| if dim == of { part == 1.0 } else { (part * of as f64) as usize == dim };
+    match fields.optional_number("partial_rotary_factor")?.filter(|part| !fits(*part)) {
         None => Ok(()),
         Some(part) => Err(Error::Unsupported {
             what: format!("partial_rotary_factor {part} in {}", fields.path.display()),
-            why: "only models that rotate whole heads can be read".into(),
+            why: if dim == of {
+                "only models that rotate whole heads can be read".into()
+            } else {
+                format!("the other sizes say that {dim} of {of} dimensions are rotated")
+            },
         }),
     }
 }
@@ -99,10 +147,11 @@ impl<'a> RopeObject<'a> {
         Ok(config.optional_object(name)?.map(|own| Self { name, own, config, rules }))
     }
 
-    /// The rotation of `dim` dimensions that the object means.
-    pub fn rotation(&self, dim: usize) -> Result<Rotation> {
-        refuse_partial_rotation(self.own)?;
-        let mut rotation = Rotation::plain(theta(self.config, Some(self.own))?, dim);
+    /// The rotation that the object means.
+    pub fn rotation(&self, part: RotatedPart) -> Result<Rotation> {
+        let dim = part.dim;
+        refuse_partial_rotation(self.own, part)?;
+        let mut rotation = Rotation::plain(theta(self.config, Some(self.own), self.rules)?, dim);
         let kind = self.kind()?;
         let Some(scaling) = self.rules.types.iter().find(|known| known.name == kind) else {
             let known: Vec<_> = self.rules.type_names().collect();
@@ -169,7 +218,7 @@ impl<'a> RopeObject<'a> {
     pub fn describe(&self) -> Result<String> {
         let others = self.own.present().filter(|(key, _)| !["rope_type", "type", "rope_theta"].contains(key));
         let others: String = others.map(|(key, value)| format!(", {key} {value}")).collect();
-        let theta = theta(self.config, Some(self.own))?;
+        let theta = theta(self.config, Some(self.own), self.rules)?;
         Ok(format!("`{}` means type `{}` with rope_theta {theta}{others}", self.name, self.kind()?))
     }
 }

@@ -35,12 +35,14 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// The rotated and the unrotated query rows of one token.
-fn queries(layer: &LatentAttention, x: &[f64]) -> (Vec<f64>, Vec<f64>) {
+fn queries(layer: &LatentAttention, config: &ModelConfig, x: &[f64], position: usize) -> (Vec<f64>, Vec<f64>) {
     let inputs = match &layer.query_down {
         None => x.to_vec(),
         Some(stage) => norm(&stage.norm, &linear(&stage.down, x)),
     };
-    (linear(&layer.query_rope, &inputs), linear(&layer.query_nope, &inputs))
+    let factor = config.query_scaling.map_or(1.0, |scaling| scaling.factor(position));
+    let query = |map: &Linear| linear(map, &inputs).into_iter().map(|x| x * factor).collect();
+    (query(&layer.query_rope), query(&layer.query_nope))
 }
 
 fn rotated(layer: &LatentAttention, tables: &RopeTables, part: &[f64], rope_head: usize, position: usize) -> Vec<f64> {
@@ -52,7 +54,7 @@ fn rotated(layer: &LatentAttention, tables: &RopeTables, part: &[f64], rope_head
 /// As the documentation of `LatentAttention` has it, in f64.
 pub fn direct(
     layer: &LatentAttention,
-    _config: &ModelConfig,
+    config: &ModelConfig,
     tables: &RopeTables,
     x: &Tokens,
     positions: &[usize],
@@ -80,7 +82,7 @@ pub fn direct(
         })
         .collect();
     let token = |t: usize| {
-        let (q_rope, q_nope) = queries(layer, &x[t]);
+        let (q_rope, q_nope) = queries(layer, config, &x[t], positions[t]);
         let mut heads = vec![];
         for h in 0..g.query_heads {
             let (kv_head, rope_head) = (g.kv_head_of(h), g.rope_head_of(h));
@@ -105,7 +107,7 @@ pub fn direct(
 /// By `ReferenceLayer`, through a cache of bf16.
 pub fn cached(
     layer: &LatentAttention,
-    _config: &ModelConfig,
+    config: &ModelConfig,
     tables: &RopeTables,
     x: &Tokens,
     positions: &[usize],
@@ -114,7 +116,8 @@ pub fn cached(
     let format = CacheFormat::new(LatentFormat::Bf16, RopeFormat::Bf16);
     let mut cache = reference.new_cache(format, 16, 1).unwrap();
     let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32);
-    let (q_rope, q_nope): (Tokens, Tokens) = x.iter().map(|x| queries(layer, x)).unzip();
+    let (q_rope, q_nope): (Tokens, Tokens) =
+        x.iter().zip(positions).map(|(x, &position)| queries(layer, config, x, position)).unzip();
     let flat = |values: Tokens| values.into_iter().flat_map(narrow).collect::<Vec<f32>>();
     let project = |map: &Linear| flat(x.iter().map(|x| linear(map, x)).collect());
     let tokens = x.len();

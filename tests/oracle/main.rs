@@ -7,6 +7,7 @@
 mod attention;
 mod expected;
 mod model;
+mod refusals;
 
 use std::path::PathBuf;
 
@@ -63,6 +64,21 @@ fn error(got: &Tokens, expected: &Tokens) -> f64 {
     pairs.fold(0.0f64, |most, (got, expected)| most.max((got - expected).abs())) / largest
 }
 
+/// The largest error of the attention over all layers and runs.
+fn attention_error(checkpoint: &Checkpoint, expected: &Expected) -> f64 {
+    let layers = (0..checkpoint.config().layers).filter(|&layer| expected.has_layer(layer));
+    let errors = layers.flat_map(|layer| {
+        let weights = latent(checkpoint, layer);
+        expected::RUNS.map(|run| {
+            let positions = expected.positions(run);
+            let (input, output) = expected.layer(run, layer);
+            let tables = tables(checkpoint.config(), &positions);
+            error(&attention::direct(&weights, checkpoint.config(), &tables, &input, &positions), &output)
+        })
+    });
+    errors.fold(0.0, f64::max)
+}
+
 #[track_caller]
 fn hold(family: &str, what: &str, error: f64, tolerance: f64) {
     println!("{family:18} {what:26} {error:.1e}");
@@ -112,9 +128,9 @@ macro_rules! families {
 }
 
 // All layers can be read whole.
-families!(check_model: llama, qwen2, mistral, deepseek_v2, deepseek_v3);
-// Some layers have a mixture of experts.
-families!(check_attention_alone: deepseek_v3_yarn);
+families!(check_model: llama, qwen2, mistral, deepseek_v2, deepseek_v3, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa);
+// Some layers have a mixture of experts, or are no attention.
+families!(check_attention_alone: deepseek_v3_yarn, axk1, glm4_moe_lite, sarvam_mla, longcat_flash, kimi_linear);
 
 fn check_attention_alone(family: &str) {
     check_attention(family);

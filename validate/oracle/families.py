@@ -63,4 +63,69 @@ FAMILIES = {
         "DeepseekV3ForCausalLM",
         dict(LATENT, **EXPERTS, **dense_mlps(1), q_lora_rank=None, rope_interleave=False, rope_parameters=YARN),
     ),
+    "axk1": ("AXK1ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(1), rope_parameters=YARN)),
+    "youtu": ("YoutuForCausalLM", dict(LATENT, tie_word_embeddings=True)),
+    "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", dict(LATENT, **EXPERTS)),
+    "sarvam_mla": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(1), rope_parameters=YARN)),
+    "minicpm3": (
+        "MiniCPM3ForCausalLM",
+        dict(LATENT, tie_word_embeddings=True, scale_emb=12, scale_depth=1.4, dim_model_base=8, attention_bias=True),
+    ),
+    "mistral4": (
+        "Mistral4ForCausalLM",
+        dict(
+            LATENT,
+            **EXPERTS,
+            **dense_mlps(),
+            rope_parameters=dict(YARN, mscale_all_dim=1.0, llama_4_scaling_beta=0.1),
+        ),
+    ),
+    "longcat_flash": (
+        "LongcatFlashForCausalLM",
+        {k: v for k, v in LATENT.items() if k not in ("num_hidden_layers", "intermediate_size", "num_key_value_heads")}
+        | dict(
+            num_layers=1,
+            ffn_hidden_size=24,
+            expert_ffn_hidden_size=8,
+            moe_topk=2,
+            n_routed_experts=4,
+            zero_expert_num=2,
+            head_dim=8,
+        ),
+    ),
+    "deepseek_v32": (
+        "DeepseekV32ForCausalLM",
+        dict(LATENT, **EXPERTS, **dense_mlps(), index_topk=16, index_head_dim=8, index_n_heads=2, rope_parameters=YARN),
+    ),
+    "glm_moe_dsa": (
+        "GlmMoeDsaForCausalLM",
+        dict(
+            LATENT,
+            **EXPERTS,
+            **dense_mlps(),
+            index_topk=16,
+            index_head_dim=8,
+            index_n_heads=2,
+            indexer_types=["full", "shared"],
+        ),
+    ),
+    "kimi_linear": (
+        "KimiLinearForCausalLM",
+        {k: v for k, v in LATENT.items() if k != "num_hidden_layers"}
+        | dict(
+            q_lora_rank=None,
+            num_hidden_layers=3,
+            layer_types=["full_attention", "linear_attention", "full_attention"],
+            mlp_layer_types=["dense", "dense", "sparse"],
+            linear_head_dim=4,
+            linear_num_heads=2,
+            linear_conv_kernel_dim=2,
+            moe_intermediate_size=8,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            n_shared_experts=1,
+            n_group=1,
+            topk_group=1,
+        ),
+    ),
 }

@@ -3,7 +3,9 @@
 use super::{Attention, AttentionSizes, Frame, Layer, Layout, Name};
 use crate::error::Result;
 use crate::geometry::Geometry;
+use crate::load::config::Factors;
 use crate::load::fields::Fields;
+use crate::load::rope_object::RotatedPart;
 use crate::load::source::{linear, missing};
 use crate::weights::DenseAttention;
 
@@ -25,7 +27,16 @@ pub(super) fn sizes(config: Fields, Frame { hidden, query_heads }: Frame, kv_hea
         }
     };
     Geometry::mha2mla(query_heads, kv_heads, head_dim, head_dim, head_dim)?;
-    Ok(AttentionSizes { kv_heads, head_dim, rope_dim: head_dim, deepseek: None, layout: Box::new(Dense) })
+    Ok(AttentionSizes {
+        kv_heads,
+        head_dim,
+        rotated: RotatedPart { dim: head_dim, of: head_dim },
+        deepseek: None,
+        factors: Factors::NONE,
+        query_scaling: None,
+        sparse_beyond: None,
+        layout: Box::new(Dense),
+    })
 }
 
 /// `q_proj`, `k_proj`, `v_proj` and `o_proj`.

@@ -10,4 +10,5 @@ pub(super) const FAMILY: Family = Family {
     biases: Biases::AsConfigured,
     parse: dense::parse,
     conversions: CONVERSIONS,
+    ..Family::PLAIN
 };

@@ -13,6 +13,7 @@ pub(super) const FAMILY: Family = Family {
     biases: Biases::Never,
     parse,
     conversions: CONVERSIONS,
+    ..Family::PLAIN
 };
 
 /// `sliding_window` of a configuration that does not have the key, as in transformers.

@@ -3,22 +3,34 @@
 //! A family says by which names models call themselves, what its configuration says about the sizes of the attention, and
 //! how a layer's tensors become the crate's own terms. `docs/adding-a-model.md` adds one, step by step.
 
+mod axk1;
 mod deepseek;
+mod deepseek_v32;
 mod dense;
+mod glm4_moe_lite;
+mod glm_moe_dsa;
 mod kept_pairs;
+mod kimi_linear;
 mod llama;
+mod longcat_flash;
 mod mha2mla;
+mod minicpm3;
 mod mistral;
+mod mistral4;
+mod mla;
 mod qwen2;
+mod sarvam_mla;
 mod shared_key;
+mod youtu;
 
 use std::path::{Path, PathBuf};
 
 pub(super) use self::mha2mla::FREQUENCY_INDEX;
+pub(super) use self::mla::{scale, scaled_matrix, scaled_outputs};
 pub(super) use self::shared_key::SHARED_KEY_CLASS;
-use super::config::{DeepSeekDims, ModelConfig, OWN_KEYS};
+use super::config::{DeepSeekDims, Factors, ModelConfig, OWN_KEYS, QueryScaling};
 use super::fields::Fields;
-use super::rope_object::RopeRules;
+use super::rope_object::{RopeRules, RotatedPart};
 use super::source::TensorSource;
 use crate::error::{Error, Result};
 use crate::weights::{DenseAttention, LatentAttention};
@@ -55,6 +67,26 @@ families! {
     DeepSeek => deepseek,
     /// Mistral from v0.2 on, without a sliding window: as Llama, without biases.
     Mistral => mistral,
+    /// A.X K1: as DeepSeek-V3.
+    Axk1 => axk1,
+    /// Youtu-LLM: as DeepSeek-V3, without experts.
+    Youtu => youtu,
+    /// GLM-4.7-Flash: as DeepSeek-V3.
+    Glm4MoeLite => glm4_moe_lite,
+    /// Sarvam's latent models: as DeepSeek-V3.
+    SarvamMla => sarvam_mla,
+    /// MiniCPM3: as DeepSeek, with pairs of halves and factors around the layers.
+    MiniCpm3 => minicpm3,
+    /// Mistral 4: as DeepSeek-V3, with queries that grow with their position.
+    Mistral4 => mistral4,
+    /// LongCat-Flash: two attentions a layer, DeepSeek's with scaled latents.
+    LongcatFlash => longcat_flash,
+    /// DeepSeek-V3.2: as DeepSeek-V3 in contexts of up to `index_topk` tokens.
+    DeepSeekV32 => deepseek_v32,
+    /// GLM-5: as DeepSeek-V3.2.
+    GlmMoeDsa => glm_moe_dsa,
+    /// Kimi Linear: DeepSeek's layers among those of linear attention, without rotation.
+    KimiLinear => kimi_linear,
 }
 
 /// The layouts that a converted model may have, in the order in which they are looked for.
@@ -75,13 +107,55 @@ pub(super) struct Family {
     pub parse: fn(&Name, Fields, Frame) -> Result<AttentionSizes>,
     /// The layouts that converted models of the family may have; none where attention is latent already.
     pub conversions: &'static [Conversion],
+    /// What the sizes of the whole model are called.
+    pub keys: Keys,
+    /// Whether the head is the embedding in configurations that do not say.
+    pub tied: bool,
+    /// What `layer_types` may hold.
+    pub layer_types: &'static [&'static str],
 }
 
 impl Family {
+    /// A family of latent attention whose models say nothing that others do not, and the fields in which most are alike.
+    const PLAIN: Self = Self {
+        names: &[],
+        gguf: None,
+        rope: RopeRules::LATENT,
+        biases: Biases::AsConfigured,
+        parse: deepseek::parse_interleaved,
+        conversions: &[],
+        keys: Keys::USUAL,
+        tied: false,
+        // The second name is an older one of the first.
+        layer_types: &["full_attention", "attention"],
+    };
+
     /// The class that converted models name as what they come from.
     pub fn class(&self) -> &'static str {
         self.names[0].class
     }
+}
+
+/// What a family calls the sizes of the whole model.
+#[derive(Clone, Copy)]
+pub(super) struct Keys {
+    /// Layers of the model.
+    pub layers: &'static str,
+    /// Attentions in each of them.
+    pub attentions_per_layer: usize,
+    /// Width inside an MLP.
+    pub intermediate: &'static str,
+    /// Longest context.
+    pub positions: &'static str,
+}
+
+impl Keys {
+    const USUAL: Self = Self {
+        layers: "num_hidden_layers",
+        attentions_per_layer: 1,
+        intermediate: "intermediate_size",
+        positions: "max_position_embeddings",
+    };
 }
 
 /// One name of a family's models in `config.json`.
@@ -142,9 +216,15 @@ pub(super) struct AttentionSizes {
     /// Query/key dimensions per head.
     pub head_dim: usize,
     /// How many of them are rotated.
-    pub rope_dim: usize,
+    pub rotated: RotatedPart,
     /// Sizes that only DeepSeek's attention has.
     pub deepseek: Option<DeepSeekDims>,
+    /// Factors on the embedding, on what layers add and on the logits.
+    pub factors: Factors,
+    /// How queries grow with their position.
+    pub query_scaling: Option<QueryScaling>,
+    /// Tokens up to which each token attends to all before it, if it attends to a choice of them beyond.
+    pub sparse_beyond: Option<usize>,
     /// Reads the layers, unless the model was converted.
     pub layout: AnyLayout,
 }
@@ -153,6 +233,21 @@ pub(super) struct AttentionSizes {
 pub(super) trait Layout: Send + Sync {
     /// Reads the attention of one layer.
     fn attention(&self, layer: &Layer) -> Result<Attention>;
+
+    /// What the names of a layer's attention tensors begin with, without the dot.
+    fn module(&self, index: usize) -> String {
+        format!("model.layers.{index}.self_attn")
+    }
+
+    /// Modules inside the attention that it can do without.
+    fn unneeded(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Why what lies around the attentions cannot be read, if so.
+    fn block_refusal(&self) -> Option<&'static str> {
+        None
+    }
 
     /// A file beside the weights that says more about the layers, if there should be one. `directory` is the model's.
     fn ranks_file(&self, _directory: &Path) -> Option<PathBuf> {
@@ -278,7 +373,7 @@ mod tests {
                 list(family.names.iter().map(|name| name.class)),
                 list(family.names.iter().map(|name| name.model_type)),
                 family.gguf.as_ref().map_or("not read".into(), |gguf| list([gguf.architecture])),
-                list(family.rope.type_names()),
+                Some(list(family.rope.type_names())).filter(|types| !types.is_empty()).unwrap_or("none".into()),
             ];
             format!("| {architecture:?} | {classes} | {model_types} | {gguf} | {types} |")
         });

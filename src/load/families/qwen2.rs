@@ -10,4 +10,5 @@ pub(super) const FAMILY: Family = Family {
     biases: Biases::Always,
     parse: dense::parse,
     conversions: CONVERSIONS,
+    ..Family::PLAIN
 };

@@ -3,7 +3,7 @@
 //! Tensors have DeepSeek's names and row orders. What DeepSeek's configuration has no key for stands under
 //! `latent_attention.layers`: for each layer its own latent rank, its rotated width, and the frequency of each pair.
 
-use super::deepseek::split_heads;
+use super::mla::split_heads;
 use super::{AnyLayout, Attention, Conversion, Layer, Layout};
 use crate::error::Result;
 use crate::geometry::Geometry;
