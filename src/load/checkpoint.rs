@@ -223,11 +223,18 @@ impl Checkpoint {
         let source = &Recording::new(self.source());
         let norm = |name: &str| self.norm(source, &format!("{module}.{name}.weight"));
         let mlp = |name: &str, rows, cols| linear(source, &format!("{module}.mlp.{name}"), rows, cols);
+        let (gate, up) = if self.layout.fused_mlp() {
+            let both = mlp("gate_up_proj", 2 * intermediate, hidden)?;
+            let rows = |first: usize| both.select_outputs(&(first..first + intermediate).collect::<Vec<_>>());
+            (rows(0), rows(intermediate))
+        } else {
+            (mlp("gate_proj", intermediate, hidden)?, mlp("up_proj", intermediate, hidden)?)
+        };
         let block = Block {
             attention_norm: norm("input_layernorm")?,
             mlp_norm: norm("post_attention_layernorm")?,
-            gate: mlp("gate_proj", intermediate, hidden)?,
-            up: mlp("up_proj", intermediate, hidden)?,
+            gate,
+            up,
             down: scaled_outputs(mlp("down_proj", hidden, intermediate)?, self.config.factors.residual),
         };
         let attention = format!("{module}.self_attn.");

@@ -89,7 +89,8 @@ pub struct ModelConfig {
     pub norm_epsilon: f32,
     /// Base of the rotation frequencies, before scaling.
     pub rope_theta: f32,
-    /// Radians per token of each pair, scaling included: `head_dim/2` numbers, for DeepSeek `rope_dim/2`.
+    /// Radians per token of each pair, scaling included: `head_dim/2` numbers, for DeepSeek `rope_dim/2`. Pairs that are not
+    /// rotated have 0.
     /// [`RopeTables::from_frequencies`](crate::rope::RopeTables::from_frequencies) makes tables of them.
     pub inverse_frequencies: Vec<f32>,
     /// Factor on every score before softmax: `1/sqrt(head_dim)`, for YaRN times its `mscale` squared.
@@ -130,7 +131,11 @@ impl ModelConfig {
         let query_heads = config.size("num_attention_heads")?;
         let sizes = (family.parse)(name, config, Frame { hidden, query_heads })?;
         check_width(config, query_heads, sizes.head_dim)?;
-        let rotation = Rotation::parse(config, sizes.rotated, &family.rope)?;
+        let mut rotation = Rotation::parse(config, sizes.rotated, &family.rope)?;
+        if sizes.deepseek.is_none() {
+            // Heads of dense layers are rotated as a whole, what is not rotated by no angle.
+            rotation.inverse_frequencies.resize(sizes.head_dim / 2, 0.0);
+        }
         let eos = config.token_ids("eos_token_id")?;
         let own = config.optional_object(OWN_KEYS)?;
         let calibrated_positions = own.map(|own| own.optional_size("calibrated_positions")).transpose()?.flatten();

@@ -16,7 +16,11 @@ pub(super) fn no_place(layout: &str, what: &str, why: &str) -> Error {
 /// Refuses layers that are not a conversion of the model's.
 pub(super) fn check_count(layout: &str, model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
     if model.architecture.family().conversions.is_empty() {
-        return Err(no_place(layout, &format!("a {:?} model", model.architecture), "its attention is latent already"));
+        let why = match model.deepseek {
+            Some(_) => "its attention is latent already",
+            None => "its layers are read with factors or an order of rows that its class would apply once more",
+        };
+        return Err(no_place(layout, &format!("a {:?} model", model.architecture), why));
     }
     if layers.len() != model.layers {
         return Err(Error::Shape {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use latent_attention::Result;
-use latent_attention::load::{Attention, Checkpoint, open};
+use latent_attention::load::{Attention, Checkpoint, open, save_mha2mla};
 use latent_attention::rope::Pairing;
 use serde_json::{Value, json};
 
@@ -115,6 +115,69 @@ fn rope_interleave_is_heard_by_the_families_with_deepseek_v3s_attention() {
         };
         assert_eq!((pairing(true), pairing(false)), (Pairing::Interleaved, off), "{family}");
     }
+}
+
+#[test]
+fn windows_of_the_dense_families_are_refused_unless_no_layer_has_one() {
+    // All layers are of full attention, and have none whatever `sliding_window` says.
+    let types = |value: Value| with("ministral", "layer_types", value);
+    types(json!(["full_attention", "full_attention"])).unwrap();
+    refused(types(json!(["full_attention", "sliding_attention"])), &["layer_types[1]"]);
+    refused(types(Value::Null), &["sliding_window 4 in"]);
+    let unsaid = changed("ministral", |config| {
+        config["layer_types"] = Value::Null;
+        drop(config.as_object_mut().unwrap().remove("sliding_window"));
+    });
+    refused(unsaid, &["sliding_window 4096 in"]);
+    refused(with("phi3", "sliding_window", json!(2047)), &["sliding_window 2047 in", "131072"]);
+    with("phi3", "sliding_window", json!(131_072)).unwrap();
+    without("phi3", "sliding_window").unwrap();
+}
+
+#[test]
+fn partial_rotation_is_read_from_either_place_and_has_to_be_whole_pairs() {
+    let top = |family: &str, part: Value| {
+        changed(family, |config| {
+            config["rope_parameters"].as_object_mut().unwrap().remove("partial_rotary_factor");
+            config["partial_rotary_factor"] = part.clone();
+        })
+    };
+    let frequencies = |result: Result<Checkpoint>| {
+        result.unwrap().config().inverse_frequencies.iter().filter(|&&frequency| frequency != 0.0).count()
+    };
+    for (family, unsaid) in [("phi3", 4), ("glm4", 2)] {
+        assert_eq!(frequencies(top(family, Value::Null)), unsaid, "{family}");
+        assert_eq!(frequencies(top(family, json!(0.25))), 1);
+        assert_eq!(frequencies(top(family, json!(1))), 4);
+        refused(top(family, json!(0.4)), &["`partial_rotary_factor` 0.4 of 8 dimensions", "even"]);
+        refused(top(family, json!(1.5)), &["`partial_rotary_factor` 1.5"]);
+        refused(top(family, json!("half")), &["`partial_rotary_factor` must be"]);
+        // One place may not contradict the other.
+        refused(
+            with(family, "partial_rotary_factor", json!(1.0)),
+            &["partial_rotary_factor 1 in", "4 of 8 dimensions"],
+        );
+    }
+    refused(with("llama", "partial_rotary_factor", json!(0.5)), &["rotate whole heads"]);
+}
+
+#[test]
+fn granites_factors_are_1_without_their_keys_and_its_models_are_not_saved_converted() {
+    let weights = |result: Result<Checkpoint>| match result.unwrap().attention(0).unwrap() {
+        Attention::Dense(dense) => dense.query.weight.data()[0],
+        Attention::Latent(_) => panic!("Granite is dense"),
+    };
+    let (given, unsaid) =
+        (weights(with("granite", "head_dim", json!(8))), weights(without("granite", "attention_multiplier")));
+    assert!((unsaid / given - 2.0).abs() < 1e-6, "the checkpoint's is 0.5");
+    refused(with("granite", "logits_scaling", json!(0)), &["`logits_scaling` must be a positive number, got 0"]);
+    for (family, why) in [("granite", "factors"), ("phi3", "order of rows"), ("youtu", "latent already")] {
+        let (original, _) = open_family(family);
+        let directory = tempfile::tempdir().unwrap();
+        refused(save_mha2mla(directory.path(), &original, &original, &[]), &[why]);
+    }
+    refused(open_family("glm4").0.block(0), &["MLP of layer 0", "norms behind"]);
+    assert!(without("glm4", "attention_bias").unwrap().config().attention_bias);
 }
 
 #[test]

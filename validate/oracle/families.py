@@ -109,6 +109,29 @@ FAMILIES = {
             indexer_types=["full", "shared"],
         ),
     ),
+    "ministral": ("MinistralForCausalLM", dict(DENSE, sliding_window=4, layer_types=["full_attention"] * 2)),
+    "phi3": (
+        "Phi3ForCausalLM",
+        dict(
+            FRAME,
+            num_key_value_heads=2,
+            rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5),
+        ),
+    ),
+    "granite": (
+        "GraniteForCausalLM",
+        dict(
+            {k: v for k, v in DENSE.items() if k != "head_dim"},
+            attention_bias=True,
+            mlp_bias=True,
+            attention_multiplier=0.5,
+            embedding_multiplier=6.0,
+            residual_multiplier=0.4,
+            logits_scaling=3.0,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "glm4": ("Glm4ForCausalLM", dict(DENSE)),
     "kimi_linear": (
         "KimiLinearForCausalLM",
         {k: v for k, v in LATENT.items() if k != "num_hidden_layers"}

@@ -1,5 +1,6 @@
 //! MHA and GQA in Llama's layout, which several families share.
 
+use super::mla::{scale, scaled_outputs};
 use super::{Attention, AttentionSizes, Frame, Layer, Layout, Name};
 use crate::error::Result;
 use crate::geometry::Geometry;
@@ -7,7 +8,8 @@ use crate::load::config::Factors;
 use crate::load::fields::Fields;
 use crate::load::rope_object::RotatedPart;
 use crate::load::source::{linear, missing};
-use crate::weights::DenseAttention;
+use crate::rope::Pairing;
+use crate::weights::{DenseAttention, Linear, Matrix};
 
 /// Reads the number of KV heads (that of the query heads, where it is missing) and the size of a head.
 pub(super) fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
@@ -16,31 +18,125 @@ pub(super) fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionS
 }
 
 /// The sizes with that many KV heads.
-pub(super) fn sizes(config: Fields, Frame { hidden, query_heads }: Frame, kv_heads: usize) -> Result<AttentionSizes> {
-    let head_dim = match config.optional_size("head_dim")? {
-        Some(head_dim) => head_dim,
-        None if hidden.is_multiple_of(query_heads) => hidden / query_heads,
-        None => {
-            return Err(config.error(format!(
-                "`hidden_size` {hidden} does not divide among `num_attention_heads` {query_heads}, and `head_dim` is missing"
-            )));
-        }
-    };
-    Geometry::mha2mla(query_heads, kv_heads, head_dim, head_dim, head_dim)?;
-    Ok(AttentionSizes {
-        kv_heads,
-        head_dim,
-        rotated: RotatedPart { dim: head_dim, of: head_dim },
-        deepseek: None,
-        factors: Factors::NONE,
-        query_scaling: None,
-        sparse_beyond: None,
-        layout: Box::new(Dense),
-    })
+pub(super) fn sizes(config: Fields, frame: Frame, kv_heads: usize) -> Result<AttentionSizes> {
+    let head_dim = head_dim(config, frame)?;
+    Dense::plain(head_dim).sizes(frame, kv_heads)
 }
 
-/// `q_proj`, `k_proj`, `v_proj` and `o_proj`.
-struct Dense;
+/// `head_dim`, or without it the heads' share of the width.
+pub(super) fn head_dim(config: Fields, Frame { hidden, query_heads }: Frame) -> Result<usize> {
+    match config.optional_size("head_dim")? {
+        Some(head_dim) => Ok(head_dim),
+        None if hidden.is_multiple_of(query_heads) => Ok(hidden / query_heads),
+        None => Err(config.error(format!(
+            "`hidden_size` {hidden} does not divide among `num_attention_heads` {query_heads}, and `head_dim` is missing"
+        ))),
+    }
+}
+
+/// Reads how much of a head is rotated, where `partial_rotary_factor` says so: in the object about rotation, or at the top.
+pub(super) fn rotated_part(config: Fields, head_dim: usize, absent: f64) -> Result<RotatedPart> {
+    let key = "partial_rotary_factor";
+    let mut part = None;
+    for name in ["rope_parameters", "rope_scaling"] {
+        let nested = config.optional_object(name)?.map(|own| own.optional_positive(key)).transpose()?.flatten();
+        part = part.or(nested);
+    }
+    let part = part.or(config.optional_positive(key)?).unwrap_or(absent);
+    let dim = (part * head_dim as f64) as usize;
+    if dim == 0 || dim > head_dim || !dim.is_multiple_of(2) {
+        let why = format!("`{key}` {part} of {head_dim} dimensions must be an even number of them, 2..={head_dim}");
+        return Err(config.error(why));
+    }
+    Ok(RotatedPart { dim, of: head_dim })
+}
+
+/// `q_proj`, `k_proj`, `v_proj` and `o_proj`, or the first three in one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dense {
+    /// How much of each head is rotated: its first dimensions.
+    pub rotated: RotatedPart,
+    /// Which of these make a pair.
+    pub pairing: Pairing,
+    /// Whether the checkpoint has `qkv_proj` and `gate_up_proj`.
+    pub fused: bool,
+    /// Factor on every score, besides `1/sqrt(head_dim)`.
+    pub score_factor: f64,
+    /// Factors around the layers.
+    pub factors: Factors,
+    /// Why what lies around the attention cannot be read, if so.
+    pub block_refusal: Option<&'static str>,
+}
+
+impl Dense {
+    /// As Llama has it.
+    pub fn plain(head_dim: usize) -> Self {
+        Self {
+            rotated: RotatedPart { dim: head_dim, of: head_dim },
+            pairing: Pairing::Half,
+            fused: false,
+            score_factor: 1.0,
+            factors: Factors::NONE,
+            block_refusal: None,
+        }
+    }
+
+    /// What the configuration says about the attention.
+    pub fn sizes(self, frame: Frame, kv_heads: usize) -> Result<AttentionSizes> {
+        let head_dim = self.rotated.of;
+        Geometry::mha2mla(frame.query_heads, kv_heads, head_dim, head_dim, head_dim)?;
+        Ok(AttentionSizes {
+            kv_heads,
+            head_dim,
+            rotated: self.rotated,
+            deepseek: None,
+            factors: self.factors,
+            query_scaling: None,
+            sparse_beyond: None,
+            layout: Box::new(self),
+        })
+    }
+
+    /// The row of a head of queries or keys that stands at each place here. Pair `j` of a head is `(j, j + head_dim/2)`; pairs
+    /// behind the rotated ones have frequency 0, and take the dimensions that are not rotated.
+    fn order(&self) -> Vec<usize> {
+        let RotatedPart { dim, of } = self.rotated;
+        let mut order = vec![0; of];
+        for pair in 0..of / 2 {
+            let behind = 2 * pair;
+            let rows = if pair < dim / 2 { self.pairing.dims(pair, dim) } else { (behind, behind + 1) };
+            (order[pair], order[pair + of / 2]) = rows;
+        }
+        order
+    }
+
+    /// Brings the rows of queries or keys into the order of this crate.
+    fn ordered(&self, linear: Linear) -> Linear {
+        let order = self.order();
+        if order.iter().enumerate().all(|(i, &row)| i == row) {
+            return linear;
+        }
+        let width = order.len();
+        let row = |i: usize| i / width * width + order[i % width];
+        let rows: Vec<usize> = (0..linear.weight.rows()).map(row).collect();
+        linear.select_outputs(&rows)
+    }
+
+    /// Multiplies the rotated rows of queries by a factor: those that stand in pairs with a frequency.
+    fn scaled_rotated(&self, linear: Linear, factor: f64) -> Linear {
+        if factor == 1.0 {
+            return linear;
+        }
+        let RotatedPart { dim, of } = self.rotated;
+        let Linear { weight, mut bias } = linear;
+        let row_factor = |row: usize| if row % of % (of / 2) < dim / 2 { factor } else { 1.0 };
+        if let Some(bias) = &mut bias {
+            bias.iter_mut().enumerate().for_each(|(row, x)| scale(std::slice::from_mut(x), row_factor(row)));
+        }
+        let scaled = |row: usize, col: usize| (f64::from(weight.row(row)[col]) * row_factor(row)) as f32;
+        Linear { weight: Matrix::from_fn(weight.rows(), weight.cols(), scaled), bias }
+    }
+}
 
 impl Layout for Dense {
     fn attention(&self, layer: &Layer) -> Result<Attention> {
@@ -55,16 +151,33 @@ impl Layout for Dense {
             }
             Ok(projection)
         };
+        let [query, key, value] = if self.fused {
+            let all = projection("qkv_proj", query_rows + 2 * kv_rows)?;
+            let part = |first: usize, rows: usize| all.select_outputs(&(first..first + rows).collect::<Vec<_>>());
+            [part(0, query_rows), part(query_rows, kv_rows), part(query_rows + kv_rows, kv_rows)]
+        } else {
+            [projection("q_proj", query_rows)?, projection("k_proj", kv_rows)?, projection("v_proj", kv_rows)?]
+        };
+        let query = self.scaled_rotated(self.ordered(query), model.rotation_gain * model.rotation_gain);
+        let output = linear(source, &layer.name("o_proj"), model.hidden, query_rows)?;
         let attention = DenseAttention {
             query_heads: model.query_heads,
             kv_heads: model.kv_heads,
             head_dim: model.head_dim,
-            query: projection("q_proj", query_rows)?,
-            key: projection("k_proj", kv_rows)?,
-            value: projection("v_proj", kv_rows)?,
-            output: linear(source, &layer.name("o_proj"), model.hidden, query_rows)?,
+            query: scaled_outputs(query, self.score_factor),
+            key: self.ordered(key),
+            value,
+            output: scaled_outputs(output, self.factors.residual),
         };
         attention.validate()?;
         Ok(Attention::Dense(attention))
+    }
+
+    fn fused_mlp(&self) -> bool {
+        self.fused
+    }
+
+    fn block_refusal(&self) -> Option<&'static str> {
+        self.block_refusal
     }
 }

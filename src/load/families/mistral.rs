@@ -23,7 +23,12 @@ const DEFAULT_WINDOW: usize = 4096;
 const DEFAULT_KV_HEADS: usize = 8;
 
 fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
-    refuse_window(config)?;
+    refuse_window(config, Some(DEFAULT_WINDOW))?;
+    parse_without_window(config, frame)
+}
+
+/// The sizes of a model that has no window.
+pub(super) fn parse_without_window(config: Fields, frame: Frame) -> Result<AttentionSizes> {
     // Null means as many as query heads, as it does for Llama; only a missing key does not.
     let kv_heads = match config.optional_size("num_key_value_heads")? {
         Some(kv_heads) => kv_heads,
@@ -34,13 +39,11 @@ fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
 }
 
 /// Refuses a window that is shorter than the longest context. Each token sees itself and the `window - 1` tokens before
-/// it, so that a window of `max_position_embeddings` tokens hides none; null is no window.
-fn refuse_window(config: Fields) -> Result<()> {
-    let window = if config.map.contains_key("sliding_window") {
-        config.optional_size("sliding_window")?
-    } else {
-        Some(DEFAULT_WINDOW)
-    };
+/// it, so that a window of `max_position_embeddings` tokens hides none; null is no window. `absent` is the family's without
+/// the key.
+pub(super) fn refuse_window(config: Fields, absent: Option<usize>) -> Result<()> {
+    let window =
+        if config.map.contains_key("sliding_window") { config.optional_size("sliding_window")? } else { absent };
     let positions = config.size("max_position_embeddings")?;
     match window.filter(|&window| window < positions) {
         None => Ok(()),

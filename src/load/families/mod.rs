@@ -7,17 +7,21 @@ mod axk1;
 mod deepseek;
 mod deepseek_v32;
 mod dense;
+mod glm4;
 mod glm4_moe_lite;
 mod glm_moe_dsa;
+mod granite;
 mod kept_pairs;
 mod kimi_linear;
 mod llama;
 mod longcat_flash;
 mod mha2mla;
 mod minicpm3;
+mod ministral;
 mod mistral;
 mod mistral4;
 mod mla;
+mod phi3;
 mod qwen2;
 mod sarvam_mla;
 mod shared_key;
@@ -87,6 +91,14 @@ families! {
     GlmMoeDsa => glm_moe_dsa,
     /// Kimi Linear: DeepSeek's layers among those of linear attention, without rotation.
     KimiLinear => kimi_linear,
+    /// Ministral: as Mistral, with a type for each layer.
+    Ministral => ministral,
+    /// Phi-3 and Phi-4: as Llama, with projections in one tensor, of which a part of each head may be rotated.
+    Phi3 => phi3,
+    /// Granite: as Llama, with factors on scores and around the layers.
+    Granite => granite,
+    /// GLM-4: as Llama, with a part of each head rotated, in neighbouring dimensions.
+    Glm4 => glm4,
 }
 
 /// The layouts that a converted model may have, in the order in which they are looked for.
@@ -186,6 +198,8 @@ pub(super) enum Biases {
     Always,
     /// Where `attention_bias` says so.
     AsConfigured,
+    /// Unless `attention_bias` says that there are none.
+    UnlessOff,
     /// In no model of the family, whatever `attention_bias` says.
     Never,
 }
@@ -195,6 +209,7 @@ impl Biases {
         match self {
             Self::Always => Ok(true),
             Self::AsConfigured => config.flag("attention_bias"),
+            Self::UnlessOff => config.switch("attention_bias", true),
             Self::Never => Ok(false),
         }
     }
@@ -242,6 +257,11 @@ pub(super) trait Layout: Send + Sync {
     /// Modules inside the attention that it can do without.
     fn unneeded(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Whether the gate and the up-projection of an MLP are one tensor, `gate_up_proj`.
+    fn fused_mlp(&self) -> bool {
+        false
     }
 
     /// Why what lies around the attentions cannot be read, if so.

@@ -1,0 +1,24 @@
+//! Phi-3 and Phi-4: Llama's attention with projections in one tensor, of which a part of each head may be rotated.
+
+use super::dense::{Dense, head_dim, rotated_part};
+use super::{AttentionSizes, Biases, Family, Frame, Name, mistral};
+use crate::error::Result;
+use crate::load::fields::Fields;
+use crate::load::rope_object::{RopeRules, RopeType};
+
+pub(super) const FAMILY: Family = Family {
+    names: &[Name { class: "Phi3ForCausalLM", model_type: "phi3" }],
+    rope: RopeRules { types: &[RopeType::DEFAULT], ..RopeRules::DENSE },
+    biases: Biases::Never,
+    parse,
+    // Saved models have separate projections, which the class does not know.
+    conversions: &[],
+    ..Family::PLAIN
+};
+
+fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
+    mistral::refuse_window(config, None)?;
+    let kv_heads = config.optional_size("num_key_value_heads")?.unwrap_or(frame.query_heads);
+    let rotated = rotated_part(config, head_dim(config, frame)?, 1.0)?;
+    Dense { rotated, fused: true, ..Dense::plain(rotated.of) }.sizes(frame, kv_heads)
+}
