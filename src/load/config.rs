@@ -79,7 +79,7 @@ pub struct ModelConfig {
     /// Size of the vocabulary.
     pub vocab: usize,
     /// Longest context the model was made for, or up to which it is computed exactly: see
-    /// [`sparse_beyond`](Self::sparse_beyond).
+    /// [`sparse_beyond`](Self::sparse_beyond) and [`rescaled_beyond`](Self::rescaled_beyond).
     pub max_positions: usize,
     /// Tokens of the longest context in which each token attends to all before it, in models whose tokens attend to a
     /// choice of so many beyond (DeepSeek-V3.2's `index_topk`). Longer contexts are not computed here.
@@ -98,6 +98,9 @@ pub struct ModelConfig {
     /// Factor that YaRN wants on every cosine and sine, 1 in other models. It is not left to the tables: the
     /// rotated query rows of [`Checkpoint::attention`](super::Checkpoint::attention) carry its square already.
     pub rotation_gain: f64,
+    /// Tokens of the longest context with these frequencies, in models that rotate by others in longer ones
+    /// (`longrope`'s `original_max_position_embeddings`). Longer contexts are not computed here.
+    pub rescaled_beyond: Option<usize>,
     /// A factor on queries that depends on their position, so that no weight can carry it: whoever projects the queries
     /// multiplies them by it. `None` for most models.
     pub query_scaling: Option<QueryScaling>,
@@ -149,7 +152,8 @@ impl ModelConfig {
             kv_heads: sizes.kv_heads,
             head_dim: sizes.head_dim,
             vocab: config.size("vocab_size")?,
-            max_positions: sizes.sparse_beyond.map_or(positions, |tokens| tokens.min(positions)),
+            max_positions: [sizes.sparse_beyond, rotation.same_up_to].into_iter().flatten().fold(positions, usize::min),
+            rescaled_beyond: rotation.same_up_to,
             sparse_beyond: sizes.sparse_beyond,
             norm_epsilon: config.positive("rms_norm_eps")? as f32,
             rope_theta: rotation.theta,
@@ -179,8 +183,18 @@ impl ModelConfig {
     /// Refuses a context of so many tokens if the model computes there what this crate does not.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] beyond [`sparse_beyond`](Self::sparse_beyond), with that number and `tokens`.
+    /// [`Error::Unsupported`] beyond [`sparse_beyond`](Self::sparse_beyond) or [`rescaled_beyond`](Self::rescaled_beyond), with
+    /// that number and `tokens`.
     pub fn check_context(&self, tokens: usize) -> Result<()> {
+        if let Some(most) = self.rescaled_beyond.filter(|&most| tokens > most) {
+            return Err(Error::Unsupported {
+                what: format!("a context of {tokens} tokens"),
+                why: format!(
+                    "this model rotates by `long_factor` beyond `original_max_position_embeddings` {most} tokens, which is not \
+                     computed"
+                ),
+            });
+        }
         match self.sparse_beyond.filter(|&most| tokens > most) {
             None => Ok(()),
             Some(most) => Err(Error::Unsupported {

@@ -17,6 +17,8 @@ pub(crate) struct Rotation {
     pub gain: f64,
     /// Factor on every score.
     pub score_factor: f64,
+    /// Tokens of the longest context that has these frequencies, if longer ones have others.
+    pub same_up_to: Option<usize>,
 }
 
 impl Rotation {
@@ -57,7 +59,13 @@ impl Rotation {
     /// A rotation without scaling.
     pub fn plain(theta: f64, dim: usize) -> Self {
         let theta = theta as f32;
-        Self { theta, inverse_frequencies: theta_frequencies(theta, dim), gain: 1.0, score_factor: 1.0 }
+        Self {
+            theta,
+            inverse_frequencies: theta_frequencies(theta, dim),
+            gain: 1.0,
+            score_factor: 1.0,
+            same_up_to: None,
+        }
     }
 
     /// The first number that overflowed or is none, if there is one.
@@ -132,9 +140,34 @@ impl Rotation {
         Ok(())
     }
 
+    /// LongRoPE (arXiv 2402.13753) as Phi-3 uses it: each frequency has a divisor of its own, from one list in contexts of up
+    /// to the original length and from another in longer ones. It is the first that is read.
+    pub fn apply_longrope(&mut self, object: &RopeObject, dim: usize) -> Result<()> {
+        let own = object.own;
+        let original = object.original_positions()?;
+        let positions = object.config.positive("max_position_embeddings")?;
+        let (short, long) = (divisors(own, "short_factor", dim / 2)?, divisors(own, "long_factor", dim / 2)?);
+        if original <= 1.0 {
+            let why =
+                format!("`original_max_position_embeddings` must be more than 1 for `{}`, got {original}", object.name);
+            return Err(own.error(why));
+        }
+        for (frequency, divisor) in self.inverse_frequencies.iter_mut().zip(&short) {
+            *frequency = (f64::from(*frequency) / divisor) as f32;
+        }
+        let factor = own.optional_positive("factor")?.unwrap_or(positions / original);
+        let gain = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+        self.gain = own.optional_positive("attention_factor")?.unwrap_or(gain);
+        self.same_up_to = (short != long && positions > original).then_some(original as usize);
+        Ok(())
+    }
+
     /// DeepSeek's factor on the softmax scale, which models with `mscale_all_dim` have.
     pub fn apply_softmax_factor(&mut self, object: &RopeObject) -> Result<()> {
-        self.score_factor = yarn_attention(object.own.positive("factor")?, mscale_all_dim(object)?).powi(2);
+        let mscale = mscale_all_dim(object)?;
+        if mscale != 0.0 {
+            self.score_factor = yarn_attention(object.own.positive("factor")?, mscale).powi(2);
+        }
         Ok(())
     }
 }
@@ -158,6 +191,15 @@ fn agreed(parameters: RopeObject, scaling: RopeObject, part: RotatedPart) -> Res
             why: format!("are both there and differ: {}; {}; keep one", parameters.describe()?, scaling.describe()?),
         }),
     }
+}
+
+/// One divisor for each of `pairs` frequencies.
+fn divisors(own: Fields, key: &str, pairs: usize) -> Result<Vec<f64>> {
+    let wrong = || own.error(format!("`{key}` must be {pairs} positive numbers"));
+    let listed = own.optional_array(key)?.ok_or_else(wrong)?;
+    let positive = |x: &f64| (*x as f32) > 0.0 && (*x as f32).is_finite();
+    let divisors: Option<Vec<f64>> = listed.iter().map(|value| value.as_f64().filter(positive)).collect();
+    divisors.filter(|divisors| divisors.len() == pairs).ok_or_else(wrong)
 }
 
 fn explicit_frequencies(own: Fields, dim: usize) -> Result<Option<Vec<f32>>> {

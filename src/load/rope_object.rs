@@ -15,6 +15,8 @@ pub(crate) struct RopeRules {
     pub scales_softmax: bool,
     /// Base of the frequencies where a configuration names none.
     pub theta: f64,
+    /// `original_max_position_embeddings` of configurations without it at the top, in families that have a number there.
+    pub original_positions: Option<f64>,
 }
 
 /// How much of a head is rotated.
@@ -32,6 +34,7 @@ impl RopeRules {
         types: &[RopeType::DEFAULT, RopeType::LINEAR, RopeType::LLAMA3],
         scales_softmax: false,
         theta: 10_000.0,
+        original_positions: None,
     };
 
     /// What DeepSeek's families know.
@@ -84,6 +87,14 @@ impl RopeType {
         ],
         apply: Rotation::apply_yarn,
     };
+    /// A divisor for each pair; another one, in contexts that are longer than the original.
+    pub const LONGROPE: Self = Self {
+        name: "longrope",
+        keys: &["short_factor", "long_factor", "factor", "attention_factor", "original_max_position_embeddings"],
+        apply: Rotation::apply_longrope,
+    };
+    /// An older name of the same.
+    pub const SU: Self = Self { name: "su", ..Self::LONGROPE };
     /// Another name of YaRN.
     pub const DEEPSEEK_YARN: Self = Self { name: "deepseek_yarn", ..Self::YARN };
     /// YaRN, beside a factor on queries that grows with their position; the family reads that factor's key itself.
@@ -208,7 +219,8 @@ impl<'a> RopeObject<'a> {
     /// goes before the object's own, and `max_position_embeddings` stands in for both.
     pub fn original_positions(&self) -> Result<f64> {
         let key = "original_max_position_embeddings";
-        match self.config.optional_positive(key)?.or(self.own.optional_positive(key)?) {
+        let top = self.config.optional_positive(key)?.or(self.rules.original_positions);
+        match top.or(self.own.optional_positive(key)?) {
             Some(original) => Ok(original),
             None => self.config.positive("max_position_embeddings"),
         }

@@ -181,6 +181,32 @@ fn granites_factors_are_1_without_their_keys_and_its_models_are_not_saved_conver
 }
 
 #[test]
+fn longrope_holds_up_to_the_original_length_and_is_refused_beyond_by_name() {
+    for family in ["phi3_longrope", "minicpm3_longrope"] {
+        let (checkpoint, _) = open_family(family);
+        let config = checkpoint.config();
+        assert_eq!((config.rescaled_beyond, config.max_positions), (Some(100_010), 100_010));
+        config.check_context(100_010).unwrap();
+        refused(config.check_context(100_011), &["100011 tokens", "`original_max_position_embeddings` 100010"]);
+        let object = |key: &str, value: Value| changed(family, |config| config["rope_parameters"][key] = value.clone());
+        for list in [json!([1.0]), json!(["a", "b"]), json!([0.0, 1.0]), Value::Null] {
+            refused(object("short_factor", list.clone()), &["`short_factor` must be", "positive numbers"]);
+            refused(object("long_factor", list), &["`long_factor` must be", "positive numbers"]);
+        }
+        refused(object("low_freq_factor", json!(1.0)), &["rope_parameters.low_freq_factor", "short_factor"]);
+        // The same divisors for all lengths end nowhere.
+        let same = changed(family, |config| {
+            config["rope_parameters"]["long_factor"] = config["rope_parameters"]["short_factor"].clone();
+        });
+        assert_eq!(same.unwrap().config().rescaled_beyond, None);
+    }
+    let unsaid = without("phi3_longrope", "original_max_position_embeddings").unwrap();
+    assert_eq!(unsaid.config().rescaled_beyond, Some(4096));
+    let one = with("phi3_longrope", "original_max_position_embeddings", json!(1));
+    refused(one, &["`original_max_position_embeddings` must be more than 1"]);
+}
+
+#[test]
 fn contexts_beyond_index_topk_are_refused_by_its_name() {
     for family in ["deepseek_v32", "glm_moe_dsa"] {
         let (checkpoint, _) = open_family(family);
@@ -228,7 +254,6 @@ fn minicpm3s_factors_have_their_defaults_and_null_switches_two_of_them_off() {
     }
     refused(with("minicpm3", "scale_emb", Value::Null), &["`scale_emb` is missing"]);
     refused(with("minicpm3", "scale_emb", json!(0)), &["`scale_emb` must be a positive number, got 0"]);
-    refused(with("minicpm3", "rope_scaling", json!({"type": "longrope"})), &["rope_parameters", "rope_scaling"]);
     // The embedding that carries a factor is no longer the head.
     let (checkpoint, _) = open_family("minicpm3");
     assert!(!checkpoint.config().tied_embeddings && checkpoint.lm_head().unwrap().is_some());

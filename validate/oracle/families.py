@@ -1,17 +1,17 @@
 """The tiny model of each family: its transformers class and the configuration that it is built from."""
 
-FRAME = dict(
-    vocab_size=32,
-    hidden_size=32,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    max_position_embeddings=131072,
-    tie_word_embeddings=False,
-    bos_token_id=0,
-    eos_token_id=1,
-    pad_token_id=None,
-)
+FRAME = {
+    "vocab_size": 32,
+    "hidden_size": 32,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
 LATENT = dict(
     FRAME,
     num_key_value_heads=4,
@@ -22,34 +22,42 @@ LATENT = dict(
     v_head_dim=6,
 )
 # Two experts of four, in one group, in the families that route tokens.
-EXPERTS = dict(
-    moe_intermediate_size=8, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, n_group=1, topk_group=1
-)
+EXPERTS = {
+    "moe_intermediate_size": 8,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
 DENSE = dict(FRAME, num_key_value_heads=2, head_dim=8)
 # A stretched context: rotation frequencies, cosines and sines, and the softmax's scale all change.
-YARN = dict(
-    rope_type="yarn",
-    rope_theta=10000.0,
-    factor=40.0,
-    original_max_position_embeddings=4096,
-    beta_fast=32.0,
-    beta_slow=1.0,
-    mscale=1.0,
-    mscale_all_dim=0.7,
-)
-LLAMA3 = dict(
-    rope_type="llama3",
-    rope_theta=500000.0,
-    factor=8.0,
-    low_freq_factor=1.0,
-    high_freq_factor=4.0,
-    original_max_position_embeddings=8192,
-)
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 40.0,
+    "original_max_position_embeddings": 4096,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 0.7,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+# All positions that are computed lie within the original context, where the short factors hold.
+LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0}
 
 
 def dense_mlps(layers=2):
     """Keys with which all layers have a dense MLP, in the families that count them."""
-    return dict(first_k_dense_replace=layers)
+    return {"first_k_dense_replace": layers}
 
 
 # name of the folder: (class in transformers, its configuration)
@@ -83,15 +91,15 @@ FAMILIES = {
     "longcat_flash": (
         "LongcatFlashForCausalLM",
         {k: v for k, v in LATENT.items() if k not in ("num_hidden_layers", "intermediate_size", "num_key_value_heads")}
-        | dict(
-            num_layers=1,
-            ffn_hidden_size=24,
-            expert_ffn_hidden_size=8,
-            moe_topk=2,
-            n_routed_experts=4,
-            zero_expert_num=2,
-            head_dim=8,
-        ),
+        | {
+            "num_layers": 1,
+            "ffn_hidden_size": 24,
+            "expert_ffn_hidden_size": 8,
+            "moe_topk": 2,
+            "n_routed_experts": 4,
+            "zero_expert_num": 2,
+            "head_dim": 8,
+        },
     ),
     "deepseek_v32": (
         "DeepseekV32ForCausalLM",
@@ -115,7 +123,29 @@ FAMILIES = {
         dict(
             FRAME,
             num_key_value_heads=2,
-            rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5),
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        ),
+    ),
+    "phi3_longrope": (
+        "Phi3ForCausalLM",
+        dict(
+            FRAME,
+            num_key_value_heads=2,
+            original_max_position_embeddings=100010,
+            rope_parameters=dict(LONGROPE, short_factor=[1.5, 3.0], long_factor=[2.0, 4.0], partial_rotary_factor=0.5),
+        ),
+    ),
+    "minicpm3_longrope": (
+        "MiniCPM3ForCausalLM",
+        dict(
+            LATENT,
+            dim_model_base=8,
+            rope_parameters=dict(
+                LONGROPE,
+                original_max_position_embeddings=100010,
+                short_factor=[1.1, 1.2, 1.5, 3.0],
+                long_factor=[2.0, 2.5, 3.0, 4.0],
+            ),
         ),
     ),
     "granite": (
@@ -135,20 +165,20 @@ FAMILIES = {
     "kimi_linear": (
         "KimiLinearForCausalLM",
         {k: v for k, v in LATENT.items() if k != "num_hidden_layers"}
-        | dict(
-            q_lora_rank=None,
-            num_hidden_layers=3,
-            layer_types=["full_attention", "linear_attention", "full_attention"],
-            mlp_layer_types=["dense", "dense", "sparse"],
-            linear_head_dim=4,
-            linear_num_heads=2,
-            linear_conv_kernel_dim=2,
-            moe_intermediate_size=8,
-            num_local_experts=4,
-            num_experts_per_tok=2,
-            n_shared_experts=1,
-            n_group=1,
-            topk_group=1,
-        ),
+        | {
+            "q_lora_rank": None,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "linear_attention", "full_attention"],
+            "mlp_layer_types": ["dense", "dense", "sparse"],
+            "linear_head_dim": 4,
+            "linear_num_heads": 2,
+            "linear_conv_kernel_dim": 2,
+            "moe_intermediate_size": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_shared_experts": 1,
+            "n_group": 1,
+            "topk_group": 1,
+        },
     ),
 }

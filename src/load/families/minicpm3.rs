@@ -6,10 +6,15 @@ use super::{AttentionSizes, Family, Frame, Name};
 use crate::error::Result;
 use crate::load::config::Factors;
 use crate::load::fields::Fields;
+use crate::load::rope_object::{RopeRules, RopeType};
 use crate::rope::Pairing;
 
 pub(super) const FAMILY: Family = Family {
     names: &[Name { class: "MiniCPM3ForCausalLM", model_type: "minicpm3" }],
+    rope: RopeRules {
+        types: &[RopeType::DEFAULT, RopeType::LINEAR, RopeType::LLAMA3, RopeType::YARN, RopeType::LONGROPE],
+        ..RopeRules::LATENT
+    },
     parse,
     tied: true,
     ..Family::PLAIN

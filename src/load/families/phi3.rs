@@ -8,13 +8,21 @@ use crate::load::rope_object::{RopeRules, RopeType};
 
 pub(super) const FAMILY: Family = Family {
     names: &[Name { class: "Phi3ForCausalLM", model_type: "phi3" }],
-    rope: RopeRules { types: &[RopeType::DEFAULT], ..RopeRules::DENSE },
+    rope: RopeRules {
+        types: &[RopeType::DEFAULT, RopeType::LONGROPE, RopeType::SU],
+        original_positions: Some(ORIGINAL_POSITIONS),
+        ..RopeRules::DENSE
+    },
     biases: Biases::Never,
     parse,
     // Saved models have separate projections, which the class does not know.
     conversions: &[],
     ..Family::PLAIN
 };
+
+/// `original_max_position_embeddings` of a configuration without it at the top, as in transformers, whatever the object about
+/// rotation says.
+const ORIGINAL_POSITIONS: f64 = 4096.0;
 
 fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
     mistral::refuse_window(config, None)?;
