@@ -5,6 +5,7 @@
 #![cfg(all(feature = "load", feature = "convert"))]
 
 mod attention;
+mod damage;
 mod expected;
 mod model;
 mod refusals;
