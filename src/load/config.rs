@@ -12,7 +12,7 @@ use crate::rope::Pairing;
 /// The object of a configuration that holds this crate's own keys.
 pub(crate) const OWN_KEYS: &str = "latent_attention";
 
-/// The sizes of DeepSeek's attention.
+/// The sizes of DeepSeek's attention, and of the families that share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeepSeekDims {
@@ -113,7 +113,7 @@ pub struct ModelConfig {
     pub bos: Option<u32>,
     /// Tokens that end a text.
     pub eos: Vec<u32>,
-    /// Sizes of DeepSeek's attention; `None` for the other families.
+    /// Sizes of latent attention, DeepSeek's and that of the families that share it; `None` for MHA and GQA.
     pub deepseek: Option<DeepSeekDims>,
     /// Of a model that was converted to a shared key: tokens of the longest sequence that the conversion looked at, where it
     /// was noted. Nothing was measured of how the converted model attends over longer distances.

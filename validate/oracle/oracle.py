@@ -96,7 +96,8 @@ def record(model, seed):
         calls.clear()
         tokens = torch.randint(model.config.vocab_size, (1, len(positions)), generator=generator)
         with torch.no_grad():
-            # Without a mask transformers takes a gap between positions for the start of another sequence.
+            # Without a mask transformers takes a gap between positions for the start of another sequence
+            # (findings/positions-with-a-gap.sh).
             mask = torch.ones_like(tokens)
             positions_of = torch.tensor([positions])
             output = model(input_ids=tokens, attention_mask=mask, position_ids=positions_of, use_cache=False)
