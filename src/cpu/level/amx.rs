@@ -50,7 +50,7 @@ fn is_allowed() -> bool {
     false
 }
 
-/// Configuration of the tiles: eight of 16 rows with 64 bytes (palette 1).
+/// Configuration of the tiles, as instructions read and write it. Ours: eight of 16 rows with 64 bytes (palette 1).
 #[repr(C, align(64))]
 struct Configuration {
     palette: u8,
@@ -60,6 +60,10 @@ struct Configuration {
     rows: [u8; 16],
 }
 
+/// Of a thread that uses no tiles.
+const NONE: Configuration =
+    Configuration { palette: 0, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+
 static CONFIGURATION: Configuration = Configuration {
     palette: 1,
     start_row: 0,
@@ -68,8 +72,10 @@ static CONFIGURATION: Configuration = Configuration {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// The tiles of a thread, configured as long as this lives.
+/// The tiles of a thread, configured as long as this lives. Then they are configured as they were before: other libraries,
+/// ggml for one, configure a thread's tiles once and rely on it ever after.
 pub(in crate::cpu) struct Tiles {
+    before: Configuration,
     /// A thread's own.
     not_send: PhantomData<*const ()>,
 }
@@ -78,17 +84,68 @@ impl Tiles {
     /// # Safety
     /// The machine has AMX, and the process may use it.
     pub unsafe fn new() -> Self {
-        // SAFETY: promised by the caller; the instruction reads the 64 bytes of the configuration.
+        let mut before = NONE;
+        // SAFETY: promised by the caller; the instructions write and read the 64 bytes of a configuration.
         unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, preserves_flags, readonly));
+            asm!("sttilecfg [{}]", in(reg) &raw mut before, options(nostack, preserves_flags));
+            load(&CONFIGURATION);
         }
-        Self { not_send: PhantomData }
+        Self { before, not_send: PhantomData }
     }
 }
 
 impl Drop for Tiles {
     fn drop(&mut self) {
+        // SAFETY: there are tiles, and the configuration was one of this thread's.
+        unsafe { load(&self.before) };
+    }
+}
+
+/// Configures this thread's tiles, whose contents are lost.
+///
+/// # Safety
+/// There are tiles, and the configuration is a valid one.
+unsafe fn load(configuration: &Configuration) {
+    // SAFETY: promised by the caller; the instruction reads the 64 bytes of the configuration.
+    unsafe {
+        asm!("ldtilecfg [{}]", in(reg) &raw const *configuration, options(nostack, preserves_flags, readonly));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This thread's.
+    fn configured() -> ([u16; 16], [u8; 16]) {
+        let mut now = NONE;
+        // SAFETY: there are tiles; the instruction writes the 64 bytes of a configuration.
+        unsafe { asm!("sttilecfg [{}]", in(reg) &raw mut now, options(nostack, preserves_flags)) };
+        (now.row_bytes, now.rows)
+    }
+
+    #[test]
+    fn tiles_are_configured_as_before_when_they_are_given_back() {
+        if !is_available() {
+            return;
+        }
+        let nothing = configured();
         // SAFETY: there are tiles.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        let others = unsafe {
+            drop(Tiles::new());
+            assert_eq!(configured(), nothing);
+            let mut others = NONE;
+            (others.palette, others.row_bytes[0], others.rows[0]) = (1, 32, 7);
+            load(&others);
+            others
+        };
+        {
+            // SAFETY: as above.
+            let _ours = unsafe { Tiles::new() };
+            assert_eq!(configured(), (CONFIGURATION.row_bytes, CONFIGURATION.rows));
+        }
+        assert_eq!(configured(), (others.row_bytes, others.rows));
+        // SAFETY: as above.
+        unsafe { load(&NONE) };
     }
 }
