@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use crate::ast::Type;
 use crate::exec::Merge;
 use crate::isa::arithmetic::numeric::NAN32;
+use crate::isa::arithmetic::rounding::f32_to_odd;
 
 /// What becomes of an element and an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +161,9 @@ fn halves(ty: Type, old: u64, a: u64, f: impl Fn(f64, f64) -> f64) -> u64 {
     let widen = |bits: u16| if brain { bf16::from_bits(bits).to_f64() } else { f16::from_bits(bits).to_f64() };
     let narrow = |value: f64| match brain {
         _ if value.is_nan() => 0x7FFF,
-        true => bf16::from_f64(value).to_bits(),
-        false => f16::from_f64(value).to_bits(),
+        // Through a f32 rounded to odd, because `from_f64` ignores the lowest bits.
+        true => bf16::from_f32(f32_to_odd(value)).to_bits(),
+        false => f16::from_f32(f32_to_odd(value)).to_bits(),
     };
     let element = |i: u32| u64::from(narrow(f(widen((old >> (16 * i)) as u16), widen((a >> (16 * i)) as u16))));
     if ty.size() == 4 { element(0) | element(1) << 16 } else { element(0) }
