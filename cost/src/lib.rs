@@ -15,6 +15,7 @@ pub mod report;
 pub mod rows;
 pub mod sass;
 pub mod simulate;
+pub mod step;
 pub mod survey;
 pub mod tools;
 pub mod work;

@@ -11,6 +11,7 @@ use latent_attention_cost::calibrate::{Calibration, calibrate};
 use latent_attention_cost::layer::{Layer, Merge};
 use latent_attention_cost::machine::{H200, Machine};
 use latent_attention_cost::report::{self, Context, Prediction};
+use latent_attention_cost::step::Step;
 use latent_attention_cost::survey::Surveyor;
 use latent_attention_cost::tools::Tools;
 use latent_attention_cost::{models, rows};
@@ -49,11 +50,14 @@ struct Arguments {
     /// Predict every way to serve each layer, not only the chosen one, and leave out what cannot be counted
     #[arg(long, requires = "json")]
     variants: bool,
+    /// Predict a layer's whole step too: with what comes before attention and behind it
+    #[arg(long, conflicts_with = "variants")]
+    step: bool,
     /// List the addresses and lines of PTX of machine code that runs an unknown number of times
     #[arg(long)]
     unmatched: bool,
     /// Fit the law's constants to the measured rows, by the committed counts, and write cost/calibration/h200.json
-    #[arg(long, conflicts_with_all = ["kernel", "model", "format", "batch", "context", "arch", "json", "unmatched", "variants"])]
+    #[arg(long, conflicts_with_all = ["kernel", "model", "format", "batch", "context", "arch", "json", "unmatched", "variants", "step"])]
     calibrate: bool,
     /// With --calibrate: the rows were measured with this build's kernels. Count these, and keep what their counts are
     /// held against
@@ -106,11 +110,20 @@ fn passes(parts: &[String], name: &str) -> bool {
 
 fn predict(arguments: &Arguments, mut surveyor: Surveyor, arch: Arch, machine: &Machine) -> Result<()> {
     let is_measured = arch == Arch::Sm90a;
-    let measured = if is_measured { rows::read(&arguments.rows)?.of_h200()?.rows } else { Vec::new() };
+    let known = is_measured.then(|| rows::read(&arguments.rows)?.of_h200()).transpose()?;
+    let (measured, measured_steps) = known.map_or_else(Default::default, |known| (known.rows, known.steps));
     let calibrated = is_measured.then(Calibration::committed).transpose()?;
+    ensure!(is_measured || !arguments.step, "times of steps are predicted for sm_90a only");
     let mut file = arguments.json.as_deref().filter(|path| path.as_os_str() != "-").map(writable).transpose()?;
+    let context = || Context {
+        arch: arch.name(),
+        machine,
+        calibrated: calibrated.as_ref(),
+        measured: &measured,
+        measured_steps: &measured_steps,
+    };
     if arguments.variants {
-        let context = Context { arch: arch.name(), machine, calibrated: calibrated.as_ref(), measured: &measured };
+        let context = context();
         return put(file.as_mut(), &variants(arguments, &mut surveyor, &context)?);
     }
     let mut left_out = 0;
@@ -127,15 +140,19 @@ fn predict(arguments: &Arguments, mut surveyor: Surveyor, arch: Arch, machine: &
             }
         }
     }
+    let context = context();
+    let steps = if arguments.step { steps(arguments, &mut surveyor)? } else { Vec::new() };
     let found = surveyor.into_survey();
-    let context = Context { arch: arch.name(), machine, calibrated: calibrated.as_ref(), measured: &measured };
     let layers = found.layers.iter().filter_map(|layer| found.find(&layer.model, &layer.format));
     let layers: Vec<_> = layers.collect();
     ensure!(!layers.is_empty() || left_out > 0, "no layer has such a model, format and kernel");
     let mut predictions = Vec::new();
     for (layer, merge) in &layers {
         for &batch in &arguments.batch {
-            predictions.extend(arguments.context.iter().map(|&tokens| context.predict(layer, merge, batch, tokens)));
+            let is_it = |(of, step): &&(String, Step)| *of == name(&layer.model, &layer.format) && step.tokens == batch;
+            let step = steps.iter().find(is_it).map(|(_, step)| step);
+            let row = |&tokens: &usize| context.predict_step(layer, merge, step, batch, tokens);
+            predictions.extend(arguments.context.iter().map(row));
         }
     }
     if arguments.json.is_some() {
@@ -146,6 +163,25 @@ fn predict(arguments: &Arguments, mut surveyor: Surveyor, arch: Arch, machine: &
     }
     ensure!(left_out == 0, "{left_out} layers could not be counted");
     Ok(())
+}
+
+/// A layer in words.
+fn name(model: &str, format: &str) -> String {
+    format!("{model} with {format}")
+}
+
+/// The launches beside attention of the layers that were counted, for each batch whose tokens are few.
+fn steps(arguments: &Arguments, surveyor: &mut Surveyor) -> Result<Vec<(String, Step)>> {
+    let mut found = Vec::new();
+    for (model, format) in surveyor.counted() {
+        for &batch in &arguments.batch {
+            match surveyor.step(&model, &format, batch) {
+                Ok(step) => found.push((name(&model, &format), step)),
+                Err(why) => eprintln!("no step of {}: {why:#}", name(&model, &format)),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Predictions of every way to serve the layers that are asked for.
@@ -200,6 +236,9 @@ fn print_tables(arguments: &Arguments, context: &Context, layers: &[(&Layer, &Me
         println!("{}", report::gaps(layers.iter().copied()));
     }
     println!("{}", report::times(predictions));
+    if arguments.step {
+        println!("{}", report::steps(context, predictions));
+    }
     if context.calibrated.is_some() {
         println!("Behind the double line: of the kernels that were measured.");
     }

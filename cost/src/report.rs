@@ -9,6 +9,7 @@ use crate::counts::{Evidence, Gap};
 use crate::layer::{Layer, Merge};
 use crate::machine::Machine;
 use crate::rows::Row;
+use crate::step::{Step, StepTime};
 use crate::survey::{TILES, in_words};
 use crate::work::Shares;
 
@@ -100,6 +101,9 @@ pub struct Prediction {
     pub time: Option<Time>,
     /// The same of the kernels that the committed rows were measured with, if the layer was among them.
     pub measured_kernels: Option<Measured>,
+    /// Of a layer's whole step, if it was asked for, and its tokens are few.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepTime>,
 }
 
 /// What predictions need beside a layer.
@@ -112,6 +116,8 @@ pub struct Context<'a> {
     pub calibrated: Option<&'a Calibration>,
     /// Measured rows of the architecture.
     pub measured: &'a [Row],
+    /// Those of whole steps.
+    pub measured_steps: &'a [Row],
 }
 
 impl Context<'_> {
@@ -149,7 +155,24 @@ impl Context<'_> {
             waves: plan.waves,
             time: self.time(layer, merge, batch, context),
             measured_kernels: measured,
+            step: None,
         }
+    }
+
+    /// The same with the whole step, of which the launches beside attention are given.
+    #[must_use]
+    pub fn predict_step(
+        &self,
+        layer: &Layer,
+        merge: &Merge,
+        step: Option<&Step>,
+        batch: usize,
+        context: usize,
+    ) -> Prediction {
+        let attention = self.predict(layer, merge, batch, context);
+        let time = step.zip(self.calibrated).zip(attention.time);
+        let step = time.map(|((step, known), time)| step.time(&known.constants, self.machine, time.predicted_us));
+        Prediction { step, ..attention }
     }
 
     fn cycles(&self, layer: &Layer) -> Cycles {
@@ -272,6 +295,34 @@ pub fn times(predictions: &[Prediction]) -> String {
             number(then.map(|then| then.time.merge_us)),
             number(measured),
             error.map_or("-".to_owned(), |error| format!("{error:+.1}%")),
+        );
+    }
+    text
+}
+
+/// The table of whole steps, and what was measured of them: by other kernels, in five launches where attention was cut.
+#[must_use]
+pub fn steps(context: &Context, predictions: &[Prediction]) -> String {
+    let mut text = String::from(
+        "| model             | format   | batch | context | prepare | attend | expand | step us | overlapped || measured us |\n\
+         |-------------------|----------|------:|--------:|--------:|-------:|-------:|--------:|-----------:||------------:|\n",
+    );
+    for (p, time) in predictions.iter().filter_map(|p| Some((p, p.step?))) {
+        let is_it =
+            |row: &&Row| (&row.model, &row.format, row.batch, row.context) == (&p.model, &p.format, p.batch, p.context);
+        let measured = context.measured_steps.iter().find(is_it);
+        text += &format!(
+            "| {:<17} | {:<8} | {:>5} | {:>7} | {:>7.1} | {:>6.1} | {:>6.1} | {:>7.1} | {:>10.1} || {:>11} |\n",
+            p.model,
+            p.format,
+            p.batch,
+            p.context,
+            time.prepare_us,
+            time.attend_us,
+            time.expand_us,
+            time.step_us,
+            time.overlapped_us,
+            measured.map_or("-".to_owned(), |row| format!("{:.1}", row.median_us)),
         );
     }
     text

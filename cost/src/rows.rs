@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// One row of `decode`.
+/// One row of `decode`, or of a layer's whole step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The model's name.
@@ -30,6 +30,8 @@ pub struct Measured {
     pub commit: String,
     /// Its rows of `decode`.
     pub rows: Vec<Row>,
+    /// Its rows of whole steps.
+    pub steps: Vec<Row>,
 }
 
 #[derive(Deserialize)]
@@ -74,13 +76,16 @@ pub fn read(path: &Path) -> Result<Measured> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file: File =
         serde_json::from_str(&text).with_context(|| format!("{} is no file of benchmarks", path.display()))?;
-    let decode = file.rows.into_iter().filter(|row| row.operation == "decode");
-    let rows: Vec<Row> = decode
-        .filter_map(|row| {
+    let of = |wanted: &str| -> Vec<Row> {
+        let rows = file.rows.iter().filter(|row| row.operation == wanted);
+        let timed = rows.filter_map(|row| {
             let FileRow { model, format, batch, context, timed, .. } = row;
-            Some(Row { model, format, batch, context, median_us: timed?.median_us })
-        })
-        .collect();
+            let median_us = timed.as_ref()?.median_us;
+            Some(Row { model: model.clone(), format: format.clone(), batch: *batch, context: *context, median_us })
+        });
+        timed.collect()
+    };
+    let (rows, steps) = (of("decode"), of("layer"));
     ensure!(!rows.is_empty(), "{} has no timed row of decode", path.display());
-    Ok(Measured { device: file.device, commit: file.commit, rows })
+    Ok(Measured { device: file.device, commit: file.commit, rows, steps })
 }

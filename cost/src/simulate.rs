@@ -10,11 +10,12 @@ use latent_attention::cache::{CacheLayout, PageTable, Sequences};
 use latent_attention::device::{Counted, Device, Simulation, Tensor, TensorMut};
 use latent_attention::image::Arch;
 use latent_attention::ops::{
-    BatchBuffers, CacheView, Combine, CombineConfig, CombineTiles, Decode, DecodeArgs, DecodeConfig, DecodeTiles,
-    DecodeVariant, DeviceCache, RopeAppend, RopeAppendArgs, RopeAppendConfig, RotationBuffers, SplitPolicy,
+    AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, BatchBuffers, CacheView, Combine, CombineConfig, CombineTiles, Decode,
+    DecodeArgs, DecodeConfig, DecodeTiles, DecodeVariant, DeviceCache, ExpandOutput, ExpandOutputArgs, RopeAppend,
+    RopeAppendArgs, RopeAppendConfig, RotationBuffers, SplitPolicy,
 };
 use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
-use latent_attention::sys::CombineParams;
+use latent_attention::sys::{self, CombineParams};
 use ptx_sim::meter::{Class, Meter, Path};
 
 use crate::machine::Machine;
@@ -146,12 +147,76 @@ pub fn combine(device: &Device, latent_rank: usize, splits: usize, expected: usi
     Ok((launch(counts.get("combine").context("combine was not launched")?, tiles.blocks)?, tiles))
 }
 
+/// `absorb_query` of so many tokens, by the kernel for few of them; and its blocks.
+///
+/// # Errors
+/// What the operation or the simulator says, and if tokens are too many for that kernel.
+pub fn absorb_query(device: &Device, g: &Geometry, tokens: usize) -> Result<(Launch, usize)> {
+    let operation = AbsorbQuery::new(device, AbsorbConfig::new(*g))?;
+    let up_key = device.upload(&numbers(g.kv_heads * g.nope_dim * g.latent_rank))?;
+    let q_nope = device.upload(&numbers(tokens * g.query_heads * g.nope_dim))?;
+    let mut q_latent = device.zeros::<bf16>(tokens * g.query_heads * g.latent_rank)?;
+    let args = AbsorbQueryArgs {
+        up_key: Tensor::dense(up_key.view(), [g.kv_heads, g.nope_dim, g.latent_rank])?,
+        q_nope: Tensor::dense(q_nope.view(), [tokens, g.query_heads, g.nope_dim])?,
+        q_latent: TensorMut::dense(q_latent.view_mut(), [tokens, g.query_heads, g.latent_rank])?,
+    };
+    drop(device.take_counts());
+    operation.run(&device.stream()?, args)?;
+    few(device, "absorb_query_few", g, tokens, g.latent_rank.div_ceil(sys::ABSORB_QUERY_FEW_OUTPUTS as usize))
+}
+
+/// The same of `expand_output`.
+///
+/// # Errors
+/// As [`absorb_query`].
+pub fn expand_output(device: &Device, g: &Geometry, tokens: usize) -> Result<(Launch, usize)> {
+    let operation = ExpandOutput::new(device, AbsorbConfig::new(*g))?;
+    let up_value = device.upload(&numbers(g.kv_heads * g.value_dim * g.latent_rank))?;
+    let o_latent = device.upload(&numbers(tokens * g.query_heads * g.latent_rank))?;
+    let mut out = device.zeros::<bf16>(tokens * g.query_heads * g.value_dim)?;
+    let args = ExpandOutputArgs {
+        up_value: Tensor::dense(up_value.view(), [g.kv_heads, g.value_dim, g.latent_rank])?,
+        value_bias: None,
+        o_latent: Tensor::dense(o_latent.view(), [tokens, g.query_heads, g.latent_rank])?,
+        out: TensorMut::dense(out.view_mut(), [tokens, g.query_heads, g.value_dim])?,
+    };
+    drop(device.take_counts());
+    operation.run(&device.stream()?, args)?;
+    few(device, "expand_output_few", g, tokens, g.value_dim.div_ceil(sys::EXPAND_OUTPUT_FEW_OUTPUTS as usize))
+}
+
+/// What was counted of a kernel for few tokens, of which each KV head has so many tiles of outputs.
+fn few(device: &Device, kernel: &str, g: &Geometry, tokens: usize, tiles: usize) -> Result<(Launch, usize)> {
+    let counts = device.take_counts();
+    let counted =
+        counts.get(kernel).with_context(|| format!("{tokens} tokens are not few: {kernel} was not launched"))?;
+    let rows = tokens * (g.query_heads / g.kv_heads);
+    let blocks = rows.div_ceil(sys::ABSORB_FEW_ROWS as usize) * tiles * g.kv_heads;
+    Ok((launch(counted, blocks)?, blocks))
+}
+
 /// Taking in so many tokens, by the kernel of `rope_append`: of each the queries, the keys and a latent without norm or
 /// bias. A token counts as a block.
 ///
 /// # Errors
 /// What the operation or the simulator says.
 pub fn rope_append(device: &Device, g: &Geometry, layout: CacheLayout, tokens: usize) -> Result<Launch> {
+    append_of(device, g, layout, tokens, tokens)
+}
+
+/// The same by block; and its blocks: a warp for each token, and a row of them for each run of a token.
+///
+/// # Errors
+/// As [`rope_append`].
+pub fn append(device: &Device, g: &Geometry, layout: CacheLayout, tokens: usize) -> Result<(Launch, usize)> {
+    let runs = |width: usize| width.div_ceil(sys::ROPE_APPEND_RUN as usize);
+    let of_a_token = runs(g.latent_rank) + runs(g.rope_width()) + runs(g.query_heads * g.rope_dim);
+    let blocks = of_a_token * tokens.div_ceil(sys::ROPE_APPEND_THREADS as usize / 32);
+    Ok((append_of(device, g, layout, tokens, blocks)?, blocks))
+}
+
+fn append_of(device: &Device, g: &Geometry, layout: CacheLayout, tokens: usize, blocks: usize) -> Result<Launch> {
     let operation = RopeAppend::new(device, RopeAppendConfig::new(*g, layout, Pairing::Half))?;
     let tables = RopeTables::from_theta(1e4, g.rope_dim.max(2), tokens);
     let rotation = RotationBuffers::upload(device, &tables, &FrequencyIndex::all(g.rope_heads, g.rope_dim))?;
@@ -177,7 +242,7 @@ pub fn rope_append(device: &Device, g: &Geometry, layout: CacheLayout, tokens: u
     };
     drop(device.take_counts());
     operation.run(&device.stream()?, args)?;
-    launch(device.take_counts().get("rope_append").context("rope_append was not launched")?, tokens)
+    launch(device.take_counts().get("rope_append").context("rope_append was not launched")?, blocks)
 }
 
 fn config(geometry: &Geometry, layout: CacheLayout, tokens: usize, variant: Option<DecodeVariant>) -> DecodeConfig {

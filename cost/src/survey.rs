@@ -8,7 +8,7 @@ use latent_attention::device::Device;
 use latent_attention::image::{Arch, ptx};
 use latent_attention::ops::{DecodeTiles, DecodeVariant};
 use latent_attention::splits::SplitCosts;
-use latent_attention::sys::COMBINE_BATCH;
+use latent_attention::sys::{self, COMBINE_BATCH};
 
 use crate::counts::Evidence;
 use crate::layer::{Layer, Merge, MergeKind, Survey};
@@ -18,6 +18,7 @@ use crate::models;
 use crate::sass::parse::Function;
 use crate::sass::repairs::needs_looking_at;
 use crate::simulate::{self, Attention};
+use crate::step::{Beside, Step};
 use crate::tools::Tools;
 use crate::work::{Launch, Measured, Shares, combine, measure, shares};
 
@@ -36,6 +37,10 @@ const APPENDED_TOKENS: usize = 64;
 
 /// Registers of a multiprocessor, of every one that the library has kernels for.
 const REGISTERS: usize = 65536;
+
+/// Threads that a multiprocessor holds, and those of a block beside attention in a step of few tokens.
+const MOST_THREADS: usize = 2048;
+const STEP_THREADS: usize = sys::ABSORB_FEW_THREADS as usize;
 
 /// Kernels' machine code, as it is needed.
 #[derive(Debug)]
@@ -230,6 +235,36 @@ impl Surveyor {
         let (geometry, layout) = models::layer(model, format)?;
         let launch = simulate::rope_append(&self.device, &geometry, layout, APPENDED_TOKENS)?;
         measure(self.code.kernel("rope_append", "rope_append")?, &launch)
+    }
+
+    /// The models and formats of the layers that were counted.
+    #[must_use]
+    pub fn counted(&self) -> Vec<(String, String)> {
+        self.found.layers.iter().map(|layer| (layer.model.clone(), layer.format.clone())).collect()
+    }
+
+    /// The launches beside attention of a step of so many tokens, by the kernels for few of them.
+    ///
+    /// # Errors
+    /// As [`layer`](Self::layer), and if tokens are too many for these kernels.
+    pub fn step(&mut self, model: &str, format: &str, tokens: usize) -> Result<Step> {
+        let (geometry, layout) = models::layer(model, format)?;
+        let mut count = |file, kernel, (launch, blocks): (Launch, usize), serves: [&'static str; 2]| {
+            let work = measure(self.code.kernel(file, kernel)?, &launch)?.work;
+            let registers = self.code.kernel(serves[0], serves[1])?.registers().next_multiple_of(8);
+            let resident = (REGISTERS / (registers * STEP_THREADS)).min(MOST_THREADS / STEP_THREADS);
+            Ok::<_, anyhow::Error>(Beside { blocks, resident, work })
+        };
+        let device = &self.device;
+        let (append, runs) = simulate::append(device, &geometry, layout, tokens)?;
+        let prepare = ["prepare", "prepare"];
+        let (query, output) = ("absorb_query_few", "expand_output_few");
+        Ok(Step {
+            tokens,
+            absorb: count("absorb", query, simulate::absorb_query(device, &geometry, tokens)?, prepare)?,
+            append: count("rope_append", "rope_append", (append, runs), prepare)?,
+            expand: count("absorb", output, simulate::expand_output(device, &geometry, tokens)?, ["absorb", output])?,
+        })
     }
 
     /// Everything that was counted.
