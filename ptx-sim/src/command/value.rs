@@ -2,8 +2,6 @@
 
 use half::{bf16, f16};
 
-use crate::isa::arithmetic::rounding::f32_to_odd;
-
 /// A type of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -43,12 +41,12 @@ impl Type {
         }
     }
 
-    /// The bits of a number as written. (`from_f64` ignores the lowest bits.)
+    /// The bits of a number as written.
     pub fn value(self, text: &str) -> Result<u64, String> {
         let wrong = || format!("`{text}` is no {self}");
         match self {
-            Self::F16 => text.parse().map(|x| f16::from_f32(f32_to_odd(x)).to_bits().into()).map_err(|_| wrong()),
-            Self::Bf16 => text.parse().map(|x| bf16::from_f32(f32_to_odd(x)).to_bits().into()).map_err(|_| wrong()),
+            Self::F16 => text.parse().map(|x| f16::from_f64(x).to_bits().into()).map_err(|_| wrong()),
+            Self::Bf16 => text.parse().map(|x| bf16::from_f64(x).to_bits().into()).map_err(|_| wrong()),
             Self::F32 => text.parse().map(|x: f32| x.to_bits().into()).map_err(|_| wrong()),
             Self::F64 => text.parse().map(f64::to_bits).map_err(|_| wrong()),
             Self::Signed(size) | Self::Unsigned(size) => {
