@@ -306,35 +306,29 @@ impl Attention {
         let positions = self.positions(run);
         for tile in (positions.start / LANES..positions.end / LANES).step_by(2) {
             let woven = self.codes.woven_tiles(tile, fours);
+            // Adds the products of the tile and the next one, of the heads from one on, to what was summed before.
+            let mut add = |first: usize, outputs: &[[Line<i32>; 2]]| {
+                for (head, outputs) in (first..self.heads).zip(outputs) {
+                    let step = _mm512_set1_ps(self.weight_steps[head]);
+                    let factor = _mm512_set1_ps(self.factors[head]);
+                    let sums = &mut self.sums[head * self.codes.width / LANES + tile..];
+                    for (output, sum) in outputs.iter().zip(sums) {
+                        let before = _mm512_mul_ps(load_floats(sum), factor);
+                        store_floats(sum, _mm512_fmadd_ps(_mm512_cvtepi32_ps(load(output)), step, before));
+                    }
+                }
+            };
             if let Some(tiles) = &self.tiles {
                 let mut outputs = [Default::default(); amx::OUTPUT_HEADS];
                 for (group, weights) in self.weights.as_chunks().0.iter().enumerate() {
                     tiles.outputs(woven, weights, &mut outputs);
-                    let heads = group * amx::OUTPUT_HEADS..self.heads;
-                    add_outputs(
-                        heads,
-                        &outputs,
-                        tile,
-                        self.codes.width,
-                        &self.weight_steps,
-                        &self.factors,
-                        &mut self.sums,
-                    );
+                    add(group * amx::OUTPUT_HEADS, &outputs);
                 }
             } else {
                 let mut outputs = [Default::default(); vnni::OUTPUT_HEADS];
                 for (group, weights) in self.weights.as_chunks().0.iter().enumerate() {
                     vnni::outputs(woven, weights, &mut outputs);
-                    let heads = group * vnni::OUTPUT_HEADS..self.heads;
-                    add_outputs(
-                        heads,
-                        &outputs,
-                        tile,
-                        self.codes.width,
-                        &self.weight_steps,
-                        &self.factors,
-                        &mut self.sums,
-                    );
+                    add(group * vnni::OUTPUT_HEADS, &outputs);
                 }
             }
         }
@@ -366,27 +360,6 @@ fn prefetch(split: &Split, first: usize) {
                 // SAFETY: a prefetch reads nothing that the program could see.
                 unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
             }
-        }
-    }
-}
-
-/// Adds the products of a tile and the next one, of some heads, to what was summed before.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add_outputs(
-    heads: Range<usize>,
-    outputs: &[[Line<i32>; 2]],
-    tile: usize,
-    width: usize,
-    steps: &[f32],
-    factors: &[f32],
-    sums: &mut [Line<f32>],
-) {
-    for (head, outputs) in heads.zip(outputs) {
-        let (step, factor) = (_mm512_set1_ps(steps[head]), _mm512_set1_ps(factors[head]));
-        for (output, sum) in outputs.iter().zip(&mut sums[head * width / LANES + tile..]) {
-            let before = _mm512_mul_ps(load_floats(sum), factor);
-            store_floats(sum, _mm512_fmadd_ps(_mm512_cvtepi32_ps(load(output)), step, before));
         }
     }
 }
