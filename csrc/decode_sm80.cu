@@ -130,7 +130,7 @@ __device__ void decode(const DecodeParams &params) {
         }
         const TileRange range(tile, split, first);
         FragmentC scores[S::OWN];
-        own_scores<S>(params, memory.stage_of(first), memory, block, scores);
+        const PairWords only_run = own_scores<S>(params, memory.stage_of(first), memory, block, scores);
         // Weights are made once, or twice where offsets had to be set, as before the first tile's. (With NaN among the
         // scores some may be too large for any.)
         unsigned raised = 0;
@@ -138,7 +138,7 @@ __device__ void decode(const DecodeParams &params) {
         for (;; raised = 1) {
             Sums<S> added = sums;
             const RowPair affine = own_affine_rows<S>(memory.stage_of(first), block);
-            if (make_weights<S>(params, affine, range, memory, block, scores, added)) {
+            if (make_weights<S>(params, affine, only_run, range, memory, block, scores, added)) {
                 atomicExch(&block.overflowed, first);
             }
             __syncthreads();

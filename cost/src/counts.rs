@@ -4,7 +4,8 @@
 //!
 //! 1. *Lines.* Of the instructions whose line of PTX stands in this block alone, most say how often it runs. Memory
 //!    accesses, tensor-core products, shuffles and barriers have more of a say: the compiler does not make them up, and of
-//!    several from one line it has copied the line (an unrolled loop), each of which then runs its share.
+//!    several from one line it has copied the line (an unrolled loop), each of which then runs its share. A block all of
+//!    whose products stand in other blocks too is a copy: its own lines are asked last.
 //! 2. *Sums.* A line that stands in several blocks runs as often as all of them together; the last unknown one follows, and
 //!    where most lines were never issued, nothing runs.
 //! 3. *Flow.* A block runs as often as it is entered and as it is left.
@@ -98,10 +99,17 @@ impl<'a> Matcher<'a> {
                     return Some(Runs { count: 0.0, evidence: Evidence::Unreachable });
                 }
                 let code = &function.instructions[graph.blocks[block].clone()];
-                by_lines(code, places, issued, block).or_else(|| never(code, issued))
+                let lines =
+                    (!only_shares_products(code, places)).then(|| by_lines(code, places, issued, block)).flatten();
+                lines.or_else(|| never(code, issued))
             })
             .collect();
-        while by_sums(places, issued, &mut found) || by_flow(graph, previous, &mut found) {}
+        let mut settle = |found: &mut [_]| while by_sums(places, issued, found) || by_flow(graph, previous, found) {};
+        settle(&mut found);
+        for (block, runs) in found.iter_mut().enumerate().filter(|(_, runs)| runs.is_none()) {
+            *runs = by_lines(&function.instructions[graph.blocks[block].clone()], places, issued, block);
+        }
+        settle(&mut found);
         found.into_iter().map(|runs| runs.unwrap_or(Runs { count: 0.0, evidence: Evidence::Unmatched })).collect()
     }
 }
@@ -119,6 +127,15 @@ fn places(function: &Function, graph: &Graph) -> Places {
     }
     all.extend(anchors);
     all
+}
+
+/// Whether a block has products, and shares all of their lines with other blocks: a copy of another one, such as a loop whose
+/// first round the compiler has taken out. The lines that it has alone, of its counter and its branch, were issued in the
+/// other one's rounds too.
+fn only_shares_products(code: &[Instruction], places: &Places) -> bool {
+    let products = code.iter().filter(|instruction| matches!(instruction.mnemonic(), "HMMA" | "IMMA"));
+    let mut lines = products.filter_map(|product| product.ptx_line).peekable();
+    lines.peek().is_some() && lines.all(|line| places[&line].len() > 1)
 }
 
 /// What the lines say that stand in a block alone.

@@ -96,6 +96,25 @@ fn blocks_that_share_a_line_run_as_often_as_it_was_issued() {
 }
 
 #[test]
+fn a_loop_whose_first_round_was_taken_out_runs_the_others() {
+    // The product of line 2 stands in front of the loop and in it, the counter of line 3 in the loop alone.
+    let function = code(&[
+        ("", "LDS R0", "", 1),
+        ("", "@P1 BRA", ".E", 1),
+        ("", "HMMA.16816.F32 R0", "", 2),
+        (".L", "HMMA.16816.F32 R0", "", 2),
+        ("", "IADD R1", "", 3),
+        ("", "@P0 BRA", ".L", 3),
+        ("", "BRA", ".J", 4),
+        (".E", "LDS R2", "", 5),
+        (".J", "EXIT", "", 6),
+    ]);
+    let found = found(&function, &[(1, 8), (2, 12), (3, 12), (4, 6), (5, 2), (6, 8)]);
+    let counts: Vec<f64> = found.iter().map(|(count, _)| *count).collect();
+    assert_eq!(counts, [8.0, 6.0, 6.0, 6.0, 2.0, 8.0]);
+}
+
+#[test]
 fn a_block_without_lines_of_its_own_runs_as_often_as_it_is_entered() {
     // Line 5 stands on one way of the branch and behind both, and neither is known before the flow is seen.
     let function = code(&[

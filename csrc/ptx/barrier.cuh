@@ -19,9 +19,13 @@ __device__ inline bool barrier_any(unsigned number, unsigned threads, bool condi
     return any != 0;
 }
 
-// Waits for the `threads` threads of a block's group 0 to 3, at barriers 1 to 4. By a branch each: for a number that is
-// not a constant the compiler takes all 16 barriers.
+// Waits for the `threads` threads of a block's group 0 to 3, at barriers 1 to 4. For a number that is not a constant the
+// compiler takes all 16 barriers, which are what a block may have: multiprocessors of 9.0 and 10.x have 64, four blocks'
+// (cuda_occupancy.h of the CUDA runtime), but some others 16 or 24, where the number is chosen by a branch.
 __device__ inline void sync_group(unsigned group, unsigned threads) {
+#if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1100
+    return barrier_sync(1 + group, threads);
+#endif
     switch (group) {
         case 0:
             return barrier_sync(1, threads);

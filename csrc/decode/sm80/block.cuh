@@ -52,6 +52,9 @@ struct Shape {
     // Bytes from head to head of the latents' query, an odd multiple of 16, if it is the same for all layers: where room
     // is short it is the layer's.
     static constexpr int QUERY_STRIDE = SLICES > 2 ? 0 : 2 * SLICES * RUN + 16;
+    // Bytes from token to token of a stage's codes, as src/ops/decode/sm80.rs has them, in the layers that the kernel
+    // serves most: of 512, 1024 and 2048 latents.
+    static constexpr unsigned LATENT_STRIDE = ((SLICES < 4 ? SLICES : 4) * RUN / 2 + 95) / 128 * 128 + 32;
     static_assert(OWN == 1 || SHARE == 1, "a warp's own fragments are of one m-tile");
     // Runs of latents that share a scale in Latents::Whole.
     static constexpr int RUNS = LATENTS == Latents::Whole ? SLICES : 1;

@@ -97,23 +97,31 @@ __device__ void prepare_copies(const DecodeParams &params, const SharedMemory<S>
     }
 }
 
-// Starts the copies of a warp's rows, `bytes` of them and at most MOST, to `to` and where `places` says, PIECES at a time.
+// Starts the copies of a lane's pieces whose places are given, of which those exist that begin before the rows end: `left`
+// bytes from the first one on, and at most MOST.
+template <unsigned MOST, unsigned PIECES>
+__device__ void copy_pieces(uint64_t from, int left, uint32_t to, const PiecePlaces<PIECES> &place) {
+#pragma unroll
+    for (int i = 0; i < PIECES; ++i) {
+        if (i * PIECE_BYTES < MOST) {
+            cp_async_16_if(left > int(i * PIECE_BYTES), to + place.of[i],
+                           reinterpret_cast<const void *>(from + i * PIECE_BYTES));
+        }
+    }
+}
+
+// The same of all of the lane's pieces.
 template <unsigned PIECES, unsigned MOST>
-__device__ void copy_pieces(uint64_t from, unsigned bytes, uint32_t to, const unsigned char *places) {
+__device__ void copy_all_pieces(uint64_t from, unsigned bytes, uint32_t to, const unsigned char *places) {
     constexpr unsigned BYTES = PIECES * PIECE_BYTES;
     const unsigned lane = thread_index() % WARP;
     from += 16 * lane;
     places += sizeof(PiecePlaces<PIECES>) * lane;
 #pragma unroll 1
     for (int left = bytes; left > 0; left -= BYTES) {
+        // By value: the compiler would read each place again behind the copy before it.
         const PiecePlaces<PIECES> place = at<PiecePlaces<PIECES>>(places, 0);
-#pragma unroll
-        for (int i = 0; i < PIECES; ++i) {
-            if (i * PIECE_BYTES < MOST) {
-                cp_async_16_if(left > int(i * PIECE_BYTES + 16 * lane), to + place.of[i],
-                               reinterpret_cast<const void *>(from + i * PIECE_BYTES));
-            }
-        }
+        copy_pieces<MOST>(from, left - int(16 * lane), to, place);
         if (MOST <= BYTES) {
             return;
         }
@@ -168,10 +176,24 @@ __device__ void copy_tile(const DecodeParams &params, const SharedMemory<S> &mem
     const uint32_t to_latents = stage + to.to_latents, to_rope = stage + to.to_rope, to_affine = stage + to.to_affine;
     // All tokens of the tile are there.
     if (first + memory.tile_tokens() <= end) {
-        copy_pieces<LATENT_PIECES, MOST>(from.latents, latent_bytes, to_latents, memory.latent_pieces());
-        copy_pieces<ROPE_PIECES, ~0u>(from.rope, rope_bytes, to_rope, memory.rope_pieces());
-        // Rows of 4 tokens are a multiple of 16 bytes.
-        if (COUNT % 4 == 0 && stride == cache.affine_row_bytes) {
+        // Pairs can be copied as pieces if their rows follow each other in both places. Rows of 4 tokens are a multiple
+        // of 16 bytes.
+        const bool affine_pieces = COUNT % 4 == 0 && stride == cache.affine_row_bytes;
+        // Few bytes of each are copied without loops and loads between them: in front of copies behind any of these ptxas
+        // reads nothing three times. (Without a rotated key nobody has stored where its pieces belong.)
+        if (MOST <= LATENT_PIECES * PIECE_BYTES && affine_pieces && rope_bytes - 1 < ROPE_PIECES * PIECE_BYTES &&
+            affine_bytes <= PIECE_BYTES) {
+            const unsigned own = 16 * lane;
+            const auto latents = at<PiecePlaces<LATENT_PIECES>>(memory.latent_pieces(), LATENT_PIECES * 4 * lane);
+            const auto rope = at<PiecePlaces<ROPE_PIECES>>(memory.rope_pieces(), ROPE_PIECES * 4 * lane);
+            cp_async_16_if(own < affine_bytes, to_affine + own, reinterpret_cast<const void *>(from.affine + own));
+            copy_pieces<MOST>(from.latents + own, latent_bytes - own, to_latents, latents);
+            copy_pieces<~0u>(from.rope + own, rope_bytes - own, to_rope, rope);
+            return;
+        }
+        copy_all_pieces<LATENT_PIECES, MOST>(from.latents, latent_bytes, to_latents, memory.latent_pieces());
+        copy_all_pieces<ROPE_PIECES, ~0u>(from.rope, rope_bytes, to_rope, memory.rope_pieces());
+        if (affine_pieces) {
 #pragma unroll 1
             for (unsigned place = 16 * lane; place < affine_bytes; place += PIECE_BYTES) {
                 cp_async_16(to_affine + place, reinterpret_cast<const void *>(from.affine + place));

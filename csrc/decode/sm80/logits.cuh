@@ -8,15 +8,22 @@
 #include "rope.cuh"
 #include "shared.cuh"
 
-// The scales and mins of a run of the latents of a lane's two tokens.
+// The pairs of (scale, min) of a run of the latents of a lane's two tokens.
+struct PairWords {
+    uint32_t low, high;
+
+    __device__ PairWords() {}
+    __device__ PairWords(const RowPair &affine, unsigned run)
+        : low(at<uint32_t>(affine.low, 4 * run)), high(at<uint32_t>(affine.high, 4 * run)) {}
+};
+
+// The same as numbers.
 struct RowScales {
     float scale_low, scale_high, min_low, min_high;
 
-    __device__ RowScales(const RowPair &affine, unsigned run) {
-        const uint32_t low = at<uint32_t>(affine.low, 4 * run), high = at<uint32_t>(affine.high, 4 * run);
-        scale_low = affine_scale(low), min_low = affine_min(low);
-        scale_high = affine_scale(high), min_high = affine_min(high);
-    }
+    __device__ explicit RowScales(const PairWords &words)
+        : scale_low(affine_scale(words.low)), scale_high(affine_scale(words.high)), min_low(affine_min(words.low)),
+          min_high(affine_min(words.high)) {}
 };
 
 // Whole: adds what mins give, products of a pair of (scale, min) with the query's sum in two parts.
@@ -62,19 +69,24 @@ __device__ void score_mins(const DecodeParams &params, const RowPair &affine, co
     }
 }
 
-// The scores of a warp's own fragments, in units of SCORE_UNIT, without the heads' factors.
+// The scores of a warp's own fragments, in units of SCORE_UNIT, without the heads' factors. Whole: returns the pairs of a
+// single run, which the softmax needs too; of several it reads them again, as registers are short.
 template <typename S>
-__device__ void own_scores(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
+__device__ PairWords own_scores(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
                            const BlockState<S> &block, FragmentC (&scores)[S::OWN]) {
     const unsigned lane = thread_index() % WARP;
     const OwnPlaces place = block.own[thread_index() / WARP];
     const RowPair affine = own_affine_rows<S>(stage, block);
     const unsigned char *parts = memory.part(place.fragment) + 16 * lane;
     const unsigned char *q_sums = memory.q_sums() + 4 * WARP * place.n_tile + 4 * lane;
+    PairWords only_run;
 #pragma unroll
     for (int i = 0; i < S::OWN; ++i) {
         if (!OwnFragment<S>(i).exists) {
             continue;
+        }
+        if (S::LATENTS == Latents::Whole && S::RUNS == 1 && i == 0) {
+            only_run = PairWords(affine, 0);
         }
         float4 sum = at<float4>(parts, 16 * WARP * i);
 #pragma unroll
@@ -87,8 +99,8 @@ __device__ void own_scores(const DecodeParams &params, const Stage &stage, const
             // Parts are without the run's scale.
             own[0] = own[1] = own[2] = own[3] = 0.0f;
             score_run_mins<S>(params, affine, q_sums + 4 * WARP * i, own);
-            const float low = affine_scale(at<uint32_t>(affine.low, 0)) * CODE_UNIT;
-            const float high = affine_scale(at<uint32_t>(affine.high, 0)) * CODE_UNIT;
+            const float low = affine_scale(only_run.low) * CODE_UNIT;
+            const float high = affine_scale(only_run.high) * CODE_UNIT;
             own[0] = fmaf(low, sum.x, own[0]), own[1] = fmaf(low, sum.y, own[1]);
             own[2] = fmaf(high, sum.z, own[2]), own[3] = fmaf(high, sum.w, own[3]);
         } else {
@@ -104,4 +116,5 @@ __device__ void own_scores(const DecodeParams &params, const Stage &stage, const
         }
     }
     score_rope<S>(params, stage, memory, block, affine, scores);
+    return only_run;
 }

@@ -97,10 +97,8 @@ __device__ void accumulate_codes(const DecodeParams &params, const Stage &stage,
             scales[h] = memory.scales(group_of<S>(params, slice, 2 * h)) + 8 * t;
         }
     }
-    const unsigned step_bytes = 16 * params.shared.latent_stride;
-    // Kernels with four tiles of accumulators whose blocks share a multiprocessor have no registers for two m-tiles.
-#pragma unroll (S::SLICES > 2 || S::SLICES * S::N_TILES <= 2 || (S::SLICES == 1 && S::HALVES == 2) ? 2 : 1)
-    for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
+    // One m-tile of tokens, whose codes begin `offset` bytes behind those of the first.
+    const auto accumulate_tile = [&](unsigned offset) {
         FragmentB b[S::N_TILES];
         uint32_t words[4];
 #pragma unroll
@@ -120,7 +118,7 @@ __device__ void accumulate_codes(const DecodeParams &params, const Stage &stage,
                 }
 #pragma unroll
                 for (int x = 0; x < 4; ++x) {
-                    words[x] = at<uint32_t>(codes[x], STEP / 4 * h);
+                    words[x] = at<uint32_t>(codes[x], offset + STEP / 4 * h);
                 }
             }
             FragmentA a[2];
@@ -131,11 +129,26 @@ __device__ void accumulate_codes(const DecodeParams &params, const Stage &stage,
             }
             multiply_weights<S::N_TILES>(output[2 * h], output[2 * h + 1], a, b);
         }
+        weight += 8 * WARP * S::N_TILES;
+    };
+    // Where rows have the distance that most layers of the kernel have, it stands in the instructions. (In groups that brings
+    // bank conflicts.)
+    const unsigned step_bytes = 16 * params.shared.latent_stride;
+    if (SPARE_REGISTERS && S::HALVES == 1 && step_bytes == 16 * S::LATENT_STRIDE) {
+#pragma unroll
+        for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
+            accumulate_tile(16 * S::LATENT_STRIDE * m_tile);
+        }
+        return;
+    }
+    // Kernels with four tiles of accumulators whose blocks share a multiprocessor have no registers for two m-tiles.
+#pragma unroll (S::SLICES > 2 || S::SLICES * S::N_TILES <= 2 || (S::SLICES == 1 && S::HALVES == 2) ? 2 : 1)
+    for (int m_tile = 0; m_tile < S::M_TILES; ++m_tile) {
+        accumulate_tile(0);
 #pragma unroll
         for (int x = 0; x < 4; ++x) {
             codes[x] += step_bytes;
         }
-        weight += 8 * WARP * S::N_TILES;
     }
 }
 

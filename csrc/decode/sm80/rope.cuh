@@ -95,17 +95,28 @@ __device__ void score_rope(const DecodeParams &params, const Stage &stage, const
         RowPair at_step = {rows.low + BYTES * tile.first, rows.high + BYTES * tile.first};
         uint32_t own_query = query + tile.query;
         const unsigned char *own_sums = sums + tile.sums;
-#pragma unroll 1
-        for (unsigned step = tile.first; step < tile.first + tile.count; ++step) {
+        unsigned step = tile.first;
+        const auto multiply_step = [&] {
             const RopeStep keys = load_rope<KIND>(params, at_step, affine, step);
 #pragma unroll
             for (int j = 0; j < count; ++j) {
                 multiply_rope<KIND>(keys, own_query + 8 * params.shared.q_rope_stride * j,
                                     own_sums + ROPE_SUM_BYTES * params.rope_span * j, scores[i + j]);
             }
+        };
+        if (tile.count == 0) {
+            return;
+        }
+        // Most have one k-step, which needs no loop.
+        const unsigned last = tile.first + tile.count - 1;
+#pragma unroll 1
+        while (step != last) {
+            multiply_step();
             at_step.low += BYTES, at_step.high += BYTES;
             own_query += ROPE_QUERY_BYTES, own_sums += ROPE_SUM_BYTES;
+            ++step;
         }
+        multiply_step();
     };
     if (S::OWN > 1 && params.geometry.rope_heads == 1) {
         multiply_all(0, S::OWN);

@@ -51,14 +51,14 @@ __device__ void add_scaled(FragmentC (&scores)[N_TILES], const FragmentC (&sums)
 }
 
 // Stores what the latents of the warp's k-slice add to the scores of its m-tiles, with what it has stored if `again`.
-template <typename S>
+template <typename S, bool MAY_ADD>
 __device__ void store_scores(const SharedMemory<S> &memory, Scores<S> &scores, bool again) {
     // Those of a warp follow those of the one before it.
     const unsigned thread = thread_index(), parts = S::SHARE * S::N_TILES;
     unsigned char *to = memory.part(parts * (thread / WARP)) + 16 * (thread % WARP);
     float4 *part = reinterpret_cast<float4 *>(to);
     // All lanes agree. A branch: of a choice the compiler would load and add in any case.
-    if (__any_sync(ALL_LANES, again)) {
+    if (MAY_ADD && __any_sync(ALL_LANES, again)) {
 #pragma unroll
         for (unsigned i = 0; i < parts; ++i) {
             FragmentC &x = scores[i / S::N_TILES][i % S::N_TILES];
@@ -147,11 +147,19 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, cons
     if constexpr (S::RUNS == 1) {
         Scores<S> scores = {};
         const unsigned char *end = rows.low[0] + STEP / 2 * warp.steps;
+        // Blocks of more heads have no registers for two k-steps.
+        if constexpr (S::N_TILES <= 2 && SPARE_REGISTERS) {
+#pragma unroll 1
+            while (rows.low[0] + STEP / 2 < end) {
+                multiply(scores);
+                multiply(scores);
+            }
+        }
 #pragma unroll 1
         while (rows.low[0] < end) {
             multiply(scores);
         }
-        store_scores<S>(memory, scores, false);
+        store_scores<S, false>(memory, scores, false);
     } else {
         const Steps<S> steps(params, ScoreTile<S>().k_slice);
         // Even a warp without k-steps stores what it has.
@@ -170,7 +178,7 @@ __device__ void score_whole(const DecodeParams &params, const Stage &stage, cons
                 add_scaled(scores[j], sums[j], affine_scale(at<uint32_t>(affine.low, pair)) * CODE_UNIT,
                            affine_scale(at<uint32_t>(affine.high, pair)) * CODE_UNIT);
             }
-            store_scores<S>(memory, scores, run != steps.begin / WARPS);
+            store_scores<S, true>(memory, scores, run != steps.begin / WARPS);
         } while (step < steps.end);
     }
 }
@@ -289,6 +297,6 @@ __device__ void score_latents(const DecodeParams &params, const Stage &stage, co
         } else {
             score_bf16<S>(params, stage, places, warp, query, n_tile_bytes, scores);
         }
-        store_scores<S>(memory, scores, false);
+        store_scores<S, false>(memory, scores, false);
     }
 }

@@ -7,6 +7,13 @@
 
 #include "block.cuh"
 
+// For 10.x ptxas needs more registers for the same code: what trades them for instructions is left out there.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000 && __CUDA_ARCH__ < 1100
+constexpr bool SPARE_REGISTERS = false;
+#else
+constexpr bool SPARE_REGISTERS = true;
+#endif
+
 // Rows `stride` bytes apart. The stride is read from the parameters where it is needed.
 struct Rows {
     const unsigned char *first;

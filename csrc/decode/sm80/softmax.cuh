@@ -53,15 +53,20 @@ struct RowFactors {
 
 // The tokens of the tile from token `first` on that its split has.
 struct TileRange {
-    unsigned skipped, count;
+    unsigned tile_tokens, first, split_first, split_end;
 
     __device__ TileRange(unsigned tile_tokens, const DecodeSplit &split, unsigned first)
-        : skipped(max(split.first, first) - first), count(min(tile_tokens, split.end - first)) {}
+        : tile_tokens(tile_tokens), first(first), split_first(split.first), split_end(split.end) {}
 
-    __device__ bool is_whole(unsigned positions) const { return skipped == 0 && count == positions; }
+    __device__ unsigned skipped() const { return max(split_first, first) - first; }
+    __device__ unsigned count() const { return min(tile_tokens, split_end - first); }
+    // Whether it has all of so many positions. (Asked of every tile: skipped and count would take more instructions.)
+    __device__ bool is_whole(unsigned positions) const {
+        return tile_tokens >= positions && split_first <= first && split_end - first >= positions;
+    }
     __device__ bool has(unsigned position) const {
         const unsigned token = token_at(position);
-        return token >= skipped && token < count;
+        return token >= skipped() && token < count();
     }
 };
 
@@ -85,9 +90,10 @@ struct PlaneWriter {
 };
 
 // Makes weights of the warp's own fragments of scores, and adds them to `sums`. Whether one of them is too large.
+// `only_run` is what the lane has of the pairs of a single run.
 template <typename S>
-__device__ bool make_weights(const DecodeParams &params, const RowPair &affine, const TileRange &range,
-                             const SharedMemory<S> &memory, const BlockState<S> &block,
+__device__ bool make_weights(const DecodeParams &params, const RowPair &affine, const PairWords &only_run,
+                             const TileRange &range, const SharedMemory<S> &memory, const BlockState<S> &block,
                              const FragmentC (&scores)[S::OWN], Sums<S> &sums) {
     const unsigned lane = thread_index() % WARP;
     const OwnPlaces place = block.own[thread_index() / WARP];
@@ -102,7 +108,7 @@ __device__ bool make_weights(const DecodeParams &params, const RowPair &affine, 
     }
     RowFactors low, high;
     const auto set_factors = [&](int run) {
-        const RowScales rows(affine, run);
+        const RowScales rows(S::RUNS == 1 ? only_run : PairWords(affine, run));
         const float inverse_unit = block.inverse_units[run];
         low = RowFactors(rows.scale_low, rows.min_low, inverse_unit);
         high = RowFactors(rows.scale_high, rows.min_high, inverse_unit);
@@ -112,21 +118,28 @@ __device__ bool make_weights(const DecodeParams &params, const RowPair &affine, 
         set_factors(0);
     }
     const HeadExponent *exponent = block.exponents + 8 * place.n_tile + 2 * (lane % 4);
+    float weight[S::OWN][4];
 #pragma unroll
     for (int i = 0; i < S::OWN; ++i) {
         const float4 exponents = *reinterpret_cast<const float4 *>(exponent + 8 * i);
-        float p[4];
 #pragma unroll
         for (int x = 0; x < 4; ++x) {
-            p[x] = exp2_approximate(x % 2 == 0 ? fmaf(scores[i][x], exponents.x, exponents.y)
-                                               : fmaf(scores[i][x], exponents.z, exponents.w));
+            weight[i][x] = exp2_approximate(x % 2 == 0 ? fmaf(scores[i][x], exponents.x, exponents.y)
+                                                       : fmaf(scores[i][x], exponents.z, exponents.w));
         }
-        if (!range.is_whole(S::TOKENS)) {
-            const unsigned position = 16 * OwnFragment<S>(0).m_tile + lane / 4;
-            const bool low = range.has(position), high = range.has(position + 8);
+    }
+    if (!range.is_whole(S::TOKENS)) {
+        const unsigned position = 16 * OwnFragment<S>(0).m_tile + lane / 4;
+        const bool low = range.has(position), high = range.has(position + 8);
+#pragma unroll
+        for (float (&p)[4] : weight) {
             p[0] = low ? p[0] : 0.0f, p[1] = low ? p[1] : 0.0f;
             p[2] = high ? p[2] : 0.0f, p[3] = high ? p[3] : 0.0f;
         }
+    }
+#pragma unroll
+    for (int i = 0; i < S::OWN; ++i) {
+        const float (&p)[4] = weight[i];
         float2 &sum = sums.of[i][0];
         sum = {sum.x + (p[0] + p[2]), sum.y + (p[1] + p[3])};
         if constexpr (S::LATENTS == Latents::Whole) {
@@ -241,7 +254,7 @@ __device__ void raise_offsets(const DecodeParams &params, const Stage &stage, co
         }
     }
     if constexpr (S::LATENTS == Latents::Whole) {
-        raise_units<S>(params, stage, range.count, block);
+        raise_units<S>(params, stage, range.count(), block);
     }
     __syncthreads();
     if (thread < S::HEADS) {
