@@ -53,6 +53,7 @@ fn weights(g: Geometry) -> Result<LatentAttention> {
         frequencies: FrequencyIndex::all(g.rope_heads, g.rope_dim),
         pairing: Pairing::Half,
         scale: g.default_scale(),
+        head_norms: None,
     })
 }
 

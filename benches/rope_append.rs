@@ -64,6 +64,7 @@ fn run(lab: &mut Lab, shape: &Shape) -> Result<Sample> {
             bias: None,
             cache: lab.cache.view_mut(copy)?,
             counters: None,
+            key_norm: None,
         };
         operation.run(stream, args)
     })

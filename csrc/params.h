@@ -33,7 +33,7 @@ struct GeometryParams {
 LATENT_ATTENTION_SIZE(struct GeometryParams, 32);
 
 /* One layer's paged cache: `cache::CacheLayout`. A page has three tiles of `page_size` rows: latents at offset 0, rotated
- * keys, and (scale, min) pairs of f16, the latent's groups first. */
+ * keys, and (scale, min) pairs of f16, the latent's groups first, with the factors of normalised keys behind them. */
 struct CacheParams {
     uint64_t pages;            /* u8 [page_count, page_bytes], 16-byte aligned */
     uint64_t page_bytes;       /* a multiple of 16 */
@@ -43,14 +43,16 @@ struct CacheParams {
     uint32_t rope_offset;      /* bytes from the start of a page to its rotated keys */
     uint32_t rope_row_bytes;
     uint32_t affine_offset;    /* bytes from the start of a page to its scales */
-    uint32_t affine_row_bytes; /* a multiple of 4; 0 if nothing is quantised */
+    uint32_t affine_row_bytes; /* a multiple of 4; 0 if nothing is quantised, and keys are not normalised */
     uint32_t latent_groups;    /* (scale, min) pairs of a latent; the rotated key's follow */
     uint32_t latent_kind;      /* ROW_BF16 or ROW_INT4 */
     uint32_t latent_group;     /* values per scale: 32, 64, 128 or 512; 0 in bf16 */
     uint32_t rope_kind;        /* ROW_BF16, ROW_INT4 or ROW_INT8 */
     uint32_t rope_group;       /* values per scale: 32, 64, 128 or 512; 0 in bf16 */
+    uint32_t key_factors;      /* f16 factors of normalised keys, the last of a row of pairs: kv_heads, or 0 */
+    uint32_t reserved;         /* 0 */
 };
-LATENT_ATTENTION_SIZE(struct CacheParams, 64);
+LATENT_ATTENTION_SIZE(struct CacheParams, 72);
 
 /* A batch: `cache::Sequences`. Sequence b has the query tokens query_starts[b] .. query_starts[b + 1] - 1 and seq_lens[b]
  * tokens in the cache, the query tokens last; of n query tokens in a sequence of length s, number j sees tokens
@@ -185,6 +187,8 @@ struct RopeAppendParams {
     uint64_t norm_gain;       /* f32 [L]; 0: no norm */
     uint64_t bias;            /* f32 [L], added after the norm; 0: none */
     uint64_t counters;        /* in and out, u64 [2]: adds saturated values and refused tokens; 0: no counting */
+    uint64_t key_factors;     /* f32 [tokens, kv_heads], dense: of normalised keys; 0 if the cache has none */
+    uint64_t key_gain;        /* f32 [kv_heads, R]; read with key_factors only */
     uint32_t tokens;
     uint32_t table_positions;
     uint32_t table_frequencies;
@@ -198,7 +202,40 @@ struct RopeAppendParams {
     uint32_t c_kv_token_stride;
     float norm_epsilon;
 };
-LATENT_ATTENTION_SIZE(struct RopeAppendParams, 240);
+LATENT_ATTENTION_SIZE(struct RopeAppendParams, 264);
+
+/* Threads in a block of `head_norm`: a warp for each of 4 heads. */
+#define HEAD_NORM_THREADS 128
+
+/* `head_norm`: of each key 1 over the root of its mean square, and queries times theirs and a gain. Runs on ceil(heads / 4)
+ * blocks, where heads are tokens times kv_heads and, if there are queries, tokens times query_heads. Strides are in
+ * elements; the last dimension is dense. */
+struct HeadNormParams {
+    struct GeometryParams geometry;
+    uint64_t q_rope;      /* bf16 [tokens, H, R] */
+    uint64_t q_nope;      /* bf16 [tokens, H, Dn] */
+    uint64_t q_rope_out;  /* out, bf16 [tokens, H, R]; may be q_rope with the same strides; 0: no queries */
+    uint64_t q_nope_out;  /* out, bf16 [tokens, H, Dn]; may be q_nope with the same strides; 0: no queries */
+    uint64_t query_gain;  /* f32 [G, R + Dn], dense */
+    uint64_t k_rope;      /* bf16 [tokens, G, R] */
+    uint64_t k_nope;      /* bf16 [tokens, G, Dn] */
+    uint64_t key_factors; /* out, f32 [tokens, G], dense */
+    uint32_t tokens;
+    uint32_t q_rope_token_stride;
+    uint32_t q_rope_head_stride;
+    uint32_t q_nope_token_stride;
+    uint32_t q_nope_head_stride;
+    uint32_t q_rope_out_token_stride;
+    uint32_t q_rope_out_head_stride;
+    uint32_t q_nope_out_token_stride;
+    uint32_t q_nope_out_head_stride;
+    uint32_t k_rope_token_stride;
+    uint32_t k_rope_head_stride;
+    uint32_t k_nope_token_stride;
+    uint32_t k_nope_head_stride;
+    float epsilon;
+};
+LATENT_ATTENTION_SIZE(struct HeadNormParams, 152);
 
 /* Threads in a block of `ceiling_copy` and `ceiling_mma`. */
 #define CEILING_THREADS 256
@@ -289,7 +326,7 @@ struct PrepareParams {
     uint32_t absorb_x;      /* the grid's first two sizes of `absorb_query` */
     uint32_t absorb_y;
 };
-LATENT_ATTENTION_SIZE(struct PrepareParams, 336);
+LATENT_ATTENTION_SIZE(struct PrepareParams, 360);
 
 /* Threads of a block of `up_project_sm90`, the columns of keys or values that it computes at a time, the k-steps of 64
  * whose latents it keeps from columns to columns, and its dynamic shared memory. */
@@ -326,7 +363,7 @@ struct UpProjectParams {
     uint32_t token_capacity;      /* rows of keys and values; tokens beyond are not written */
     uint32_t reserved;            /* 0 */
 };
-LATENT_ATTENTION_SIZE(struct UpProjectParams, 224);
+LATENT_ATTENTION_SIZE(struct UpProjectParams, 232);
 
 /* Threads of a block of `gather`, and the tokens that it copies. */
 #define GATHER_THREADS 256
@@ -348,7 +385,7 @@ struct GatherParams {
     uint32_t rope_width;          /* Gr * R, may be 0 */
     uint32_t token_capacity;      /* rows of the output; tokens beyond are not written */
 };
-LATENT_ATTENTION_SIZE(struct GatherParams, 144);
+LATENT_ATTENTION_SIZE(struct GatherParams, 152);
 
 /* Threads of a block of `copy_pages`, and the bytes of a page that it copies. */
 #define COPY_PAGES_THREADS 256
@@ -364,6 +401,6 @@ struct CopyPagesParams {
     uint32_t count;    /* less than 2^31 */
     uint32_t reserved; /* 0 */
 };
-LATENT_ATTENTION_SIZE(struct CopyPagesParams, 88);
+LATENT_ATTENTION_SIZE(struct CopyPagesParams, 96);
 
 #endif

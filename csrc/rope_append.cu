@@ -6,10 +6,11 @@
 //         load the run into registers            of each lane two chunks of 8 values: LanePlace says which
 //         load position and slot; stop if the token is refused, or has no slot and is not a query
 //         if queries:  rotate; write
-//         if keys:     rotate; quantise; store codes and (scale, min) pairs in the slot
+//         if keys:     normalise, if keys are; rotate; quantise; store codes and (scale, min) pairs in the slot
 //         if latent:   with a norm, sum the squares of the whole latent over the lanes (shuffles)
 //                      for the run (with a norm, for all runs of the latent):
 //                          multiply by norm and gain; add the bias; quantise; store in the slot
+//                      with its first run, store the factors of normalised keys
 //         count saturated values and refused tokens by atomic additions
 //     keys of up to 256 values do not fill a warp: one takes those of two tokens of the block, or of up to 128 values
 //     those of all four

@@ -1,6 +1,6 @@
 // `up_project`: keys and values of cached tokens, for prefill; `src/reference/up_project.rs` on the device.
 //
-//     keys[s, g]   = (W_UK[g] c[s], rotated key of g's rope head)
+//     keys[s, g]   = (f[s, g] W_UK[g] c[s], rotated key of g's rope head)       f: factors of normalised keys, else 1
 //     values[s, g] = W_UV[g] c[s] + bias[g]
 //
 //     grid: x over tiles of 128 tokens, y over tiles of 128 columns: those of keys, of values, and of rotated keys
@@ -27,6 +27,37 @@
 #include "up_project/rope.cuh"
 
 namespace {
+
+// Normalised keys: multiplies each token's sums by its factors of the columns' heads. Shared memory is free, before and after.
+__device__ void scale_by_key_factors(const UpProjectParams &params, Tokens tokens, unsigned first_column,
+                                     TileSums<LargeTile> &sums, unsigned char *shared) {
+    const uint16_t **factors = reinterpret_cast<const uint16_t **>(shared);
+    if (threadIdx.x < GEMM_TILE) {
+        const bool exists = threadIdx.x < tokens.count;
+        const CachedToken token = exists ? token_of_row(params, tokens.first + threadIdx.x) : CachedToken{};
+        factors[threadIdx.x] = token.page != nullptr ? key_factors(params.cache, token) : nullptr;
+    }
+    __syncthreads();
+    const GeometryParams &geometry = params.geometry;
+    const unsigned lane = threadIdx.x % WARP;
+#pragma unroll
+    for (unsigned j = 0; j < LargeTile::COLUMN_FRAGMENTS; ++j) {
+        const unsigned column = first_column + LargeTile::first_column() + 8 * j + 2 * (lane % 4);
+#pragma unroll
+        for (unsigned x = 0; x < 2; ++x) {
+            // Columns that do not exist are the last head's.
+            const unsigned head = min((column + x) / geometry.nope_dim, geometry.kv_heads - 1);
+#pragma unroll
+            for (unsigned i = 0; i < LargeTile::ROW_FRAGMENTS; ++i) {
+                const unsigned row = LargeTile::first_row() + 16 * i + lane / 4;
+                const uint16_t *low = factors[row], *high = factors[row + 8];
+                sums.fragment[i][j][x] *= low != nullptr ? f32_from_f16(__ldg(low + head)) : 0.0f;
+                sums.fragment[i][j][x + 2] *= high != nullptr ? f32_from_f16(__ldg(high + head)) : 0.0f;
+            }
+        }
+    }
+    __syncthreads();
+}
 
 // The product of the tile's tokens with 128 rows of weights, which begin with `first_column`. `Int4`: the latents'
 // kind; `Aligned`: whether weights may be copied 16 bytes at a time.
@@ -82,6 +113,9 @@ __device__ void project(const UpProjectParams &params, Tokens tokens, unsigned f
     };
     TileSums<LargeTile> sums{};
     multiply_tile<LargeTile, false>(sums, (width + K_STEP - 1) / K_STEP, tokens.count, shared, begin, finish);
+    if (projection.factors) {
+        scale_by_key_factors(params, tokens, first_column, sums, shared);
+    }
     round_tile(sums, bias != nullptr ? bias + first_column : nullptr, columns, shared);
     const bool aligned_output = (reinterpret_cast<uint64_t>(output) % CHUNK_BYTES |
                                  (outputs.width | outputs.head_stride | token_stride) % CHUNK) == 0;

@@ -99,5 +99,6 @@ fn pretrained() -> DenseAttention {
         key: matrix(2 * 8, HIDDEN, 2),
         value: matrix(2 * 8, HIDDEN, 3),
         output: matrix(HIDDEN, 4 * 8, 4),
+        head_norms: None,
     }
 }

@@ -34,6 +34,9 @@ pub struct Geometry {
     pub nope_dim: usize,
     /// Value dimensions per head, Dv.
     pub value_dim: usize,
+    /// Whether keys are normalised head by head ([`HeadNorms`](crate::weights::HeadNorms)). The cache then holds a factor
+    /// for each KV head of a token, and every KV head has a rotated key of its own.
+    pub key_norm: bool,
 }
 
 /// Largest size of any kind. Far beyond real models, and small enough that a product of three sizes fits in 64 bits,
@@ -64,6 +67,7 @@ impl Geometry {
             rope_dim,
             nope_dim,
             value_dim: head_dim,
+            key_norm: false,
         }
         .validate()
     }
@@ -79,8 +83,7 @@ impl Geometry {
         nope_dim: usize,
         value_dim: usize,
     ) -> Result<Self> {
-        Self { query_heads, kv_heads: query_heads, latent_rank, rope_heads: 1, rope_dim, nope_dim, value_dim }
-            .validate()
+        Self::unchecked(query_heads, query_heads, latent_rank, 1, rope_dim, nope_dim, value_dim).validate()
     }
 
     /// These sizes, whether or not they fit together: [`validate`](Self::validate) says, as do the layouts and operations
@@ -95,7 +98,13 @@ impl Geometry {
         nope_dim: usize,
         value_dim: usize,
     ) -> Self {
-        Self { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim }
+        Self { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim, key_norm: false }
+    }
+
+    /// The same layer with keys that are normalised head by head, or not.
+    #[must_use]
+    pub fn with_key_norm(self, key_norm: bool) -> Self {
+        Self { key_norm, ..self }
     }
 
     /// The same layer with another latent rank.
@@ -111,7 +120,8 @@ impl Geometry {
     /// # Errors
     /// [`Error::Geometry`] names the field, the rule and the value: no head count, latent rank or value
     /// dimension may be 0, `kv_heads` divides `query_heads`, `rope_heads` divides `kv_heads`, `rope_dim` is
-    /// even, a query head has at least one dimension, and no size exceeds 2^20.
+    /// even, a query head has at least one dimension, every KV head has its own rotated key if keys are normalised, and no
+    /// size exceeds 2^20.
     pub fn validate(self) -> Result<Self> {
         let bad = |field, expected: String, got| Err(Error::Geometry { field, expected, got });
         for (field, got) in [
@@ -144,6 +154,13 @@ impl Geometry {
         if !self.rope_dim.is_multiple_of(2) {
             return bad("rope_dim", "even".into(), self.rope_dim);
         }
+        if self.key_norm && self.rope_dim > 0 && self.rope_heads != self.kv_heads {
+            return bad(
+                "rope_heads",
+                format!("kv_heads = {} where keys are normalised", self.kv_heads),
+                self.rope_heads,
+            );
+        }
         if self.rope_dim + self.nope_dim == 0 {
             return bad("nope_dim", "at least 1 when rope_dim is 0".into(), 0);
         }
@@ -166,6 +183,22 @@ impl Geometry {
     #[must_use]
     pub fn rope_width(&self) -> usize {
         self.rope_heads * self.rope_dim
+    }
+
+    /// Factors that are cached per token: one for each KV head if keys are normalised, else none.
+    #[must_use]
+    pub fn key_factors(&self) -> usize {
+        if self.key_norm { self.kv_heads } else { 0 }
+    }
+
+    /// Returns [`Error::Config`] unless a norm over keys is given where keys are normalised, and only there.
+    pub(crate) fn check_key_norm(&self, is_given: bool) -> Result<()> {
+        let why = match (self.key_norm, is_given) {
+            (true, false) => "is missing: the geometry says that keys are normalised",
+            (false, true) => "is given, but the geometry says that keys are not normalised",
+            _ => return Ok(()),
+        };
+        Err(Error::Config { what: "key norm".into(), why: why.into() })
     }
 
     /// Bytes per token and layer that the uncompressed bf16 K and V of the same heads take.

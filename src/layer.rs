@@ -1,7 +1,10 @@
 //! One attention layer's step on a device, from projected tokens to the input of the output projection.
 
+mod heads;
+
 use half::bf16;
 
+use self::heads::{Heads, HeadsWorkspace, NewTokens};
 use crate::cache::CacheLayout;
 use crate::device::{Buffer, Device, Stream, Tensor, TensorMut, View, ViewMut};
 use crate::error::{Error, Result};
@@ -88,11 +91,13 @@ pub struct LayerWorkspace {
     q_latent: Buffer<bf16>,
     o_latent: Buffer<bf16>,
     lse: Buffer<f32>,
+    heads: Option<HeadsWorkspace>,
 }
 
 /// One latent-attention layer over a paged cache, on a device. The query, key and output projections stay with the
 /// engine, whose matrix products they are; everything between them is here, in three launches: prepare (absorb and
-/// `rope_append`, two launches where tokens are many), attend, expand.
+/// `rope_append`, two launches where tokens are many), attend, expand. Norms over heads take two more in front: the new keys'
+/// up-projection, and `head_norm`.
 /// [`ReferenceLayer`](crate::reference::ReferenceLayer) says what it computes.
 #[derive(Debug)]
 pub struct LatentAttentionLayer {
@@ -104,6 +109,7 @@ pub struct LatentAttentionLayer {
     up_key: Buffer<bf16>,
     up_value: Buffer<bf16>,
     value_bias: Option<Buffer<f32>>,
+    heads: Option<Heads>,
     prepare: Prepare,
     decode: Decode,
     expand: ExpandOutput,
@@ -115,7 +121,8 @@ impl LatentAttentionLayer {
     ///
     /// # Errors
     /// As [`LatentAttention::validate`]; [`Error::Shape`] if the layout is another geometry's, [`Error::Index`] if the
-    /// tables lack a frequency; what the operations say of the device.
+    /// tables lack a frequency, [`Error::Unsupported`] for norms over heads beside one over the latent; what the operations
+    /// say of the device.
     pub fn new(
         device: &Device,
         weights: &LatentAttention,
@@ -143,6 +150,7 @@ impl LatentAttentionLayer {
             up_key: device.upload(&rounded(weights.up_key.data()))?,
             up_value: device.upload(&rounded(weights.up_value.data()))?,
             value_bias: weights.value_bias.as_ref().map(upload).transpose()?,
+            heads: weights.head_norms.as_ref().map(|norms| Heads::new(device, weights, norms, absorb)).transpose()?,
             prepare: Prepare::new(device, absorb, RopeAppendConfig::new(geometry, config.layout, weights.pairing))?,
             decode: Decode::new(device, decode.with_policy(config.policy).with_kernels(config.kernels))?,
             expand: ExpandOutput::new(device, absorb)?,
@@ -181,6 +189,11 @@ impl LatentAttentionLayer {
             q_latent: device.allocate(rows * g.latent_rank)?,
             o_latent: device.allocate(rows * g.latent_rank)?,
             lse: device.allocate(rows)?,
+            heads: self
+                .heads
+                .as_ref()
+                .map(|_| HeadsWorkspace::new(&device, g, self.config.max_query_tokens))
+                .transpose()?,
         })
     }
 
@@ -233,16 +246,25 @@ impl LatentAttentionLayer {
             &args.out,
             [("tokens", tokens), ("query heads", g.query_heads), out],
         )?;
+        let up_key = Tensor::dense(self.up_key.view(), [g.kv_heads, g.nope_dim, g.latent_rank])?;
+        let mut q_rotated = TensorMut::dense(workspace.q_rotated.view_mut(), rope_shape)?;
+        let (mut q_rope, mut q_nope, mut key_norm) = (Some(args.q_rope), args.q_nope, None);
+        if let Some((heads, workspace)) = self.heads.as_ref().zip(workspace.heads.as_mut()) {
+            let tokens = NewTokens { q_rope: q_rope.take(), q_nope, k_rope: args.k_rope.clone(), c_kv: &args.c_kv };
+            heads.normalise(stream, g, tokens, up_key.clone(), workspace, q_rotated.reborrow())?;
+            q_nope = workspace.q_nope(g, args.slots.len())?;
+            key_norm = Some(heads.key_norm(g, workspace, args.slots.len())?);
+        }
         self.prepare.run(
             stream,
             AbsorbQueryArgs {
-                up_key: Tensor::dense(self.up_key.view(), [g.kv_heads, g.nope_dim, g.latent_rank])?,
-                q_nope: args.q_nope,
+                up_key,
+                q_nope,
                 q_latent: TensorMut::dense(workspace.q_latent.view_mut(), latent_shape)?,
             },
             RopeAppendArgs {
-                q_rope: Some(args.q_rope),
-                q_rotated: Some(TensorMut::dense(workspace.q_rotated.view_mut(), rope_shape)?),
+                q_rope,
+                q_rotated: Some(q_rotated),
                 k_rope: args.k_rope,
                 c_kv: args.c_kv,
                 positions: Some(args.positions),
@@ -250,6 +272,7 @@ impl LatentAttentionLayer {
                 rotation: Some(self.rotation.rotation()),
                 norm: self.norm.as_ref().map(|(gain, epsilon)| DeviceNorm { gain: gain.view(), epsilon: *epsilon }),
                 bias: self.bias.as_ref().map(Buffer::view),
+                key_norm,
                 cache: cache.reborrow(),
                 counters: args.counters,
             },

@@ -37,6 +37,7 @@ pub const PAIRING_HALF: u32 = 0;
 pub const PAIRING_INTERLEAVED: u32 = 1;
 pub const ROPE_APPEND_THREADS: u32 = 128;
 pub const ROPE_APPEND_RUN: u32 = 512;
+pub const HEAD_NORM_THREADS: u32 = 128;
 pub const CEILING_THREADS: u32 = 256;
 pub const CEILING_MMA_FLOPS_PER_WARP: u32 = 32768;
 pub const ABSORB_FEW_ROWS: u32 = 16;
@@ -101,10 +102,12 @@ pub struct CacheParams {
     pub latent_group: u32,
     pub rope_kind: u32,
     pub rope_group: u32,
+    pub key_factors: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CacheParams"][::core::mem::size_of::<CacheParams>() - 64usize];
+    ["Size of CacheParams"][::core::mem::size_of::<CacheParams>() - 72usize];
     ["Alignment of CacheParams"][::core::mem::align_of::<CacheParams>() - 8usize];
     ["Offset of field: CacheParams::pages"][::core::mem::offset_of!(CacheParams, pages) - 0usize];
     ["Offset of field: CacheParams::page_bytes"][::core::mem::offset_of!(CacheParams, page_bytes) - 8usize];
@@ -122,6 +125,8 @@ const _: () = {
     ["Offset of field: CacheParams::latent_group"][::core::mem::offset_of!(CacheParams, latent_group) - 52usize];
     ["Offset of field: CacheParams::rope_kind"][::core::mem::offset_of!(CacheParams, rope_kind) - 56usize];
     ["Offset of field: CacheParams::rope_group"][::core::mem::offset_of!(CacheParams, rope_group) - 60usize];
+    ["Offset of field: CacheParams::key_factors"][::core::mem::offset_of!(CacheParams, key_factors) - 64usize];
+    ["Offset of field: CacheParams::reserved"][::core::mem::offset_of!(CacheParams, reserved) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -383,40 +388,40 @@ pub struct DecodeParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 384usize];
+    ["Size of DecodeParams"][::core::mem::size_of::<DecodeParams>() - 392usize];
     ["Alignment of DecodeParams"][::core::mem::align_of::<DecodeParams>() - 8usize];
     ["Offset of field: DecodeParams::geometry"][::core::mem::offset_of!(DecodeParams, geometry) - 0usize];
     ["Offset of field: DecodeParams::cache"][::core::mem::offset_of!(DecodeParams, cache) - 32usize];
-    ["Offset of field: DecodeParams::page_table"][::core::mem::offset_of!(DecodeParams, page_table) - 96usize];
-    ["Offset of field: DecodeParams::splits"][::core::mem::offset_of!(DecodeParams, splits) - 104usize];
-    ["Offset of field: DecodeParams::split_count"][::core::mem::offset_of!(DecodeParams, split_count) - 112usize];
-    ["Offset of field: DecodeParams::q_latent"][::core::mem::offset_of!(DecodeParams, q_latent) - 120usize];
-    ["Offset of field: DecodeParams::q_rope"][::core::mem::offset_of!(DecodeParams, q_rope) - 128usize];
-    ["Offset of field: DecodeParams::o_latent"][::core::mem::offset_of!(DecodeParams, o_latent) - 136usize];
-    ["Offset of field: DecodeParams::lse"][::core::mem::offset_of!(DecodeParams, lse) - 144usize];
-    ["Offset of field: DecodeParams::o_partial"][::core::mem::offset_of!(DecodeParams, o_partial) - 152usize];
-    ["Offset of field: DecodeParams::lse_partial"][::core::mem::offset_of!(DecodeParams, lse_partial) - 160usize];
-    ["Offset of field: DecodeParams::split_starts"][::core::mem::offset_of!(DecodeParams, split_starts) - 168usize];
-    ["Offset of field: DecodeParams::merges"][::core::mem::offset_of!(DecodeParams, merges) - 176usize];
+    ["Offset of field: DecodeParams::page_table"][::core::mem::offset_of!(DecodeParams, page_table) - 104usize];
+    ["Offset of field: DecodeParams::splits"][::core::mem::offset_of!(DecodeParams, splits) - 112usize];
+    ["Offset of field: DecodeParams::split_count"][::core::mem::offset_of!(DecodeParams, split_count) - 120usize];
+    ["Offset of field: DecodeParams::q_latent"][::core::mem::offset_of!(DecodeParams, q_latent) - 128usize];
+    ["Offset of field: DecodeParams::q_rope"][::core::mem::offset_of!(DecodeParams, q_rope) - 136usize];
+    ["Offset of field: DecodeParams::o_latent"][::core::mem::offset_of!(DecodeParams, o_latent) - 144usize];
+    ["Offset of field: DecodeParams::lse"][::core::mem::offset_of!(DecodeParams, lse) - 152usize];
+    ["Offset of field: DecodeParams::o_partial"][::core::mem::offset_of!(DecodeParams, o_partial) - 160usize];
+    ["Offset of field: DecodeParams::lse_partial"][::core::mem::offset_of!(DecodeParams, lse_partial) - 168usize];
+    ["Offset of field: DecodeParams::split_starts"][::core::mem::offset_of!(DecodeParams, split_starts) - 176usize];
+    ["Offset of field: DecodeParams::merges"][::core::mem::offset_of!(DecodeParams, merges) - 184usize];
     ["Offset of field: DecodeParams::q_latent_token_stride"]
-        [::core::mem::offset_of!(DecodeParams, q_latent_token_stride) - 184usize];
+        [::core::mem::offset_of!(DecodeParams, q_latent_token_stride) - 192usize];
     ["Offset of field: DecodeParams::q_latent_head_stride"]
-        [::core::mem::offset_of!(DecodeParams, q_latent_head_stride) - 188usize];
+        [::core::mem::offset_of!(DecodeParams, q_latent_head_stride) - 196usize];
     ["Offset of field: DecodeParams::q_rope_token_stride"]
-        [::core::mem::offset_of!(DecodeParams, q_rope_token_stride) - 192usize];
+        [::core::mem::offset_of!(DecodeParams, q_rope_token_stride) - 200usize];
     ["Offset of field: DecodeParams::q_rope_head_stride"]
-        [::core::mem::offset_of!(DecodeParams, q_rope_head_stride) - 196usize];
-    ["Offset of field: DecodeParams::scale"][::core::mem::offset_of!(DecodeParams, scale) - 200usize];
-    ["Offset of field: DecodeParams::tile_tokens"][::core::mem::offset_of!(DecodeParams, tile_tokens) - 204usize];
+        [::core::mem::offset_of!(DecodeParams, q_rope_head_stride) - 204usize];
+    ["Offset of field: DecodeParams::scale"][::core::mem::offset_of!(DecodeParams, scale) - 208usize];
+    ["Offset of field: DecodeParams::tile_tokens"][::core::mem::offset_of!(DecodeParams, tile_tokens) - 212usize];
     ["Offset of field: DecodeParams::latent_group_log2"]
-        [::core::mem::offset_of!(DecodeParams, latent_group_log2) - 208usize];
+        [::core::mem::offset_of!(DecodeParams, latent_group_log2) - 216usize];
     ["Offset of field: DecodeParams::rope_group_log2"]
-        [::core::mem::offset_of!(DecodeParams, rope_group_log2) - 212usize];
-    ["Offset of field: DecodeParams::latent_steps"][::core::mem::offset_of!(DecodeParams, latent_steps) - 216usize];
-    ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 220usize];
-    ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 224usize];
-    ["Offset of field: DecodeParams::shared"][::core::mem::offset_of!(DecodeParams, shared) - 228usize];
-    ["Offset of field: DecodeParams::sm90"][::core::mem::offset_of!(DecodeParams, sm90) - 312usize];
+        [::core::mem::offset_of!(DecodeParams, rope_group_log2) - 220usize];
+    ["Offset of field: DecodeParams::latent_steps"][::core::mem::offset_of!(DecodeParams, latent_steps) - 224usize];
+    ["Offset of field: DecodeParams::rope_steps"][::core::mem::offset_of!(DecodeParams, rope_steps) - 228usize];
+    ["Offset of field: DecodeParams::rope_span"][::core::mem::offset_of!(DecodeParams, rope_span) - 232usize];
+    ["Offset of field: DecodeParams::shared"][::core::mem::offset_of!(DecodeParams, shared) - 236usize];
+    ["Offset of field: DecodeParams::sm90"][::core::mem::offset_of!(DecodeParams, sm90) - 320usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -435,6 +440,8 @@ pub struct RopeAppendParams {
     pub norm_gain: u64,
     pub bias: u64,
     pub counters: u64,
+    pub key_factors: u64,
+    pub key_gain: u64,
     pub tokens: u32,
     pub table_positions: u32,
     pub table_frequencies: u32,
@@ -450,45 +457,115 @@ pub struct RopeAppendParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RopeAppendParams"][::core::mem::size_of::<RopeAppendParams>() - 240usize];
+    ["Size of RopeAppendParams"][::core::mem::size_of::<RopeAppendParams>() - 264usize];
     ["Alignment of RopeAppendParams"][::core::mem::align_of::<RopeAppendParams>() - 8usize];
     ["Offset of field: RopeAppendParams::geometry"][::core::mem::offset_of!(RopeAppendParams, geometry) - 0usize];
     ["Offset of field: RopeAppendParams::cache"][::core::mem::offset_of!(RopeAppendParams, cache) - 32usize];
-    ["Offset of field: RopeAppendParams::q_rope"][::core::mem::offset_of!(RopeAppendParams, q_rope) - 96usize];
-    ["Offset of field: RopeAppendParams::q_rotated"][::core::mem::offset_of!(RopeAppendParams, q_rotated) - 104usize];
-    ["Offset of field: RopeAppendParams::k_rope"][::core::mem::offset_of!(RopeAppendParams, k_rope) - 112usize];
-    ["Offset of field: RopeAppendParams::c_kv"][::core::mem::offset_of!(RopeAppendParams, c_kv) - 120usize];
-    ["Offset of field: RopeAppendParams::positions"][::core::mem::offset_of!(RopeAppendParams, positions) - 128usize];
-    ["Offset of field: RopeAppendParams::slots"][::core::mem::offset_of!(RopeAppendParams, slots) - 136usize];
-    ["Offset of field: RopeAppendParams::cos"][::core::mem::offset_of!(RopeAppendParams, cos) - 144usize];
-    ["Offset of field: RopeAppendParams::sin"][::core::mem::offset_of!(RopeAppendParams, sin) - 152usize];
+    ["Offset of field: RopeAppendParams::q_rope"][::core::mem::offset_of!(RopeAppendParams, q_rope) - 104usize];
+    ["Offset of field: RopeAppendParams::q_rotated"][::core::mem::offset_of!(RopeAppendParams, q_rotated) - 112usize];
+    ["Offset of field: RopeAppendParams::k_rope"][::core::mem::offset_of!(RopeAppendParams, k_rope) - 120usize];
+    ["Offset of field: RopeAppendParams::c_kv"][::core::mem::offset_of!(RopeAppendParams, c_kv) - 128usize];
+    ["Offset of field: RopeAppendParams::positions"][::core::mem::offset_of!(RopeAppendParams, positions) - 136usize];
+    ["Offset of field: RopeAppendParams::slots"][::core::mem::offset_of!(RopeAppendParams, slots) - 144usize];
+    ["Offset of field: RopeAppendParams::cos"][::core::mem::offset_of!(RopeAppendParams, cos) - 152usize];
+    ["Offset of field: RopeAppendParams::sin"][::core::mem::offset_of!(RopeAppendParams, sin) - 160usize];
     ["Offset of field: RopeAppendParams::frequency_index"]
-        [::core::mem::offset_of!(RopeAppendParams, frequency_index) - 160usize];
-    ["Offset of field: RopeAppendParams::norm_gain"][::core::mem::offset_of!(RopeAppendParams, norm_gain) - 168usize];
-    ["Offset of field: RopeAppendParams::bias"][::core::mem::offset_of!(RopeAppendParams, bias) - 176usize];
-    ["Offset of field: RopeAppendParams::counters"][::core::mem::offset_of!(RopeAppendParams, counters) - 184usize];
-    ["Offset of field: RopeAppendParams::tokens"][::core::mem::offset_of!(RopeAppendParams, tokens) - 192usize];
+        [::core::mem::offset_of!(RopeAppendParams, frequency_index) - 168usize];
+    ["Offset of field: RopeAppendParams::norm_gain"][::core::mem::offset_of!(RopeAppendParams, norm_gain) - 176usize];
+    ["Offset of field: RopeAppendParams::bias"][::core::mem::offset_of!(RopeAppendParams, bias) - 184usize];
+    ["Offset of field: RopeAppendParams::counters"][::core::mem::offset_of!(RopeAppendParams, counters) - 192usize];
+    ["Offset of field: RopeAppendParams::key_factors"]
+        [::core::mem::offset_of!(RopeAppendParams, key_factors) - 200usize];
+    ["Offset of field: RopeAppendParams::key_gain"][::core::mem::offset_of!(RopeAppendParams, key_gain) - 208usize];
+    ["Offset of field: RopeAppendParams::tokens"][::core::mem::offset_of!(RopeAppendParams, tokens) - 216usize];
     ["Offset of field: RopeAppendParams::table_positions"]
-        [::core::mem::offset_of!(RopeAppendParams, table_positions) - 196usize];
+        [::core::mem::offset_of!(RopeAppendParams, table_positions) - 220usize];
     ["Offset of field: RopeAppendParams::table_frequencies"]
-        [::core::mem::offset_of!(RopeAppendParams, table_frequencies) - 200usize];
-    ["Offset of field: RopeAppendParams::pairing"][::core::mem::offset_of!(RopeAppendParams, pairing) - 204usize];
+        [::core::mem::offset_of!(RopeAppendParams, table_frequencies) - 224usize];
+    ["Offset of field: RopeAppendParams::pairing"][::core::mem::offset_of!(RopeAppendParams, pairing) - 228usize];
     ["Offset of field: RopeAppendParams::q_rope_token_stride"]
-        [::core::mem::offset_of!(RopeAppendParams, q_rope_token_stride) - 208usize];
+        [::core::mem::offset_of!(RopeAppendParams, q_rope_token_stride) - 232usize];
     ["Offset of field: RopeAppendParams::q_rope_head_stride"]
-        [::core::mem::offset_of!(RopeAppendParams, q_rope_head_stride) - 212usize];
+        [::core::mem::offset_of!(RopeAppendParams, q_rope_head_stride) - 236usize];
     ["Offset of field: RopeAppendParams::q_rotated_token_stride"]
-        [::core::mem::offset_of!(RopeAppendParams, q_rotated_token_stride) - 216usize];
+        [::core::mem::offset_of!(RopeAppendParams, q_rotated_token_stride) - 240usize];
     ["Offset of field: RopeAppendParams::q_rotated_head_stride"]
-        [::core::mem::offset_of!(RopeAppendParams, q_rotated_head_stride) - 220usize];
+        [::core::mem::offset_of!(RopeAppendParams, q_rotated_head_stride) - 244usize];
     ["Offset of field: RopeAppendParams::k_rope_token_stride"]
-        [::core::mem::offset_of!(RopeAppendParams, k_rope_token_stride) - 224usize];
+        [::core::mem::offset_of!(RopeAppendParams, k_rope_token_stride) - 248usize];
     ["Offset of field: RopeAppendParams::k_rope_head_stride"]
-        [::core::mem::offset_of!(RopeAppendParams, k_rope_head_stride) - 228usize];
+        [::core::mem::offset_of!(RopeAppendParams, k_rope_head_stride) - 252usize];
     ["Offset of field: RopeAppendParams::c_kv_token_stride"]
-        [::core::mem::offset_of!(RopeAppendParams, c_kv_token_stride) - 232usize];
+        [::core::mem::offset_of!(RopeAppendParams, c_kv_token_stride) - 256usize];
     ["Offset of field: RopeAppendParams::norm_epsilon"]
-        [::core::mem::offset_of!(RopeAppendParams, norm_epsilon) - 236usize];
+        [::core::mem::offset_of!(RopeAppendParams, norm_epsilon) - 260usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct HeadNormParams {
+    pub geometry: GeometryParams,
+    pub q_rope: u64,
+    pub q_nope: u64,
+    pub q_rope_out: u64,
+    pub q_nope_out: u64,
+    pub query_gain: u64,
+    pub k_rope: u64,
+    pub k_nope: u64,
+    pub key_factors: u64,
+    pub tokens: u32,
+    pub q_rope_token_stride: u32,
+    pub q_rope_head_stride: u32,
+    pub q_nope_token_stride: u32,
+    pub q_nope_head_stride: u32,
+    pub q_rope_out_token_stride: u32,
+    pub q_rope_out_head_stride: u32,
+    pub q_nope_out_token_stride: u32,
+    pub q_nope_out_head_stride: u32,
+    pub k_rope_token_stride: u32,
+    pub k_rope_head_stride: u32,
+    pub k_nope_token_stride: u32,
+    pub k_nope_head_stride: u32,
+    pub epsilon: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HeadNormParams"][::core::mem::size_of::<HeadNormParams>() - 152usize];
+    ["Alignment of HeadNormParams"][::core::mem::align_of::<HeadNormParams>() - 8usize];
+    ["Offset of field: HeadNormParams::geometry"][::core::mem::offset_of!(HeadNormParams, geometry) - 0usize];
+    ["Offset of field: HeadNormParams::q_rope"][::core::mem::offset_of!(HeadNormParams, q_rope) - 32usize];
+    ["Offset of field: HeadNormParams::q_nope"][::core::mem::offset_of!(HeadNormParams, q_nope) - 40usize];
+    ["Offset of field: HeadNormParams::q_rope_out"][::core::mem::offset_of!(HeadNormParams, q_rope_out) - 48usize];
+    ["Offset of field: HeadNormParams::q_nope_out"][::core::mem::offset_of!(HeadNormParams, q_nope_out) - 56usize];
+    ["Offset of field: HeadNormParams::query_gain"][::core::mem::offset_of!(HeadNormParams, query_gain) - 64usize];
+    ["Offset of field: HeadNormParams::k_rope"][::core::mem::offset_of!(HeadNormParams, k_rope) - 72usize];
+    ["Offset of field: HeadNormParams::k_nope"][::core::mem::offset_of!(HeadNormParams, k_nope) - 80usize];
+    ["Offset of field: HeadNormParams::key_factors"][::core::mem::offset_of!(HeadNormParams, key_factors) - 88usize];
+    ["Offset of field: HeadNormParams::tokens"][::core::mem::offset_of!(HeadNormParams, tokens) - 96usize];
+    ["Offset of field: HeadNormParams::q_rope_token_stride"]
+        [::core::mem::offset_of!(HeadNormParams, q_rope_token_stride) - 100usize];
+    ["Offset of field: HeadNormParams::q_rope_head_stride"]
+        [::core::mem::offset_of!(HeadNormParams, q_rope_head_stride) - 104usize];
+    ["Offset of field: HeadNormParams::q_nope_token_stride"]
+        [::core::mem::offset_of!(HeadNormParams, q_nope_token_stride) - 108usize];
+    ["Offset of field: HeadNormParams::q_nope_head_stride"]
+        [::core::mem::offset_of!(HeadNormParams, q_nope_head_stride) - 112usize];
+    ["Offset of field: HeadNormParams::q_rope_out_token_stride"]
+        [::core::mem::offset_of!(HeadNormParams, q_rope_out_token_stride) - 116usize];
+    ["Offset of field: HeadNormParams::q_rope_out_head_stride"]
+        [::core::mem::offset_of!(HeadNormParams, q_rope_out_head_stride) - 120usize];
+    ["Offset of field: HeadNormParams::q_nope_out_token_stride"]
+        [::core::mem::offset_of!(HeadNormParams, q_nope_out_token_stride) - 124usize];
+    ["Offset of field: HeadNormParams::q_nope_out_head_stride"]
+        [::core::mem::offset_of!(HeadNormParams, q_nope_out_head_stride) - 128usize];
+    ["Offset of field: HeadNormParams::k_rope_token_stride"]
+        [::core::mem::offset_of!(HeadNormParams, k_rope_token_stride) - 132usize];
+    ["Offset of field: HeadNormParams::k_rope_head_stride"]
+        [::core::mem::offset_of!(HeadNormParams, k_rope_head_stride) - 136usize];
+    ["Offset of field: HeadNormParams::k_nope_token_stride"]
+        [::core::mem::offset_of!(HeadNormParams, k_nope_token_stride) - 140usize];
+    ["Offset of field: HeadNormParams::k_nope_head_stride"]
+        [::core::mem::offset_of!(HeadNormParams, k_nope_head_stride) - 144usize];
+    ["Offset of field: HeadNormParams::epsilon"][::core::mem::offset_of!(HeadNormParams, epsilon) - 148usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -579,14 +656,14 @@ pub struct PrepareParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PrepareParams"][::core::mem::size_of::<PrepareParams>() - 336usize];
+    ["Size of PrepareParams"][::core::mem::size_of::<PrepareParams>() - 360usize];
     ["Alignment of PrepareParams"][::core::mem::align_of::<PrepareParams>() - 8usize];
     ["Offset of field: PrepareParams::absorb"][::core::mem::offset_of!(PrepareParams, absorb) - 0usize];
     ["Offset of field: PrepareParams::append"][::core::mem::offset_of!(PrepareParams, append) - 80usize];
-    ["Offset of field: PrepareParams::append_blocks"][::core::mem::offset_of!(PrepareParams, append_blocks) - 320usize];
-    ["Offset of field: PrepareParams::append_runs"][::core::mem::offset_of!(PrepareParams, append_runs) - 324usize];
-    ["Offset of field: PrepareParams::absorb_x"][::core::mem::offset_of!(PrepareParams, absorb_x) - 328usize];
-    ["Offset of field: PrepareParams::absorb_y"][::core::mem::offset_of!(PrepareParams, absorb_y) - 332usize];
+    ["Offset of field: PrepareParams::append_blocks"][::core::mem::offset_of!(PrepareParams, append_blocks) - 344usize];
+    ["Offset of field: PrepareParams::append_runs"][::core::mem::offset_of!(PrepareParams, append_runs) - 348usize];
+    ["Offset of field: PrepareParams::absorb_x"][::core::mem::offset_of!(PrepareParams, absorb_x) - 352usize];
+    ["Offset of field: PrepareParams::absorb_y"][::core::mem::offset_of!(PrepareParams, absorb_y) - 356usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -613,37 +690,37 @@ pub struct UpProjectParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of UpProjectParams"][::core::mem::size_of::<UpProjectParams>() - 224usize];
+    ["Size of UpProjectParams"][::core::mem::size_of::<UpProjectParams>() - 232usize];
     ["Alignment of UpProjectParams"][::core::mem::align_of::<UpProjectParams>() - 8usize];
     ["Offset of field: UpProjectParams::geometry"][::core::mem::offset_of!(UpProjectParams, geometry) - 0usize];
     ["Offset of field: UpProjectParams::cache"][::core::mem::offset_of!(UpProjectParams, cache) - 32usize];
-    ["Offset of field: UpProjectParams::batch"][::core::mem::offset_of!(UpProjectParams, batch) - 96usize];
+    ["Offset of field: UpProjectParams::batch"][::core::mem::offset_of!(UpProjectParams, batch) - 104usize];
     ["Offset of field: UpProjectParams::token_starts"]
-        [::core::mem::offset_of!(UpProjectParams, token_starts) - 136usize];
-    ["Offset of field: UpProjectParams::up_key"][::core::mem::offset_of!(UpProjectParams, up_key) - 144usize];
-    ["Offset of field: UpProjectParams::up_value"][::core::mem::offset_of!(UpProjectParams, up_value) - 152usize];
-    ["Offset of field: UpProjectParams::value_bias"][::core::mem::offset_of!(UpProjectParams, value_bias) - 160usize];
-    ["Offset of field: UpProjectParams::keys"][::core::mem::offset_of!(UpProjectParams, keys) - 168usize];
-    ["Offset of field: UpProjectParams::values"][::core::mem::offset_of!(UpProjectParams, values) - 176usize];
+        [::core::mem::offset_of!(UpProjectParams, token_starts) - 144usize];
+    ["Offset of field: UpProjectParams::up_key"][::core::mem::offset_of!(UpProjectParams, up_key) - 152usize];
+    ["Offset of field: UpProjectParams::up_value"][::core::mem::offset_of!(UpProjectParams, up_value) - 160usize];
+    ["Offset of field: UpProjectParams::value_bias"][::core::mem::offset_of!(UpProjectParams, value_bias) - 168usize];
+    ["Offset of field: UpProjectParams::keys"][::core::mem::offset_of!(UpProjectParams, keys) - 176usize];
+    ["Offset of field: UpProjectParams::values"][::core::mem::offset_of!(UpProjectParams, values) - 184usize];
     ["Offset of field: UpProjectParams::up_key_head_stride"]
-        [::core::mem::offset_of!(UpProjectParams, up_key_head_stride) - 184usize];
+        [::core::mem::offset_of!(UpProjectParams, up_key_head_stride) - 192usize];
     ["Offset of field: UpProjectParams::up_key_row_stride"]
-        [::core::mem::offset_of!(UpProjectParams, up_key_row_stride) - 188usize];
+        [::core::mem::offset_of!(UpProjectParams, up_key_row_stride) - 196usize];
     ["Offset of field: UpProjectParams::up_value_head_stride"]
-        [::core::mem::offset_of!(UpProjectParams, up_value_head_stride) - 192usize];
+        [::core::mem::offset_of!(UpProjectParams, up_value_head_stride) - 200usize];
     ["Offset of field: UpProjectParams::up_value_row_stride"]
-        [::core::mem::offset_of!(UpProjectParams, up_value_row_stride) - 196usize];
+        [::core::mem::offset_of!(UpProjectParams, up_value_row_stride) - 204usize];
     ["Offset of field: UpProjectParams::key_token_stride"]
-        [::core::mem::offset_of!(UpProjectParams, key_token_stride) - 200usize];
+        [::core::mem::offset_of!(UpProjectParams, key_token_stride) - 208usize];
     ["Offset of field: UpProjectParams::key_head_stride"]
-        [::core::mem::offset_of!(UpProjectParams, key_head_stride) - 204usize];
+        [::core::mem::offset_of!(UpProjectParams, key_head_stride) - 212usize];
     ["Offset of field: UpProjectParams::value_token_stride"]
-        [::core::mem::offset_of!(UpProjectParams, value_token_stride) - 208usize];
+        [::core::mem::offset_of!(UpProjectParams, value_token_stride) - 216usize];
     ["Offset of field: UpProjectParams::value_head_stride"]
-        [::core::mem::offset_of!(UpProjectParams, value_head_stride) - 212usize];
+        [::core::mem::offset_of!(UpProjectParams, value_head_stride) - 220usize];
     ["Offset of field: UpProjectParams::token_capacity"]
-        [::core::mem::offset_of!(UpProjectParams, token_capacity) - 216usize];
-    ["Offset of field: UpProjectParams::reserved"][::core::mem::offset_of!(UpProjectParams, reserved) - 220usize];
+        [::core::mem::offset_of!(UpProjectParams, token_capacity) - 224usize];
+    ["Offset of field: UpProjectParams::reserved"][::core::mem::offset_of!(UpProjectParams, reserved) - 228usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -660,18 +737,18 @@ pub struct GatherParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GatherParams"][::core::mem::size_of::<GatherParams>() - 144usize];
+    ["Size of GatherParams"][::core::mem::size_of::<GatherParams>() - 152usize];
     ["Alignment of GatherParams"][::core::mem::align_of::<GatherParams>() - 8usize];
     ["Offset of field: GatherParams::cache"][::core::mem::offset_of!(GatherParams, cache) - 0usize];
-    ["Offset of field: GatherParams::batch"][::core::mem::offset_of!(GatherParams, batch) - 64usize];
-    ["Offset of field: GatherParams::token_starts"][::core::mem::offset_of!(GatherParams, token_starts) - 104usize];
-    ["Offset of field: GatherParams::first_tokens"][::core::mem::offset_of!(GatherParams, first_tokens) - 112usize];
-    ["Offset of field: GatherParams::output"][::core::mem::offset_of!(GatherParams, output) - 120usize];
+    ["Offset of field: GatherParams::batch"][::core::mem::offset_of!(GatherParams, batch) - 72usize];
+    ["Offset of field: GatherParams::token_starts"][::core::mem::offset_of!(GatherParams, token_starts) - 112usize];
+    ["Offset of field: GatherParams::first_tokens"][::core::mem::offset_of!(GatherParams, first_tokens) - 120usize];
+    ["Offset of field: GatherParams::output"][::core::mem::offset_of!(GatherParams, output) - 128usize];
     ["Offset of field: GatherParams::output_token_stride"]
-        [::core::mem::offset_of!(GatherParams, output_token_stride) - 128usize];
-    ["Offset of field: GatherParams::latent_rank"][::core::mem::offset_of!(GatherParams, latent_rank) - 132usize];
-    ["Offset of field: GatherParams::rope_width"][::core::mem::offset_of!(GatherParams, rope_width) - 136usize];
-    ["Offset of field: GatherParams::token_capacity"][::core::mem::offset_of!(GatherParams, token_capacity) - 140usize];
+        [::core::mem::offset_of!(GatherParams, output_token_stride) - 136usize];
+    ["Offset of field: GatherParams::latent_rank"][::core::mem::offset_of!(GatherParams, latent_rank) - 140usize];
+    ["Offset of field: GatherParams::rope_width"][::core::mem::offset_of!(GatherParams, rope_width) - 144usize];
+    ["Offset of field: GatherParams::token_capacity"][::core::mem::offset_of!(GatherParams, token_capacity) - 148usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -684,13 +761,13 @@ pub struct CopyPagesParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CopyPagesParams"][::core::mem::size_of::<CopyPagesParams>() - 88usize];
+    ["Size of CopyPagesParams"][::core::mem::size_of::<CopyPagesParams>() - 96usize];
     ["Alignment of CopyPagesParams"][::core::mem::align_of::<CopyPagesParams>() - 8usize];
     ["Offset of field: CopyPagesParams::cache"][::core::mem::offset_of!(CopyPagesParams, cache) - 0usize];
-    ["Offset of field: CopyPagesParams::copies"][::core::mem::offset_of!(CopyPagesParams, copies) - 64usize];
-    ["Offset of field: CopyPagesParams::counters"][::core::mem::offset_of!(CopyPagesParams, counters) - 72usize];
-    ["Offset of field: CopyPagesParams::count"][::core::mem::offset_of!(CopyPagesParams, count) - 80usize];
-    ["Offset of field: CopyPagesParams::reserved"][::core::mem::offset_of!(CopyPagesParams, reserved) - 84usize];
+    ["Offset of field: CopyPagesParams::copies"][::core::mem::offset_of!(CopyPagesParams, copies) - 72usize];
+    ["Offset of field: CopyPagesParams::counters"][::core::mem::offset_of!(CopyPagesParams, counters) - 80usize];
+    ["Offset of field: CopyPagesParams::count"][::core::mem::offset_of!(CopyPagesParams, count) - 88usize];
+    ["Offset of field: CopyPagesParams::reserved"][::core::mem::offset_of!(CopyPagesParams, reserved) - 92usize];
 };
 pub const DECODE_SM80_KERNELS: [(&str, &str, u32, u32, u32, u32, u32); 29] = [
     ("decode_whole_1x4_64", "Whole", 1, 4, 64, 2, 1),

@@ -150,6 +150,26 @@ pub struct RmsNorm {
     pub epsilon: f32,
 }
 
+/// Norms over whole heads of queries and keys, in front of their rotation (Qwen3): `x / sqrt(mean(x^2) + epsilon) * gain`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadNorms {
+    /// The gain of queries: `[d]`, the same for all heads, of a dense layer; of a latent one `[G, R + Dn]`, each KV head's
+    /// rotated dimensions first, where the unrotated ones include the gain of the keys that they meet.
+    pub query: Vec<f32>,
+    /// The gain of keys: `[d]` of a dense layer; of a latent one that of rotated dimensions, `[G, R]`.
+    pub key: Vec<f32>,
+    /// Added to the mean square: finite, not negative.
+    pub epsilon: f32,
+}
+
+impl HeadNorms {
+    fn check(&self, query: &[(&str, usize)], key: &[(&str, usize)]) -> Result<()> {
+        check_len("query head norm", self.query.len(), query)?;
+        check_len("key head norm", self.key.len(), key)?;
+        check_epsilon("head norm", self.epsilon)
+    }
+}
+
 /// One attention layer of an MHA or GQA model whose heads are rotated as a whole, rows head-major.
 ///
 /// Rotation pairs dimension `i` with `i + head_dim/2` ([`Pairing::Half`]), which is how Hugging Face stores Llama
@@ -170,6 +190,8 @@ pub struct DenseAttention {
     pub value: Linear,
     /// `[hidden, H*d]`.
     pub output: Linear,
+    /// Norms over heads of queries and keys, if the model has them.
+    pub head_norms: Option<HeadNorms>,
 }
 
 impl DenseAttention {
@@ -191,7 +213,8 @@ impl DenseAttention {
         self.query.check("query projection", heads * d, hidden)?;
         self.key.check("key projection", groups * d, hidden)?;
         self.value.check("value projection", groups * d, hidden)?;
-        self.output.check("output projection", hidden, heads * d)
+        self.output.check("output projection", hidden, heads * d)?;
+        self.head_norms.as_ref().map_or(Ok(()), |norms| norms.check(&[("head", d)], &[("head", d)]))
     }
 }
 
@@ -216,6 +239,14 @@ pub struct QueryDown {
 /// ```
 ///
 /// A key up-projection has no bias: it would shift all scores of a query alike, which softmax ignores.
+///
+/// With [`HeadNorms`], queries and keys are normalised head by head in front of scores and rotation, a key being
+/// `W_UK[g] c_t` and `k_rope_t[g]` together:
+///
+/// ```text
+/// f_t[g] = 1 / sqrt((|k_rope_t[g]|^2 + |W_UK[g] c_t|^2) / (R + Dn) + epsilon)        cached, too
+/// score(h, t) = scale (f_t[g] q_nope'[h] . W_UK[g] c_t + rot(q_rope'[h]) . rot(gain f_t[g] k_rope_t[g]))
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatentAttention {
     /// The layer's sizes.
@@ -248,6 +279,8 @@ pub struct LatentAttention {
     pub pairing: Pairing,
     /// Factor on every score before softmax, finite.
     pub scale: f64,
+    /// Norms over heads of queries and keys, where the geometry says that keys are normalised.
+    pub head_norms: Option<HeadNorms>,
 }
 
 impl LatentAttention {
@@ -295,6 +328,11 @@ impl LatentAttention {
             check_len("value bias", bias.len(), &[("kv heads", g.kv_heads), ("value", g.value_dim)])?;
         }
         self.output.check("output projection", hidden, g.query_heads * g.value_dim)?;
+        g.check_key_norm(self.head_norms.is_some())?;
+        if let Some(norms) = &self.head_norms {
+            let heads = ("kv heads", g.kv_heads);
+            norms.check(&[heads, ("rope + nope", g.rope_dim + g.nope_dim)], &[heads, ("rope", g.rope_dim)])?;
+        }
         self.frequencies.check(&g)
     }
 }

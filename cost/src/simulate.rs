@@ -239,6 +239,7 @@ fn append_of(device: &Device, g: &Geometry, layout: CacheLayout, tokens: usize, 
         bias: None,
         cache: cache.view_mut(),
         counters: None,
+        key_norm: None,
     };
     drop(device.take_counts());
     operation.run(&device.stream()?, args)?;

@@ -71,6 +71,17 @@ __device__ inline CachedRow rope_row(const CacheParams &cache, const CachedToken
             cache.rope_row_bytes, cache.rope_kind, cache.rope_group};
 }
 
+// Bytes from the start of a row of (scale, min) pairs to the factors of normalised keys, which are f16: words of two, the
+// last of which may have a zero behind the last factor.
+__device__ inline unsigned factor_offset(const CacheParams &cache) {
+    return cache.affine_row_bytes - (cache.key_factors + 1) / 2 * 4;
+}
+
+// A token's factors.
+__device__ inline uint16_t *key_factors(const CacheParams &cache, const CachedToken &token) {
+    return reinterpret_cast<uint16_t *>(token.page + affine_tile(cache).row(token.offset) + factor_offset(cache));
+}
+
 // A (scale, min) pair as the cache has it, both f16: the scale in bits 15..0.
 __device__ inline uint32_t affine_pair(uint16_t scale, uint16_t min) { return scale | uint32_t(min) << 16; }
 __device__ inline float affine_scale(uint32_t affine) { return f32_from_f16(static_cast<uint16_t>(affine)); }

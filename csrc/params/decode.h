@@ -222,6 +222,6 @@ struct DecodeParams {
     struct DecodeShared shared;
     struct DecodeSm90Shared sm90; /* of decode_sm90.cu instead of `shared`; all 0 for other kernels */
 };
-LATENT_ATTENTION_SIZE(struct DecodeParams, 384);
+LATENT_ATTENTION_SIZE(struct DecodeParams, 392);
 
 #endif

@@ -35,6 +35,13 @@ __device__ inline uint16_t f16_from_f32_up(float x) {
     return bits;
 }
 
+// Rounds to f16, ties to even.
+__device__ inline uint16_t f16_from_f32(float x) {
+    uint16_t bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
 // Widens an f16, which is exact.
 __device__ inline float f32_from_f16(uint16_t bits) {
     float x;

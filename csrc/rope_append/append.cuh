@@ -83,7 +83,22 @@ __device__ inline uint16_t *token_row(uint64_t tensor, const Token &token, uint3
     return reinterpret_cast<uint16_t *>(tensor) + size_t(token.index) * stride;
 }
 
-// Takes in one run of a token's latent; with a norm all runs, `first` being 0.
+// Stores the factors of a token's normalised keys, as f16. Returns how many of the lane's were beyond it.
+__device__ inline unsigned store_factors(const RopeAppendParams &params, const Token &token) {
+    constexpr float LARGEST = 65504.0f;
+    const unsigned count = params.cache.key_factors;
+    const float *factors = reinterpret_cast<const float *>(params.key_factors) + size_t(token.index) * count;
+    uint16_t *to = key_factors(params.cache, token_in_slot(params.cache, token.slot));
+    unsigned saturated = 0;
+    for (unsigned i = threadIdx.x % WARP; i < (count + 1) / 2 * 2; i += WARP) {
+        const float factor = i < count ? __ldg(factors + i) : 0.0f;
+        to[i] = f16_from_f32(factor > 0.0f ? fminf(factor, LARGEST) : 0.0f);
+        saturated += !(factor >= 0.0f && factor <= LARGEST);
+    }
+    return saturated;
+}
+
+// Takes in one run of a token's latent; with a norm all runs, `first` being 0. With the first run, the keys' factors.
 template <RangeSetting RANGE>
 __device__ void append_latent(const RopeAppendParams &params, const Token &token, unsigned first) {
     const unsigned width = params.geometry.latent_rank;
@@ -98,7 +113,7 @@ __device__ void append_latent(const RopeAppendParams &params, const Token &token
     const CachedRow row = latent_row(params.cache, token_in_slot(params.cache, token.slot));
     const float inverse = has_norm ? inverse_rms(latent, width, params.norm_epsilon, chunks) : 1.0f;
     const unsigned end = has_norm ? runs(width) : first + 1;
-    unsigned saturated = 0;
+    unsigned saturated = first == 0 && params.cache.key_factors != 0 ? store_factors(params, token) : 0;
 #pragma unroll 1
     for (unsigned run = first; run < end; ++run) {
         if (run > first) {
@@ -119,8 +134,13 @@ template <RangeSetting RANGE>
 __device__ void append_keys(const RopeAppendParams &params, const Token &token, bool is_there, unsigned run,
                             unsigned lanes, bool are_chunks) {
     const GeometryParams &g = params.geometry;
+    const bool are_normalised = params.cache.key_factors != 0;
     const Heads heads{token_row(params.k_rope, token, params.k_rope_token_stride), params.k_rope_head_stride,
-                      g.rope_heads * g.rope_dim, g.rope_heads, g.rope_heads};
+                      g.rope_heads * g.rope_dim, g.rope_heads, g.rope_heads,
+                      are_normalised ? reinterpret_cast<const float *>(params.key_factors) +
+                                           size_t(token.index) * params.cache.key_factors
+                                     : nullptr,
+                      reinterpret_cast<const float *>(params.key_gain)};
     const LanePlace place = are_chunks ? place_of_heads(params, run, lanes) : place_in_run(run);
     LaneChunks chunks{};
     if (are_chunks) {
@@ -136,6 +156,9 @@ __device__ void append_keys(const RopeAppendParams &params, const Token &token, 
     LaneValues values;
     if (are_chunks) {
         widen(chunks, values);
+        if (are_normalised) {
+            normalise_chunks(heads, g.rope_dim, place, values);
+        }
         if (is_rotated) {
             rotate_chunks(heads, rotation, place, values);
         }
@@ -157,7 +180,7 @@ __device__ void append_keys(const RopeAppendParams &params, const Token &token, 
 __device__ inline void rotate_queries(const RopeAppendParams &params, const Token &token, unsigned run) {
     const GeometryParams &g = params.geometry;
     const Heads heads{token_row(params.q_rope, token, params.q_rope_token_stride), params.q_rope_head_stride,
-                      g.query_heads * g.rope_dim, g.query_heads, g.rope_heads};
+                      g.query_heads * g.rope_dim, g.query_heads, g.rope_heads, nullptr, nullptr};
     uint16_t *target_row = token_row(params.q_rotated, token, params.q_rotated_token_stride);
     const size_t target_stride = params.q_rotated_head_stride;
     const bool are_chunks = in_chunks(params, params.q_rope | params.q_rotated,

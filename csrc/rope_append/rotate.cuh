@@ -32,6 +32,7 @@ struct Heads {
     size_t stride;  // elements from one head to the next
     unsigned width;
     unsigned heads, rope_heads;  // as many heads, one after the other, are rotated like the same rope head
+    const float *factors, *gain;  // of normalised keys: f32 [heads], and [width]; else null
 
     // The rope head of a head. Divisions take longer than everything else here: most layers need none.
     __device__ unsigned rope_head(unsigned head) const {
@@ -45,6 +46,11 @@ struct Heads {
             return head >> (__ffs(heads) - __ffs(rope_heads));
         }
         return head / (heads / rope_heads);
+    }
+
+    // A number of a head as it is rotated: normalised if the heads are. `place` is its own among all of the row.
+    __device__ float prepared(float value, unsigned head, unsigned place) const {
+        return factors == nullptr ? value : __fmul_rn(__fmul_rn(value, __ldg(factors + head)), __ldg(gain + place));
     }
 };
 
@@ -141,6 +147,24 @@ __device__ inline void rotate_chunks(const Heads &heads, const Rotation &rotatio
     }
 }
 
+// Normalises the values of a lane's chunks of heads that are rotated in chunks.
+__device__ inline void normalise_chunks(const Heads &heads, unsigned rope_dim, const LanePlace &lane,
+                                        LaneValues &values) {
+#pragma unroll
+    for (unsigned half = 0; half < HALVES; ++half) {
+        const unsigned start = lane.start(half);
+        if (start < heads.width) {
+            float gain[CHUNK];
+            load_values(heads.gain, start, heads.width, gain);
+            const float factor = __ldg(heads.factors + ChunkPlace(start, rope_dim).head);
+#pragma unroll
+            for (unsigned j = 0; j < CHUNK; ++j) {
+                values[half][j] = __fmul_rn(__fmul_rn(values[half][j], factor), gain[j]);
+            }
+        }
+    }
+}
+
 // Rotates a run of heads of any size and writes it to `target_row`, whose heads are `target_stride` elements apart.
 // Each pair is read and written by one lane, so that source and target may be the same.
 __device__ inline void rotate_pairs(const Heads &heads, const Rotation &rotation, unsigned run, uint16_t *target_row,
@@ -173,8 +197,9 @@ __device__ inline void rotate_values(const Heads &heads, const Rotation &rotatio
             const unsigned distance = rotation.interleaved ? 1 : pairs;
             const unsigned pair = rotation.interleaved ? dim / 2 : (lower ? dim : dim - pairs);
             const uint16_t *row = heads.row + head * heads.stride;
-            const float own = f32_from_bf16(__ldg(row + dim));
-            const float partner = f32_from_bf16(__ldg(row + (lower ? dim + distance : dim - distance)));
+            const unsigned other = lower ? dim + distance : dim - distance, first = head * rotation.rope_dim;
+            const float own = heads.prepared(f32_from_bf16(__ldg(row + dim)), head, first + dim);
+            const float partner = heads.prepared(f32_from_bf16(__ldg(row + other)), head, first + other);
             const uint32_t frequency = __ldg(rotation.frequency + size_t(head) * pairs + pair);
             const float sin = __ldg(rotation.sin + frequency);
             values[j] = rotated(own, partner, __ldg(rotation.cos + frequency), lower ? -sin : sin);
@@ -193,7 +218,8 @@ __device__ inline void load_head_values(const Heads &heads, unsigned rope_dim, u
     unsigned head = start / rope_dim, dim = start % rope_dim;
 #pragma unroll
     for (unsigned j = 0; j < CHUNK; ++j) {
-        values[j] = j < left ? f32_from_bf16(__ldg(heads.row + head * heads.stride + dim)) : 0.0f;
+        const float value = j < left ? f32_from_bf16(__ldg(heads.row + head * heads.stride + dim)) : 0.0f;
+        values[j] = j < left ? heads.prepared(value, head, start + j) : 0.0f;
         if (++dim == rope_dim) {
             dim = 0;
             ++head;

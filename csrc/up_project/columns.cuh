@@ -43,6 +43,8 @@ struct Projection {
     uint16_t *output;
     unsigned token_stride;
     Columns outputs;
+    // Whether outputs are multiplied by each token's factors of normalised keys.
+    bool factors;
 };
 
 __device__ inline Projection projection_of(const UpProjectParams &params, bool is_key) {
@@ -53,7 +55,8 @@ __device__ inline Projection projection_of(const UpProjectParams &params, bool i
             reinterpret_cast<const float *>(is_key ? 0 : params.value_bias),
             reinterpret_cast<uint16_t *>(is_key ? params.keys : params.values),
             is_key ? params.key_token_stride : params.value_token_stride,
-            {width, is_key ? params.key_head_stride : params.value_head_stride, 1}};
+            {width, is_key ? params.key_head_stride : params.value_head_stride, 1},
+            is_key && params.cache.key_factors != 0};
 }
 
 // How many tiles of so many columns the heads' columns of a width take.

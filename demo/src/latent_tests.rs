@@ -29,6 +29,7 @@ fn dense() -> DenseAttention {
         key: bias(Linear::new(wave(GROUPS * DIM, HIDDEN, 0.2)), 2.0),
         value: bias(Linear::new(wave(GROUPS * DIM, HIDDEN, 0.3)), 3.0),
         output: Linear::new(wave(HIDDEN, HEADS * DIM, 0.4)),
+        head_norms: None,
     }
 }
 

@@ -46,6 +46,7 @@ pub fn dense(bias: bool) -> Vec<DenseAttention> {
         key: linear(ALL, HIDDEN, 60 + index, bias),
         value: linear(ALL, HIDDEN, 70 + index, bias),
         output: linear(HIDDEN, HEADS * DIM, 80 + index, false),
+        head_norms: None,
     };
     (0..LAYERS as u32).map(layer).collect()
 }

@@ -23,6 +23,7 @@ fn layer(bias: bool) -> DenseAttention {
         key: linear(GROUPS * DIM, HIDDEN, 2, bias),
         value: linear(GROUPS * DIM, HIDDEN, 3, bias),
         output: linear(HIDDEN, HEADS * DIM, 4, false),
+        head_norms: None,
     }
 }
 

@@ -221,6 +221,7 @@ impl Layer {
             frequencies: self.frequencies.clone(),
             pairing: self.pairing,
             scale: self.scale,
+            head_norms: None,
         })
     }
 }

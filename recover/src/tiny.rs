@@ -71,6 +71,7 @@ pub fn dense(bias: bool) -> Vec<DenseAttention> {
         key: linear(GROUPS * DIM, HIDDEN, layer + 80, bias),
         value: linear(GROUPS * DIM, HIDDEN, layer + 90, bias),
         output: linear(HIDDEN, HEADS * DIM, layer + 100, false),
+        head_norms: None,
     };
     (0..LAYERS as u32).map(layer).collect()
 }
@@ -108,6 +109,7 @@ pub fn shared_key(bias: bool) -> Vec<LatentAttention> {
         frequencies: FrequencyIndex::new(1, vec![0, 1, 3]).unwrap(),
         pairing: Pairing::Half,
         scale: 0.4,
+        head_norms: None,
     };
     (0..LAYERS as u32).map(layer).collect()
 }

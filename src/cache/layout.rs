@@ -1,7 +1,7 @@
 //! Where the bytes of a token lie.
 
 use super::format::{CacheFormat, RowFormat};
-use super::row::AFFINE_BYTES;
+use super::row::{AFFINE_BYTES, FACTOR_BYTES};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 
@@ -28,6 +28,7 @@ pub struct CacheLayout {
     page_size: usize,
     latent_rank: usize,
     rope_width: usize,
+    key_factors: usize,
     latent: Tile,
     rope: Tile,
     affine: Tile,
@@ -57,8 +58,10 @@ impl CacheLayout {
         };
         let latent = tile(latent_row.row_bytes(latent_rank).next_multiple_of(ROW_ALIGNMENT));
         let rope = tile(rope_row.row_bytes(rope_width).next_multiple_of(ROW_ALIGNMENT));
-        let affine = tile(AFFINE_BYTES * (latent_row.groups(latent_rank) + rope_row.groups(rope_width)));
-        Ok(Self { format, page_size, latent_rank, rope_width, latent, rope, affine })
+        let pairs = latent_row.groups(latent_rank) + rope_row.groups(rope_width);
+        let key_factors = geometry.key_factors();
+        let affine = tile(AFFINE_BYTES * pairs + (FACTOR_BYTES * key_factors).next_multiple_of(AFFINE_BYTES));
+        Ok(Self { format, page_size, latent_rank, rope_width, key_factors, latent, rope, affine })
     }
 
     /// The number formats.
@@ -97,7 +100,8 @@ impl CacheLayout {
         self.rope
     }
 
-    /// The tile of `(scale, min)` rows: first the latent's groups, then the rotated key's. Empty rows in bf16.
+    /// The tile of `(scale, min)` rows: first the latent's groups, then the rotated key's, none in bf16; and behind them the
+    /// [factors of normalised keys](Self::key_factors), 2 bytes each, with zeros up to a multiple of 4.
     #[must_use]
     pub fn affine_tile(&self) -> Tile {
         self.affine
@@ -107,6 +111,19 @@ impl CacheLayout {
     #[must_use]
     pub fn latent_groups(&self) -> usize {
         self.latent_row().groups(self.latent_rank)
+    }
+
+    /// Factors of a token, f16: of normalised keys one for each KV head, 1 over the root of the key's mean square. Scores of
+    /// the latent are multiplied with them; rotated keys contain them. None where keys are not normalised.
+    #[must_use]
+    pub fn key_factors(&self) -> usize {
+        self.key_factors
+    }
+
+    /// Bytes from the start of a token's row of `(scale, min)` pairs to its factors.
+    #[must_use]
+    pub fn factor_offset(&self) -> usize {
+        AFFINE_BYTES * (self.latent_groups() + self.rope_row().groups(self.rope_width))
     }
 
     /// Bytes of one page, a multiple of 16.
@@ -124,11 +141,12 @@ impl CacheLayout {
     /// Whether this is the layout of the geometry's cache.
     ///
     /// # Errors
-    /// [`Error::Shape`] names the width that differs.
+    /// [`Error::Shape`] names the number that differs.
     pub fn check(&self, geometry: &Geometry) -> Result<()> {
         for (what, ours, theirs) in [
             ("cache layout: latent rank", self.latent_rank, geometry.latent_rank),
             ("cache layout: rope width", self.rope_width, geometry.rope_width()),
+            ("cache layout: factors of keys", self.key_factors, geometry.key_factors()),
         ] {
             if ours != theirs {
                 return Err(Error::Shape {

@@ -36,5 +36,5 @@ pub use format::{CacheFormat, Group, LatentFormat, RopeFormat};
 pub use layout::{CacheLayout, PAGE_SIZES, Tile};
 pub use paged::PagedCache;
 pub use range::RangeSetting;
-pub(crate) use row::{AFFINE_BYTES, decode_f32, encode};
+pub(crate) use row::{AFFINE_BYTES, FACTOR_BYTES, decode_f32, decode_factors, encode, encode_factors};
 pub use sequences::{PageTable, Sequences};

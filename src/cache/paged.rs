@@ -5,7 +5,7 @@ use half::bf16;
 use super::codec::{Affine, unpack_nibbles};
 use super::format::RowFormat;
 use super::layout::{CacheLayout, Tile};
-use super::row::{AFFINE_BYTES, encode};
+use super::row::{AFFINE_BYTES, decode_factors, encode, encode_factors};
 use crate::error::{Error, Result, check_len};
 
 /// One layer's paged cache in host memory: the specification of what kernels write and read.
@@ -74,12 +74,22 @@ impl PagedCache {
     /// were not finite or had to saturate.
     ///
     /// # Errors
-    /// [`Error::Index`] if there is no such slot, [`Error::Shape`] if a slice has the wrong length.
+    /// [`Error::Index`] if there is no such slot, [`Error::Shape`] if a slice has the wrong length, or the cache is one of
+    /// normalised keys, whose records have [factors](Self::write_normalised).
     pub fn write(&mut self, slot: usize, latent: &[f32], rope: &[f32]) -> Result<usize> {
+        self.write_normalised(slot, latent, rope, &[])
+    }
+
+    /// The same with the [factors](CacheLayout::key_factors) of normalised keys, `[G]`, rounded to f16.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such slot, [`Error::Shape`] if a slice has the wrong length.
+    pub fn write_normalised(&mut self, slot: usize, latent: &[f32], rope: &[f32], factors: &[f32]) -> Result<usize> {
         let layout = self.layout;
         self.check_slot(slot)?;
         check_len("latent", latent.len(), &[("latent", layout.latent_rank())])?;
         check_len("rotated key", rope.len(), &[("rope width", layout.rope_width())])?;
+        check_len("factors of keys", factors.len(), &[("factors", layout.key_factors())])?;
         let (page, offset) = (slot / layout.page_size(), slot % layout.page_size());
         let page = &mut self.bytes[page * layout.page_bytes()..][..layout.page_bytes()];
         let (page, affine_tile) = page.split_at_mut(layout.affine_tile().offset);
@@ -88,10 +98,12 @@ impl PagedCache {
             [(latent_tile, layout.latent_tile()), (rope_tile, layout.rope_tile()), (affine_tile, layout.affine_tile())];
         let [latent_row, rope_row, affines] =
             rows.map(|(bytes, tile)| &mut bytes[offset * tile.row_bytes..][..tile.row_bytes]);
+        let (affines, factor_bytes) = affines.split_at_mut(layout.factor_offset());
         let (latent_affines, rope_affines) = affines.split_at_mut(AFFINE_BYTES * layout.latent_groups());
         let setting = layout.format().range;
         Ok(encode(layout.latent_row(), setting, latent, latent_row, latent_affines)
-            + encode(layout.rope_row(), setting, rope, rope_row, rope_affines))
+            + encode(layout.rope_row(), setting, rope, rope_row, rope_affines)
+            + encode_factors(factors, factor_bytes))
     }
 
     /// The latent stored in a slot, `[L]`, exactly.
@@ -116,6 +128,17 @@ impl PagedCache {
         Ok(decode(layout.rope_row(), layout.rope_width(), row, &affines[layout.latent_groups()..]))
     }
 
+    /// The factors stored in a slot, `[G]`, exactly; none where keys are not normalised.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such slot.
+    pub fn factors(&self, slot: usize) -> Result<Vec<f64>> {
+        self.check_slot(slot)?;
+        let row = &self.bytes[self.row(slot, self.layout.affine_tile())];
+        let factors = decode_factors(&row[self.layout.factor_offset()..], self.layout.key_factors());
+        Ok(factors.map(f64::from).collect())
+    }
+
     fn check_slot(&self, slot: usize) -> Result<()> {
         if slot < self.slots() {
             return Ok(());
@@ -130,7 +153,7 @@ impl PagedCache {
     }
 
     fn affines(&self, slot: usize) -> Vec<Affine> {
-        let row = &self.bytes[self.row(slot, self.layout.affine_tile())];
+        let row = &self.bytes[self.row(slot, self.layout.affine_tile())][..self.layout.factor_offset()];
         row.chunks_exact(4).map(|b| Affine::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! A token's row of a tile: values to bytes, and bytes to f32.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::codec::{Affine, pack_nibbles, quantize, unpack_nibbles};
 use super::format::{Group, RowFormat};
@@ -8,6 +8,26 @@ use super::range::RangeSetting;
 
 /// Bytes of one `(scale, min)` pair.
 pub(crate) const AFFINE_BYTES: usize = 4;
+
+/// Bytes of a factor of normalised keys, f16.
+pub(crate) const FACTOR_BYTES: usize = 2;
+
+/// Writes a token's factors, and zeros behind them. Returns how many saturated: what is beyond f16's range becomes its largest
+/// number, and what is negative or no number 0.
+pub(crate) fn encode_factors(factors: &[f32], bytes: &mut [u8]) -> usize {
+    bytes.fill(0);
+    let most = f16::MAX.to_f32();
+    for (bytes, &factor) in bytes.chunks_exact_mut(FACTOR_BYTES).zip(factors) {
+        let stored = if factor > 0.0 { f16::from_f32(factor.min(most)) } else { f16::ZERO };
+        bytes.copy_from_slice(&stored.to_le_bytes());
+    }
+    factors.iter().filter(|factor| !(0.0..=most).contains(*factor)).count()
+}
+
+/// Reads so many factors.
+pub(crate) fn decode_factors(bytes: &[u8], count: usize) -> impl Iterator<Item = f32> + use<'_> {
+    bytes.as_chunks::<FACTOR_BYTES>().0.iter().take(count).map(|&bytes| f16::from_le_bytes(bytes).to_f32())
+}
 
 /// Writes a row, its padding and its `(scale, min)` pairs. Returns how many values saturated.
 pub(crate) fn encode(

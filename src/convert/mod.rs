@@ -24,6 +24,7 @@
 //!     key: weights(16, 24),
 //!     value: weights(16, 24),
 //!     output: weights(24, 32),
+//!     head_norms: None,
 //! };
 //! let hidden_states: Vec<f32> = (0..10 * 24).map(|i| (i as f32).sin()).collect();
 //! let mut calibration = Calibration::new(&layer)?;
@@ -96,6 +97,7 @@ pub fn convert(
         frequencies,
         pairing: Pairing::Half,
         scale: geometry.default_scale(),
+        head_norms: None,
     })
 }
 

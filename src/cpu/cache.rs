@@ -2,7 +2,9 @@
 
 use super::level::{Arithmetic, LANES};
 use super::memory::{numbers, numbers_mut};
-use crate::cache::{AFFINE_BYTES, RangeSetting, RowFormat, decode_f32, encode};
+use crate::cache::{
+    AFFINE_BYTES, FACTOR_BYTES, RangeSetting, RowFormat, decode_f32, decode_factors, encode, encode_factors,
+};
 use crate::sys;
 
 /// One layer's cache.
@@ -58,9 +60,44 @@ impl Cache<'_> {
             }
             Part::Rope => [
                 (row(params.rope_offset, params.rope_row_bytes), params.rope_row_bytes as usize),
-                (affines + latent_affines as u64, params.affine_row_bytes as usize - latent_affines),
+                (affines + latent_affines as u64, self.factor_offset() - latent_affines),
             ],
         }
+    }
+
+    /// Bytes from the start of a token's pairs to its factors of normalised keys.
+    #[inline(always)]
+    fn factor_offset(&self) -> usize {
+        let factor_bytes = (FACTOR_BYTES * self.0.key_factors as usize).next_multiple_of(AFFINE_BYTES);
+        self.0.affine_row_bytes as usize - factor_bytes
+    }
+
+    /// Address and bytes of a token's factors.
+    fn factor_row(&self, place: Place) -> (u64, usize) {
+        let params = self.0;
+        let page = params.pages + place.page as u64 * params.page_bytes;
+        let row = page + u64::from(params.affine_offset) + place.offset as u64 * u64::from(params.affine_row_bytes);
+        (row + self.factor_offset() as u64, params.affine_row_bytes as usize - self.factor_offset())
+    }
+
+    /// Reads a token's factors, one for each KV head; none where keys are not normalised.
+    ///
+    /// # Safety
+    /// As [`Cache::bytes`].
+    pub unsafe fn factors(&self, place: Place) -> impl Iterator<Item = f32> + use<> {
+        let (address, bytes) = self.factor_row(place);
+        // SAFETY: promised by the caller.
+        decode_factors(unsafe { numbers(address, bytes) }, self.0.key_factors as usize)
+    }
+
+    /// Writes a token's factors. Returns how many saturated.
+    ///
+    /// # Safety
+    /// As [`Cache::write`].
+    pub unsafe fn write_factors(&self, place: Place, factors: &[f32]) -> usize {
+        let (address, bytes) = self.factor_row(place);
+        // SAFETY: promised by the caller.
+        encode_factors(factors, unsafe { numbers_mut(address, bytes) })
     }
 
     /// A token's bytes, and those of its `(scale, min)` pairs.

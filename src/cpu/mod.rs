@@ -15,6 +15,7 @@ mod combine;
 mod copy_pages;
 mod decode;
 mod gather;
+mod head_norm;
 mod level;
 mod memory;
 mod product;
@@ -61,6 +62,7 @@ pub(crate) fn operation(kernel: &str) -> Option<Operation> {
     Some(match kernel {
         "rope_append" => operation!(sys::RopeAppendParams, |params, _level| rope_append::rope_append(params, MinMax)),
         "rope_append_mse" => operation!(sys::RopeAppendParams, |params, _level| rope_append::rope_append(params, Mse)),
+        "head_norm" => operation!(sys::HeadNormParams, |params, _level| head_norm::head_norm(params)),
         "absorb_query_few" | "absorb_query_few_ordered" | "absorb_query_medium" | "absorb_query_many" => {
             operation!(sys::AbsorbParams, |params, level| absorb::absorb_query(params, level))
         }

@@ -47,6 +47,8 @@ struct Launch<'a> {
     cos: &'a [f32],
     sin: &'a [f32],
     norm_gain: Option<&'a [f32]>,
+    /// Of normalised keys: `[tokens, G]`, and `[G, R]`.
+    key_norm: Option<[&'a [f32]; 2]>,
     bias: Option<&'a [f32]>,
 }
 
@@ -58,6 +60,7 @@ impl<'a> Launch<'a> {
         let rank = g.latent_rank as usize;
         let is_rotated = params.positions != 0;
         let table = if is_rotated { params.table_positions as usize * params.table_frequencies as usize } else { 0 };
+        let key_factors = params.cache.key_factors as usize;
         let pairs = if is_rotated { g.rope_heads as usize * (g.rope_dim / 2) as usize } else { 0 };
         // SAFETY: promised by the caller.
         unsafe {
@@ -72,6 +75,10 @@ impl<'a> Launch<'a> {
                 cos: numbers(params.cos, table),
                 sin: numbers(params.sin, table),
                 norm_gain: optional_numbers(params.norm_gain, rank),
+                key_norm: (key_factors > 0).then(|| {
+                    let gains = key_factors * g.rope_dim as usize;
+                    [numbers(params.key_factors, tokens * key_factors), numbers(params.key_gain, gains)]
+                }),
                 bias: optional_numbers(params.bias, rank),
             }
         }
@@ -115,6 +122,11 @@ impl<'a> Launch<'a> {
         for (head, key) in keys.chunks_exact_mut((g.rope_dim as usize).max(1)).enumerate() {
             // SAFETY: promised by the caller.
             widen(unsafe { k_rope.row(token, head) }, key);
+            if let Some([factors, gain]) = self.key_norm {
+                let factor = factors[token * rope_heads + head];
+                let gain = &gain[head * key.len()..];
+                key.iter_mut().zip(gain).for_each(|(value, gain)| *value = *value * factor * gain);
+            }
             self.rotate(key, head, position);
         }
         let c_kv = Rows::<bf16>::new(params.c_kv, [params.c_kv_token_stride, 0], g.latent_rank);
@@ -127,6 +139,11 @@ impl<'a> Launch<'a> {
         }
         if let Some(bias) = self.bias {
             latent.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+        }
+        if let Some([factors, _]) = self.key_norm {
+            let of_token = params.cache.key_factors as usize;
+            // SAFETY: as below.
+            counts[0] += unsafe { self.cache.write_factors(place, &factors[token * of_token..][..of_token]) } as u64;
         }
         for (part, values) in [(Part::Latent, &latent), (Part::Rope, &keys)] {
             // SAFETY: the slot is in the cache; the rest is promised by the caller.

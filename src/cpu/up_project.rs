@@ -37,6 +37,14 @@ struct Tile<'a> {
     kv_head: usize,
 }
 
+/// What becomes of products: of keys, and of values.
+#[derive(Clone, Copy)]
+enum After<'a> {
+    /// One for each row.
+    Factors(&'a [f32]),
+    Bias(Option<&'a [f32]>),
+}
+
 impl Task for Tile<'_> {
     #[inline(always)]
     fn run<A: Arithmetic>(self) {
@@ -57,7 +65,10 @@ impl Task for Tile<'_> {
         let stride = rank.next_multiple_of(LANES);
         let mut latents = vec![0.0; self.rows.len() * stride];
         let mut rope = vec![0.0; (g.rope_heads * g.rope_dim) as usize];
+        // Of normalised keys those of the KV head, with which the unrotated part is multiplied.
+        let mut factors = vec![1.0; self.rows.len()];
         let first_rope = self.kv_head / (g.kv_heads / g.rope_heads) as usize * rope_dim;
+        let first_row = self.rows.start;
         for (row, latent) in self.rows.clone().zip(latents.chunks_exact_mut(stride)) {
             // SAFETY: as above.
             unsafe {
@@ -65,25 +76,31 @@ impl Task for Tile<'_> {
                 if let Some(place) = self.tokens.place(row) {
                     cache.read::<A>(place, Part::Latent, &mut latent[..rank]);
                     cache.read::<A>(place, Part::Rope, &mut rope);
+                    if let Some(factor) = cache.factors(place).nth(self.kv_head) {
+                        factors[row - first_row] = factor;
+                    }
                 }
                 let key = keys.part_mut(row, self.kv_head, nope_dim..nope_dim + rope_dim);
                 round(&rope[first_rope..][..rope_dim], key);
             }
         }
-        let project_to = |up: &Rows<bf16>, width: usize, bias: Option<&[f32]>, out: &Rows<bf16>| {
+        let project_to = |up: &Rows<bf16>, width: usize, after: After, out: &Rows<bf16>| {
             // SAFETY: as above.
             let weights = |i: usize| unsafe { up.row(self.kv_head, i) };
             let latents = (Matrix { numbers: &latents, stride }, self.rows.len());
             project::<A>(latents, 0..width, weights, |four, row, mut sums| {
                 for (i, sum) in four.clone().zip(&mut sums) {
-                    *sum += bias.map_or(0.0, |bias| bias[self.kv_head * width + i]);
+                    match after {
+                        After::Factors(factors) => *sum *= factors[row],
+                        After::Bias(bias) => *sum += bias.map_or(0.0, |bias| bias[self.kv_head * width + i]),
+                    }
                 }
                 // SAFETY: as above.
                 let to = unsafe { out.part_mut(self.rows.start + row, self.kv_head, four.clone()) };
                 round(&sums[..four.len()], to);
             });
         };
-        project_to(&up_key, nope_dim, None, &keys);
-        project_to(&up_value, value_dim, bias, &values);
+        project_to(&up_key, nope_dim, After::Factors(&factors), &keys);
+        project_to(&up_value, value_dim, After::Bias(bias), &values);
     }
 }

@@ -157,6 +157,8 @@ fn params(device: &Device, expected: &CacheLayout, layout: &CacheLayout, bytes: 
         latent_group: count(latent_group)?,
         rope_kind,
         rope_group: count(rope_group)?,
+        key_factors: count(layout.key_factors())?,
+        reserved: 0,
     })
 }
 

@@ -6,7 +6,7 @@ use super::cache::CacheView;
 use super::{Batch, check};
 use crate::cache::CacheLayout;
 use crate::device::{Device, Kernel, LaunchConfig, Stream, TensorMut, View};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sys;
 
 /// What stays the same from run to run.
@@ -61,8 +61,14 @@ impl Gather {
     /// Loads the kernel.
     ///
     /// # Errors
-    /// As [`Device::kernel`].
+    /// [`Error::Unsupported`] for normalised keys, whose factors a gathered row has no place for; as [`Device::kernel`].
     pub fn new(device: &Device, config: GatherConfig) -> Result<Self> {
+        if config.layout.key_factors() > 0 {
+            return Err(Error::Unsupported {
+                what: "gather of normalised keys".into(),
+                why: "a gathered row has no place for their factors, which up_project applies".into(),
+            });
+        }
         Ok(Self { kernel: device.kernel("gather", "gather", 0)?, config })
     }
 

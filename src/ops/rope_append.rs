@@ -75,6 +75,7 @@ impl RopeAppendConfig {
 ///         bias: None,
 ///         cache: cache.view_mut(),
 ///         counters: None,
+///         key_norm: None,
 ///     },
 /// )?;
 /// assert_eq!(cache.download()?.latent(5)?, [1.0; 96]);
@@ -94,6 +95,16 @@ pub struct DeviceNorm<'a> {
     pub gain: View<'a, f32>,
     /// Added to the mean square: finite, not negative.
     pub epsilon: f32,
+}
+
+/// What normalises keys head by head, the rotated part here and the rest where scores are computed; as
+/// [`reference::KeyNorm`](crate::reference::KeyNorm).
+#[derive(Clone, Debug)]
+pub struct DeviceKeyNorm<'a> {
+    /// `[G, R]`: the gain of the rotated dimensions.
+    pub gain: View<'a, f32>,
+    /// `[T, G]`: what [`HeadNorm`](super::HeadNorm) makes of the keys.
+    pub factors: View<'a, f32>,
 }
 
 /// The arguments of [`RopeAppend::run`].
@@ -121,6 +132,8 @@ pub struct RopeAppendArgs<'a> {
     pub norm: Option<DeviceNorm<'a>>,
     /// `[L]`, added to the latent after the norm.
     pub bias: Option<View<'a, f32>>,
+    /// Of normalised keys, and only of these.
+    pub key_norm: Option<DeviceKeyNorm<'a>>,
     /// Out: the cache.
     pub cache: CacheViewMut<'a>,
     /// `[2]`: the number of values is added to the first that were not finite or beyond f16's range and had to be moved
@@ -191,6 +204,11 @@ impl RopeAppend {
         if let Some(bias) = &args.bias {
             check::view("latent bias", device, bias, &latent)?;
         }
+        if let Some(norm) = &args.key_norm {
+            check::view("gain of keys", device, &norm.gain, &[("kv heads", g.kv_heads), ("rope", g.rope_dim)])?;
+            check::view("factors of keys", device, &norm.factors, &[t, ("kv heads", g.kv_heads)])?;
+        }
+        g.check_key_norm(args.key_norm.is_some())?;
         if let Some(counters) = &args.counters {
             check::view("counters", device, &counters.view(), &[("saturated and refused", 2)])?;
         }
@@ -211,6 +229,8 @@ impl RopeAppend {
             norm_gain: args.norm.as_ref().map_or(0, |norm| norm.gain.address()),
             bias: args.bias.as_ref().map_or(0, View::address),
             counters: args.counters.as_ref().map_or(0, |counters| counters.view().address()),
+            key_factors: args.key_norm.as_ref().map_or(0, |norm| norm.factors.address()),
+            key_gain: args.key_norm.as_ref().map_or(0, |norm| norm.gain.address()),
             tokens: check::count("tokens", t.1)?,
             table_positions: rotation.positions,
             table_frequencies: rotation.frequencies,

@@ -97,6 +97,12 @@ impl UpProject {
                 why: format!("kv heads times dimensions must be at most {most}"),
             });
         }
+        if geometry.key_norm && config.kernels == KernelFamily::Sm90 {
+            return Err(Error::Unsupported {
+                what: "up_project_sm90 of normalised keys".into(),
+                why: "the portable kernel alone applies their factors".into(),
+            });
+        }
         let portable = device.kernel("up_project", "up_project", sys::GEMM_SHARED_BYTES as usize)?;
         let sm90 = || device.kernel("up_project_sm90", "up_project_sm90", sys::UP_PROJECT_SM90_SHARED_BYTES as usize);
         let sm90 = if config.kernels == KernelFamily::Sm90 { Some(sm90()?) } else { None };

@@ -34,10 +34,12 @@ pub struct Attended {
 /// For query token `t` and head `h`, over the tokens `s` it sees (see [`Sequences`]):
 ///
 /// ```text
-/// score(s)     = scale * (q_latent[t, h] . c_s + q_rope[t, h] . k_rope_s[rope head of h])
+/// score(s)     = scale * (f_s[KV head of h] q_latent[t, h] . c_s + q_rope[t, h] . k_rope_s[rope head of h])
 /// lse[t, h]    = ln sum_s exp(score(s))
 /// o_latent[t, h] = sum_s exp(score(s) - lse) c_s
 /// ```
+///
+/// f are the cached [factors](crate::cache::CacheLayout::key_factors) of normalised keys, 1 where there are none.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if a slice does not fit the geometry or the batch,
@@ -68,6 +70,7 @@ pub fn decode_split(inputs: &DecodeInputs, cache: &PagedCache, tokens: Range<usi
         let end = tokens.end.clamp(start, sequence.slots.len());
         let latents = concat(&sequence.slots[start..end], |slot| cache.latent(slot))?;
         let keys = concat(&sequence.slots[start..end], |slot| cache.rope(slot))?;
+        let factors = concat(&sequence.slots[start..end], |slot| cache.factors(slot))?;
         let per_head = map_rows(sequence.queries.len() * g.query_heads, |row| {
             let (j, head) = (row / g.query_heads, row % g.query_heads);
             let query = sequence.queries.start * g.query_heads + row;
@@ -76,7 +79,8 @@ pub fn decode_split(inputs: &DecodeInputs, cache: &PagedCache, tokens: Range<usi
             let score = |s: usize| {
                 let latent = &latents[s * g.latent_rank..][..g.latent_rank];
                 let key = &keys[s * g.rope_width() + g.rope_head_of(head) * g.rope_dim..][..g.rope_dim];
-                inputs.scale * (dot(q_latent, latent) + dot(q_rope, key))
+                let factor = factors.get(s * g.key_factors() + g.kv_head_of(head)).map_or(1.0, |&factor| factor);
+                inputs.scale * (factor * dot(q_latent, latent) + dot(q_rope, key))
             };
             let seen = sequence.visible(j).clamp(start, end) - start;
             softmax_mean((0..seen).map(score).collect(), &latents, g.latent_rank)

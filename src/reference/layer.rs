@@ -1,14 +1,14 @@
 //! `layer`: one attention layer's step, from projected tokens to the input of the output projection.
 
 use super::{
-    DecodeInputs, RopeAppendInputs, RopeAppendParams, RopeAppendRotation, absorb_query, decode, expand_output,
-    rope_append,
+    DecodeInputs, HeadNormInputs, HeadNormQueries, HeadNormed, KeyNorm, RopeAppendInputs, RopeAppendParams,
+    RopeAppendRotation, absorb_query, decode, expand_output, head_norm, rms_norm, rope_append,
 };
 use crate::cache::{CacheFormat, CacheLayout, PagedCache, Sequences};
 use crate::error::{Result, check_len};
 use crate::geometry::Geometry;
 use crate::rope::RopeTables;
-use crate::weights::LatentAttention;
+use crate::weights::{LatentAttention, Linear};
 
 /// What the engine's own projections made of the new tokens of a batch, T in all.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +87,9 @@ impl ReferenceLayer {
         // What decoding needs is checked before the cache is written.
         check_len("query tokens of the batch", sequences.query_tokens(), &[("slots", tokens)])?;
         sequences.resolve(cache)?;
-        let q_nope: Vec<f64> = inputs.q_nope.iter().map(|&q| f64::from(q)).collect();
+        let heads = self.normalise_heads(inputs)?;
+        let (q_rope, q_nope) = heads.as_ref().map_or((inputs.q_rope, inputs.q_nope), |h| (&h.q_rope, &h.q_nope));
+        let q_nope: Vec<f64> = q_nope.iter().map(|&q| f64::from(q)).collect();
         let q_latent = absorb_query(geometry, weights.up_key.data(), &q_nope, tokens)?;
 
         let rotation = RopeAppendRotation { pairing: weights.pairing, tables, frequencies: &weights.frequencies };
@@ -98,10 +100,14 @@ impl ReferenceLayer {
             bias: weights.latent_bias.as_deref(),
         };
         let new_tokens = RopeAppendInputs {
-            q_rope: Some(inputs.q_rope),
+            q_rope: Some(q_rope),
             k_rope: inputs.k_rope,
             c_kv: inputs.c_kv,
             positions: Some(inputs.positions),
+            key_norm: heads
+                .as_ref()
+                .zip(weights.head_norms.as_ref())
+                .map(|(heads, norms)| KeyNorm { gain: &norms.key, factors: &heads.key_factors }),
             slots: inputs.slots,
         };
         let appended = rope_append(&params, &new_tokens, cache)?;
@@ -118,5 +124,28 @@ impl ReferenceLayer {
         let (up_value, value_bias) = (weights.up_value.data(), weights.value_bias.as_deref());
         let out = expand_output(geometry, up_value, value_bias, &attended.o_latent, tokens)?;
         Ok(ReferenceOutput { out: out.into_iter().map(|v| v as f32).collect(), saturated: appended.saturated })
+    }
+
+    /// What norms over heads make of queries and keys, whose unrotated part is the up-projection of the latent that will be
+    /// cached, before it is quantised.
+    fn normalise_heads(&self, inputs: &ReferenceInputs) -> Result<Option<HeadNormed>> {
+        let weights = &self.weights;
+        let Some(norms) = &weights.head_norms else { return Ok(None) };
+        let (g, tokens) = (&weights.geometry, ("tokens", inputs.slots.len()));
+        check_len("c_kv", inputs.c_kv.len(), &[tokens, ("latent", g.latent_rank)])?;
+        check_len("k_rope", inputs.k_rope.len(), &[tokens, ("rope heads", g.rope_heads), ("rope", g.rope_dim)])?;
+        let up = Linear::new(weights.up_key.clone());
+        let mut latents = inputs.c_kv.to_vec();
+        for latent in latents.chunks_exact_mut(g.latent_rank) {
+            if let Some(norm) = &weights.latent_norm {
+                rms_norm(latent, norm);
+            }
+            latent.iter_mut().zip(weights.latent_bias.iter().flatten()).for_each(|(value, bias)| *value += bias);
+        }
+        let k_nope = up.apply(&latents)?;
+        let queries = HeadNormQueries { q_rope: inputs.q_rope, q_nope: inputs.q_nope, gain: &norms.query };
+        let inputs =
+            HeadNormInputs { queries: Some(queries), k_rope: inputs.k_rope, k_nope: &k_nope, epsilon: norms.epsilon };
+        head_norm(g, &inputs).map(Some)
     }
 }

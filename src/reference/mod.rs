@@ -11,6 +11,7 @@ mod combine;
 mod copy_pages;
 mod decode;
 mod gather;
+mod head_norm;
 mod layer;
 mod rope_append;
 mod schedule;
@@ -22,8 +23,11 @@ pub use combine::combine;
 pub use copy_pages::copy_pages;
 pub use decode::{Attended, DecodeInputs, decode, decode_split};
 pub use gather::gather;
+pub use head_norm::{HeadNormInputs, HeadNormQueries, HeadNormed, head_norm};
 pub use layer::{ReferenceInputs, ReferenceLayer, ReferenceOutput};
-pub use rope_append::{RopeAppendInputs, RopeAppendParams, RopeAppendRotation, RopeAppended, rms_norm, rope_append};
+pub use rope_append::{
+    KeyNorm, RopeAppendInputs, RopeAppendParams, RopeAppendRotation, RopeAppended, rms_norm, rope_append,
+};
 pub use schedule::{Split, schedule};
 pub use up_project::{Projected, up_project};
 

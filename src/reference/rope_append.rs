@@ -31,6 +31,15 @@ pub struct RopeAppendRotation<'a> {
     pub frequencies: &'a FrequencyIndex,
 }
 
+/// What normalises keys head by head: the rotated part here, the rest where scores are computed.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyNorm<'a> {
+    /// `[G, R]`: the gain of the rotated dimensions.
+    pub gain: &'a [f32],
+    /// `[T, G]`: 1 over the root of each key's mean square, by [`head_norm`](super::head_norm).
+    pub factors: &'a [f32],
+}
+
 /// New tokens, projected.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeAppendInputs<'a> {
@@ -40,6 +49,8 @@ pub struct RopeAppendInputs<'a> {
     pub k_rope: &'a [f32],
     /// `[T, L]`: the down-projection's output.
     pub c_kv: &'a [f32],
+    /// Of normalised keys, and only of these.
+    pub key_norm: Option<KeyNorm<'a>>,
     /// `[T]`: row of the tables; with a rotation, and only with one.
     pub positions: Option<&'a [i32]>,
     /// `[T]`: where each token goes in the cache; -1 rotates the query but stores nothing.
@@ -55,17 +66,18 @@ pub struct RopeAppended {
     pub saturated: usize,
 }
 
-/// Rotates `q_rope` and `k_rope` ([`rotate_head`]), where there are queries and a rotation; applies norm ([`rms_norm`])
-/// and bias to the latent (one f32 addition), and writes latent and key into the cache
-/// ([`quantize`](crate::cache::quantize)).
+/// Normalises `k_rope` where keys are normalised (two f32 products of each number, with the head's factor and with the
+/// gain); rotates `q_rope` and `k_rope` ([`rotate_head`]), where there are queries and a rotation; applies norm
+/// ([`rms_norm`]) and bias to the latent (one f32 addition), and writes latent, key and the keys' factors into the cache
+/// ([`quantize`](crate::cache::quantize); factors as f16, rounded to nearest even, within 0 ..= 65504 and 0 for NaN).
 ///
 /// Everything is f32, rounded to nearest even after each operation, so that the cache agrees byte for byte.
 ///
 /// # Errors
 /// [`Error::Shape`] if a slice does not fit the geometry, the token count or the cache's layout; [`Error::Index`]
 /// for a slot, position or frequency that does not exist; [`Error::Config`] if two tokens share a slot, if queries or
-/// positions are given without a rotation, or a rotation without positions, or if the norm's epsilon is negative or
-/// not finite; [`Error::NotFinite`] if a cosine or sine is not finite. Nothing is written then.
+/// positions are given without a rotation, or a rotation without positions, factors for keys that are not normalised
+/// or none for keys that are, or if the norm's epsilon is negative or not finite; [`Error::NotFinite`] if a cosine or sine is not finite. Nothing is written then.
 pub fn rope_append(
     params: &RopeAppendParams,
     inputs: &RopeAppendInputs,
@@ -90,6 +102,13 @@ pub fn rope_append(
             continue;
         }
         let mut key = row(inputs.k_rope, t, g.rope_width()).to_vec();
+        let mut factors: &[f32] = &[];
+        if let Some(norm) = inputs.key_norm {
+            factors = row(norm.factors, t, g.kv_heads);
+            for (i, (value, gain)) in key.iter_mut().zip(norm.gain).enumerate() {
+                *value = *value * factors[i / g.rope_dim] * gain;
+            }
+        }
         rotate(&mut key, &|head| head);
         let mut latent = row(inputs.c_kv, t, g.latent_rank).to_vec();
         if let Some(norm) = params.norm {
@@ -98,7 +117,7 @@ pub fn rope_append(
         for (value, bias) in latent.iter_mut().zip(params.bias.unwrap_or_default()) {
             *value += bias;
         }
-        saturated += cache.write(slot as usize, &latent, &key)?;
+        saturated += cache.write_normalised(slot as usize, &latent, &key, factors)?;
     }
     Ok(RopeAppended { q_rope, saturated })
 }
@@ -133,6 +152,11 @@ fn check(params: &RopeAppendParams, inputs: &RopeAppendInputs, cache: &PagedCach
     }
     check_len("k_rope", inputs.k_rope.len(), &[t, ("rope heads", g.rope_heads), ("rope", g.rope_dim)])?;
     check_len("c_kv", inputs.c_kv.len(), &[t, ("latent", g.latent_rank)])?;
+    if let Some(norm) = inputs.key_norm {
+        check_len("gain of keys", norm.gain.len(), &[("kv heads", g.kv_heads), ("rope", g.rope_dim)])?;
+        check_len("factors of keys", norm.factors.len(), &[t, ("kv heads", g.kv_heads)])?;
+    }
+    g.check_key_norm(inputs.key_norm.is_some())?;
     if let Some(norm) = params.norm {
         check_len("latent norm", norm.gain.len(), &[("latent", g.latent_rank)])?;
         check_epsilon("latent norm", norm.epsilon)?;

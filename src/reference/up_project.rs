@@ -14,7 +14,9 @@ pub struct Projected {
     pub values: Vec<f64>,
 }
 
-/// `k_nope[g] = W_UK[g] c`, `v[g] = W_UV[g] c + bias[g]` for every cached token of every sequence.
+/// `k_nope[g] = f[g] W_UK[g] c`, `v[g] = W_UV[g] c + bias[g]` for every cached token of every sequence, with the cached
+/// [factors](crate::cache::CacheLayout::key_factors) f of normalised keys, 1 where there are none. (Their gain is in the
+/// queries: [`HeadNorms::query`](crate::weights::HeadNorms::query).)
 ///
 /// `up_key` is `[G, Dn, L]`, `up_value` `[G, Dv, L]`, `value_bias` `[G, Dv]`.
 ///
@@ -43,10 +45,12 @@ pub fn up_project(
     let slots: Vec<usize> = sequences.resolve(cache)?.into_iter().flat_map(|sequence| sequence.slots).collect();
     let tokens = map_rows(slots.len(), |token| -> Result<(Vec<f64>, Vec<f64>)> {
         let (latent, rope) = (cache.latent(slots[token])?, cache.rope(slots[token])?);
+        let factors = cache.factors(slots[token])?;
         let mut keys = Vec::with_capacity(g.kv_heads * (g.nope_dim + g.rope_dim));
         for head in 0..g.kv_heads {
             let rope_head = head / (g.kv_heads / g.rope_heads);
-            keys.extend((0..g.nope_dim).map(|i| project(&up_key, head * g.nope_dim + i, &latent)));
+            let factor = factors.get(head).map_or(1.0, |&factor| factor);
+            keys.extend((0..g.nope_dim).map(|i| factor * project(&up_key, head * g.nope_dim + i, &latent)));
             keys.extend_from_slice(&rope[rope_head * g.rope_dim..][..g.rope_dim]);
         }
         let value = |row| project(&up_value, row, &latent) + value_bias.map_or(0.0, |bias| f64::from(bias[row]));

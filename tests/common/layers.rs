@@ -3,7 +3,7 @@
 use latent_attention::Geometry;
 use latent_attention::reference::ReferenceInputs;
 use latent_attention::rope::{FrequencyIndex, Pairing};
-use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
+use latent_attention::weights::{HeadNorms, LatentAttention, Linear, Matrix, RmsNorm};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
@@ -16,10 +16,16 @@ fn matrix(rng: &mut ChaCha8Rng, rows: usize, cols: usize) -> Matrix {
     Matrix::new(rows, cols, random(rng, rows * cols)).unwrap()
 }
 
-/// Random weights of a layer, with and without a norm.
+/// Random weights of a layer, with and without a norm over the latent, or with norms over heads.
 pub fn weights(rng: &mut ChaCha8Rng, g: Geometry) -> LatentAttention {
     let indices = (0..g.rope_heads * g.rope_dim / 2).map(|_| rng.random_range(0..5)).collect();
-    let norm: bool = rng.random();
+    let norm = rng.random::<bool>() && !g.key_norm;
+    let gains = |rng: &mut _, len| random(rng, len).into_iter().map(|gain| 1.0 + 0.5 * gain).collect();
+    let head_norms = g.key_norm.then(|| HeadNorms {
+        query: gains(rng, g.kv_heads * (g.rope_dim + g.nope_dim)),
+        key: gains(rng, g.rope_width()),
+        epsilon: 1e-6,
+    });
     LatentAttention {
         geometry: g,
         query_down: None,
@@ -36,6 +42,7 @@ pub fn weights(rng: &mut ChaCha8Rng, g: Geometry) -> LatentAttention {
         frequencies: FrequencyIndex::new(g.rope_heads, indices).unwrap(),
         pairing: Pairing::Half,
         scale: g.default_scale(),
+        head_norms,
     }
 }
 

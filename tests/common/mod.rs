@@ -153,7 +153,8 @@ impl Batch {
             for t in 0..len as usize {
                 let latent = random(rng, geometry.latent_rank);
                 let rope = random(rng, geometry.rope_width());
-                cache.write(self.slot(b, t), &latent, &rope).unwrap();
+                let factors: Vec<f32> = random(rng, geometry.key_factors()).into_iter().map(|x| 1.25 + x).collect();
+                cache.write_normalised(self.slot(b, t), &latent, &rope, &factors).unwrap();
             }
         }
         cache

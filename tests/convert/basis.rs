@@ -45,6 +45,7 @@ fn deepseek_layer(gain: Option<Vec<f32>>, latent_bias: bool) -> LatentAttention 
         frequencies: FrequencyIndex::all(1, 4),
         pairing: Pairing::Interleaved,
         scale: 0.3,
+        head_norms: None,
     }
 }
 

@@ -68,6 +68,7 @@ pub fn dense_layer(shape: Shape, seed: u64) -> DenseAttention {
         key: linear(keys, shape.hidden, shape.biased),
         value: linear(keys, shape.hidden, shape.biased),
         output: linear(shape.hidden, queries, shape.biased),
+        head_norms: None,
     }
 }
 

@@ -12,7 +12,7 @@ use rand::{Rng, RngExt};
 
 use crate::common::{formats, geometry, page_size, rng};
 use crate::properties::copy_pages::random_copies;
-use crate::{PTX, device, simulate};
+use crate::{PTX, device, simulate, with_key_norm};
 
 /// A cache of random bytes.
 fn random_cache(rng: &mut impl Rng, layout: CacheLayout, pages: usize) -> PagedCache {
@@ -38,7 +38,7 @@ proptest! {
     #[test]
     fn equals_the_reference(
         seed: u64,
-        geometry in geometry(),
+        geometry in with_key_norm(geometry()),
         format in prop::sample::select(formats()),
         page_size in page_size(),
         pages in 1usize..9,

@@ -166,12 +166,15 @@ impl Step {
     /// The same step by every family of kernels that serves it, each with a device like this one that runs its code.
     pub fn by_every_family(self, device: &Device) -> impl Iterator<Item = (Self, Device)> + use<> {
         let step = self;
-        let hopper = hopper_like(device).filter(|_| match step.cache.layout().format().latent {
-            LatentFormat::Int4 { group } => group == Group::Whole || step.geometry.latent_rank <= 512,
-            // Of more two tiles have no room in shared memory.
-            LatentFormat::Bf16 => {
-                let (rank, rope) = (step.geometry.latent_rank, step.geometry.rope_width());
-                rank <= 512 && rank.next_multiple_of(256) + rope <= 768
+        // Normalised keys are the portable kernel's.
+        let hopper = hopper_like(device).filter(|_| !step.geometry.key_norm).filter(|_| {
+            match step.cache.layout().format().latent {
+                LatentFormat::Int4 { group } => group == Group::Whole || step.geometry.latent_rank <= 512,
+                // Of more two tiles have no room in shared memory.
+                LatentFormat::Bf16 => {
+                    let (rank, rope) = (step.geometry.latent_rank, step.geometry.rope_width());
+                    rank <= 512 && rank.next_multiple_of(256) + rope <= 768
+                }
             }
         });
         let others = hopper.map(|hopper| (Self { kernels: KernelFamily::Sm90, ..step.clone() }, hopper));
@@ -257,6 +260,36 @@ fn every_format_and_page_size() {
     }
 }
 
+/// Each token and KV head has a factor of its own: by every kernel that is served, with heads that fill n-tiles and that do
+/// not, of one head for each KV head and of several, and with nothing else in a row of pairs.
+#[test]
+fn normalised_keys() {
+    let device = device();
+    let formats = [
+        CacheFormat::INT4,
+        CacheFormat::int4(Group::G64),
+        CacheFormat::BF16,
+        CacheFormat::INT4.with_rope(RopeFormat::Bf16),
+        CacheFormat::BF16.with_rope(RopeFormat::Int8),
+    ];
+    for (i, (heads, kv_heads, rank, rope)) in
+        [(9, 3, 96, 8), (32, 8, 512, 16), (16, 8, 640, 32), (40, 8, 512, 16), (20, 20, 1280, 8), (6, 2, 64, 0)]
+            .into_iter()
+            .enumerate()
+    {
+        for format in formats {
+            let rng = &mut rng(60 + i as u64);
+            let batch = Batch::new(rng, &[70, 17], &[1, 2], [8, 16, 32, 64][i % 4]);
+            let geometry = geometry(heads, kv_heads, rank, rope).with_key_norm(true);
+            let step = Step::random(rng, geometry, format, batch);
+            step.check(&device);
+            if i == 0 {
+                step.by_every_variant(&device).for_each(|way| way.check_one(&device));
+            }
+        }
+    }
+}
+
 /// What `Decode::variants` offers beside what is chosen: tiles, stages and numbers of heads that no layer would get.
 #[test]
 fn every_way_to_serve_a_layer_is_within_the_same_bounds() {
@@ -334,7 +367,7 @@ proptest! {
     #[test]
     fn equals_the_reference(
         seed: u64,
-        geometry in common::geometry(),
+        geometry in crate::with_key_norm(common::geometry()),
         format in proptest::sample::select(formats()),
         page_size in common::page_size(),
         (lens, queries) in ragged(),

@@ -10,13 +10,13 @@ use latent_attention::layer::{LatentAttentionLayer, LayerConfig, StepArgs};
 use latent_attention::ops::{BatchBuffers, DeviceCache, RotationBuffers, SplitPolicy};
 use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::RopeTables;
-use latent_attention::weights::{LatentAttention, Matrix};
+use latent_attention::weights::{LatentAttention, Matrix, RmsNorm};
 use proptest::prelude::*;
 use rand::RngExt;
 
 use crate::common::layers::{Sequence, weights};
 use crate::common::{geometry, page_size, rng};
-use crate::{device, rounded, simulate};
+use crate::{device, rounded, simulate, with_key_norm};
 
 /// What a bf16 tensor can hold of f32 numbers.
 fn as_bf16(values: &mut [f32]) {
@@ -129,7 +129,23 @@ fn check(device: Device, g: Geometry, format: CacheFormat, page_size: usize, tok
         let seen = (0..done).map(|t| cache.latent(sequence.batch.slot(0, t)).unwrap());
         compare(&got, &want, terms(&reference.weights().up_value, seen) * (count * g.query_heads / g.kv_heads) as f64);
     }
-    assert!(on_device.cache.download().unwrap() == cache, "the caches differ");
+    compare_caches(&on_device.cache.download().unwrap(), &cache, &sequence);
+}
+
+/// The same bytes. Of normalised keys the device rounds what their factors are made of, unrotated numbers, to bf16 first: no
+/// factor is further off than such a number.
+#[track_caller]
+fn compare_caches(got: &PagedCache, want: &PagedCache, sequence: &Sequence) {
+    if !sequence.geometry.key_norm {
+        assert!(got == want, "the caches differ");
+        return;
+    }
+    for slot in sequence.slots.iter().map(|&slot| slot as usize) {
+        assert_eq!(got.latent(slot).unwrap(), want.latent(slot).unwrap());
+        for (got, want) in got.factors(slot).unwrap().into_iter().zip(want.factors(slot).unwrap()) {
+            assert!((got / want - 1.0).abs() < 1.0 / 256.0, "factor {got}, want {want}");
+        }
+    }
 }
 
 /// The squares of the terms that a token's values are sums of, all KV heads together: a weight times a latent of the
@@ -167,7 +183,7 @@ proptest! {
 
     #[test]
     fn steps_over_a_growing_cache_equal_the_reference(
-        g in geometry(),
+        g in with_key_norm(geometry()),
         page_size in page_size(),
         tokens in 1usize..80,
         format in prop_oneof![
@@ -187,6 +203,27 @@ fn outputs_that_cancel_are_as_exact_as_their_terms() {
     let mut g = Geometry::mha2mla(3, 1, 10, 8, 1).unwrap();
     (g.latent_rank, g.value_dim) = (42, 1);
     check(device(), g, CacheFormat::INT4, 8, 25, 2042940983330176336 >> 2);
+}
+
+/// Qwen3's sizes: 32 heads of 128 dimensions, 8 of them of keys.
+#[test]
+fn a_layer_with_norms_over_heads_takes_a_step() {
+    let g = Geometry::mha2mla(32, 8, 128, 16, 64).unwrap().with_key_norm(true);
+    for (format, tokens) in [(CacheFormat::INT4, 5), (CacheFormat::BF16, 33)] {
+        check(simulate(Simulation::default().with_checked(false)), g, format, 16, tokens, 11);
+    }
+}
+
+#[test]
+fn norms_over_heads_beside_one_over_the_latent_are_refused() {
+    let g = Geometry::mha2mla(4, 2, 16, 8, 16).unwrap().with_key_norm(true);
+    let mut layer = bf16_weights(1, g);
+    layer.latent_norm = Some(RmsNorm { gain: vec![1.0; g.latent_rank], epsilon: 1e-6 });
+    let device = device();
+    let tables = RotationBuffers::upload(&device, &RopeTables::from_theta(1e4, 10, 3), &layer.frequencies).unwrap();
+    let config = LayerConfig::new(CacheLayout::new(&g, CacheFormat::INT4, 8).unwrap(), 3, 3);
+    let message = LatentAttentionLayer::new(&device, &layer, &tables, config).unwrap_err().to_string();
+    assert!(message.contains("norms over heads beside one over the latent"), "{message}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod decode_budgets;
 mod decode_sm90_budgets;
 mod device;
 mod gather;
+mod head_norm;
 mod invariance;
 mod layer;
 #[path = "../properties/on_device.rs"]
@@ -32,10 +33,12 @@ use std::sync::OnceLock;
 
 use common::Batch;
 use half::bf16;
+use latent_attention::Geometry;
 use latent_attention::cache::{PageTable, PagedCache};
 use latent_attention::device::{CpuLevel, Device, Simulation};
 use latent_attention::image::Arch;
 use latent_attention::ops::{BatchBuffers, KernelFamily};
+use proptest::prelude::*;
 
 properties::hold!(properties_hold: on_device::OnDevice(device(), KernelFamily::Measured));
 properties::hold!(decode properties_hold_on_hopper: on_device::OnDevice(hopper(), KernelFamily::Sm90));
@@ -73,6 +76,11 @@ pub fn simulate(simulation: Simulation) -> Device {
 /// Whether a device runs PTX: it counts what kernels do, and survives what they do wrong.
 pub fn is_simulated(device: &Device) -> bool {
     !device.is_cuda() && !device.is_cpu()
+}
+
+/// Geometries with keys that are normalised wherever they can be, or not.
+pub fn with_key_norm(geometries: impl Strategy<Value = Geometry>) -> impl Strategy<Value = Geometry> {
+    (geometries, any::<bool>()).prop_map(|(g, normalised)| g.with_key_norm(normalised && g.rope_heads == g.kv_heads))
 }
 
 /// Both kinds of PTX that the simulator runs.

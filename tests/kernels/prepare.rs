@@ -90,6 +90,7 @@ impl<'a> Inputs<'a> {
                 bias: self.bias.as_ref().map(Buffer::view),
                 cache: cache.view_mut(),
                 counters: Some(counters.view_mut()),
+                key_norm: None,
             },
         );
         let bits = |values: &Buffer<bf16>| values.to_vec().unwrap().iter().map(|x| x.to_bits()).collect();

@@ -1,7 +1,7 @@
 //! `rope_append` leaves the reference's cache, byte for byte.
 
 mod refusals;
-mod step;
+pub mod step;
 
 use half::bf16;
 use latent_attention::Geometry;
@@ -16,7 +16,7 @@ use ptx_sim::meter::{Meter, Path};
 
 use self::step::*;
 use crate::common::{formats, geometry, page_size, random, rng};
-use crate::{PTX, device, is_simulated, simulate};
+use crate::{PTX, device, is_simulated, simulate, with_key_norm};
 
 /// Layers of all sizes: every way of turning heads, latents of one run and of several, odd ones.
 fn any_geometry() -> impl Strategy<Value = Geometry> {
@@ -30,7 +30,7 @@ fn any_geometry() -> impl Strategy<Value = Geometry> {
         geometry.latent_rank = latent_rank;
         geometry.validate().unwrap()
     });
-    prop_oneof![1 => geometry(), 3 => large]
+    with_key_norm(prop_oneof![1 => geometry(), 3 => large])
 }
 
 fn any_memory() -> impl Strategy<Value = Memory> {
@@ -278,6 +278,7 @@ fn layers_share_tables_and_have_their_own_frequencies() {
         bias: None,
         cache: cache.view_mut(),
         counters: None,
+        key_norm: None,
     };
     RopeAppend::new(&device, config).unwrap().run(&device.stream().unwrap(), args).unwrap();
     assert_eq!(q_rope.to_vec().unwrap(), step.reference(step.q_rope.clone()).0);

@@ -14,7 +14,7 @@ use ptx_sim::meter::Path;
 
 use crate::common::{Batch, formats, geometry, page_size, prefix_sums, ragged, random, rng};
 use crate::strided::{Strided, is_untouched};
-use crate::{PTX, device, hopper, simulate, upload_batch, wide};
+use crate::{PTX, device, hopper, simulate, upload_batch, wide, with_key_norm};
 
 /// Weights of a layer, and a batch of sequences in a cache of which nothing else may be read.
 struct Case {
@@ -136,11 +136,14 @@ impl Case {
                     );
                 };
                 let row = |i: usize| i * g.latent_rank..(i + 1) * g.latent_rank;
+                let factors = self.cache.factors(self.batch.slot(sequence, position)).unwrap();
                 for head in 0..g.kv_heads {
+                    // Of normalised keys the product is multiplied by it, errors and all.
+                    let factor = factors.get(head).copied().unwrap_or(1.0);
                     for i in 0..key_dim {
                         let at = (token * g.kv_heads + head) * key_dim + i;
                         let slack = match (i < g.nope_dim, self.format.rope) {
-                            (true, _) => self.slack(&self.up_key[row(head * g.nope_dim + i)], &latent),
+                            (true, _) => factor * self.slack(&self.up_key[row(head * g.nope_dim + i)], &latent),
                             (false, RopeFormat::Bf16) => {
                                 assert_eq!(keys[at], want.keys[at], "a rotated key in bf16 is copied");
                                 0.0
@@ -185,7 +188,7 @@ proptest! {
     #[test]
     fn equals_the_reference(
         seed: u64,
-        geometry in prop_oneof![geometry().boxed(), whole_chunks().boxed()],
+        geometry in with_key_norm(prop_oneof![geometry().boxed(), whole_chunks().boxed()]),
         format in prop::sample::select(formats()),
         (lens, _) in ragged(),
         page_size in page_size(),

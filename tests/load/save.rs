@@ -38,6 +38,7 @@ pub fn converted(layer: usize, rope: usize, rank: usize, frequencies: &[u32], bi
         frequencies: FrequencyIndex::new(KV_HEADS, frequencies.to_vec()).expect("an index"),
         pairing: Pairing::Half,
         scale: geometry.default_scale(),
+        head_norms: None,
     }
 }
 

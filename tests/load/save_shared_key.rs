@@ -30,6 +30,7 @@ pub fn converted(layer: usize, rank: usize, frequencies: &[u32], bias: bool) -> 
         frequencies: FrequencyIndex::new(1, frequencies.to_vec()).expect("an index"),
         pairing: Pairing::Half,
         scale: 1.0 / (HEAD_DIM as f64).sqrt(),
+        head_norms: None,
     }
 }
 

@@ -265,6 +265,7 @@ impl Backend for OnDevice {
             bias: bias.as_ref().map(|bias| bias.view()),
             cache: on_device.view_mut(),
             counters: Some(counters.view_mut()),
+            key_norm: None,
         };
         let config = RopeAppendConfig::new(*g, *cache.layout(), rotation.pairing);
         RopeAppend::new(&self.0, config).unwrap().run(&self.0.stream().unwrap(), args).unwrap();

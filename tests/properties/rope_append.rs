@@ -73,6 +73,7 @@ impl Step {
             c_kv: &self.c_kv,
             positions: Some(&self.positions),
             slots: &self.slots,
+            key_norm: None,
         }
     }
 }
@@ -104,6 +105,7 @@ pub fn tokens_can_come_in_any_order_and_in_any_number_of_steps(backend: &dyn Bac
                 c_kv: &row(&step.c_kv, geometry.latent_rank),
                 positions: Some(&step.positions[t..=t]),
                 slots: &step.slots[t..=t],
+                key_norm: None,
             };
             saturated += backend.rope_append(&step.params(), &single, &mut one_by_one);
         }

@@ -57,6 +57,7 @@ fn weights(case: &Case, parameters: &Parameters) -> Result<LatentAttention> {
         frequencies: parameters.frequencies.clone(),
         pairing: case.settings.pairing()?,
         scale: case.settings.scale.wide(),
+        head_norms: None,
     })
 }
 

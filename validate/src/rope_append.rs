@@ -132,6 +132,7 @@ fn run(case: &mut Case, device: &Device) -> Result<()> {
             bias: bias.as_ref().map(|bias| bias.view()),
             cache: cache.view_mut(),
             counters: Some(counters.view_mut()),
+            key_norm: None,
         },
     )?;
     case.keep("q_rotated", &query, &q_rotated)?;
@@ -164,6 +165,7 @@ fn check(case: &Case) -> Result<Vec<Comparison>> {
         c_kv: &rows("c_kv", [t, 1, g.latent_rank])?,
         positions: Some(&tensors.get::<i32>("positions", &[t])?),
         slots: &tensors.get::<i64>("slots", &[t])?,
+        key_norm: None,
     };
     let mut cache = case.cache("cache_before")?;
     let appended = rope_append(&params, &inputs, &mut cache)?;

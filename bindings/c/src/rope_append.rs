@@ -133,6 +133,7 @@ pub unsafe extern "C" fn la_rope_append_run(
                 bias: args.bias.optional(device, "latent bias")?,
                 cache: CacheViewMut::new(*layout, args.cache.view_mut(device, "cache")?)?,
                 counters,
+                key_norm: None,
             };
             Ok(operation.run(stream, args)?)
         }

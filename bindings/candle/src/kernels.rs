@@ -80,6 +80,7 @@ impl Kernels {
                 bias: None,
                 cache: CacheViewMut::new(self.config.layout, cache)?,
                 counters: None,
+                key_norm: None,
             },
         )?)
     }

@@ -69,6 +69,21 @@ __device__ void score_mins(const DecodeParams &params, const RowPair &affine, co
     }
 }
 
+// Normalised keys: multiplies what the latents give to a fragment's scores by the tokens' factors of the heads' KV heads.
+// Heads that do not exist take those of the last one.
+template <typename S>
+__device__ void scale_by_key_factors(const DecodeParams &params, const RowPair &affine, unsigned head,
+                                     FragmentC &scores) {
+    const GeometryParams &g = params.geometry;
+    const unsigned heads_per_kv = g.query_heads / g.kv_heads, last = g.kv_heads - 1, factors = factor_offset(params.cache);
+#pragma unroll
+    for (unsigned column = 0; column < 2; ++column) {
+        const unsigned place = factors + 2 * min((head + column) / heads_per_kv, last);
+        scores[column] *= f32_from_f16(at<uint16_t>(affine.low, place));
+        scores[column + 2] *= f32_from_f16(at<uint16_t>(affine.high, place));
+    }
+}
+
 // The scores of a warp's own fragments, in units of SCORE_UNIT, without the heads' factors. Whole: returns the pairs of a
 // single run, which the softmax needs too; of several it reads them again, as registers are short.
 template <typename S>
@@ -113,6 +128,15 @@ __device__ PairWords own_scores(const DecodeParams &params, const Stage &stage, 
     if constexpr (S::LATENTS == Latents::Groups) {
         if (OwnFragment<S>(0).exists) {
             score_mins<S>(params, affine, memory, scores);
+        }
+    }
+    if (params.cache.key_factors != 0) {
+#pragma unroll
+        for (int i = 0; i < S::OWN; ++i) {
+            const OwnFragment<S> own(i);
+            if (own.exists) {
+                scale_by_key_factors<S>(params, affine, blockIdx.y * S::HEADS + own.head(), scores[i]);
+            }
         }
     }
     score_rope<S>(params, stage, memory, block, affine, scores);

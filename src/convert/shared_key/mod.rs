@@ -258,6 +258,7 @@ impl SharedKey<'_> {
             frequencies: FrequencyIndex::new(1, frequencies)?,
             pairing: Pairing::Half,
             scale: original.scale,
+            head_norms: None,
         })
     }
 }

@@ -42,6 +42,7 @@ pub fn layer() -> DenseAttention {
         key: linear(GROUPS * DIM, HIDDEN, true),
         value: linear(GROUPS * DIM, HIDDEN, true),
         output: linear(HIDDEN, HEADS * DIM, false),
+        head_norms: None,
     }
 }
 

@@ -58,6 +58,8 @@ struct Block<'a> {
     token_stride: usize,
     /// One token's rotated keys, as they are stored.
     keys: Vec<f32>,
+    /// `[TOKENS]`: of normalised keys the factors of each KV head; else none.
+    key_factors: Vec<f32>,
     /// Of each head: scores, then weights.
     scores: Vec<[f32; TOKENS]>,
     softmax: Vec<Softmax>,
@@ -96,6 +98,7 @@ impl<'a> Block<'a> {
             tokens: vec![0.0; TOKENS * token_stride],
             token_stride,
             keys: vec![0.0; split.rope_width()],
+            key_factors: vec![0.0; TOKENS * split.params.cache.key_factors as usize],
             scores: vec![[0.0; TOKENS]; heads],
             softmax: vec![Softmax::NOTHING; heads],
             factors: vec![0.0; heads],
@@ -116,6 +119,16 @@ impl<'a> Block<'a> {
     #[inline(always)]
     fn read<A: Arithmetic>(&mut self, tokens: Range<usize>) {
         self.count = tokens.len();
+        let key_factors = self.split.params.cache.key_factors as usize;
+        if key_factors > 0 {
+            for (place, factors) in
+                self.split.places(tokens.clone()).zip(self.key_factors.chunks_exact_mut(key_factors))
+            {
+                // SAFETY: promised to `decode`.
+                let stored = unsafe { self.split.cache().factors(place) };
+                factors.iter_mut().zip(stored).for_each(|(factor, stored)| *factor = stored);
+            }
+        }
         for (place, row) in self.split.places(tokens).zip(self.tokens.chunks_exact_mut(self.token_stride)) {
             let (latent, keys) = row.split_at_mut(self.first_key);
             // SAFETY: promised to `decode`.
@@ -147,9 +160,29 @@ impl<'a> Block<'a> {
                 }
             }
         }
+        if !self.key_factors.is_empty() {
+            self.score_normalised::<A>();
+        }
     }
 
-    /// Scores of a run of latents, and with the first of the rotated keys, of `M` heads and four tokens.
+    /// Normalised keys: multiplies what the latents gave by the tokens' factors, and adds what the rotated keys give.
+    #[inline(always)]
+    fn score_normalised<A: Arithmetic>(&mut self) {
+        let (columns, kv_heads) = (self.first_key..self.first_key + self.key_width, self.split.kv_heads());
+        for head in 0..self.heads {
+            for token in (0..self.count).step_by(4) {
+                let mut sums = [[A::splat(0.0); 4]];
+                add_dots::<A, 1>(&mut sums, self.query().rows::<1>(head, &columns), self.keys_of(head, token));
+                let [sums] = sums;
+                let factors = self.key_factors[self.split.kv_head_of(head)..].iter().step_by(kv_heads).skip(token);
+                let scores = self.scores[head][token..][..4].iter_mut().zip(A::sums(sums)).zip(factors);
+                scores.for_each(|((score, sum), factor)| *score = *score * factor + sum);
+            }
+        }
+    }
+
+    /// Scores of a run of latents, and with the first of the rotated keys, unless these are normalised, of `M` heads and four
+    /// tokens.
     #[inline(always)]
     fn score_tile<A: Arithmetic, const M: usize>(
         &mut self,
@@ -161,7 +194,7 @@ impl<'a> Block<'a> {
         let mut sums = [[A::splat(0.0); 4]; M];
         let tokens = self.tokens().rows(token, columns);
         add_dots::<A, M>(&mut sums, self.query().rows::<M>(head, columns), tokens);
-        if run == 0 {
+        if run == 0 && self.key_factors.is_empty() {
             let columns = self.first_key..self.first_key + self.key_width;
             let query = self.query().rows::<M>(head, &columns);
             if self.split.rope_head_of(head) == self.split.rope_head_of(head + M - 1) {

@@ -103,6 +103,17 @@ impl Split<'_> {
         head / (g.query_heads / g.rope_heads) as usize
     }
 
+    /// The KV heads of a token.
+    fn kv_heads(&self) -> usize {
+        self.params.geometry.kv_heads as usize
+    }
+
+    /// The KV head of a query head.
+    fn kv_head_of(&self, head: usize) -> usize {
+        let g = &self.params.geometry;
+        head / (g.query_heads / g.kv_heads) as usize
+    }
+
     /// Its tokens, so many at a time.
     fn blocks(&self, tokens: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (first, end) = (self.split.first as usize, self.split.end as usize);

@@ -168,6 +168,7 @@ impl Layout for Dense {
             key: self.ordered(key),
             value,
             output: scaled_outputs(output, self.factors.residual),
+            head_norms: None,
         };
         attention.validate()?;
         Ok(Attention::Dense(attention))

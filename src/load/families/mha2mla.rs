@@ -70,6 +70,7 @@ fn latent_attention(own: &Mha2mlaConfig, layer: &Layer) -> Result<LatentAttentio
         rope_dim,
         nope_dim: model.head_dim - rope_dim,
         value_dim: model.head_dim,
+        key_norm: false,
     };
     let attention = LatentAttention {
         geometry,
@@ -87,6 +88,7 @@ fn latent_attention(own: &Mha2mlaConfig, layer: &Layer) -> Result<LatentAttentio
         frequencies,
         pairing: Pairing::Half,
         scale: model.score_scale,
+        head_norms: None,
     };
     attention.validate()?;
     Ok(attention)

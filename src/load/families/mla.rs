@@ -107,6 +107,7 @@ impl Mla {
             frequencies: FrequencyIndex::all(g.rope_heads, g.rope_dim),
             pairing: self.dims.pairing,
             scale: model.score_scale,
+            head_norms: None,
         };
         attention.validate()?;
         Ok(attention)

@@ -114,6 +114,7 @@ fn latent_attention(sizes: &LayerSizes, layer: &Layer) -> Result<LatentAttention
         frequencies,
         pairing: Pairing::Half,
         scale: model.score_scale,
+        head_norms: None,
     };
     attention.validate()?;
     Ok(attention)

@@ -154,6 +154,9 @@ pub(super) fn candidates(
         what: format!("{FILE} of latents of {} numbers, {:?}", geometry.latent_rank, layout.format()),
         why,
     };
+    if geometry.key_norm {
+        return Err(refused("keys that are normalised head by head are the portable kernel's".into()));
+    }
     if is_bf16(layout) && geometry.latent_rank > cluster::RUN {
         return Err(refused(format!("latents of bf16 have at most {} numbers", cluster::RUN)));
     }

@@ -58,6 +58,7 @@ mod tests {
             nope_dim: 128,
             rope_dim: 64,
             value_dim: 128,
+            key_norm: false,
         };
         for policy in [SplitPolicy::Balanced, SplitPolicy::Fixed { tokens: 4096 }] {
             for target in [1, 27, 66] {

@@ -71,6 +71,7 @@ fn separately(
         bias: bias.as_ref().map(Buffer::view),
         cache: cache.view_mut(),
         counters: None,
+        key_norm: None,
     };
     let append = RopeAppendConfig::new(g, config.layout, weights.pairing);
     RopeAppend::new(device, append).unwrap().run(&stream, tokens).unwrap();

@@ -76,6 +76,7 @@ impl Call {
             bias: Some(bias.view()),
             cache: cache.view_mut(),
             counters: Some(counters.view_mut()),
+            key_norm: None,
         };
         append.run(&on("stream").stream().unwrap(), args)
     }

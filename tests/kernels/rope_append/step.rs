@@ -4,8 +4,10 @@ use half::bf16;
 use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
 use latent_attention::device::{Buffer, Device, Element, Shape, Tensor, TensorMut};
-use latent_attention::ops::{DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation};
-use latent_attention::reference::{RopeAppendInputs, RopeAppendParams, RopeAppendRotation, rope_append};
+use latent_attention::ops::{
+    DeviceCache, DeviceKeyNorm, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation,
+};
+use latent_attention::reference::{KeyNorm, RopeAppendInputs, RopeAppendParams, RopeAppendRotation, rope_append};
 use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
 use latent_attention::weights::RmsNorm;
 use rand::RngExt;
@@ -41,6 +43,8 @@ pub struct Step {
     pub frequencies: FrequencyIndex,
     pub norm: Option<RmsNorm>,
     pub bias: Option<Vec<f32>>,
+    /// Of normalised keys: the gain, and the tokens' factors.
+    pub key_norm: Option<[Vec<f32>; 2]>,
     pub q_rope: Vec<bf16>,
     pub k_rope: Vec<bf16>,
     pub c_kv: Vec<bf16>,
@@ -126,6 +130,10 @@ impl Step {
             frequencies: FrequencyIndex::new(geometry.rope_heads, indices).unwrap(),
             norm: rng.random::<bool>().then(|| RmsNorm { gain: random(&mut rng, geometry.latent_rank), epsilon: 1e-6 }),
             bias: rng.random::<bool>().then(|| random(&mut rng, geometry.latent_rank)),
+            key_norm: geometry.key_norm.then(|| {
+                let factors = random(&mut rng, tokens * geometry.kv_heads).into_iter().map(|x| (10.0 * x).exp());
+                [random(&mut rng, geometry.rope_width()), factors.collect()]
+            }),
             q_rope: bf16s(&mut rng, tokens * geometry.query_heads * geometry.rope_dim),
             k_rope: bf16s(&mut rng, tokens * geometry.rope_width()),
             c_kv: bf16s(&mut rng, tokens * geometry.latent_rank),
@@ -153,6 +161,9 @@ impl Step {
         for values in [&mut self.q_rope, &mut self.k_rope, &mut self.c_kv] {
             *values = awkward(&mut rng, values.len());
         }
+        if let Some([_, factors]) = &mut self.key_norm {
+            *factors = awkward(&mut rng, factors.len()).into_iter().map(bf16::to_f32).collect();
+        }
         self
     }
 
@@ -173,6 +184,8 @@ impl Step {
             let width = values.len() / self.tokens();
             accepted.iter().flat_map(|t| values[t * width..][..width].iter().map(|v| v.to_f32())).collect()
         };
+        let factors: Vec<f32> =
+            self.key_norm.iter().flat_map(|[_, factors]| rows_of(factors, &accepted, self)).collect();
         let rotation =
             RopeAppendRotation { pairing: self.pairing, tables: &self.tables, frequencies: &self.frequencies };
         let params = RopeAppendParams {
@@ -189,6 +202,7 @@ impl Step {
             c_kv: &rows(&self.c_kv),
             positions: self.rotates().then_some(&positions),
             slots: &accepted.iter().map(|&t| self.slots[t]).collect::<Vec<_>>(),
+            key_norm: self.key_norm.as_ref().map(|[gain, _]| KeyNorm { gain, factors: &factors }),
         };
         let mut cache = self.cache.clone();
         let appended = rope_append(&params, &inputs, &mut cache).unwrap();
@@ -228,6 +242,7 @@ impl Step {
         let rotation = unsafe { Rotation::from_device(cos, sin, FREQUENCIES, index.view().slice(shift..).unwrap()) };
         let gain = self.norm.as_ref().map(|norm| (dense(&norm.gain), norm.epsilon));
         let bias = self.bias.as_deref().map(dense);
+        let key_norm = self.key_norm.as_ref().map(|numbers| numbers.each_ref().map(|numbers| dense(numbers)));
         let mut cache = DeviceCache::upload(device, &self.cache).unwrap();
         let mut counters = device.upload(&[7, 9]).unwrap();
 
@@ -250,12 +265,22 @@ impl Step {
             bias: bias.as_ref().map(|bias| bias.view().slice(shift..).unwrap()),
             cache: cache.view_mut(),
             counters: counting.then(|| counters.view_mut()),
+            key_norm: key_norm.as_ref().map(|numbers| {
+                let [gain, factors] = numbers.each_ref().map(|numbers| numbers.view().slice(shift..).unwrap());
+                DeviceKeyNorm { gain, factors }
+            }),
         };
         append.run(&device.stream().unwrap(), args).unwrap();
         let q_rope = memory.gather(&rotated.to_vec().unwrap()[shift..], q_shape);
         let counters = counters.to_vec().unwrap();
         Ran { q_rope, cache: cache.download().unwrap(), counters: vec![counters[0] - 7, counters[1] - 9] }
     }
+}
+
+/// The factors of some of a step's tokens.
+fn rows_of(factors: &[f32], tokens: &[usize], step: &Step) -> Vec<f32> {
+    let heads = step.geometry.kv_heads;
+    tokens.iter().flat_map(|t| factors[t * heads..][..heads].iter().copied()).collect()
 }
 
 impl Memory {

@@ -31,6 +31,7 @@ pub fn weights() -> Weights {
                 key: linear(2 * HEAD_DIM, HIDDEN),
                 value: linear(2 * HEAD_DIM, HIDDEN),
                 output: linear(HIDDEN, 4 * HEAD_DIM),
+                head_norms: None,
             };
             let block = Block {
                 attention_norm: norm(),

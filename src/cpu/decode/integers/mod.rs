@@ -56,7 +56,8 @@ const SMALLEST: f32 = 1e-30;
 
 /// Whether latents are stored so.
 pub(super) fn serves(params: &sys::DecodeParams) -> bool {
-    params.cache.latent_kind == sys::ROW_INT4 && params.cache.latent_group as usize == RUN
+    let cache = &params.cache;
+    cache.latent_kind == sys::ROW_INT4 && cache.latent_group as usize == RUN && cache.key_factors == 0
 }
 
 /// The state of a split, and a block of its tokens. It serves one split after the other.
