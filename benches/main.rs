@@ -9,6 +9,7 @@ mod copy_pages;
 pub(crate) mod decode;
 mod gather;
 pub(crate) mod harness; // as `tune` and `OPERATIONS`: tests/benchmarks includes this file
+mod head_norm;
 mod layer;
 mod rope_append;
 mod schedule;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use harness::shape::Operation;
 
 /// In the order in which they are measured: what matters most first, in case time runs out.
-pub(crate) const OPERATIONS: [&Operation; 12] = [
+pub(crate) const OPERATIONS: [&Operation; 13] = [
     &decode::DECODE,
     &layer::LAYER,
     &absorb::ABSORB_QUERY,
@@ -30,6 +31,7 @@ pub(crate) const OPERATIONS: [&Operation; 12] = [
     &up_project::UP_PROJECT,
     &gather::GATHER,
     &rope_append::ROPE_APPEND,
+    &head_norm::HEAD_NORM,
     &copy_pages::COPY_PAGES,
     &combine::COMBINE,
     &schedule::SCHEDULE,

@@ -28,31 +28,42 @@
 
 namespace {
 
-// Normalised keys: multiplies each token's sums by its factors of the columns' heads. Shared memory is free, before and after.
+// Normalised keys: multiplies each token's sums by its factors of the columns' heads, head by head. Shared memory is free,
+// before and after.
 __device__ void scale_by_key_factors(const UpProjectParams &params, Tokens tokens, unsigned first_column,
                                      TileSums<LargeTile> &sums, unsigned char *shared) {
-    const uint16_t **factors = reinterpret_cast<const uint16_t **>(shared);
+    const unsigned width = params.geometry.nope_dim, lane = threadIdx.x % WARP;
+    // Of the head at hand, of each token.
+    float *factors = reinterpret_cast<float *>(shared);
+    const uint16_t **stored = reinterpret_cast<const uint16_t **>(shared + 4 * GEMM_TILE) + threadIdx.x;
     if (threadIdx.x < GEMM_TILE) {
         const bool exists = threadIdx.x < tokens.count;
         const CachedToken token = exists ? token_of_row(params, tokens.first + threadIdx.x) : CachedToken{};
-        factors[threadIdx.x] = token.page != nullptr ? key_factors(params.cache, token) : nullptr;
+        *stored = token.page != nullptr ? key_factors(params.cache, token) : nullptr;
     }
-    __syncthreads();
-    const GeometryParams &geometry = params.geometry;
-    const unsigned lane = threadIdx.x % WARP;
+    const unsigned end = min(first_column + GEMM_TILE, params.geometry.kv_heads * width);
+#pragma unroll 1
+    for (unsigned head = first_column / width; head * width < end; ++head) {
+        __syncthreads();
+        if (threadIdx.x < GEMM_TILE) {
+            factors[threadIdx.x] = *stored != nullptr ? f32_from_f16(__ldg(*stored + head)) : 0.0f;
+        }
+        __syncthreads();
+        // The thread's columns, counted from the head's first.
+        const unsigned column = first_column + LargeTile::first_column() + 2 * (lane % 4) - head * width;
 #pragma unroll
-    for (unsigned j = 0; j < LargeTile::COLUMN_FRAGMENTS; ++j) {
-        const unsigned column = first_column + LargeTile::first_column() + 8 * j + 2 * (lane % 4);
+        for (unsigned i = 0; i < LargeTile::ROW_FRAGMENTS; ++i) {
+            const float *own = factors + LargeTile::first_row() + 16 * i + lane / 4;
+            const float low = own[0], high = own[8];
 #pragma unroll
-        for (unsigned x = 0; x < 2; ++x) {
-            // Columns that do not exist are the last head's.
-            const unsigned head = min((column + x) / geometry.nope_dim, geometry.kv_heads - 1);
+            for (unsigned j = 0; j < LargeTile::COLUMN_FRAGMENTS; ++j) {
 #pragma unroll
-            for (unsigned i = 0; i < LargeTile::ROW_FRAGMENTS; ++i) {
-                const unsigned row = LargeTile::first_row() + 16 * i + lane / 4;
-                const uint16_t *low = factors[row], *high = factors[row + 8];
-                sums.fragment[i][j][x] *= low != nullptr ? f32_from_f16(__ldg(low + head)) : 0.0f;
-                sums.fragment[i][j][x + 2] *= high != nullptr ? f32_from_f16(__ldg(high + head)) : 0.0f;
+                for (unsigned x = 0; x < 2; ++x) {
+                    if (column + 8 * j + x < width) {
+                        sums.fragment[i][j][x] *= low;
+                        sums.fragment[i][j][x + 2] *= high;
+                    }
+                }
             }
         }
     }

@@ -8,9 +8,9 @@ use candle_nn::kv_cache::KvCache;
 use half::bf16;
 use latent_attention::load::TensorSource;
 use latent_attention::rope::{Pairing, RopeTables, rotate_head};
-use latent_attention::weights::DenseAttention;
+use latent_attention::weights::{DenseAttention, HeadNorms, RmsNorm};
 
-use crate::tensors::{Projection, to_tensor, to_vec};
+use crate::tensors::{Norm, Projection, to_tensor, to_vec};
 use crate::transformer::AttentionStep;
 
 /// Room of a layer's cache at first, in tokens; it grows by as much when full.
@@ -91,6 +91,8 @@ struct Layer {
     key: Projection,
     value: Projection,
     output: Projection,
+    /// Norms over heads of queries and of keys.
+    norms: Option<[Norm; 2]>,
     frequencies: Vec<u32>,
     cache: KvCache,
 }
@@ -114,6 +116,7 @@ impl Layer {
             key: Projection::new(weights.key.clone())?,
             value: Projection::new(weights.value.clone())?,
             output: Projection::new(weights.output.clone())?,
+            norms: weights.head_norms.as_ref().map(head_norms).transpose()?,
             frequencies: (0..pairs as u32).collect(),
             cache: KvCache::new(1, CACHE_TOKENS),
         })
@@ -133,8 +136,9 @@ impl Layer {
 
         let x = to_tensor(normed, tokens, self.hidden)?;
         let [query, key, value] = Projection::apply_each([&self.query, &self.key, &self.value], &x)?;
-        let query = self.rotated(&query, self.query_heads, positions.start, tables)?;
-        let key = self.rotated(&key, groups, positions.start, tables)?;
+        let [query_norm, key_norm] = self.norms.as_ref().map_or([None, None], |[query, key]| [Some(query), Some(key)]);
+        let query = self.rotated(&query, query_norm, self.query_heads, positions.start, tables)?;
+        let key = self.rotated(&key, key_norm, groups, positions.start, tables)?;
         let value = heads_first(&value, groups, d)?;
         let (keys, values) = self.cache.append(&rounded(&key, rounding)?, &rounded(&value, rounding)?)?;
 
@@ -150,10 +154,21 @@ impl Layer {
         to_vec(&self.output.apply(&attended.reshape((tokens, self.query_heads * d))?)?)
     }
 
-    /// `[tokens, heads * d]` to `[heads, tokens, d]`, each head rotated at its token's position.
-    fn rotated(&self, x: &Tensor, heads: usize, start: usize, tables: &RopeTables) -> Result<Tensor> {
+    /// `[tokens, heads * d]` to `[heads, tokens, d]`, each head normalised, if there is a norm, and rotated at its token's
+    /// position.
+    fn rotated(
+        &self,
+        x: &Tensor,
+        norm: Option<&Norm>,
+        heads: usize,
+        start: usize,
+        tables: &RopeTables,
+    ) -> Result<Tensor> {
         let (tokens, width) = x.dims2()?;
-        let mut data = to_vec(x)?;
+        let mut data = match norm {
+            Some(norm) => to_vec(&norm.apply(&x.reshape((tokens * heads, self.head_dim))?)?)?,
+            None => to_vec(x)?,
+        };
         for (token, row) in data.chunks_exact_mut(width).enumerate() {
             for head in row.chunks_exact_mut(self.head_dim) {
                 rotate_head(head, &self.frequencies, Pairing::Half, tables, start + token);
@@ -161,6 +176,12 @@ impl Layer {
         }
         heads_first(&to_tensor(&data, tokens, width)?, heads, self.head_dim)
     }
+}
+
+/// The norms of queries and of keys.
+fn head_norms(norms: &HeadNorms) -> Result<[Norm; 2]> {
+    let norm = |gain: &Vec<f32>| Norm::new(&RmsNorm { gain: gain.clone(), epsilon: norms.epsilon });
+    Ok([norm(&norms.query)?, norm(&norms.key)?])
 }
 
 /// `[tokens, heads * d]` to `[heads, tokens, d]`.

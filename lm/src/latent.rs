@@ -5,9 +5,11 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
+use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, PagedCache};
+use latent_attention::reference::{HeadNormInputs, head_norm};
 use latent_attention::rope::{Pairing, RopeTables, rotate_head};
-use latent_attention::weights::LatentAttention;
+use latent_attention::weights::{HeadNorms, LatentAttention};
 
 use crate::dense::heads_first;
 use crate::tensors::{Norm, Projection, matrix, to_tensor, to_vec};
@@ -67,6 +69,10 @@ pub struct LatentLayer {
     latents: Vec<f32>,
     /// `[tokens, Gr*R]`, likewise.
     keys: Vec<f32>,
+    /// `[tokens, G]`, likewise: the factors of normalised keys.
+    factors: Vec<f32>,
+    /// `[H, R + Dn]`: the gain of queries with norms over heads.
+    query_gain: Option<Tensor>,
 }
 
 impl LatentLayer {
@@ -102,6 +108,8 @@ impl LatentLayer {
             weights: weights.clone(),
             latents: Vec::new(),
             keys: Vec::new(),
+            factors: Vec::new(),
+            query_gain: weights.head_norms.as_ref().map(|norms| query_gain(&g, norms)).transpose()?,
         })
     }
 
@@ -109,6 +117,7 @@ impl LatentLayer {
     pub fn reset(&mut self) {
         self.latents.clear();
         self.keys.clear();
+        self.factors.clear();
     }
 
     /// The heads' outputs, `[tokens, H*Dv]`, for new tokens (`[tokens, hidden]`, normalised), which are remembered.
@@ -130,13 +139,17 @@ impl LatentLayer {
 
         // Query heads of a group share their matrices, so they are rows of one product.
         let (groups, per_group) = (g.kv_heads, g.query_heads / g.kv_heads);
-        let nope = self.query_nope.apply(&query_input)?;
+        let (rope, nope) = self.queries(&query_input)?;
         let absorbed = by_group(&nope, groups, per_group, g.nope_dim)?.matmul(&self.up_key)?;
         let latents = to_tensor(&self.latents, positions.end, g.latent_rank)?;
         let rows = g.query_heads * tokens;
         let mut scores = absorbed.reshape((rows, g.latent_rank))?.matmul(&latents.t()?)?;
-        if g.rope_dim > 0 {
-            let rope = self.query_rope.apply(&query_input)?;
+        if g.key_norm {
+            let factors = to_tensor(&self.factors, positions.end, groups)?.t()?.reshape((groups, 1, positions.end))?;
+            let by_head = scores.reshape((groups, per_group * tokens, positions.end))?.broadcast_mul(&factors)?;
+            scores = by_head.reshape((rows, positions.end))?;
+        }
+        if let Some(rope) = rope {
             let rope = self.rotated(&rope, g.query_heads, &positions, tables)?;
             let per_rope_head = g.query_heads / g.rope_heads;
             let rope = by_group(&rope, g.rope_heads, per_rope_head, g.rope_dim)?;
@@ -174,24 +187,71 @@ impl LatentLayer {
         if let Some(bias) = &self.weights.latent_bias {
             latents.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(x, b)| *x += b));
         }
+        let mut factors = Vec::new();
         let mut keys = match g.rope_dim {
-            0 => Vec::new(),
-            _ => to_vec(&self.rotated(&self.key_rope.apply(x)?, g.rope_heads, positions, tables)?)?,
+            0 => None,
+            _ => Some(self.key_rope.apply(x)?),
         };
+        if let Some(norms) = &self.weights.head_norms {
+            let raw = keys.as_ref().map(to_vec).transpose()?.unwrap_or_default();
+            factors = self.key_factors(&latents, &raw, norms.epsilon)?;
+            let gains = factors.iter().enumerate().flat_map(|(i, factor)| {
+                norms.key[i % g.kv_heads * g.rope_dim..][..g.rope_dim].iter().map(move |gain| factor * gain)
+            });
+            let normalised: Vec<f32> = raw.iter().zip(gains).map(|(x, gain)| x * gain).collect();
+            keys = keys.map(|keys| to_tensor(&normalised, keys.dim(0)?, keys.dim(1)?)).transpose()?;
+        }
+        let rotated = |keys| to_vec(&self.rotated(&keys, g.rope_heads, positions, tables)?);
+        let mut keys = keys.map(rotated).transpose()?.unwrap_or_default();
         if let Some(layout) = &self.layout {
             let mut cache = PagedCache::new(*layout, positions.len().div_ceil(PAGE_SIZE))?;
             for slot in 0..positions.len() {
                 let latent = &mut latents[slot * g.latent_rank..][..g.latent_rank];
                 let key = &mut keys[slot * g.rope_width()..][..g.rope_width()];
-                let saturated = cache.write(slot, latent, key)?;
+                let factors = &mut factors[slot * g.key_factors()..][..g.key_factors()];
+                let saturated = cache.write_normalised(slot, latent, key, factors)?;
                 ensure!(saturated == 0, "{saturated} cached values of a token were out of range");
                 latent.iter_mut().zip(cache.latent(slot)?).for_each(|(to, from)| *to = from as f32);
                 key.iter_mut().zip(cache.rope(slot)?).for_each(|(to, from)| *to = from as f32);
+                factors.iter_mut().zip(cache.factors(slot)?).for_each(|(to, from)| *to = from as f32);
             }
         }
         self.latents.extend(latents);
         self.keys.extend(keys);
+        self.factors.extend(factors);
         Ok(())
+    }
+
+    /// The rotated part, if there is one, and the other of new tokens' queries, behind norms over heads.
+    fn queries(&self, input: &Tensor) -> Result<(Option<Tensor>, Tensor)> {
+        let g = self.weights.geometry;
+        let nope = self.query_nope.apply(input)?;
+        let rope = if g.rope_dim > 0 { Some(self.query_rope.apply(input)?) } else { None };
+        let Some((gain, norms)) = self.query_gain.as_ref().zip(self.weights.head_norms.as_ref()) else {
+            return Ok((rope, nope));
+        };
+        let tokens = nope.dim(0)?;
+        let by_head = |x: Tensor, width| x.reshape((tokens, g.query_heads, width));
+        let mut parts = rope.map(|rope| by_head(rope, g.rope_dim)).transpose()?.into_iter().collect::<Vec<_>>();
+        if g.nope_dim > 0 {
+            parts.push(by_head(nope, g.nope_dim)?);
+        }
+        let heads = Tensor::cat(&parts, 2)?;
+        let mean_square = heads.sqr()?.mean_keepdim(2)?;
+        let normed = heads.broadcast_div(&(mean_square + f64::from(norms.epsilon))?.sqrt()?)?.broadcast_mul(gain)?;
+        let part = |first, width| normed.narrow(2, first, width)?.reshape((tokens, g.query_heads * width));
+        let rope = if g.rope_dim > 0 { Some(part(0, g.rope_dim)?) } else { None };
+        Ok((rope, part(g.rope_dim, g.nope_dim)?))
+    }
+
+    /// What normalises new tokens' keys: `[tokens, G]`. `rope` are their parts before rotation.
+    fn key_factors(&self, latents: &[f32], rope: &[f32], epsilon: f32) -> Result<Vec<f32>> {
+        let g = self.weights.geometry;
+        let tokens = latents.len() / g.latent_rank;
+        let up_key = self.up_key.reshape((g.kv_heads * g.nope_dim, g.latent_rank))?;
+        let nope = to_vec(&to_tensor(latents, tokens, g.latent_rank)?.matmul(&up_key.t()?)?)?;
+        let inputs = HeadNormInputs { queries: None, k_rope: rope, k_nope: &nope, epsilon };
+        Ok(head_norm(&g, &inputs)?.key_factors)
     }
 
     /// `[tokens, heads * R]` with every head rotated at its token's position.
@@ -208,6 +268,13 @@ impl LatentLayer {
         }
         to_tensor(&data, tokens, width)
     }
+}
+
+/// `[H, R + Dn]`: the gain of each query head, which is that of its KV head.
+fn query_gain(g: &Geometry, norms: &HeadNorms) -> Result<Tensor> {
+    let width = g.rope_dim + g.nope_dim;
+    let of_head = |head| norms.query[g.kv_head_of(head) * width..][..width].iter().copied();
+    Ok(Tensor::from_vec((0..g.query_heads).flat_map(of_head).collect(), (g.query_heads, width), &Device::Cpu)?)
 }
 
 /// `[tokens, groups * per_group * dim]` to `[groups, per_group * tokens, dim]`.

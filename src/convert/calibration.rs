@@ -70,8 +70,11 @@ impl Calibration {
 
         let tokens = hidden.len() / width;
         let inputs = Mat::from_fn(tokens, width, |token, i| f64::from(hidden[token * width + i]));
-        add_pair_norms(&mut self.query_norms, &layer.query, &inputs, self.head_dim);
-        add_pair_norms(&mut self.key_norms, &layer.key, &inputs, self.head_dim);
+        let norms = layer.head_norms.as_ref();
+        let (query_norm, key_norm) =
+            (norms.map(|norms| (&norms.query, norms.epsilon)), norms.map(|norms| (&norms.key, norms.epsilon)));
+        add_pair_norms(&mut self.query_norms, &layer.query, query_norm, &inputs, self.head_dim);
+        add_pair_norms(&mut self.key_norms, &layer.key, key_norm, &inputs, self.head_dim);
         add_product(self.squares.as_mut(), inputs.transpose(), inputs.as_ref());
         for (i, sum) in self.sum.iter_mut().enumerate() {
             *sum += inputs.col(i).iter().sum::<f64>();
@@ -93,7 +96,7 @@ impl Calibration {
     }
 
     /// MHA2MLA's importance of every pair of each KV head, `[kv_heads, head_dim/2]`: the sum over the group's query
-    /// heads of `E||q_pair|| * E||k_pair||`, before rotation (which keeps the norms) and with the biases.
+    /// heads of `E||q_pair|| * E||k_pair||`, before rotation (which keeps the norms), with the biases and behind norms over heads.
     /// Zeros before the first token.
     #[must_use]
     pub fn two_norm_scores(&self) -> Vec<f32> {
@@ -131,15 +134,33 @@ impl Calibration {
     }
 }
 
-/// Adds to `sums` (`[heads, head_dim/2]`) the norm of every pair's two outputs at every token of `inputs`.
-fn add_pair_norms(sums: &mut [f64], projection: &Linear, inputs: &Mat<f64>, head_dim: usize) {
+/// Adds to `sums` (`[heads, head_dim/2]`) the norm of every pair's two outputs at every token of `inputs`, behind the
+/// heads' own norm, of which there are the gain and the epsilon.
+fn add_pair_norms(
+    sums: &mut [f64],
+    projection: &Linear,
+    head_norm: Option<(&Vec<f32>, f32)>,
+    inputs: &Mat<f64>,
+    head_dim: usize,
+) {
     let pairs = head_dim / 2;
-    let outputs = product(inputs.as_ref(), widen(&projection.weight).transpose());
-    let bias = |row: usize| projection.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
+    let mut outputs = product(inputs.as_ref(), widen(&projection.weight).transpose());
+    for (row, &bias) in projection.bias.iter().flatten().enumerate() {
+        outputs.col_mut(row).iter_mut().for_each(|x| *x += f64::from(bias));
+    }
+    if let Some((gain, epsilon)) = head_norm {
+        for token in 0..outputs.nrows() {
+            for head in 0..outputs.ncols() / head_dim {
+                let dims = head * head_dim..(head + 1) * head_dim;
+                let mean_square = dims.clone().map(|row| outputs[(token, row)].powi(2)).sum::<f64>() / head_dim as f64;
+                let factor = 1.0 / (mean_square + f64::from(epsilon)).sqrt();
+                dims.zip(gain).for_each(|(row, &gain)| outputs[(token, row)] *= factor * f64::from(gain));
+            }
+        }
+    }
     for (i, sum) in sums.iter_mut().enumerate() {
         let first = i / pairs * head_dim + i % pairs;
-        let second = first + pairs;
-        let (a, b) = (outputs.col(first), outputs.col(second));
-        *sum += a.iter().zip(b.iter()).map(|(a, b)| (a + bias(first)).hypot(b + bias(second))).sum::<f64>();
+        let (a, b) = (outputs.col(first), outputs.col(first + pairs));
+        *sum += a.iter().zip(b.iter()).map(|(a, b)| a.hypot(*b)).sum::<f64>();
     }
 }

@@ -1,7 +1,7 @@
 //! Which rows of the dense projections keep their rotation, and in which order (arXiv 2502.14837, section 3.1).
 
 use crate::rope::FrequencyIndex;
-use crate::weights::DenseAttention;
+use crate::weights::{DenseAttention, HeadNorms};
 
 /// Rows of the query and key projections, head-major.
 ///
@@ -34,6 +34,24 @@ impl HeadRows {
             }
         }
         rows
+    }
+
+    /// The norms over heads in the order of these rows, whose keys' unrotated gain the queries take over: a score is a sum
+    /// over dimensions.
+    pub fn head_norms(&self, norms: &HeadNorms, head_dim: usize) -> HeadNorms {
+        let kv_heads = (self.key_rope.len() + self.key_nope.len()) / head_dim;
+        let (rope_dim, nope_dim) = (self.key_rope.len() / kv_heads, self.key_nope.len() / kv_heads);
+        let dims = |rows: &[usize], head: usize, width: usize| -> Vec<usize> {
+            rows[head * width..][..width].iter().map(|row| row % head_dim).collect()
+        };
+        let mut own = HeadNorms { query: Vec::new(), key: Vec::new(), epsilon: norms.epsilon };
+        for head in 0..kv_heads {
+            let (rope, nope) = (dims(&self.key_rope, head, rope_dim), dims(&self.key_nope, head, nope_dim));
+            own.key.extend(rope.iter().map(|&dim| norms.key[dim]));
+            own.query.extend(rope.iter().map(|&dim| norms.query[dim]));
+            own.query.extend(nope.iter().map(|&dim| norms.query[dim] * norms.key[dim]));
+        }
+        own
     }
 }
 

@@ -11,6 +11,10 @@
 //! Biases: queries keep theirs, rotated keys too. The bias of an unrotated key adds the same number to all scores of
 //! a query, which softmax ignores, so it is dropped. The value bias is added after the up-projection.
 //!
+//! Norms over heads (Qwen3) stay: the gain of unrotated keys moves to the queries that meet them, and what no weight can
+//! take in, each key's root mean square, is the layer's [`HeadNorms`]. Whatever shifts a key's unrotated part would change
+//! it: [`Basis::centre`] and biases on keys are refused beside them.
+//!
 //! ```
 //! use latent_attention::convert::{Calibration, ConvertOptions, convert};
 //! use latent_attention::weights::{DenseAttention, Linear, Matrix};
@@ -64,7 +68,8 @@ use crate::weights::{DenseAttention, LatentAttention};
 ///   head or `latent_rank` is 0;
 /// - [`Error::NotFinite`] if a weight is not finite;
 /// - [`Error::Config`] if `latent_rank` exceeds the full rank, the calibration belongs to a
-///   layer of other sizes, or an option needs a calibration and there is none;
+///   layer of other sizes, an option needs a calibration and there is none, or a layer with norms over heads has biases on
+///   keys or is to be centred;
 /// - [`Error::Numeric`] if a factorisation fails or a result does not fit into f32.
 pub fn convert(
     layer: &DenseAttention,
@@ -72,8 +77,10 @@ pub fn convert(
     calibration: Option<&Calibration>,
 ) -> Result<LatentAttention> {
     check_dense(layer)?;
+    check_head_norms(layer, options)?;
     let geometry = Geometry::mha2mla(layer.query_heads, layer.kv_heads, layer.head_dim, options.rope_dim, 1)?
-        .with_latent_rank(options.latent_rank)?;
+        .with_latent_rank(options.latent_rank)?
+        .with_key_norm(layer.head_norms.is_some());
     if let Some(calibration) = calibration {
         calibration.check_fits(layer)?;
     }
@@ -97,8 +104,29 @@ pub fn convert(
         frequencies,
         pairing: Pairing::Half,
         scale: geometry.default_scale(),
-        head_norms: None,
+        head_norms: layer.head_norms.as_ref().map(|norms| rows.head_norms(norms, layer.head_dim)),
     })
+}
+
+/// Returns [`Error::Config`] for what would change a key's root mean square.
+fn check_head_norms(layer: &DenseAttention, options: &ConvertOptions) -> Result<()> {
+    if layer.head_norms.is_none() {
+        return Ok(());
+    }
+    let refused = |what: &str, why: &str| Err(Error::Config { what: what.into(), why: why.into() });
+    if layer.key.bias.is_some() {
+        return refused(
+            "a bias on keys",
+            "the conversion drops its unrotated part, which the layer's norm over keys needs",
+        );
+    }
+    if options.basis.centre {
+        return refused(
+            "Basis::centre",
+            "shifts keys, over which the layer has a norm; use Basis::rotated or Basis::plain",
+        );
+    }
+    Ok(())
 }
 
 /// Factorises, then changes to the wanted basis.
@@ -150,6 +178,10 @@ fn check_dense(layer: &DenseAttention) -> Result<()> {
     ] {
         check_finite(what, linear.weight.data())?;
         check_finite(&format!("{what}'s bias"), linear.bias.as_deref().unwrap_or_default())?;
+    }
+    if let Some(norms) = &layer.head_norms {
+        check_finite("query head norm", &norms.query)?;
+        check_finite("key head norm", &norms.key)?;
     }
     Ok(())
 }

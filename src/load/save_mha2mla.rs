@@ -73,6 +73,7 @@ fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
         let lost = [
             (attention.query_down.is_some(), "a down-projection of the query"),
             (attention.latent_norm.is_some(), "a norm on the latent"),
+            (attention.head_norms.is_some(), "norms over heads"),
             (attention.down.bias.is_some(), "a bias on the down-projection (`latent_bias` does the same)"),
             (attention.pairing != Pairing::Half, "interleaved rotation pairs"),
             (attention.scale != model.score_scale, "a softmax scale other than the original's"),

@@ -82,6 +82,7 @@ fn check_layers(model: &ModelConfig, layers: &[LatentAttention]) -> Result<()> {
         let lost = [
             (attention.query_down.is_some(), "a down-projection of the query"),
             (attention.latent_norm.is_some(), "a norm on the latent"),
+            (attention.head_norms.is_some(), "norms over heads"),
             (
                 attention.latent_bias.is_some(),
                 "a bias behind the latent's norm (one on the down-projection does the same)",

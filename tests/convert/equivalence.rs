@@ -21,7 +21,8 @@ fn check_every_option(shape: Shape, rope_dim: usize, choices: &[RopeChoice]) {
     let calibration = calibration(&layer, 60, 2);
     for method in METHODS {
         for whiten in [false, true] {
-            for basis in BASES {
+            // Keys that are normalised cannot be shifted.
+            for basis in BASES.into_iter().filter(|basis| !(shape.normed && basis.centre)) {
                 for &rope in choices {
                     let options = ConvertOptions::new(rope_dim, shape.full_rank(rope_dim, method))
                         .with_rope(rope)
@@ -60,6 +61,15 @@ fn full_rank_equals_partial_rope_without_groups() {
 fn full_rank_equals_partial_rope_with_biases() {
     check_every_option(GQA.biased(), 4, &EVERY_CHOICE);
     check_every_option(MHA.biased(), 4, &EVERY_CHOICE);
+}
+
+/// Norms over whole heads, of which a part is rotated: the factors of keys are of both parts together.
+#[test]
+fn full_rank_equals_partial_rope_with_norms_over_heads() {
+    check_every_option(GQA.normed(), 4, &EVERY_CHOICE);
+    check_every_option(MHA.normed(), 4, &EVERY_CHOICE);
+    check_every_option(GQA.normed(), 8, &[RopeChoice::High]);
+    check_every_option(GQA.normed(), 0, &[RopeChoice::High]);
 }
 
 #[test]

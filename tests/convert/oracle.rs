@@ -1,7 +1,7 @@
 //! Causal attention written out in f64: once from the dense weights, once from the latent layer's documentation.
 
 use latent_attention::rope::theta_frequencies;
-use latent_attention::weights::{DenseAttention, LatentAttention, Linear, Matrix, RmsNorm};
+use latent_attention::weights::{DenseAttention, HeadNorms, LatentAttention, Linear, Matrix, RmsNorm};
 
 pub const THETA: f32 = 1000.0;
 
@@ -36,6 +36,11 @@ fn norm(norm: &RmsNorm, x: &[f64]) -> Vec<f64> {
     x.iter().zip(&norm.gain).map(|(x, &gain)| x * factor * f64::from(gain)).collect()
 }
 
+/// A head behind its norm, of the gain's dimensions, or as it is.
+fn head_norm(norms: Option<&HeadNorms>, gain: impl Fn(&HeadNorms) -> &[f32], head: &[f64]) -> Vec<f64> {
+    norms.map_or_else(|| head.to_vec(), |n| norm(&RmsNorm { gain: gain(n).to_vec(), epsilon: n.epsilon }, head))
+}
+
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
@@ -63,8 +68,8 @@ pub fn dense(layer: &DenseAttention, x: &Tokens, rotated: impl Fn(usize, usize) 
     let d = layer.head_dim;
     let group = layer.query_heads / layer.kv_heads;
     let frequencies = theta_frequencies(THETA, d);
-    let head = |all: &[f64], head: usize, kv_head: usize, position: usize| {
-        let mut head = all[head * d..][..d].to_vec();
+    let head = |all: &[f64], head: usize, kv_head: usize, position: usize, gain: fn(&HeadNorms) -> &[f32]| {
+        let mut head = head_norm(layer.head_norms.as_ref(), gain, &all[head * d..][..d]);
         for pair in (0..d / 2).filter(|&pair| rotated(kv_head, pair)) {
             turn(&mut head, (pair, pair + d / 2), frequencies[pair], position);
         }
@@ -77,8 +82,9 @@ pub fn dense(layer: &DenseAttention, x: &Tokens, rotated: impl Fn(usize, usize) 
         let mut heads = vec![];
         for h in 0..layer.query_heads {
             let g = h / group;
-            let query = head(&queries, h, g, t);
-            let score = |s: usize| dot(&query, &head(&keys[s], g, g, s)) / (d as f64).sqrt();
+            let query = head(&queries, h, g, t, |norms| &norms.query);
+            let key = |s: usize| head(&keys[s], g, g, s, |norms| &norms.key);
+            let score = |s: usize| dot(&query, &key(s)) / (d as f64).sqrt();
             let scores: Vec<f64> = (0..=t).map(score).collect();
             let values: Vec<&[f64]> = (0..=t).map(|s| &values[s][g * d..][..d]).collect();
             heads.extend(attend(&scores, &values));
@@ -129,10 +135,23 @@ pub fn latent_layer_on(layer: &LatentAttention, x: &Tokens, c: &Tokens) -> Token
         let mut heads = vec![];
         for h in 0..geometry.query_heads {
             let (g, rope_head) = (geometry.kv_head_of(h), geometry.rope_head_of(h));
-            let turned = rope(&q_rope, h, rope_head, t);
+            let (mut q_rope, mut q_nope) = (q_rope[h * r..][..r].to_vec(), q_nope[h * n..][..n].to_vec());
+            if layer.head_norms.is_some() {
+                let query = [q_rope, q_nope].concat();
+                let query = head_norm(layer.head_norms.as_ref(), |norms| &norms.query[g * (r + n)..][..r + n], &query);
+                (q_rope, q_nope) = (query[..r].to_vec(), query[r..].to_vec());
+            }
+            let turned = rope(&q_rope, 0, rope_head, t);
             let score = |s: usize| {
-                let nope = dot(&q_nope[h * n..][..n], &k_nope[s][g * n..][..n]);
-                layer.scale * (nope + dot(&turned, &rope(&k_rope[s], rope_head, rope_head, s)))
+                let (mut k_rope, k_nope) = (k_rope[s][rope_head * r..][..r].to_vec(), &k_nope[s][g * n..][..n]);
+                let mut factor = 1.0;
+                if let Some(norms) = &layer.head_norms {
+                    let squares = k_rope.iter().chain(k_nope).map(|x| x * x).sum::<f64>();
+                    factor = 1.0 / (squares / (r + n) as f64 + f64::from(norms.epsilon)).sqrt();
+                    k_rope.iter_mut().zip(&norms.key[g * r..]).for_each(|(x, &gain)| *x *= factor * f64::from(gain));
+                }
+                // One head by itself, with the frequencies of its own.
+                layer.scale * (factor * dot(&q_nope, k_nope) + dot(&turned, &rope(&k_rope, 0, rope_head, s)))
             };
             let scores: Vec<f64> = (0..=t).map(score).collect();
             let values: Vec<&[f64]> = (0..=t).map(|s| &values[s][g * v..][..v]).collect();

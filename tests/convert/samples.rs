@@ -1,7 +1,7 @@
 //! Small random layers and inputs.
 
 use latent_attention::convert::{Basis, Calibration, ConvertOptions, Factorization, RopeChoice};
-use latent_attention::weights::{DenseAttention, Linear, Matrix};
+use latent_attention::weights::{DenseAttention, HeadNorms, Linear, Matrix};
 use proptest::prelude::ProptestConfig;
 use proptest::test_runner::RngSeed;
 use rand::rngs::ChaCha8Rng;
@@ -16,17 +16,23 @@ pub struct Shape {
     pub hidden: usize,
     /// Biases on queries, keys and values, as Qwen2 has.
     pub biased: bool,
+    /// Norms over heads, as Qwen3 has.
+    pub normed: bool,
 }
 
 /// Grouped queries; at 4 rotated dimensions the keys and values have as many rows as the hidden state.
-pub const GQA: Shape = Shape { query_heads: 4, kv_heads: 2, head_dim: 8, hidden: 24, biased: false };
+pub const GQA: Shape = Shape { query_heads: 4, kv_heads: 2, head_dim: 8, hidden: 24, biased: false, normed: false };
 
 /// One KV head per query head; the hidden state limits the rank.
-pub const MHA: Shape = Shape { query_heads: 3, kv_heads: 3, head_dim: 8, hidden: 20, biased: false };
+pub const MHA: Shape = Shape { query_heads: 3, kv_heads: 3, head_dim: 8, hidden: 20, biased: false, normed: false };
 
 impl Shape {
     pub fn biased(self) -> Self {
         Self { biased: true, ..self }
+    }
+
+    pub fn normed(self) -> Self {
+        Self { normed: true, ..self }
     }
 
     /// The largest latent rank that `method` allows.
@@ -60,15 +66,21 @@ pub fn dense_layer(shape: Shape, seed: u64) -> DenseAttention {
         weight: matrix(rng, rows, cols),
         bias: biased.then(|| vector(rng, rows, 1.0)),
     };
+    let query = linear(queries, shape.hidden, shape.biased);
+    let key = linear(keys, shape.hidden, shape.biased);
+    let value = linear(keys, shape.hidden, shape.biased);
+    let output = linear(shape.hidden, queries, shape.biased);
+    let mut gain = || vector(rng, shape.head_dim, 0.5).into_iter().map(|x| 1.0 + x).collect();
+    let head_norms = shape.normed.then(|| HeadNorms { query: gain(), key: gain(), epsilon: 1e-6 });
     DenseAttention {
         query_heads: shape.query_heads,
         kv_heads: shape.kv_heads,
         head_dim: shape.head_dim,
-        query: linear(queries, shape.hidden, shape.biased),
-        key: linear(keys, shape.hidden, shape.biased),
-        value: linear(keys, shape.hidden, shape.biased),
-        output: linear(shape.hidden, queries, shape.biased),
-        head_norms: None,
+        query,
+        key,
+        value,
+        output,
+        head_norms,
     }
 }
 

@@ -62,6 +62,23 @@ fn instructions_per_token() {
     }
 }
 
+/// Of normalised keys each token and KV head has a factor, which scores of the latents are multiplied with: 2 bytes each, and
+/// with 32 heads at most 12 % more instructions.
+#[test]
+fn factors_of_normalised_keys_cost_little() {
+    let plain = geometry(32, 8, 512, 16);
+    let per_token = |geometry, count: fn(&Meter) -> u64| {
+        let [short, long] = meters(geometry, CacheFormat::INT4)?;
+        Some((count(&long) - count(&short)) as f64 / (512 * RUNS) as f64)
+    };
+    let both = |count| Some([per_token(plain, count)?, per_token(plain.with_key_norm(true), count)?]);
+    let Some([without, with]) = both(|m| m.total().warp) else { return };
+    println!("{without} instructions per token, {with} with factors");
+    assert!(with <= 1.12 * without, "{without} instructions per token, {with} with factors");
+    let Some([without, with]) = both(|m| traffic(m, Path::CopyGlobalRead).bytes) else { return };
+    assert_eq!(with, without + 2.0 * 8.0);
+}
+
 /// The loop of scores handles 32 values per lane and round, that of the output twice as many. Counted is what is done to
 /// them between loading and multiplying: 11/8 instructions per value for both together, and 12/8 in groups, whose words
 /// take other ways to the lanes. Nothing is done to a value after that: scales and mins meet sums and weights.

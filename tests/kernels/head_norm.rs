@@ -200,6 +200,6 @@ fn arguments_that_do_not_fit_are_refused_by_name() {
     refused([2, 2, 7], 4, 1e-6, "k_nope: expected [tokens 2, kv heads 2, nope 8], got [2, 2, 7]");
     refused([1, 2, 8], 4, 1e-6, "k_nope: expected [tokens 2, kv heads 2, nope 8], got [1, 2, 8]");
     refused([2, 2, 8], 3, 1e-6, "factors of keys: expected [tokens 2, kv heads 2]");
-    refused([2, 2, 8], 4, -1.0, "head norm");
-    refused([2, 2, 8], 4, f32::NAN, "head norm");
+    refused([2, 2, 8], 4, -1.0, "epsilon -1 of the head norm");
+    refused([2, 2, 8], 4, f32::NAN, "epsilon NaN of the head norm");
 }

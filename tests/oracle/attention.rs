@@ -51,6 +51,24 @@ fn rotated(layer: &LatentAttention, tables: &RopeTables, part: &[f64], rope_head
     head.into_iter().map(f64::from).collect()
 }
 
+/// Both parts of a query head behind their norm.
+fn normed_query(layer: &LatentAttention, kv_head: usize, rope: &[f64], nope: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let Some(norms) = &layer.head_norms else { return (rope.to_vec(), nope.to_vec()) };
+    let width = rope.len() + nope.len();
+    let gain = norms.query[kv_head * width..][..width].to_vec();
+    let mut head = norm(&RmsNorm { gain, epsilon: norms.epsilon }, &[rope, nope].concat());
+    let nope = head.split_off(rope.len());
+    (head, nope)
+}
+
+/// What normalises a key.
+fn key_factor(layer: &LatentAttention, rope: &[f64], nope: &[f64]) -> f64 {
+    layer.head_norms.as_ref().map_or(1.0, |norms| {
+        let squares = rope.iter().chain(nope).map(|x| x * x).sum::<f64>();
+        1.0 / (squares / (rope.len() + nope.len()) as f64 + f64::from(norms.epsilon)).sqrt()
+    })
+}
+
 /// As the documentation of `LatentAttention` has it, in f64.
 pub fn direct(
     layer: &LatentAttention,
@@ -72,23 +90,35 @@ pub fn direct(
     let keys: Tokens = latents.iter().map(|c| multiply(&layer.up_key, c)).collect();
     let values: Tokens =
         latents.iter().map(|c| plus(multiply(&layer.up_value, c), layer.value_bias.as_deref())).collect();
-    let rope_keys: Tokens = x
-        .iter()
-        .zip(positions)
-        .map(|(x, &position)| {
-            let all = linear(&layer.key_rope, x);
-            let head = |head: usize| rotated(layer, tables, &all[head * r..][..r], head, position);
+    let raw_keys: Tokens = x.iter().map(|x| linear(&layer.key_rope, x)).collect();
+    // Of normalised keys each KV head has a rotated part of its own.
+    let factor = |s: usize, head: usize| key_factor(layer, &raw_keys[s][head * r..][..r], &keys[s][head * n..][..n]);
+    let rope_keys: Tokens = (0..x.len())
+        .map(|s| {
+            let head = |head: usize| {
+                let mut key = raw_keys[s][head * r..][..r].to_vec();
+                if let Some(norms) = &layer.head_norms {
+                    let (gain, factor) = (&norms.key[head * r..], factor(s, head));
+                    key.iter_mut().zip(gain).for_each(|(x, &gain)| *x *= factor * f64::from(gain));
+                }
+                rotated(layer, tables, &key, head, positions[s])
+            };
             (0..g.rope_heads).flat_map(head).collect()
         })
+        .collect();
+    let factors: Tokens = (0..x.len())
+        .map(|s| (0..if g.key_norm { g.kv_heads } else { 0 }).map(|head| factor(s, head)).collect())
         .collect();
     let token = |t: usize| {
         let (q_rope, q_nope) = queries(layer, config, &x[t], positions[t]);
         let mut heads = vec![];
         for h in 0..g.query_heads {
             let (kv_head, rope_head) = (g.kv_head_of(h), g.rope_head_of(h));
-            let turned = rotated(layer, tables, &q_rope[h * r..][..r], rope_head, positions[t]);
+            let (q_rope, q_nope) = normed_query(layer, kv_head, &q_rope[h * r..][..r], &q_nope[h * n..][..n]);
+            let turned = rotated(layer, tables, &q_rope, rope_head, positions[t]);
             let score = |s: usize| {
-                let nope = dot(&q_nope[h * n..][..n], &keys[s][kv_head * n..][..n]);
+                let factor = factors[s].get(kv_head).copied().unwrap_or(1.0);
+                let nope = factor * dot(&q_nope, &keys[s][kv_head * n..][..n]);
                 layer.scale * (nope + dot(&turned, &rope_keys[s][rope_head * r..][..r]))
             };
             let scores: Vec<f64> = (0..=t).map(score).collect();

@@ -129,9 +129,9 @@ macro_rules! families {
 }
 
 // All layers can be read whole.
-families!(check_model: llama, qwen2, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa);
+families!(check_model: llama, qwen2, qwen3, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa);
 // Some layers have a mixture of experts, or are no attention.
-families!(check_attention_alone: deepseek_v3_yarn, glm4, axk1, glm4_moe_lite, sarvam_mla, longcat_flash, kimi_linear);
+families!(check_attention_alone: deepseek_v3_yarn, qwen3_moe, glm4, axk1, glm4_moe_lite, sarvam_mla, longcat_flash, kimi_linear);
 
 fn check_attention_alone(family: &str) {
     check_attention(family);

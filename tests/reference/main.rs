@@ -10,6 +10,7 @@ mod copy_pages;
 mod decode;
 mod gather;
 mod geometry;
+mod head_norm;
 mod layer;
 mod on_host;
 #[path = "../properties/mod.rs"]

@@ -64,6 +64,11 @@ def dense_mlps(layers=2):
 FAMILIES = {
     "llama": ("LlamaForCausalLM", dict(DENSE, attention_bias=True, rope_parameters=LLAMA3)),
     "qwen2": ("Qwen2ForCausalLM", {k: v for k, v in DENSE.items() if k != "head_dim"}),
+    "qwen3": ("Qwen3ForCausalLM", dict(DENSE)),
+    "qwen3_moe": (
+        "Qwen3MoeForCausalLM",
+        dict(DENSE, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8, norm_topk_prob=True),
+    ),
     "mistral": ("MistralForCausalLM", dict(DENSE, sliding_window=None, tie_word_embeddings=True)),
     "deepseek_v2": ("DeepseekV2ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(), q_lora_rank=None)),
     "deepseek_v3": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(), attention_bias=True)),

@@ -52,6 +52,8 @@ pub enum Kind {
     ExpandOutputInvariant,
     /// `copy_pages`, one of them to a page that is not there.
     CopyPages,
+    /// `head_norm` of queries and keys.
+    HeadNorm,
 }
 
 impl Kind {

@@ -33,6 +33,7 @@ mod decode;
 mod draw;
 mod dump;
 mod gather;
+mod head_norm;
 mod layer;
 mod operations;
 mod report;

@@ -1,10 +1,10 @@
 //! The table of operations: what is validated.
 
 use crate::case::{Kind, Operation};
-use crate::{absorb, combine, copy_pages, decode, gather, layer, rope_append, schedule, up_project};
+use crate::{absorb, combine, copy_pages, decode, gather, head_norm, layer, rope_append, schedule, up_project};
 
 /// In the order of [`Kind`].
-const OPERATIONS: [&Operation; 17] = [
+const OPERATIONS: [&Operation; 18] = [
     &rope_append::ROPE_APPEND,
     &rope_append::ROPE_APPEND_NORM,
     &absorb::ABSORB_QUERY_FEW,
@@ -22,6 +22,7 @@ const OPERATIONS: [&Operation; 17] = [
     &absorb::ABSORB_QUERY_INVARIANT,
     &absorb::EXPAND_OUTPUT_INVARIANT,
     &copy_pages::COPY_PAGES,
+    &head_norm::HEAD_NORM,
 ];
 
 impl Kind {

@@ -12,15 +12,21 @@ struct Sizes {
     rope_dim: usize,
     nope_dim: usize,
     value_dim: usize,
+    // Dumps of earlier versions say nothing of it.
+    #[serde(default)]
+    key_norm: bool,
 }
 
 pub(crate) fn serialize<S: Serializer>(geometry: &Geometry, serializer: S) -> Result<S::Ok, S::Error> {
-    let &Geometry { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim, .. } = geometry;
-    Sizes { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim }.serialize(serializer)
+    let &Geometry { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim, key_norm, .. } =
+        geometry;
+    Sizes { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim, key_norm }
+        .serialize(serializer)
 }
 
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Geometry, D::Error> {
-    let Sizes { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim } =
+    let Sizes { query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim, key_norm } =
         Sizes::deserialize(deserializer)?;
-    Ok(Geometry::unchecked(query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim))
+    let sizes = Geometry::unchecked(query_heads, kv_heads, latent_rank, rope_heads, rope_dim, nope_dim, value_dim);
+    Ok(sizes.with_key_norm(key_norm))
 }

@@ -180,6 +180,8 @@ fn a_damaged_output_fails_and_is_named() {
         (Kind::ExpandOutputInvariant, "out", &bf16),
         (Kind::CopyPages, "cache", &vec![0x55]),
         (Kind::CopyPages, "counters", &vec![0; 8]),
+        (Kind::HeadNorm, "q_nope_normed", &bf16),
+        (Kind::HeadNorm, "key_factors", &f32),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("dump");

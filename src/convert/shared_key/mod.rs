@@ -143,6 +143,7 @@ impl Survey {
     /// - As for [`DenseAttention::validate`];
     /// - [`Error::Shape`] if there is not one frequency per pair, or inputs do not divide into tokens;
     /// - [`Error::NotFinite`] if a weight or an input is not finite;
+    /// - [`Error::Unsupported`] if the layer has norms over heads;
     /// - [`Error::Config`] if a number of samples is 0, or there are no tokens;
     /// - [`Error::Numeric`] if an eigendecomposition fails;
     /// - what reading the inputs may return.
@@ -152,6 +153,12 @@ impl Survey {
         inputs: &dyn LayerInputs,
         sampling: &Sampling,
     ) -> Result<Self> {
+        if layer.head_norms.is_some() {
+            return Err(Error::Unsupported {
+                what: "a shared key of keys with norms over heads".into(),
+                why: "each KV head's factor is its own; `convert` keeps heads apart".into(),
+            });
+        }
         let original = Original::new(layer, frequencies)?;
         sampling.check()?;
         let moments = Moments::gather(&original, inputs, sampling)?;

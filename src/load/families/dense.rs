@@ -9,7 +9,7 @@ use crate::load::fields::Fields;
 use crate::load::rope_object::RotatedPart;
 use crate::load::source::{linear, missing};
 use crate::rope::Pairing;
-use crate::weights::{DenseAttention, Linear, Matrix};
+use crate::weights::{DenseAttention, HeadNorms, Linear, Matrix};
 
 /// Reads the number of KV heads (that of the query heads, where it is missing) and the size of a head.
 pub(super) fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
@@ -60,6 +60,8 @@ pub(super) struct Dense {
     pub pairing: Pairing,
     /// Whether the checkpoint has `qkv_proj` and `gate_up_proj`.
     pub fused: bool,
+    /// Whether heads of queries and keys have norms, `q_norm` and `k_norm`.
+    pub head_norms: bool,
     /// Factor on every score, besides `1/sqrt(head_dim)`.
     pub score_factor: f64,
     /// Factors around the layers.
@@ -75,6 +77,7 @@ impl Dense {
             rotated: RotatedPart { dim: head_dim, of: head_dim },
             pairing: Pairing::Half,
             fused: false,
+            head_norms: false,
             score_factor: 1.0,
             factors: Factors::NONE,
             block_refusal: None,
@@ -160,6 +163,16 @@ impl Layout for Dense {
         };
         let query = self.scaled_rotated(self.ordered(query), model.rotation_gain * model.rotation_gain);
         let output = linear(source, &layer.name("o_proj"), model.hidden, query_rows)?;
+        let norm = |name: &str| {
+            let gain = source.read(&layer.name(name), &[model.head_dim])?;
+            Ok::<_, crate::Error>(self.order().into_iter().map(|row| gain[row]).collect::<Vec<f32>>())
+        };
+        let head_norms = if self.head_norms {
+            let (query, key) = (norm("q_norm.weight")?, norm("k_norm.weight")?);
+            Some(HeadNorms { query, key, epsilon: model.norm_epsilon })
+        } else {
+            None
+        };
         let attention = DenseAttention {
             query_heads: model.query_heads,
             kv_heads: model.kv_heads,
@@ -168,7 +181,7 @@ impl Layout for Dense {
             key: self.ordered(key),
             value,
             output: scaled_outputs(output, self.factors.residual),
-            head_norms: None,
+            head_norms,
         };
         attention.validate()?;
         Ok(Attention::Dense(attention))

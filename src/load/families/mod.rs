@@ -23,6 +23,7 @@ mod mistral4;
 mod mla;
 mod phi3;
 mod qwen2;
+mod qwen3;
 mod sarvam_mla;
 mod shared_key;
 mod youtu;
@@ -95,6 +96,8 @@ families! {
     Ministral => ministral,
     /// Phi-3 and Phi-4: as Llama, with projections in one tensor, of which a part of each head may be rotated.
     Phi3 => phi3,
+    /// Qwen3: as Llama, with norms over heads of queries and keys.
+    Qwen3 => qwen3,
     /// Granite: as Llama, with factors on scores and around the layers.
     Granite => granite,
     /// GLM-4: as Llama, with a part of each head rotated, in neighbouring dimensions.
