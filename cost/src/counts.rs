@@ -104,7 +104,7 @@ impl<'a> Matcher<'a> {
                 lines.or_else(|| never(code, issued))
             })
             .collect();
-        let mut settle = |found: &mut [_]| while by_sums(places, issued, found) || by_flow(graph, previous, found) {};
+        let settle = |found: &mut [_]| while by_sums(places, issued, found) || by_flow(graph, previous, found) {};
         settle(&mut found);
         for (block, runs) in found.iter_mut().enumerate().filter(|(_, runs)| runs.is_none()) {
             *runs = by_lines(&function.instructions[graph.blocks[block].clone()], places, issued, block);

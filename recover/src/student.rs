@@ -72,6 +72,7 @@ impl Layer {
         weights.validate()?;
         ensure!(weights.query_down.is_none(), "a low-rank query (`query_down`) cannot be trained here");
         ensure!(weights.latent_norm.is_none(), "a norm on the latent (`latent_norm`) cannot be trained here");
+        ensure!(weights.head_norms.is_none(), "norms over heads (`head_norms`) cannot be trained here");
         let g = weights.geometry;
         let key_start = g.query_heads * (g.rope_dim + g.nope_dim);
         let queries =

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::check_finite;
 use super::linalg::{apply, product, round, round_vector, thin_qr, widen, widen_vector};
-use crate::error::{Result, check_len};
+use crate::error::{Error, Result, check_len};
 use crate::weights::{LatentAttention, Linear, Matrix, RmsNorm};
 
 /// The part of a layer that knows the latent's coordinates, in f64.
@@ -142,9 +142,16 @@ pub fn rotate_latent(layer: &LatentAttention, seed: u64) -> Result<LatentAttenti
 /// Rotate first: a rotation with a latent norm moves the gain, and the mean has to be the one of the new latent.
 ///
 /// # Errors
-/// As for [`rotate_latent`]; [`Error::Shape`](crate::Error::Shape) if `mean` has another length.
+/// As for [`rotate_latent`]; [`Error::Shape`](crate::Error::Shape) if `mean` has another length,
+/// [`Error::Config`](crate::Error::Config) if the layer has norms over heads: keys would be shifted that are normalised.
 pub fn centre_latent(layer: &LatentAttention, mean: &[f64]) -> Result<LatentAttention> {
     check_latent(layer)?;
+    if layer.head_norms.is_some() {
+        return Err(Error::Config {
+            what: "centring a latent".into(),
+            why: "would shift keys, over which the layer has norms; rotate it instead".into(),
+        });
+    }
     check_len("latent mean", mean.len(), &[("latent", layer.geometry.latent_rank)])?;
     check_finite("latent mean", mean)?;
     let mut latent = Latent::of(layer);

@@ -182,7 +182,7 @@ fn quantised(c: &[f64]) -> Vec<f64> {
 
 #[test]
 fn a_rotated_and_centred_latent_quantises_better() {
-    let shape = Shape { query_heads: 8, kv_heads: 4, head_dim: 16, hidden: 96, biased: false };
+    let shape = Shape { query_heads: 8, kv_heads: 4, head_dim: 16, hidden: 96, biased: false, normed: false };
     let mut layer = dense_layer(shape, 40);
     // Columns of different sizes make the singular vectors lean on single dimensions of the hidden state; those of
     // a plain random matrix would be a random rotation already.

@@ -116,7 +116,7 @@ proptest! {
         choice in 0usize..3,
         seed in any::<u64>(),
     ) {
-        let shape = Shape { query_heads: kv_heads * group, kv_heads, head_dim: 2 * half, hidden, biased };
+        let shape = Shape { query_heads: kv_heads * group, kv_heads, head_dim: 2 * half, hidden, biased, normed: false };
         let rope_dim = 2 * pairs.min(half);
         let method = METHODS[usize::from(split)];
         let layer = dense_layer(shape, seed);

@@ -121,6 +121,26 @@ fn weights_that_are_not_finite_are_named() {
 }
 
 #[test]
+fn what_would_change_a_normalised_key_is_an_error() {
+    let layer = dense_layer(GQA.normed(), 1);
+    let calibration = calibration(&layer, 60, 2);
+    let centred = plain(4, 8).with_basis(Basis::rotated(3).centred());
+    let message = error(&layer, &centred, Some(&calibration)).to_string();
+    assert!(message.starts_with("Basis::centre: "), "{message}");
+    let converted = convert(&layer, &plain(4, 8), None).unwrap();
+    let message = centre_latent(&converted, &[0.5; 8]).unwrap_err().to_string();
+    assert!(message.starts_with("centring a latent: "), "{message}");
+
+    let biased = dense_layer(GQA.normed().biased(), 1);
+    let message = error(&biased, &plain(4, 8), None).to_string();
+    assert!(message.starts_with("a bias on keys: "), "{message}");
+    let mut short = dense_layer(GQA.normed(), 1);
+    short.head_norms.as_mut().unwrap().key.pop();
+    let message = error(&short, &plain(4, 8), None).to_string();
+    assert!(message.starts_with("key head norm: expected [head 8]"), "{message}");
+}
+
+#[test]
 fn inconsistent_layers_are_errors() {
     let mut layer = dense_layer(GQA, 1);
     layer.key.weight = layer.key.weight.select_rows(&[0, 1, 2]);

@@ -157,6 +157,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
         head_dim: 2 * half,
         hidden,
         biased: false,
+        normed: false,
     })
 }
 

@@ -8,7 +8,7 @@ use latent_attention::weights::{LatentAttention, Linear, Matrix};
 use crate::oracle::{linear, tokens};
 use crate::samples::{GQA, Shape, calibration, dense_layer, hidden_states, plain};
 
-const HEAD_16: Shape = Shape { query_heads: 4, kv_heads: 2, head_dim: 16, hidden: 32, biased: true };
+const HEAD_16: Shape = Shape { query_heads: 4, kv_heads: 2, head_dim: 16, hidden: 32, biased: true, normed: false };
 
 /// Converts a layer whose query and key rows hold their own index, so that the result tells where each went.
 fn convert_labelled(rope: RopeChoice, rope_dim: usize) -> LatentAttention {

@@ -12,7 +12,7 @@ use crate::samples::{GQA, MHA, Shape, calibration, dense_layer, hidden_states};
 /// Weights are rounded to f32 once; the balanced latent's coordinates differ in size, which costs a few bits more.
 const F32_ROUNDING: f64 = 2e-5;
 
-const WIDE_GROUPS: Shape = Shape { query_heads: 8, kv_heads: 2, head_dim: 8, hidden: 40, biased: false };
+const WIDE_GROUPS: Shape = Shape { query_heads: 8, kv_heads: 2, head_dim: 8, hidden: 40, biased: false, normed: false };
 
 fn frequencies(layer: &DenseAttention) -> Vec<f32> {
     theta_frequencies(THETA, layer.head_dim)
@@ -64,7 +64,7 @@ fn without(step: Option<Step>) -> Sampling {
 
 #[test]
 fn without_any_one_step_the_full_size_is_the_original_and_a_small_one_another_layer() {
-    let shape = Shape { query_heads: 6, kv_heads: 3, head_dim: 16, hidden: 64, biased: true };
+    let shape = Shape { query_heads: 6, kv_heads: 3, head_dim: 16, hidden: 64, biased: true, normed: false };
     let layer = dense_layer(shape, 17);
     let inputs = text(12, 60, shape.hidden, 75);
     let convert = |step, rope_dim, rank| {
@@ -95,7 +95,7 @@ fn without_position_a_latent_of_full_rank_is_enough() {
 
 #[test]
 fn at_equal_cached_numbers_the_error_is_a_fraction_of_that_of_mha2mla() {
-    let shape = Shape { query_heads: 6, kv_heads: 3, head_dim: 16, hidden: 64, biased: false };
+    let shape = Shape { query_heads: 6, kv_heads: 3, head_dim: 16, hidden: 64, biased: false, normed: false };
     let layer = dense_layer(shape, 7);
     let inputs = text(12, 60, shape.hidden, 72);
     let ours = shared_key(&layer, &inputs, 24, 40).unwrap();
