@@ -111,6 +111,9 @@ pub fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
     if config.query_scaling.is_some() {
         bail!("{}: queries that grow with their position (`query_scaling`) are not computed here", path.display());
     }
+    if !config.same_frequencies() {
+        bail!("{}: layers that differ in their rotation (`no_rope_layers`) are not computed here", path.display());
+    }
     let tokenizer = match checkpoint.tokenizer() {
         Some(vocabulary) => Tokenizer::from_gguf(vocabulary)?,
         None if path.is_dir() => Tokenizer::from_directory(path, config.bos, &config.eos)?,
@@ -136,5 +139,19 @@ pub fn read_attention(checkpoint: &Checkpoint, done: impl Fn()) -> Result<Layers
         (false, true) => Ok(Layers::Dense(dense)),
         (true, false) => Ok(Layers::Latent(latent)),
         _ => bail!("the model must have layers, all of them dense or all of them latent"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_attend_in_ways_not_computed_here_are_refused_before_their_weights_are_read() {
+        for (model, part) in [("smollm3", "`no_rope_layers`"), ("mistral4", "`query_scaling`")] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/oracle").join(model);
+            let error = open_parts(&path).err().expect("an error").to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

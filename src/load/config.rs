@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::families::{self, AnyLayout, Architecture, Frame, check_width};
 use super::fields::Fields;
-use super::frequencies::Rotation;
+use super::frequencies::{Rescaling, Rotation};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::rope::Pairing;
@@ -58,6 +58,17 @@ impl Factors {
     pub const NONE: Self = Self { embedding: 1.0, residual: 1.0, logits: 1.0 };
 }
 
+/// Which layers rotate their queries and keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RotatedLayers {
+    /// All of them.
+    All,
+    /// Those of which this says so. Layers behind the last one are none of the model's.
+    Listed(Vec<bool>),
+    /// All but every so many: with 4 layers 3, 7, 11 and so on do not.
+    AllButEvery(usize),
+}
+
 /// What a checkpoint says about its model.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -91,15 +102,17 @@ pub struct ModelConfig {
     pub rope_theta: f32,
     /// Radians per token of each pair, scaling included: `head_dim/2` numbers, for DeepSeek `rope_dim/2`. Pairs that are not
     /// rotated have 0.
-    /// [`RopeTables::from_frequencies`](crate::rope::RopeTables::from_frequencies) makes tables of them.
+    /// [`RopeTables::from_frequencies`](crate::rope::RopeTables::from_frequencies) makes tables of them. They hold for the
+    /// layers that rotate: see [`frequencies`](Self::frequencies).
     pub inverse_frequencies: Vec<f32>,
     /// Factor on every score before softmax: `1/sqrt(head_dim)`, for YaRN times its `mscale` squared.
     pub score_scale: f64,
-    /// Factor that YaRN wants on every cosine and sine, 1 in other models. It is not left to the tables: the
+    /// Factor that YaRN and LongRoPE want on every cosine and sine, 1 in other models. It is not left to the tables: the
     /// rotated query rows of [`Checkpoint::attention`](super::Checkpoint::attention) carry its square already.
     pub rotation_gain: f64,
     /// Tokens of the longest context with these frequencies, in models that rotate by others in longer ones
-    /// (`longrope`'s `original_max_position_embeddings`). Longer contexts are not computed here.
+    /// (`longrope`'s `original_max_position_embeddings`, the `max_position_embeddings` of `dynamic`). Longer contexts are not
+    /// computed here.
     pub rescaled_beyond: Option<usize>,
     /// A factor on queries that depends on their position, so that no weight can carry it: whoever projects the queries
     /// multiplies them by it. `None` for most models.
@@ -118,6 +131,9 @@ pub struct ModelConfig {
     /// Of a model that was converted to a shared key: tokens of the longest sequence that the conversion looked at, where it
     /// was noted. Nothing was measured of how the converted model attends over longer distances.
     pub calibrated_positions: Option<usize>,
+    /// [`rescaled_beyond`](Self::rescaled_beyond), with what comes then.
+    pub(crate) rescaling: Option<Rescaling>,
+    pub(crate) rotated_layers: RotatedLayers,
     pub(crate) factors: Factors,
     /// Whether the files hold the output head as the embedding, whatever factors lie between the two.
     pub(crate) head_is_embedding: bool,
@@ -143,6 +159,7 @@ impl ModelConfig {
         let own = config.optional_object(OWN_KEYS)?;
         let calibrated_positions = own.map(|own| own.optional_size("calibrated_positions")).transpose()?.flatten();
         let positions = config.size(family.keys.positions)?;
+        let rescaled_beyond = rotation.rescaling.map(|rescaling| rescaling.beyond);
         let mut model = Self {
             architecture,
             hidden,
@@ -152,8 +169,9 @@ impl ModelConfig {
             kv_heads: sizes.kv_heads,
             head_dim: sizes.head_dim,
             vocab: config.size("vocab_size")?,
-            max_positions: [sizes.sparse_beyond, rotation.same_up_to].into_iter().flatten().fold(positions, usize::min),
-            rescaled_beyond: rotation.same_up_to,
+            max_positions: [sizes.sparse_beyond, rescaled_beyond].into_iter().flatten().fold(positions, usize::min),
+            rescaled_beyond,
+            rescaling: rotation.rescaling,
             sparse_beyond: sizes.sparse_beyond,
             norm_epsilon: config.positive("rms_norm_eps")? as f32,
             rope_theta: rotation.theta,
@@ -167,6 +185,7 @@ impl ModelConfig {
             eos,
             deepseek: sizes.deepseek,
             calibrated_positions,
+            rotated_layers: sizes.rotated_layers,
             factors: sizes.factors,
             head_is_embedding: false,
         };
@@ -180,19 +199,50 @@ impl ModelConfig {
         self.tied_embeddings = head_is_embedding && self.factors.embedding == 1.0;
     }
 
+    /// Radians per token of each pair in one layer: [`inverse_frequencies`](Self::inverse_frequencies), or as many zeros in
+    /// a layer that rotates nothing (every fourth of SmolLM3's). What converts or runs a layer takes its own.
+    #[must_use]
+    pub fn frequencies(&self, layer: usize) -> Vec<f32> {
+        if self.rotates(layer) {
+            return self.inverse_frequencies.clone();
+        }
+        vec![0.0; self.inverse_frequencies.len()]
+    }
+
+    /// Whether all layers have the same frequencies, so that one table is enough.
+    #[must_use]
+    pub fn same_frequencies(&self) -> bool {
+        match &self.rotated_layers {
+            RotatedLayers::All => true,
+            RotatedLayers::Listed(listed) => listed.iter().take(self.layers).all(|&rotated| rotated),
+            RotatedLayers::AllButEvery(interval) => self.layers < *interval,
+        }
+    }
+
+    fn rotates(&self, layer: usize) -> bool {
+        match &self.rotated_layers {
+            RotatedLayers::All => true,
+            RotatedLayers::Listed(listed) => listed.get(layer).copied().unwrap_or(true),
+            RotatedLayers::AllButEvery(interval) => layer % interval != interval - 1,
+        }
+    }
+
+    /// The factor on a layer's rotated queries that does what [`rotation_gain`](Self::rotation_gain) on every cosine and
+    /// sine would.
+    pub(crate) fn query_gain(&self, layer: usize) -> f64 {
+        if self.rotates(layer) { self.rotation_gain * self.rotation_gain } else { 1.0 }
+    }
+
     /// Refuses a context of so many tokens if the model computes there what this crate does not.
     ///
     /// # Errors
     /// [`Error::Unsupported`] beyond [`sparse_beyond`](Self::sparse_beyond) or [`rescaled_beyond`](Self::rescaled_beyond), with
     /// that number and `tokens`.
     pub fn check_context(&self, tokens: usize) -> Result<()> {
-        if let Some(most) = self.rescaled_beyond.filter(|&most| tokens > most) {
+        if let Some(Rescaling { beyond, how }) = self.rescaling.filter(|rescaling| tokens > rescaling.beyond) {
             return Err(Error::Unsupported {
                 what: format!("a context of {tokens} tokens"),
-                why: format!(
-                    "this model rotates by `long_factor` beyond `original_max_position_embeddings` {most} tokens, which is not \
-                     computed"
-                ),
+                why: format!("this model rotates by {how} {beyond} tokens, which is not computed"),
             });
         }
         match self.sparse_beyond.filter(|&most| tokens > most) {

@@ -67,6 +67,14 @@ pub(super) fn base_config(original: &Checkpoint) -> Map<String, Value> {
             config.insert(kind.into(), json!("float32"));
         }
     }
+    if original.config().rotation_gain != 1.0 {
+        // The rotated queries carry it, so that whoever rotates the saved model must not bring it in again.
+        for name in ["rope_parameters", "rope_scaling"] {
+            if let Some(object) = config.get_mut(name).and_then(Value::as_object_mut) {
+                object.insert("attention_factor".into(), json!(1.0));
+            }
+        }
+    }
     config.insert("tie_word_embeddings".into(), json!(original.config().tied_embeddings));
     config
 }

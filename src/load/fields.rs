@@ -65,6 +65,11 @@ impl<'a> Fields<'a> {
         self.required(key, self.optional_size(key)?)
     }
 
+    /// A whole number of at least 1 that is `absent` without its key, and `None` if it is null.
+    pub fn size_unless_null(&self, key: &str, absent: usize) -> Result<Option<usize>> {
+        if self.map.contains_key(key) { self.optional_size(key) } else { Ok(Some(absent)) }
+    }
+
     /// A finite number.
     pub fn optional_number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", |value| value.as_f64().filter(|x| x.is_finite()))

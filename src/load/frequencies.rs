@@ -17,8 +17,17 @@ pub(crate) struct Rotation {
     pub gain: f64,
     /// Factor on every score.
     pub score_factor: f64,
-    /// Tokens of the longest context that has these frequencies, if longer ones have others.
-    pub same_up_to: Option<usize>,
+    /// How far these frequencies hold, if longer contexts have others.
+    pub rescaling: Option<Rescaling>,
+}
+
+/// Where a model begins to rotate by other frequencies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rescaling {
+    /// Tokens of the longest context that has these frequencies.
+    pub beyond: usize,
+    /// What longer ones have, and the key that holds the length, to be read behind "this model rotates by".
+    pub how: &'static str,
 }
 
 impl Rotation {
@@ -64,7 +73,7 @@ impl Rotation {
             inverse_frequencies: theta_frequencies(theta, dim),
             gain: 1.0,
             score_factor: 1.0,
-            same_up_to: None,
+            rescaling: None,
         }
     }
 
@@ -109,8 +118,9 @@ impl Rotation {
     /// those that never complete a turn are slowed by `factor`, and a ramp lies between. It runs from one whole pair
     /// to another unless `truncate` is off.
     ///
-    /// The gain is that of DeepSeek's published code, where `mscale` defaults to 1 and `mscale_all_dim` to 0. Where
-    /// exactly one of the two is there, transformers differs: its gain is then that of both missing.
+    /// The gain of DeepSeek's families is that of their published code, where `mscale` defaults to 1 and `mscale_all_dim`
+    /// to 0. Where exactly one of the two is there, transformers differs: its gain is then that of both missing. For the
+    /// other families, which have no code but transformers', it is so here too.
     pub fn apply_yarn(&mut self, object: &RopeObject, dim: usize) -> Result<()> {
         let own = object.own;
         let factor = own.positive("factor")?;
@@ -133,8 +143,14 @@ impl Rotation {
         self.gain = match own.optional_positive("attention_factor")? {
             Some(given) => given,
             None => {
-                let mscale = own.optional_number("mscale")?.unwrap_or(1.0);
-                yarn_attention(factor, mscale) / yarn_attention(factor, mscale_all_dim(object)?)
+                let (mscale, all_dim) = (own.optional_number("mscale")?, mscale_all_dim(object)?);
+                let both = mscale.is_some_and(|mscale| mscale != 0.0) && all_dim != 0.0;
+                let (mscale, all_dim) = match mscale {
+                    Some(mscale) if both || object.rules.scales_softmax => (mscale, all_dim),
+                    None if object.rules.scales_softmax => (1.0, all_dim),
+                    _ => (1.0, 0.0),
+                };
+                yarn_attention(factor, mscale) / yarn_attention(factor, all_dim)
             }
         };
         Ok(())
@@ -152,13 +168,32 @@ impl Rotation {
                 format!("`original_max_position_embeddings` must be more than 1 for `{}`, got {original}", object.name);
             return Err(own.error(why));
         }
-        for (frequency, divisor) in self.inverse_frequencies.iter_mut().zip(&short) {
-            *frequency = (f64::from(*frequency) / divisor) as f32;
+        let theta = f64::from(self.theta);
+        for (pair, (frequency, divisor)) in self.inverse_frequencies.iter_mut().zip(&short).enumerate() {
+            // In f32 from step to step, as transformers has it: a frequency that differs in its last bit turns a pair
+            // by 2e-4 radians more in 3000 tokens.
+            let power = theta.powf(2.0 * pair as f64 / dim as f64) as f32;
+            *frequency = 1.0 / (*divisor as f32 * power);
         }
         let factor = own.optional_positive("factor")?.unwrap_or(positions / original);
         let gain = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
         self.gain = own.optional_positive("attention_factor")?.unwrap_or(gain);
-        self.same_up_to = (short != long && positions > original).then_some(original as usize);
+        self.rescaling = (short != long && positions > original).then_some(Rescaling {
+            beyond: original as usize,
+            how: "`long_factor` beyond `original_max_position_embeddings`",
+        });
+        Ok(())
+    }
+
+    /// The base of the frequencies grows with the context ("NTK-aware" scaling) once that is longer than
+    /// `max_position_embeddings`; in contexts of up to so many tokens nothing is scaled.
+    pub fn apply_dynamic(&mut self, object: &RopeObject, _: usize) -> Result<()> {
+        // It counts in longer contexts only; a model without it is malformed all the same.
+        object.own.positive("factor")?;
+        self.rescaling = Some(Rescaling {
+            beyond: object.config.size("max_position_embeddings")?,
+            how: "a base that grows with the context (`dynamic`) beyond `max_position_embeddings`",
+        });
         Ok(())
     }
 
@@ -253,6 +288,25 @@ mod tests {
     }
 
     #[test]
+    fn yarn_counts_mscales_only_together_where_the_softmax_has_its_usual_scale() {
+        let gain = |keys: &str| {
+            let json = format!(
+                r#"{{"max_position_embeddings": 131072, "rope_scaling": {{"rope_type": "yarn", "factor": 4.0,
+                "original_max_position_embeddings": 32768{keys}}}}}"#
+            );
+            let rotation = rotation(&json, 64, &RopeRules::DENSE).expect("valid");
+            assert_eq!(rotation.score_factor, 1.0);
+            rotation.gain
+        };
+        let m = |mscale: f64| 0.1 * mscale * 4f64.ln() + 1.0;
+        for one in ["", r#", "mscale": 2.0"#, r#", "mscale_all_dim": 2.0"#, r#", "mscale": 0, "mscale_all_dim": 2.0"#] {
+            assert_eq!(gain(one), m(1.0), "{one}");
+        }
+        assert_eq!(gain(r#", "mscale": 2.0, "mscale_all_dim": 0.5"#), m(2.0) / m(0.5));
+        assert_eq!(gain(r#", "mscale": 2.0, "mscale_all_dim": 0.5, "attention_factor": 3.0"#), 3.0);
+    }
+
+    #[test]
     fn newer_configurations_keep_theta_among_the_rope_parameters() {
         let json = r#"{"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}}"#;
         let scaled = rotation(json, 4, &RopeRules::DENSE).expect("valid");
@@ -261,8 +315,8 @@ mod tests {
 
     #[test]
     fn an_unknown_scaling_type_is_named_in_the_error() {
-        let json = r#"{"rope_scaling": {"rope_type": "longrope"}}"#;
-        let error = rotation(json, 4, &RopeRules::DENSE).expect_err("an error").to_string();
-        assert!(error.contains("longrope") && error.contains("llama3") && !error.contains("yarn"), "{error}");
+        let json = r#"{"rope_scaling": {"rope_type": "proportional"}}"#;
+        let error = rotation(json, 4, &RopeRules::LATENT).expect_err("an error").to_string();
+        assert!(error.contains("proportional") && error.contains("llama3") && !error.contains("dynamic"), "{error}");
     }
 }

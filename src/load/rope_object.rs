@@ -31,7 +31,14 @@ pub(crate) struct RotatedPart {
 impl RopeRules {
     /// What all families of MHA and GQA know.
     pub const DENSE: Self = Self {
-        types: &[RopeType::DEFAULT, RopeType::LINEAR, RopeType::LLAMA3],
+        types: &[
+            RopeType::DEFAULT,
+            RopeType::LINEAR,
+            RopeType::LLAMA3,
+            RopeType::YARN_WITHOUT_SOFTMAX,
+            RopeType::DYNAMIC,
+            RopeType::LONGROPE,
+        ],
         scales_softmax: false,
         theta: 10_000.0,
         original_positions: None,
@@ -87,6 +94,22 @@ impl RopeType {
         ],
         apply: Rotation::apply_yarn,
     };
+    /// YaRN in families whose softmax has its usual scale: `mscale_all_dim` is for the factor on cosines and sines alone.
+    pub const YARN_WITHOUT_SOFTMAX: Self = Self {
+        keys: &[
+            "factor",
+            "original_max_position_embeddings",
+            "beta_fast",
+            "beta_slow",
+            "truncate",
+            "mscale",
+            "mscale_all_dim",
+            "attention_factor",
+        ],
+        ..Self::YARN
+    };
+    /// A base that grows with the context, once that is longer than the model was made for.
+    pub const DYNAMIC: Self = Self { name: "dynamic", keys: &["factor"], apply: Rotation::apply_dynamic };
     /// A divisor for each pair; another one, in contexts that are longer than the original.
     pub const LONGROPE: Self = Self {
         name: "longrope",

@@ -251,7 +251,10 @@ fn configurations_that_cannot_be_right_are_refused_by_key() {
         (json!({"vocab_size": null}), "vocab_size"),
         (json!({"rms_norm_eps": 1e300}), "rms_norm_eps"),
         (json!({"rope_scaling": {"rope_type": "longrope"}}), "longrope"),
-        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}), "default, linear, llama3"),
+        (
+            json!({"rope_scaling": {"rope_type": "proportional", "factor": 4.0}}),
+            "default, linear, llama3, yarn, dynamic, longrope",
+        ),
         (json!({"rope_scaling": {"type": "linear"}}), "factor"),
         (json!({"hidden_act": "gelu"}), "gelu"),
         (json!({"use_sliding_window": true}), "sliding"),

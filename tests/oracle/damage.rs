@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::folder;
 
 /// One for each way in which configurations are read.
-const FAMILIES: [&str; 10] = [
+const FAMILIES: [&str; 13] = [
     "llama",
     "ministral",
     "phi3_longrope",
@@ -19,6 +19,9 @@ const FAMILIES: [&str; 10] = [
     "mistral4",
     "longcat_flash",
     "kimi_linear",
+    "llama_yarn",
+    "qwen2_dynamic",
+    "smollm3",
 ];
 
 /// One of each kind, and numbers at the ends of what they may be.

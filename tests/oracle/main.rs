@@ -6,9 +6,11 @@
 
 mod attention;
 mod damage;
+mod dense;
 mod expected;
 mod model;
 mod refusals;
+mod saved;
 
 use std::path::PathBuf;
 
@@ -50,8 +52,8 @@ fn latent(checkpoint: &Checkpoint, layer: usize) -> LatentAttention {
     }
 }
 
-fn tables(config: &ModelConfig, positions: &[usize]) -> RopeTables {
-    RopeTables::from_frequencies(&config.inverse_frequencies, positions.iter().max().unwrap() + 1)
+fn tables(config: &ModelConfig, layer: usize, positions: &[usize]) -> RopeTables {
+    RopeTables::from_frequencies(&config.frequencies(layer), positions.iter().max().unwrap() + 1)
 }
 
 /// The largest difference, of the largest expected value.
@@ -73,7 +75,7 @@ fn attention_error(checkpoint: &Checkpoint, expected: &Expected) -> f64 {
         expected::RUNS.map(|run| {
             let positions = expected.positions(run);
             let (input, output) = expected.layer(run, layer);
-            let tables = tables(checkpoint.config(), &positions);
+            let tables = tables(checkpoint.config(), layer, &positions);
             error(&attention::direct(&weights, checkpoint.config(), &tables, &input, &positions), &output)
         })
     });
@@ -98,7 +100,7 @@ fn check_attention(family: &str) -> Vec<usize> {
         for run in expected::RUNS {
             let positions = expected.positions(run);
             let (input, output) = expected.layer(run, layer);
-            let tables = tables(config, &positions);
+            let tables = tables(config, layer, &positions);
             let got = attention::direct(&weights, config, &tables, &input, &positions);
             hold(family, &format!("{run} layer {layer}"), error(&got, &output), TOLERANCE);
             let got = attention::cached(&weights, config, &tables, &input, &positions);
@@ -129,9 +131,9 @@ macro_rules! families {
 }
 
 // All layers can be read whole.
-families!(check_model: llama, qwen2, qwen3, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa);
+families!(check_model: llama, llama_yarn, llama_longrope, qwen2, qwen2_yarn, qwen2_dynamic, qwen3, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, smollm3, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa);
 // Some layers have a mixture of experts, or are no attention.
-families!(check_attention_alone: deepseek_v3_yarn, qwen3_moe, glm4, axk1, glm4_moe_lite, sarvam_mla, longcat_flash, kimi_linear);
+families!(check_attention_alone: deepseek_v3_yarn, qwen3_moe, glm4, glm4_yarn, axk1, glm4_moe_lite, sarvam_mla, longcat_flash, kimi_linear);
 
 fn check_attention_alone(family: &str) {
     check_attention(family);

@@ -19,9 +19,8 @@ pub fn logits(checkpoint: &Checkpoint, tokens: &[usize], positions: &[usize]) ->
     let embedding = checkpoint.embedding().unwrap();
     let mut x: Tokens =
         tokens.iter().map(|&token| embedding.row(token).iter().map(|&x| f64::from(x)).collect()).collect();
-    let tables = tables(config, positions);
     for layer in 0..config.layers {
-        let block = checkpoint.block(layer).unwrap();
+        let (block, tables) = (checkpoint.block(layer).unwrap(), tables(config, layer, positions));
         let normed: Tokens = x.iter().map(|x| norm(&block.attention_norm, x)).collect();
         add(&mut x, &direct(&latent(checkpoint, layer), config, &tables, &normed, positions));
         let mlp = |x: &Vec<f64>| {

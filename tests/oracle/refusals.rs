@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{attention_error, folder, open_family};
 
 /// Opens the family's checkpoint after `change` of its configuration.
-fn changed(family: &str, change: impl Fn(&mut Value)) -> Result<Checkpoint> {
+pub fn changed(family: &str, change: impl Fn(&mut Value)) -> Result<Checkpoint> {
     let directory = tempfile::tempdir().unwrap();
     let mut config: Value = serde_json::from_slice(&fs::read(folder(family).join("config.json")).unwrap()).unwrap();
     change(&mut config);
@@ -22,16 +22,16 @@ fn changed(family: &str, change: impl Fn(&mut Value)) -> Result<Checkpoint> {
 /// What is changed in a configuration.
 type Change<'a> = &'a dyn Fn(&mut Value);
 
-fn with(family: &str, key: &str, value: Value) -> Result<Checkpoint> {
+pub fn with(family: &str, key: &str, value: Value) -> Result<Checkpoint> {
     changed(family, |config| config[key] = value.clone())
 }
 
-fn without(family: &str, key: &str) -> Result<Checkpoint> {
+pub fn without(family: &str, key: &str) -> Result<Checkpoint> {
     changed(family, |config| drop(config.as_object_mut().unwrap().remove(key)))
 }
 
 #[track_caller]
-fn refused<T>(result: Result<T>, parts: &[&str]) {
+pub fn refused<T>(result: Result<T>, parts: &[&str]) {
     let error = result.err().expect("an error").to_string();
     assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     assert!(!error.contains('\n'), "{error}");
@@ -77,7 +77,7 @@ fn what_the_families_have_of_their_own_counts_in_what_transformers_computed() {
         |key: &'static str, value: Value| move |config: &mut Value| config["rope_parameters"][key] = value.clone();
     let top = |key: &'static str, value: Value| move |config: &mut Value| config[key] = value.clone();
     let class = |class: &'static str| top("architectures", json!([class]));
-    let cases: [(&str, Change); 8] = [
+    let cases: [(&str, Change); 14] = [
         ("deepseek_v3", &top("rope_interleave", json!(false))),
         ("axk1", &rope("mscale_all_dim", json!(1.0))),
         ("axk1", &rope("factor", json!(20.0))),
@@ -91,6 +91,12 @@ fn what_the_families_have_of_their_own_counts_in_what_transformers_computed() {
             config["num_hidden_layers"] = json!(1);
         }),
         ("llama", &rope("factor", json!(4.0))),
+        ("llama_yarn", &rope("mscale", json!(0.0))),
+        ("llama_longrope", &rope("short_factor", json!([1.0, 1.0, 1.0, 1.0]))),
+        ("qwen2_yarn", &rope("original_max_position_embeddings", json!(1024))),
+        ("glm4_yarn", &rope("attention_factor", json!(1.0))),
+        ("smollm3", &top("no_rope_layers", json!([1, 1]))),
+        ("smollm3", &top("no_rope_layers", json!([0, 0]))),
     ];
     for (family, change) in cases {
         let (_, expected) = open_family(family);

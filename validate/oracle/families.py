@@ -31,6 +31,8 @@ EXPERTS = {
     "topk_group": 1,
 }
 DENSE = dict(FRAME, num_key_value_heads=2, head_dim=8)
+# For the ways of scaling a rotation, which all layers have alike.
+ONE_LAYER = dict(DENSE, num_hidden_layers=1)
 # A stretched context: rotation frequencies, cosines and sines, and the softmax's scale all change.
 YARN = {
     "rope_type": "yarn",
@@ -53,6 +55,8 @@ LLAMA3 = {
 
 # All positions that are computed lie within the original context, where the short factors hold.
 LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0}
+# Nothing is scaled up to `max_position_embeddings`, before which all positions lie.
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 
 
 def dense_mlps(layers=2):
@@ -69,6 +73,36 @@ FAMILIES = {
         "Qwen3MoeForCausalLM",
         dict(DENSE, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8, norm_topk_prob=True),
     ),
+    "llama_yarn": ("LlamaForCausalLM", dict(ONE_LAYER, rope_parameters=YARN)),
+    "llama_longrope": (
+        "LlamaForCausalLM",
+        dict(
+            ONE_LAYER,
+            rope_parameters=dict(
+                LONGROPE,
+                original_max_position_embeddings=100010,
+                short_factor=[1.1, 1.2, 1.5, 3.0],
+                long_factor=[2.0, 2.5, 3.0, 4.0],
+            ),
+        ),
+    ),
+    "qwen2_yarn": (
+        "Qwen2ForCausalLM",
+        {k: v for k, v in ONE_LAYER.items() if k != "head_dim"}
+        | {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1000000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32768,
+            }
+        },
+    ),
+    "qwen2_dynamic": (
+        "Qwen2ForCausalLM",
+        {k: v for k, v in ONE_LAYER.items() if k != "head_dim"} | {"rope_parameters": DYNAMIC},
+    ),
+    "glm4_yarn": ("Glm4ForCausalLM", dict(ONE_LAYER, head_dim=16, rope_parameters=YARN)),
     "mistral": ("MistralForCausalLM", dict(DENSE, sliding_window=None, tie_word_embeddings=True)),
     "deepseek_v2": ("DeepseekV2ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(), q_lora_rank=None)),
     "deepseek_v3": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(), attention_bias=True)),
@@ -165,6 +199,11 @@ FAMILIES = {
             logits_scaling=3.0,
             tie_word_embeddings=True,
         ),
+    ),
+    "smollm3": (
+        "SmolLM3ForCausalLM",
+        # The factor that YaRN has on cosines and sines is none of the layer's that does not rotate.
+        {k: v for k, v in DENSE.items() if k != "head_dim"} | {"no_rope_layer_interval": 2, "rope_parameters": YARN},
     ),
     "glm4": ("Glm4ForCausalLM", dict(DENSE)),
     "kimi_linear": (

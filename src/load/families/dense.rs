@@ -4,7 +4,7 @@ use super::mla::{scale, scaled_outputs};
 use super::{Attention, AttentionSizes, Frame, Layer, Layout, Name};
 use crate::error::Result;
 use crate::geometry::Geometry;
-use crate::load::config::Factors;
+use crate::load::config::{Factors, RotatedLayers};
 use crate::load::fields::Fields;
 use crate::load::rope_object::RotatedPart;
 use crate::load::source::{linear, missing};
@@ -93,6 +93,7 @@ impl Dense {
             head_dim,
             rotated: self.rotated,
             deepseek: None,
+            rotated_layers: RotatedLayers::All,
             factors: self.factors,
             query_scaling: None,
             sparse_beyond: None,
@@ -161,7 +162,7 @@ impl Layout for Dense {
         } else {
             [projection("q_proj", query_rows)?, projection("k_proj", kv_rows)?, projection("v_proj", kv_rows)?]
         };
-        let query = self.scaled_rotated(self.ordered(query), model.rotation_gain * model.rotation_gain);
+        let query = self.scaled_rotated(self.ordered(query), model.query_gain(layer.index));
         let output = linear(source, &layer.name("o_proj"), model.hidden, query_rows)?;
         let norm = |name: &str| {
             let gain = source.read(&layer.name(name), &[model.head_dim])?;

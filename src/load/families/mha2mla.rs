@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::kept_pairs::{Mha2mlaConfig, Naming};
+use super::mla::scaled_outputs;
 use super::{AnyLayout, Attention, Conversion, Layer, Layout};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -61,6 +62,8 @@ fn latent_attention(own: &Mha2mlaConfig, layer: &Layer) -> Result<LatentAttentio
             (frequencies, query.select_outputs(&rope), query.select_outputs(&nope))
         }
     };
+    // As in the layers that it was converted from: the factor on cosines and sines is in the rotated queries.
+    let query_rope = scaled_outputs(query_rope, model.query_gain(layer.index));
     let latent = reader.latent()?;
     let geometry = Geometry {
         query_heads: heads,

@@ -30,11 +30,7 @@ fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
 /// The sizes of a model that has no window.
 pub(super) fn parse_without_window(config: Fields, frame: Frame) -> Result<AttentionSizes> {
     // Null means as many as query heads, as it does for Llama; only a missing key does not.
-    let kv_heads = match config.optional_size("num_key_value_heads")? {
-        Some(kv_heads) => kv_heads,
-        None if config.map.contains_key("num_key_value_heads") => frame.query_heads,
-        None => DEFAULT_KV_HEADS,
-    };
+    let kv_heads = config.size_unless_null("num_key_value_heads", DEFAULT_KV_HEADS)?.unwrap_or(frame.query_heads);
     dense::sizes(config, frame, kv_heads)
 }
 

@@ -3,7 +3,7 @@
 use super::{Attention, AttentionSizes, Frame, Layer, Layout, check_width};
 use crate::error::Result;
 use crate::geometry::Geometry;
-use crate::load::config::{DeepSeekDims, Factors};
+use crate::load::config::{DeepSeekDims, Factors, RotatedLayers};
 use crate::load::fields::Fields;
 use crate::load::rope_object::RotatedPart;
 use crate::load::source::{linear, matrix};
@@ -55,6 +55,7 @@ impl Mla {
             head_dim: geometry.rope_dim + geometry.nope_dim,
             rotated: RotatedPart { dim: geometry.rope_dim, of: geometry.rope_dim },
             deepseek: Some(self.dims),
+            rotated_layers: RotatedLayers::All,
             factors: Factors::NONE,
             query_scaling: None,
             sparse_beyond: None,
@@ -84,7 +85,7 @@ impl Mla {
         let (query_nope, query_rope) = split_heads(&query, g.query_heads, g.nope_dim);
         // Scores are products of a rotated query and a rotated key. A factor on every cosine and sine multiplies both,
         // so its square on the query does the same and leaves the tables plain.
-        let query_rope = scaled_outputs(query_rope, model.rotation_gain * model.rotation_gain);
+        let query_rope = scaled_outputs(query_rope, model.query_gain(layer.index));
 
         let kv = linear(source, &named("kv_a_proj_with_mqa"), g.latent_rank + g.rope_dim, model.hidden)?;
         let (down, key_rope) = split_heads(&kv, 1, g.latent_rank);

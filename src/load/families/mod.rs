@@ -26,6 +26,7 @@ mod qwen2;
 mod qwen3;
 mod sarvam_mla;
 mod shared_key;
+mod smollm3;
 mod youtu;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ use std::path::{Path, PathBuf};
 pub(super) use self::mha2mla::FREQUENCY_INDEX;
 pub(super) use self::mla::{scale, scaled_matrix, scaled_outputs};
 pub(super) use self::shared_key::SHARED_KEY_CLASS;
-use super::config::{DeepSeekDims, Factors, ModelConfig, OWN_KEYS, QueryScaling};
+use super::config::{DeepSeekDims, Factors, ModelConfig, OWN_KEYS, QueryScaling, RotatedLayers};
 use super::fields::Fields;
 use super::rope_object::{RopeRules, RotatedPart};
 use super::source::TensorSource;
@@ -102,6 +103,8 @@ families! {
     Granite => granite,
     /// GLM-4: as Llama, with a part of each head rotated, in neighbouring dimensions.
     Glm4 => glm4,
+    /// SmolLM3: as Llama, with layers among the others that rotate nothing.
+    SmolLm3 => smollm3,
 }
 
 /// The layouts that a converted model may have, in the order in which they are looked for.
@@ -237,6 +240,8 @@ pub(super) struct AttentionSizes {
     pub rotated: RotatedPart,
     /// Sizes that only DeepSeek's attention has.
     pub deepseek: Option<DeepSeekDims>,
+    /// Which layers rotate.
+    pub rotated_layers: RotatedLayers,
     /// Factors on the embedding, on what layers add and on the logits.
     pub factors: Factors,
     /// How queries grow with their position.

@@ -3,7 +3,7 @@
 //! Tensors have DeepSeek's names and row orders. What DeepSeek's configuration has no key for stands under
 //! `latent_attention.layers`: for each layer its own latent rank, its rotated width, and the frequency of each pair.
 
-use super::mla::split_heads;
+use super::mla::{scaled_outputs, split_heads};
 use super::{AnyLayout, Attention, Conversion, Layer, Layout};
 use crate::error::Result;
 use crate::geometry::Geometry;
@@ -100,7 +100,8 @@ fn latent_attention(sizes: &LayerSizes, layer: &Layer) -> Result<LatentAttention
     let attention = LatentAttention {
         geometry: g,
         query_down: None,
-        query_rope,
+        // What this crate writes carries the factor on cosines and sines, and says that there is none.
+        query_rope: scaled_outputs(query_rope, model.query_gain(layer.index)),
         query_nope,
         key_rope,
         down,

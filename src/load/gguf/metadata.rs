@@ -116,6 +116,13 @@ impl<'a> Metadata<'a> {
         let theta = self.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
         let scaling = self.rope_scaling(architecture)?;
         let divided = self.divided_frequencies(source, theta, head_dim, &scaling)?;
+        if let Some(kind) = scaling["rope_type"].as_str().filter(|kind| *kind != "linear") {
+            // Its sizes stand under keys of the file's own, of which nothing is read.
+            return Err(Error::Unsupported {
+                what: format!("`{}` = `{kind}` in {}", key("rope.scaling.type"), self.path.display()),
+                why: "the types known in GGUF files are none and linear".into(),
+            });
+        }
         let mut config = Map::new();
         for (name, value) in [
             ("architectures", json!([family.class()])),

@@ -110,6 +110,10 @@ fn main() -> latent_attention_candle::Result<()> {
 fn read(path: &Path) -> latent_attention::Result<Weights> {
     let checkpoint = load::open(path)?;
     let config = checkpoint.config();
+    if !config.same_frequencies() {
+        let what = format!("layers of {} that rotate nothing", path.display());
+        return Err(latent_attention::Error::Unsupported { what, why: "all layers share one table here".into() });
+    }
     let attention = |layer| match checkpoint.attention(layer)? {
         Attention::Dense(dense) => Ok(dense),
         Attention::Latent(_) => {

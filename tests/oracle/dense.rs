@@ -1,0 +1,73 @@
+//! What dense families read and refuse: the checkpoints with one key changed, by what is read or by the text of the error.
+
+use latent_attention::Result;
+use latent_attention::load::Checkpoint;
+use serde_json::{Value, json};
+
+use crate::open_family;
+use crate::refusals::{changed, refused, with};
+
+#[test]
+fn scaled_rotations_of_the_dense_families_hold_as_far_as_they_are_the_same() {
+    let (checkpoint, _) = open_family("llama_longrope");
+    assert_eq!(checkpoint.config().rescaled_beyond, Some(100_010));
+    let (checkpoint, _) = open_family("qwen2_dynamic");
+    let config = checkpoint.config();
+    assert_eq!((config.rescaled_beyond, config.max_positions), (Some(131_072), 131_072));
+    config.check_context(131_072).unwrap();
+    refused(config.check_context(131_073), &["131073 tokens", "`dynamic`", "`max_position_embeddings` 131072"]);
+    let object =
+        |key: &str, value: Value| changed("qwen2_dynamic", |config| config["rope_parameters"][key] = value.clone());
+    refused(object("factor", Value::Null), &["`factor` is missing"]);
+    refused(object("factor", json!(-1.0)), &["`factor` must be a positive number"]);
+    refused(object("original_max_position_embeddings", json!(64)), &["original_max_position_embeddings", "`dynamic`"]);
+    for family in ["llama_yarn", "qwen2_yarn", "glm4_yarn"] {
+        let config = open_family(family).0.config().clone();
+        assert_eq!(config.rescaled_beyond, None);
+        // The softmax has its usual scale, whatever `mscale_all_dim` says.
+        assert_eq!(config.score_scale, 1.0 / (config.head_dim as f64).sqrt());
+        assert!(config.rotation_gain > 1.0);
+    }
+}
+
+#[test]
+fn smollm3_rotates_the_layers_that_its_list_or_its_interval_names() {
+    let still = |checkpoint: Result<Checkpoint>| {
+        let config = checkpoint.unwrap().config().clone();
+        let still: Vec<_> =
+            (0..config.layers).filter(|&layer| config.frequencies(layer).iter().all(|&f| f == 0.0)).collect();
+        assert_eq!(still.is_empty(), config.same_frequencies());
+        still
+    };
+    let listed = |list: Value| with("smollm3", "no_rope_layers", list);
+    assert_eq!(still(listed(json!([1, 0]))), [1]);
+    assert_eq!(still(listed(json!([false, true, 0]))), [0]);
+    assert_eq!(still(listed(json!([1, 1]))), [0; 0]);
+    // The interval counts without the list only, and is 4 without its key.
+    let interval = |interval: Value| {
+        changed("smollm3", |config| {
+            config["no_rope_layers"] = Value::Null;
+            config["no_rope_layer_interval"] = interval.clone();
+            config["num_hidden_layers"] = json!(9);
+        })
+    };
+    assert_eq!(still(interval(json!(3))), [2, 5, 8]);
+    assert_eq!(still(interval(Value::Null)), [3, 7]);
+    assert_eq!(still(interval(json!(1))).len(), 9);
+    assert_eq!(still(interval(json!(10))), [0; 0]);
+    refused(interval(json!(0)), &["`no_rope_layer_interval` must be at least 1"]);
+    refused(listed(json!([1])), &["`no_rope_layers` has 1 entries, the model 2 layers"]);
+    refused(listed(json!([1, 2])), &["`no_rope_layers` must hold 0 or 1", "got 2"]);
+    refused(listed(json!("1, 0")), &["`no_rope_layers` must be an array"]);
+    refused(with("smollm3", "use_sliding_window", json!(true)), &["use_sliding_window"]);
+
+    // Keys that are missing have SmolLM3's own defaults.
+    let sizes = changed("smollm3", |config| {
+        let map = config.as_object_mut().unwrap();
+        map.retain(|key, _| !["num_key_value_heads", "rope_parameters", "tie_word_embeddings"].contains(&key.as_str()));
+    });
+    let config = sizes.unwrap().config().clone();
+    assert_eq!((config.kv_heads, config.rope_theta), (4, 2_000_000.0));
+    // The files have a head of their own, which counts.
+    assert!(!config.tied_embeddings);
+}
