@@ -268,6 +268,19 @@ fn separate_latents_of_key_and_value_become_one() {
 }
 
 #[test]
+fn a_checkpoint_whose_tensors_do_not_fit_its_method_is_refused_by_their_names() {
+    // Its tensors are those of a joint latent, whose up-projections have that latent's width.
+    let (tensors, _) = model(Naming::Main, [[0, 1]; KV_HEADS]);
+    for (method, tensor) in
+        [("only_key", "kv_proj.down_k.weight"), ("only_value", "kv_proj.up_k.weight"), ("none", "kv_proj.up_k.weight")]
+    {
+        let (_dir, checkpoint) = reopen(&main_config(json!({"svd_init_method": method})), &tensors);
+        let error = checkpoint.expect("headers are fine").attention(0).expect_err(method).to_string();
+        assert!(error.contains(tensor), "{error}");
+    }
+}
+
+#[test]
 fn biases_go_where_they_act_and_that_of_the_key_up_projection_is_dropped() {
     let (mut tensors, _) = model(Naming::Main, [[0, 1]; KV_HEADS]);
     let query = tensors.random(&attention(0, "q_proj.bias"), &[HEADS * HEAD_DIM]);
@@ -289,11 +302,12 @@ fn biases_go_where_they_act_and_that_of_the_key_up_projection_is_dropped() {
 fn unknown_strategies_and_methods_list_the_known_ones() {
     let (tensors, _) = model(Naming::Main, [[0, 1]; KV_HEADS]);
     for (config, part) in [
-        (main_config(json!({"svd_init_method": "only_key"})), "joint and split"),
+        (main_config(json!({"svd_init_method": "both"})), "joint, split, only_key, only_value and none"),
         (main_config(json!({"partial_rope_version": "middle"})), "high, low, uniform and 2-norm"),
         (main_config(json!({"rope_dim_for_mla": 3})), "even"),
         (main_config(json!({"rope_dim_for_mla": 10})), "head_dim"),
-        (main_config(json!({"is_gqa2mha2mla": true})), "is_gqa2mha2mla"),
+        (main_config(json!({"is_gqa2mha2mla": 1})), "`is_gqa2mha2mla` must be true or false"),
+        (main_config(json!({"is_gqa2mha2mla": true, "partial_rope_version": "2-norm"})), "is_gqa2mha2mla"),
         (legacy_config(json!({"partial_rope_version": 0})), "4 (2-norm)"),
         (legacy_config(json!({"partial_rope_version": 2, "uniform_step": 3})), "uniform_step 3"),
         (legacy_config(json!({"partial_rope_version": 3, "top_k_rope_dim": 4, "last_k_rope_dim": 1})), "head_dim"),

@@ -18,6 +18,20 @@ pub(super) struct Mha2mlaConfig {
     /// Latent dimensions per KV head; `None` leaves it to the tensors.
     pub low_rank: Option<usize>,
     pub kept: Kept,
+    pub factored: Factored,
+}
+
+/// Which projections of a layer have a latent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Factored {
+    /// Those of which the checkpoint has a down-projection: one for both, or one for each.
+    AsStored,
+    /// The keys'; values are projected from the hidden state directly.
+    KeysAlone,
+    /// The values'; keys are projected from the hidden state directly.
+    ValuesAlone,
+    /// None.
+    Neither,
 }
 
 /// The two generations of MHA2MLA's code name and order tensors differently.
@@ -51,24 +65,27 @@ impl Mha2mlaConfig {
     }
 
     fn main(own: Fields, model: &ModelConfig) -> Result<Self> {
-        if own.flag("is_gqa2mha2mla")? {
-            return Err(unknown(
-                own,
-                "mha2mla.is_gqa2mha2mla",
-                "only checkpoints that keep their KV heads can be read",
-            ));
-        }
-        match own.optional_text("svd_init_method")? {
-            None | Some("joint" | "split") => {}
+        let factored = match own.optional_text("svd_init_method")? {
+            None | Some("joint" | "split") => Factored::AsStored,
+            Some("only_key") => Factored::KeysAlone,
+            Some("only_value") => Factored::ValuesAlone,
+            Some("none") => Factored::Neither,
             Some(other) => {
-                return Err(unknown(own, &format!("svd_init_method `{other}`"), "known are joint and split"));
+                let known = "known are joint, split, only_key, only_value and none";
+                return Err(unknown(own, &format!("svd_init_method `{other}`"), known));
             }
-        }
+        };
         let rope_dim = own.count("rope_dim_for_mla")?;
         let rule = match own.optional_text("partial_rope_version")?.unwrap_or("high") {
             "high" => PartialRope::High,
             "low" => PartialRope::Low,
             "uniform" => PartialRope::Uniform { start: own.optional_count("uniform_start_point")?.unwrap_or(0) },
+            // Whatever its name says, `is_gqa2mha2mla` leaves a model as many KV heads as it had: it changes what the keys
+            // are initialised with. With a rank for each KV head, MHA2MLA's code finds rows for too few queries and stops.
+            "2-norm" if own.flag("is_gqa2mha2mla")? && model.query_heads != model.kv_heads => {
+                let why = "of several query heads for each KV head is something that MHA2MLA's own code cannot make";
+                return Err(unknown(own, "mha2mla.is_gqa2mha2mla beside partial_rope_version `2-norm`", why));
+            }
             "2-norm" => {
                 let path = own.optional_text("qk_tensor_path")?.map(str::to_owned);
                 check_rope_dim(own, rope_dim, model.head_dim)?;
@@ -77,6 +94,7 @@ impl Mha2mlaConfig {
                     rope_dim,
                     low_rank: own.optional_size("low_rank")?,
                     kept: Kept::Ranked(path),
+                    factored,
                 });
             }
             other => {
@@ -85,7 +103,8 @@ impl Mha2mlaConfig {
             }
         };
         let kept = Kept::Everywhere(rule.select(model.kv_heads, model.head_dim, rope_dim)?);
-        Ok(Self { naming: Naming::Main, rope_dim, low_rank: own.optional_size("low_rank")?, kept })
+        own.flag("is_gqa2mha2mla")?;
+        Ok(Self { naming: Naming::Main, rope_dim, low_rank: own.optional_size("low_rank")?, kept, factored })
     }
 
     /// Legacy configurations number the strategies and count pairs, not dimensions.
@@ -122,7 +141,8 @@ impl Mha2mlaConfig {
                 return Err(unknown(rope, &format!("partial_rope_version {other}"), why));
             }
         };
-        Ok(Self { naming: Naming::Legacy, rope_dim, low_rank: svd.optional_size("low_rank")?, kept })
+        let low_rank = svd.optional_size("low_rank")?;
+        Ok(Self { naming: Naming::Legacy, rope_dim, low_rank, kept, factored: Factored::AsStored })
     }
 
     /// The file of ranks or scores beside the weights, if there should be one.

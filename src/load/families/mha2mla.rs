@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::kept_pairs::{Mha2mlaConfig, Naming};
+use super::kept_pairs::{Factored, Mha2mlaConfig, Naming};
 use super::mla::scaled_outputs;
 use super::{AnyLayout, Attention, Conversion, Layer, Layout};
 use crate::error::{Error, Result};
@@ -141,6 +141,21 @@ impl Reader<'_> {
             // A joint checkpoint of the old code keeps the shared down-projection under the key's name.
             Naming::Legacy => ["W_down_k", "W_down_k", "W_down_v", "W_up_k", "W_up_v"],
         };
+        let hidden = self.layer.model.hidden;
+        match self.own.factored {
+            Factored::AsStored => {}
+            Factored::KeysAlone => {
+                let (key, up_key) = self.factored_key(down_k, up_k)?;
+                let (value, up_value) = whole_value(self.up_value(up_v, hidden)?);
+                return Ok(join(&key, &value, &up_key, &up_value));
+            }
+            Factored::ValuesAlone => {
+                let (key, up_key) = whole_key(self.up_key(up_k, hidden)?);
+                let (value, up_value) = self.factored_value(down_v, up_v)?;
+                return Ok(join(&key, &value, &up_key, &up_value));
+            }
+            Factored::Neither => return Ok(neither(self.up_key(up_k, hidden)?, self.up_value(up_v, hidden)?)),
+        }
         if !self.has(down_v) {
             return self.joint(joint, up_k, up_v);
         }
@@ -148,11 +163,22 @@ impl Reader<'_> {
             let expected = "a down-projection of the key beside that of the value";
             return Err(missing(self.layer.source, &self.name(&format!("{down_k}.weight")), expected));
         }
-        let key = self.down(down_k)?;
-        let value = self.down(down_v)?;
-        let up_key = self.up_key(up_k, key.weight.rows())?;
-        let up_value = self.up_value(up_v, value.weight.rows())?;
+        let ((key, up_key), (value, up_value)) = (self.factored_key(down_k, up_k)?, self.factored_value(down_v, up_v)?);
         Ok(join(&key, &value, &up_key, &up_value))
+    }
+
+    /// A latent of keys, and the keys from it.
+    fn factored_key(&self, down: &str, up: &str) -> Result<(Linear, Matrix)> {
+        let down = self.down(down)?;
+        let up = self.up_key(up, down.weight.rows())?;
+        Ok((down, up))
+    }
+
+    /// A latent of values, and the values from it.
+    fn factored_value(&self, down: &str, up: &str) -> Result<(Linear, Linear)> {
+        let down = self.down(down)?;
+        let up = self.up_value(up, down.weight.rows())?;
+        Ok((down, up))
     }
 
     fn joint(&self, down: &str, up_k: &str, up_v: &str) -> Result<Latent> {
@@ -189,6 +215,38 @@ impl Reader<'_> {
     fn up_value(&self, name: &str, rank: usize) -> Result<Linear> {
         self.linear(name, self.layer.model.kv_heads * self.layer.model.head_dim, rank)
     }
+}
+
+/// Keys and values without a latent. The hidden state is one, if it is smaller than both together.
+fn neither(up_key: Matrix, up_value: Linear) -> Latent {
+    let hidden = up_key.cols();
+    if up_key.rows() + up_value.weight.rows() > hidden {
+        return Latent { down: Linear::new(identity(hidden)), bias: None, up_key, up_value };
+    }
+    let ((key, up_key), (value, up_value)) = (whole_key(up_key), whole_value(up_value));
+    join(&key, &value, &up_key, &up_value)
+}
+
+/// Unrotated keys without a latent.
+fn whole_key(keys: Matrix) -> (Linear, Matrix) {
+    let (down, up) = whole(keys);
+    (Linear::new(down), up)
+}
+
+/// Values without a latent. A bias is added behind it.
+fn whole_value(Linear { weight, bias }: Linear) -> (Linear, Linear) {
+    let (down, up) = whole(weight);
+    (Linear::new(down), Linear { weight: up, bias })
+}
+
+/// What stands in for the latent of a projection that has none: its outputs, or its inputs if these are fewer.
+fn whole(projection: Matrix) -> (Matrix, Matrix) {
+    let (rows, cols) = (projection.rows(), projection.cols());
+    if rows <= cols { (projection, identity(rows)) } else { (identity(cols), projection) }
+}
+
+fn identity(size: usize) -> Matrix {
+    Matrix::from_fn(size, size, |row, col| if row == col { 1.0 } else { 0.0 })
 }
 
 /// A separate latent for key and value is one latent, `[key part | value part]`, of which each up-projection reads
