@@ -269,7 +269,10 @@ impl Checkpoint {
     }
 
     fn norm(&self, source: &dyn TensorSource, name: &str) -> Result<RmsNorm> {
-        let gain = source.read(name, &[self.config.hidden])?;
+        let mut gain = source.read(name, &[self.config.hidden])?;
+        if self.config.factors.norm_offset != 0.0 {
+            gain.iter_mut().for_each(|gain| *gain += self.config.factors.norm_offset);
+        }
         Ok(RmsNorm { gain, epsilon: self.config.norm_epsilon })
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::families::{self, AnyLayout, Architecture, Frame, check_width};
+use super::families::{self, AnyLayout, Architecture, Family, Frame, check_width};
 use super::fields::Fields;
 use super::frequencies::{Rescaling, Rotation};
 use crate::error::{Error, Result};
@@ -51,11 +51,13 @@ pub(crate) struct Factors {
     pub residual: f64,
     /// On the logits.
     pub logits: f64,
+    /// What a norm adds to the gain that is stored.
+    pub norm_offset: f32,
 }
 
 impl Factors {
     /// Those of a model without any.
-    pub const NONE: Self = Self { embedding: 1.0, residual: 1.0, logits: 1.0 };
+    pub const NONE: Self = Self { embedding: 1.0, residual: 1.0, logits: 1.0, norm_offset: 0.0 };
 }
 
 /// Which layers rotate their queries and keys.
@@ -145,7 +147,7 @@ impl ModelConfig {
     pub(super) fn parse(config: Fields) -> Result<(Self, AnyLayout)> {
         let (architecture, name) = families::find(config)?;
         let family = architecture.family();
-        refuse_what_is_not_computed(config, family.layer_types)?;
+        refuse_what_is_not_computed(config, family)?;
         let hidden = config.size("hidden_size")?;
         let query_heads = config.size("num_attention_heads")?;
         let sizes = (family.parse)(name, config, Frame { hidden, query_heads })?;
@@ -259,12 +261,14 @@ impl ModelConfig {
 }
 
 /// Switches that change what a layer computes in a way this crate does not.
-fn refuse_what_is_not_computed(config: Fields, layer_types: &[&str]) -> Result<()> {
+fn refuse_what_is_not_computed(config: Fields, family: &Family) -> Result<()> {
+    let layer_types = family.layer_types;
     let refuse = |what: String, why: &str| {
         Err(Error::Unsupported { what: format!("{what} in {}", config.path.display()), why: why.into() })
     };
-    if let Some(other) = config.optional_text("hidden_act")?.filter(|act| *act != "silu") {
-        return refuse(format!("hidden_act `{other}`"), "only silu is known");
+    if let Some(other) = config.optional_text("hidden_act")?.filter(|act| !family.activations.contains(act)) {
+        let why = format!("the only one known for this architecture is {}", family.activations.join(" or "));
+        return refuse(format!("hidden_act `{other}`"), &why);
     }
     if config.flag("use_sliding_window")? {
         return refuse("use_sliding_window".into(), "attention over a sliding window is not supported");

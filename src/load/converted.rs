@@ -18,7 +18,7 @@ pub(super) fn check_count(layout: &str, model: &ModelConfig, layers: &[LatentAtt
     if model.architecture.family().conversions.is_empty() {
         let why = match model.deepseek {
             Some(_) => "its attention is latent already",
-            None => "its layers are read with factors or an order of rows that its class would apply once more",
+            None => "what stands around its attention cannot be read",
         };
         return Err(no_place(layout, &format!("a {:?} model", model.architecture), why));
     }
@@ -67,7 +67,9 @@ pub(super) fn base_config(original: &Checkpoint) -> Map<String, Value> {
             config.insert(kind.into(), json!("float32"));
         }
     }
-    if original.config().rotation_gain != 1.0 {
+    let model = original.config();
+    (model.architecture.family().fold)(&mut config, model);
+    if model.rotation_gain != 1.0 {
         // The rotated queries carry it, so that whoever rotates the saved model must not bring it in again.
         for name in ["rope_parameters", "rope_scaling"] {
             if let Some(object) = config.get_mut(name).and_then(Value::as_object_mut) {

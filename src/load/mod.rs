@@ -5,7 +5,7 @@
 //!
 //! | layout | found by | read as |
 //! |---|---|---|
-//! | Llama, Qwen2, Qwen3, Mistral, Ministral, Phi3, Granite, Glm4, SmolLm3: MHA, GQA | `architectures`, GGUF `general.architecture` | [`Attention::Dense`] |
+//! | Llama, Qwen2, Qwen3, Mistral, Ministral, Phi3, Granite, Glm4, SmolLm3, Gemma, Gemma2: MHA, GQA | `architectures`, GGUF `general.architecture` | [`Attention::Dense`] |
 //! | DeepSeek V2, V3; Axk1, Youtu, Glm4MoeLite, SarvamMla, MiniCpm3, Mistral4, LongcatFlash, DeepSeekV32, GlmMoeDsa, KimiLinear (layers of full attention) | `architectures` | [`Attention::Latent`] |
 //! | MHA2MLA, `kv_proj.*` | `mha2mla` in `config.json` | [`Attention::Latent`] |
 //! | a shared key, as [`save_shared_key`] writes it | `LatentAttentionForCausalLM` in `architectures` | [`Attention::Latent`] |

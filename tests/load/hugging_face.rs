@@ -250,7 +250,7 @@ fn configurations_that_cannot_be_right_are_refused_by_key() {
         (json!({"hidden_size": "wide"}), "hidden_size"),
         (json!({"vocab_size": null}), "vocab_size"),
         (json!({"rms_norm_eps": 1e300}), "rms_norm_eps"),
-        (json!({"rope_scaling": {"rope_type": "longrope"}}), "longrope"),
+        (json!({"rope_scaling": {"rope_type": "longrope"}}), "`short_factor` must be 4 positive numbers"),
         (
             json!({"rope_scaling": {"rope_type": "proportional", "factor": 4.0}}),
             "default, linear, llama3, yarn, dynamic, longrope",

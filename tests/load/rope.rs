@@ -206,9 +206,9 @@ fn two_objects_that_say_the_same_are_read() {
     let expected = Expected([1.0, 0.1, 0.00512499968, 2.49999994e-05], 1.0, 0.50080860255);
     check(deepseek_with(DEEPSEEK[1], changes.clone()), &expected, &changes.to_string());
     // An error that both have is told as if there were one.
-    let longrope = json!({"rope_type": "longrope"});
-    let changes = json!({"rope_parameters": longrope, "rope_scaling": longrope});
-    refused(llama_with(changes), &["rope_parameters type `longrope`", "default, linear, llama3"]);
+    let unknown = json!({"rope_type": "proportional"});
+    let changes = json!({"rope_parameters": unknown, "rope_scaling": unknown});
+    refused(llama_with(changes), &["rope_parameters type `proportional`", "default, linear, llama3"]);
 }
 
 #[test]

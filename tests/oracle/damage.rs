@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::folder;
 
 /// One for each way in which configurations are read.
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 15] = [
     "llama",
     "ministral",
     "phi3_longrope",
@@ -22,6 +22,8 @@ const FAMILIES: [&str; 13] = [
     "llama_yarn",
     "qwen2_dynamic",
     "smollm3",
+    "gemma2",
+    "mha2mla_only_key",
 ];
 
 /// One of each kind, and numbers at the ends of what they may be.

@@ -5,7 +5,7 @@ use latent_attention::load::Checkpoint;
 use serde_json::{Value, json};
 
 use crate::open_family;
-use crate::refusals::{changed, refused, with};
+use crate::refusals::{changed, refused, with, without};
 
 #[test]
 fn scaled_rotations_of_the_dense_families_hold_as_far_as_they_are_the_same() {
@@ -70,4 +70,67 @@ fn smollm3_rotates_the_layers_that_its_list_or_its_interval_names() {
     assert_eq!((config.kv_heads, config.rope_theta), (4, 2_000_000.0));
     // The files have a head of their own, which counts.
     assert!(!config.tied_embeddings);
+}
+
+#[test]
+fn gemmas_embedding_and_norms_carry_what_the_class_adds() {
+    for family in ["gemma", "gemma2"] {
+        let (checkpoint, _) = open_family(family);
+        let stored = |name: &str, shape: &[usize]| checkpoint.source().read(name, shape).unwrap();
+        let (embedding, gain) = (stored("model.embed_tokens.weight", &[32, 32]), stored("model.norm.weight", &[32]));
+        for (read, stored) in checkpoint.embedding().unwrap().data().iter().zip(&embedding) {
+            assert_eq!(*read, (f64::from(*stored) * 32f64.sqrt()) as f32);
+        }
+        for (read, stored) in checkpoint.final_norm().unwrap().gain.iter().zip(&gain) {
+            assert_eq!(*read, stored + 1.0);
+        }
+        // The head is the embedding without that factor.
+        assert_eq!(checkpoint.lm_head().unwrap().unwrap().data(), embedding);
+        refused(checkpoint.block(0), &["MLP of layer 0", "GELU", "norms"]);
+        refused(with(family, "use_bidirectional_attention", json!(true)), &["use_bidirectional_attention"]);
+        refused(with(family, "hidden_act", json!("silu")), &["hidden_act `silu`", "gelu_pytorch_tanh"]);
+        refused(without(family, "head_dim").and_then(|read| read.attention(0)), &["q_proj", "1024"]);
+    }
+    let refused_kv = without("gemma", "num_key_value_heads");
+    refused(refused_kv, &["16"]);
+}
+
+#[test]
+fn gemma2s_soft_cap_and_windows_are_refused_by_name_unless_they_do_nothing() {
+    refused(with("gemma2", "attn_logit_softcapping", json!(30.0)), &["attn_logit_softcapping 30 in", "soft cap"]);
+    refused(without("gemma2", "attn_logit_softcapping"), &["attn_logit_softcapping 50 in"]);
+    refused(
+        with("gemma2", "attn_logit_softcapping", json!(0)),
+        &["`attn_logit_softcapping` must be a positive number"],
+    );
+    refused(with("gemma2", "sliding_window", json!(131_071)), &["sliding_window 131071 in", "131072"]);
+    refused(without("gemma2", "sliding_window"), &["sliding_window 4096 in"]);
+    with("gemma2", "sliding_window", Value::Null).unwrap();
+    // Without types the first layer slides; where none does, the window counts nowhere.
+    let types = |types: Value| {
+        changed("gemma2", |config| {
+            config["sliding_window"] = json!(16);
+            config["layer_types"] = types.clone();
+        })
+    };
+    refused(types(Value::Null), &["sliding_window 16 in"]);
+    refused(types(json!(["full_attention", "sliding_attention"])), &["sliding_window 16 in"]);
+    refused(types(json!(["full_attention", "chunked_attention"])), &["layer_types[1]"]);
+    types(json!(["full_attention", "full_attention"])).unwrap();
+}
+
+#[test]
+fn families_whose_layers_have_no_place_for_something_say_for_what() {
+    for (class, model_type, why) in [
+        ("Gemma3ForCausalLM", "gemma3_text", "attend over windows"),
+        ("Gemma3ForConditionalGeneration", "gemma3", "attend over windows"),
+        ("Olmo2ForCausalLM", "olmo2", "a factor for each token that no weight can carry"),
+    ] {
+        refused(with("llama", "architectures", json!([class])), &[&format!("architecture `{class}`"), why]);
+        let unnamed = changed("llama", |config| {
+            config["architectures"] = Value::Null;
+            config["model_type"] = json!(model_type);
+        });
+        refused(unnamed, &[&format!("architecture `{model_type}`"), why]);
+    }
 }

@@ -77,7 +77,7 @@ fn what_the_families_have_of_their_own_counts_in_what_transformers_computed() {
         |key: &'static str, value: Value| move |config: &mut Value| config["rope_parameters"][key] = value.clone();
     let top = |key: &'static str, value: Value| move |config: &mut Value| config[key] = value.clone();
     let class = |class: &'static str| top("architectures", json!([class]));
-    let cases: [(&str, Change); 14] = [
+    let cases: [(&str, Change); 16] = [
         ("deepseek_v3", &top("rope_interleave", json!(false))),
         ("axk1", &rope("mscale_all_dim", json!(1.0))),
         ("axk1", &rope("factor", json!(20.0))),
@@ -95,6 +95,8 @@ fn what_the_families_have_of_their_own_counts_in_what_transformers_computed() {
         ("llama_longrope", &rope("short_factor", json!([1.0, 1.0, 1.0, 1.0]))),
         ("qwen2_yarn", &rope("original_max_position_embeddings", json!(1024))),
         ("glm4_yarn", &rope("attention_factor", json!(1.0))),
+        ("gemma2", &top("query_pre_attn_scalar", json!(8))),
+        ("mha2mla_gqa", &|config| config["mha2mla"]["uniform_start_point"] = json!(1)),
         ("smollm3", &top("no_rope_layers", json!([1, 1]))),
         ("smollm3", &top("no_rope_layers", json!([0, 0]))),
     ];
@@ -168,7 +170,7 @@ fn partial_rotation_is_read_from_either_place_and_has_to_be_whole_pairs() {
 }
 
 #[test]
-fn granites_factors_are_1_without_their_keys_and_its_models_are_not_saved_converted() {
+fn granites_factors_are_1_without_their_keys_and_models_without_their_mlps_are_not_saved() {
     let weights = |result: Result<Checkpoint>| match result.unwrap().attention(0).unwrap() {
         Attention::Dense(dense) => dense.query.weight.data()[0],
         Attention::Latent(_) => panic!("Granite is dense"),
@@ -177,7 +179,9 @@ fn granites_factors_are_1_without_their_keys_and_its_models_are_not_saved_conver
         (weights(with("granite", "head_dim", json!(8))), weights(without("granite", "attention_multiplier")));
     assert!((unsaid / given - 2.0).abs() < 1e-6, "the checkpoint's is 0.5");
     refused(with("granite", "logits_scaling", json!(0)), &["`logits_scaling` must be a positive number, got 0"]);
-    for (family, why) in [("granite", "factors"), ("phi3", "order of rows"), ("youtu", "latent already")] {
+    for (family, why) in
+        [("glm4", "around its attention"), ("gemma2", "around its attention"), ("youtu", "latent already")]
+    {
         let (original, _) = open_family(family);
         let directory = tempfile::tempdir().unwrap();
         refused(save_mha2mla(directory.path(), &original, &original, &[]), &[why]);

@@ -205,6 +205,18 @@ FAMILIES = {
         # The factor that YaRN has on cosines and sines is none of the layer's that does not rotate.
         {k: v for k, v in DENSE.items() if k != "head_dim"} | {"no_rope_layer_interval": 2, "rope_parameters": YARN},
     ),
+    "gemma": ("GemmaForCausalLM", dict(ONE_LAYER, tie_word_embeddings=True)),
+    "gemma2": (
+        "Gemma2ForCausalLM",
+        # A window as long as the context hides nothing, and there is no soft cap.
+        dict(
+            DENSE,
+            tie_word_embeddings=True,
+            query_pre_attn_scalar=24,
+            attn_logit_softcapping=None,
+            sliding_window=131072,
+        ),
+    ),
     "glm4": ("Glm4ForCausalLM", dict(DENSE)),
     "kimi_linear": (
         "KimiLinearForCausalLM",

@@ -12,7 +12,7 @@ pub(super) const FAMILY: Family = Family {
     rope: RopeRules::DENSE,
     biases: Biases::UnlessOff,
     parse,
-    // What is read has its rows in another order than the class.
+    // Layers cannot be saved without their MLPs.
     conversions: &[],
     ..Family::PLAIN
 };

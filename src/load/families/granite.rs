@@ -1,9 +1,11 @@
 //! Granite: Llama's layout, with a factor on scores instead of `1/sqrt(head_dim)`, and factors around the layers.
 
+use serde_json::{Map, Value, json};
+
 use super::dense::{Dense, head_dim};
-use super::{AttentionSizes, Biases, Family, Frame, Name};
+use super::{AttentionSizes, Biases, CONVERSIONS, Family, Frame, Name};
 use crate::error::Result;
-use crate::load::config::Factors;
+use crate::load::config::{Factors, ModelConfig};
 use crate::load::fields::Fields;
 use crate::load::rope_object::RopeRules;
 
@@ -12,8 +14,8 @@ pub(super) const FAMILY: Family = Family {
     rope: RopeRules::DENSE,
     biases: Biases::AsConfigured,
     parse,
-    // What is read carries the factors, which the keys of a saved model would bring in once more.
-    conversions: &[],
+    conversions: CONVERSIONS,
+    fold,
     ..Family::PLAIN
 };
 
@@ -28,8 +30,17 @@ fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
             embedding: factor("embedding_multiplier")?,
             residual: factor("residual_multiplier")?,
             logits: 1.0 / factor("logits_scaling")?,
+            ..Factors::NONE
         },
         ..Dense::plain(head_dim)
     };
     dense.sizes(frame, kv_heads)
+}
+
+/// What is read carries all factors, so that a converted model has those that do nothing.
+fn fold(config: &mut Map<String, Value>, model: &ModelConfig) {
+    for key in ["embedding_multiplier", "residual_multiplier", "logits_scaling"] {
+        config.insert(key.into(), json!(1.0));
+    }
+    config.insert("attention_multiplier".into(), json!(1.0 / (model.head_dim as f64).sqrt()));
 }

@@ -42,5 +42,5 @@ fn factors(config: Fields, frame: Frame) -> Result<Factors> {
     let residual = config.positive_unless_null("scale_depth", depth)?.map_or(1.0, |depth| depth / layers.sqrt());
     let hidden = frame.hidden as f64;
     let logits = config.positive_unless_null("dim_model_base", base)?.map_or(1.0, |base| base / hidden);
-    Ok(Factors { embedding, residual, logits })
+    Ok(Factors { embedding, residual, logits, ..Factors::NONE })
 }

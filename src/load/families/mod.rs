@@ -7,6 +7,8 @@ mod axk1;
 mod deepseek;
 mod deepseek_v32;
 mod dense;
+mod gemma;
+mod gemma2;
 mod glm4;
 mod glm4_moe_lite;
 mod glm_moe_dsa;
@@ -24,12 +26,15 @@ mod mla;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod refused;
 mod sarvam_mla;
 mod shared_key;
 mod smollm3;
 mod youtu;
 
 use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
 
 pub(super) use self::mha2mla::FREQUENCY_INDEX;
 pub(super) use self::mla::{scale, scaled_matrix, scaled_outputs};
@@ -105,6 +110,10 @@ families! {
     Glm4 => glm4,
     /// SmolLM3: as Llama, with layers among the others that rotate nothing.
     SmolLm3 => smollm3,
+    /// Gemma: Llama's attention between norms and MLPs of another kind, which are not read.
+    Gemma => gemma,
+    /// Gemma 2 without a soft cap on scores and without windows: as Gemma, with a scale of its own on scores.
+    Gemma2 => gemma2,
 }
 
 /// The layouts that a converted model may have, in the order in which they are looked for.
@@ -131,6 +140,10 @@ pub(super) struct Family {
     pub tied: bool,
     /// What `layer_types` may hold.
     pub layer_types: &'static [&'static str],
+    /// What `hidden_act` may be; silu in all families whose MLPs are read.
+    pub activations: &'static [&'static str],
+    /// Takes out of the configuration of a converted model what its weights carry already.
+    pub fold: fn(&mut Map<String, Value>, &ModelConfig),
 }
 
 impl Family {
@@ -146,6 +159,8 @@ impl Family {
         tied: false,
         // The second name is an older one of the first.
         layer_types: &["full_attention", "attention"],
+        activations: &["silu"],
+        fold: |_, _| {},
     };
 
     /// The class that converted models name as what they come from.
@@ -344,9 +359,11 @@ pub(super) fn find(config: Fields) -> Result<(Architecture, &'static Name)> {
     });
     known.ok_or_else(|| {
         let known: Vec<_> = names().map(|(_, name)| name.class).collect();
+        let known = format!("known architectures are {}", known.join(", "));
         Error::Unsupported {
             what: format!("architecture `{}` in {}", class.or(model_type).unwrap_or("none"), config.path.display()),
-            why: format!("known architectures are {}", known.join(", ")),
+            why: refused::find(class, model_type)
+                .map_or_else(|| known.clone(), |family| format!("{}; {known}", family.why)),
         }
     })
 }

@@ -1,7 +1,7 @@
 //! Phi-3 and Phi-4: Llama's attention with projections in one tensor, of which a part of each head may be rotated.
 
 use super::dense::{Dense, head_dim, rotated_part};
-use super::{AttentionSizes, Biases, Family, Frame, Name, mistral};
+use super::{AttentionSizes, Biases, CONVERSIONS, Family, Frame, Name, mistral};
 use crate::error::Result;
 use crate::load::fields::Fields;
 use crate::load::rope_object::{RopeRules, RopeType};
@@ -15,8 +15,8 @@ pub(super) const FAMILY: Family = Family {
     },
     biases: Biases::Never,
     parse,
-    // Saved models have separate projections, which the class does not know.
-    conversions: &[],
+    // Converted models have separate projections, of the MLP too: the layouts that are read as converted say so.
+    conversions: CONVERSIONS,
     ..Family::PLAIN
 };
 
