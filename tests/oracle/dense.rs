@@ -4,8 +4,8 @@ use latent_attention::Result;
 use latent_attention::load::Checkpoint;
 use serde_json::{Value, json};
 
-use crate::open_family;
 use crate::refusals::{changed, refused, with, without};
+use crate::{latent, open_family};
 
 #[test]
 fn scaled_rotations_of_the_dense_families_hold_as_far_as_they_are_the_same() {
@@ -133,4 +133,16 @@ fn families_whose_layers_have_no_place_for_something_say_for_what() {
         });
         refused(unnamed, &[&format!("architecture `{model_type}`"), why]);
     }
+}
+
+#[test]
+fn what_mha2mla_leaves_without_a_latent_takes_the_fewer_of_its_inputs_and_outputs() {
+    let rank = |family: &str| latent(&open_family(family).0, 0).geometry.latent_rank;
+    // Of 2 KV heads 4 unrotated dimensions and 8 of values; 3 latent ones for each KV head that has a latent.
+    assert_eq!(rank("mha2mla_none"), 2 * 4 + 2 * 8);
+    assert_eq!(rank("mha2mla_only_key"), 2 * 3 + 2 * 8);
+    assert_eq!(rank("mha2mla_only_value"), 2 * 4 + 2 * 3);
+    assert_eq!(rank("mha2mla_gqa"), 2 * 3);
+    // With 4 KV heads those are 48, the hidden state has 32.
+    assert_eq!(rank("mha2mla_none_of_mha"), 32);
 }

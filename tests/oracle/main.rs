@@ -131,8 +131,8 @@ macro_rules! families {
 }
 
 // All layers can be read whole.
-families!(check_model: mha2mla_none, mha2mla_only_key, mha2mla_only_value, mha2mla_gqa);
-families!(check_model: llama, llama_yarn, llama_longrope, qwen2, qwen2_yarn, qwen2_dynamic, qwen3, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, smollm3, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa);
+families!(check_model: mha2mla_none, mha2mla_none_of_mha, mha2mla_only_key, mha2mla_only_value, mha2mla_gqa);
+families!(check_model: llama, llama_yarn, llama_longrope, qwen2, qwen2_yarn, qwen2_dynamic, qwen3, qwen3_yarn, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, smollm3, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa);
 // Some layers have a mixture of experts, or are no attention.
 families!(check_attention_alone: deepseek_v3_yarn, qwen3_moe, glm4, glm4_yarn, gemma, gemma2, axk1, glm4_moe_lite, sarvam_mla, longcat_flash, kimi_linear);
 

@@ -69,6 +69,7 @@ FAMILIES = {
     "llama": ("LlamaForCausalLM", dict(DENSE, attention_bias=True, rope_parameters=LLAMA3)),
     "qwen2": ("Qwen2ForCausalLM", {k: v for k, v in DENSE.items() if k != "head_dim"}),
     "qwen3": ("Qwen3ForCausalLM", dict(DENSE)),
+    "qwen3_yarn": ("Qwen3ForCausalLM", dict(ONE_LAYER, rope_parameters=YARN)),
     "qwen3_moe": (
         "Qwen3MoeForCausalLM",
         dict(DENSE, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8, norm_topk_prob=True),

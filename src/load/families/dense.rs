@@ -126,14 +126,19 @@ impl Dense {
         linear.select_outputs(&rows)
     }
 
+    /// Whether a row of heads, in the order of this crate, is turned.
+    fn is_rotated(&self, row: usize) -> bool {
+        let RotatedPart { dim, of } = self.rotated;
+        row % of % (of / 2) < dim / 2
+    }
+
     /// Multiplies the rotated rows of queries by a factor: those that stand in pairs with a frequency.
     fn scaled_rotated(&self, linear: Linear, factor: f64) -> Linear {
         if factor == 1.0 {
             return linear;
         }
-        let RotatedPart { dim, of } = self.rotated;
         let Linear { weight, mut bias } = linear;
-        let row_factor = |row: usize| if row % of % (of / 2) < dim / 2 { factor } else { 1.0 };
+        let row_factor = |row: usize| if self.is_rotated(row) { factor } else { 1.0 };
         if let Some(bias) = &mut bias {
             bias.iter_mut().enumerate().for_each(|(row, x)| scale(std::slice::from_mut(x), row_factor(row)));
         }
@@ -162,14 +167,22 @@ impl Layout for Dense {
         } else {
             [projection("q_proj", query_rows)?, projection("k_proj", kv_rows)?, projection("v_proj", kv_rows)?]
         };
-        let query = self.scaled_rotated(self.ordered(query), model.query_gain(layer.index));
+        // Behind a norm a factor on the projection would be lost: there it belongs to the gain.
+        let (row_gain, norm_gain) = match (self.head_norms, model.query_gain(layer.index)) {
+            (false, gain) => (gain, 1.0),
+            (true, gain) => (1.0, gain),
+        };
+        let query = self.scaled_rotated(self.ordered(query), row_gain);
         let output = linear(source, &layer.name("o_proj"), model.hidden, query_rows)?;
         let norm = |name: &str| {
             let gain = source.read(&layer.name(name), &[model.head_dim])?;
             Ok::<_, crate::Error>(self.order().into_iter().map(|row| gain[row]).collect::<Vec<f32>>())
         };
         let head_norms = if self.head_norms {
-            let (query, key) = (norm("q_norm.weight")?, norm("k_norm.weight")?);
+            let (mut query, key) = (norm("q_norm.weight")?, norm("k_norm.weight")?);
+            query.iter_mut().enumerate().filter(|(row, _)| self.is_rotated(*row)).for_each(|(_, x)| {
+                scale(std::slice::from_mut(x), norm_gain);
+            });
             Some(HeadNorms { query, key, epsilon: model.norm_epsilon })
         } else {
             None
