@@ -250,7 +250,8 @@ impl LatentAttentionLayer {
         let mut q_rotated = TensorMut::dense(workspace.q_rotated.view_mut(), rope_shape)?;
         let (mut q_rope, mut q_nope, mut key_norm) = (Some(args.q_rope), args.q_nope, None);
         if let Some((heads, workspace)) = self.heads.as_ref().zip(workspace.heads.as_mut()) {
-            let tokens = NewTokens { q_rope: q_rope.take(), q_nope, k_rope: args.k_rope.clone(), c_kv: &args.c_kv };
+            let tokens =
+                NewTokens { q_rope: q_rope.take(), q_nope, k_rope: args.k_rope.clone(), c_kv: args.c_kv.clone() };
             heads.normalise(stream, g, tokens, up_key.clone(), workspace, q_rotated.reborrow())?;
             q_nope = workspace.q_nope(g, args.slots.len())?;
             key_norm = Some(heads.key_norm(g, workspace, args.slots.len())?);

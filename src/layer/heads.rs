@@ -5,6 +5,7 @@ use half::bf16;
 use crate::device::{Buffer, Device, Shape, Stream, Tensor, TensorMut};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
+use crate::ops::check;
 use crate::ops::{
     AbsorbConfig, DeviceKeyNorm, ExpandOutput, ExpandOutputArgs, HeadNorm, HeadNormArgs, HeadNormConfig,
     HeadNormQueryArgs,
@@ -33,7 +34,7 @@ pub(super) struct HeadsWorkspace {
 }
 
 /// The new tokens, as the engine's projections made them.
-pub(super) struct NewTokens<'a, 'b> {
+pub(super) struct NewTokens<'a> {
     /// `[T, H, R]`.
     pub q_rope: Option<Tensor<'a, bf16>>,
     /// `[T, H, Dn]`.
@@ -41,7 +42,7 @@ pub(super) struct NewTokens<'a, 'b> {
     /// `[T, G, R]`.
     pub k_rope: Tensor<'a, bf16>,
     /// `[T, 1, L]`.
-    pub c_kv: &'b Tensor<'a, bf16>,
+    pub c_kv: Tensor<'a, bf16>,
 }
 
 impl Heads {
@@ -79,23 +80,19 @@ impl Heads {
         let count = tokens.q_nope.shape().sizes[0];
         let k_nope_shape = [count, g.kv_heads, g.nope_dim];
         if let Some(up) = &self.up {
+            let latent = [("tokens", count), ("one", 1), ("latent", g.latent_rank)];
+            check::tensor("c_kv", stream.device(), &tokens.c_kv, latent)?;
             // All KV heads read the same latent.
-            let [_, one, rank] = tokens.c_kv.shape().sizes;
-            let heads = if one == 1 { g.kv_heads } else { one };
-            let shape = Shape {
-                sizes: [tokens.c_kv.shape().sizes[0], heads, rank],
-                strides: [tokens.c_kv.shape().strides[0], 0],
-            };
+            let of_token = tokens.c_kv.shape().strides[0];
+            let shape = Shape { sizes: [count, g.kv_heads, g.latent_rank], strides: [of_token, 0] };
+            let k_nope = workspace.k_nope.view_mut().slice(..count * g.kv_heads * g.nope_dim)?;
             up.run(
                 stream,
                 ExpandOutputArgs {
                     up_value: up_key,
                     value_bias: self.up_bias.as_ref().map(Buffer::view),
                     o_latent: Tensor::new(tokens.c_kv.view().clone(), shape)?,
-                    out: TensorMut::dense(
-                        workspace.k_nope.view_mut().slice(..count * g.kv_heads * g.nope_dim)?,
-                        k_nope_shape,
-                    )?,
+                    out: TensorMut::dense(k_nope, k_nope_shape)?,
                 },
             )?;
         }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result, check_len};
 
 /// Returns [`Error::Shape`] unless the tensor has the named sizes, [`Error::OtherDevice`] unless it is on the device,
 /// and its strides as kernels take them.
-pub(super) fn tensor<T: Element>(
+pub(crate) fn tensor<T: Element>(
     what: &'static str,
     device: &Device,
     tensor: &Tensor<T>,
