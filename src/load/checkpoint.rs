@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::config::ModelConfig;
 use super::families::{AnyLayout, Attention, Layer, scale, scaled_matrix, scaled_outputs};
 use super::fields::Fields;
+use super::quantised::{self, Blocks, Fp8Source};
 use super::safetensors::SafetensorsSource;
 use super::source::{TensorSource, linear, matrix};
 use super::tokenizer::Tokenizer;
@@ -108,16 +109,24 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
     let text = std::fs::read(&config_path).map_err(|cause| Error::Io { path: config_path.clone(), cause })?;
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|e| Error::File { path: config_path.clone(), why: e.to_string() })?;
+    let blocks = Blocks::parse(Fields { path: &config_path, map: &json })?;
     let (mut config, layout) = parse(&config_path, &json)?;
     let source = SafetensorsSource::directory(path, layout.ranks_file(path).as_deref())?;
+    quantised::check_types(&source, blocks)?;
     // As transformers has it: a head of its own in the files is kept, whatever the configuration says. Many files hold
     // a copy of the embedding, so the bytes decide.
     if config.head_is_embedding && source.shape(LM_HEAD).is_some() {
         config.tie(source.same(LM_HEAD, EMBEDDING)?);
     }
-    let names = source.names().into_iter().map(str::to_owned).collect();
+    let mut names = source.names();
+    // Factors are read with what they are factors of.
+    names.retain(|name| blocks.is_none() || !Fp8Source::is_scales(&source, name));
+    let names = names.into_iter().map(str::to_owned).collect();
     Ok(Checkpoint {
-        source: Box::new(source),
+        source: match blocks {
+            None => Box::new(source),
+            Some(blocks) => Box::new(Fp8Source::new(source, blocks)),
+        },
         names,
         directory: path.to_owned(),
         config,

@@ -1,7 +1,5 @@
 //! A model's configuration, from `config.json` or from what a GGUF file says.
 
-use serde_json::Value;
-
 use super::families::{self, AnyLayout, Architecture, Frame, check_width};
 use super::fields::Fields;
 use super::frequencies::Rotation;
@@ -218,11 +216,6 @@ fn refuse_what_is_not_computed(config: Fields, layer_types: &[&str]) -> Result<(
     }
     if config.flag("use_sliding_window")? {
         return refuse("use_sliding_window".into(), "attention over a sliding window is not supported");
-    }
-    if let Some(quantised) = config.value("quantization_config") {
-        let method = quantised.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
-        let what = format!("quantization_config (quant_method `{method}`)");
-        return refuse(what, "quantised weights can be read from GGUF files only");
     }
     if config.value("per_layer_config").is_some() {
         return refuse("per_layer_config".into(), "layers that differ in their configuration cannot be read");

@@ -30,9 +30,9 @@
 //! Keys and tensors that would change what a layer computes are read or refused by name; `docs/models.md` lists them.
 //!
 //! Nothing is copied on the way from disk: each tensor is mapped into memory while it is read, and becomes `f32` in
-//! one pass (quantised tensors on all cores). So files must not be changed *in place* while one of their tensors is
-//! being read: numbers overwritten meanwhile are read in either state, and if the file is cut off, the operating system
-//! ends the process (SIGBUS on Unix). A file cut off before is an error. Replacing a file by another of the same name,
+//! one pass (quantised tensors, GGUF's and FP8's, on all cores). So files must not be changed *in place* while one of
+//! their tensors is being read: numbers overwritten meanwhile are read in either state, and if the file is cut off, the
+//! operating system ends the process (SIGBUS on Unix). A file cut off before is an error. Replacing a file by another of the same name,
 //! as downloads do, is always fine: the open [`Checkpoint`] goes on reading the old one.
 //!
 //! Files are untrusted: whatever they hold, the outcome is a value or an [`Error`](crate::Error) that names the
@@ -50,6 +50,7 @@ mod frequencies;
 mod gguf;
 mod host_tensor;
 mod output;
+mod quantised;
 mod rope_object;
 mod safetensors;
 mod save_mha2mla;

@@ -116,6 +116,16 @@ impl SafetensorsSource {
         Err(unfit(self.files[located.file].path(), name, expected(), Some(located.describe())))
     }
 
+    /// The type of a tensor, if there is one.
+    pub(crate) fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.tensors.get(name).map(|located| located.dtype)
+    }
+
+    /// A tensor's bytes, if it has this shape and type.
+    pub(crate) fn bytes(&self, name: &str, shape: &[usize], dtype: Dtype) -> Result<Mmap> {
+        self.lend(self.find(name, shape, &[dtype])?)
+    }
+
     /// A tensor's bytes as they lie in its file.
     fn lend(&self, located: &Located) -> Result<Mmap> {
         self.files[located.file].lend(located.offset, located.bytes)

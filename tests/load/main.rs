@@ -15,6 +15,7 @@ mod gguf_header;
 mod hugging_face;
 mod mha2mla;
 mod mistral;
+mod quantised;
 mod rope;
 mod save;
 mod save_shared_key;

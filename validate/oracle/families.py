@@ -30,6 +30,8 @@ EXPERTS = {
     "n_group": 1,
     "topk_group": 1,
 }
+# Eight experts in four groups, of which two take part in the choice of three.
+GROUPS = dict(EXPERTS, n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2)
 DENSE = dict(FRAME, num_key_value_heads=2, head_dim=8)
 # A stretched context: rotation frequencies, cosines and sines, and the softmax's scale all change.
 YARN = {
@@ -76,6 +78,18 @@ FAMILIES = {
         "DeepseekV3ForCausalLM",
         dict(LATENT, **EXPERTS, **dense_mlps(1), q_lora_rank=None, rope_interleave=False, rope_parameters=YARN),
     ),
+    "deepseek_v2_groups": (
+        "DeepseekV2ForCausalLM",
+        dict(
+            LATENT, **GROUPS, **dense_mlps(1), topk_method="group_limited_greedy", routed_scaling_factor=3.0, mlp_bias=True
+        ),
+    ),
+    "deepseek_v3_groups": (
+        "DeepseekV3ForCausalLM",
+        dict(LATENT, **dict(GROUPS, n_shared_experts=2), **dense_mlps(0), routed_scaling_factor=1.5),
+    ),
+    "deepseek_v3_fp8": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps())),
+    "deepseek_v3_ue8m0": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps())),
     "axk1": ("AXK1ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(1), rope_parameters=YARN)),
     "youtu": ("YoutuForCausalLM", dict(LATENT, tie_word_embeddings=True)),
     "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", dict(LATENT, **EXPERTS)),
@@ -90,6 +104,16 @@ FAMILIES = {
             LATENT,
             **EXPERTS,
             **dense_mlps(),
+            rope_parameters=dict(YARN, mscale_all_dim=1.0, llama_4_scaling_beta=0.1),
+        ),
+    ),
+    "mistral4_groups": (
+        "Mistral4ForCausalLM",
+        dict(
+            LATENT,
+            **GROUPS,
+            **dense_mlps(1),
+            routed_scaling_factor=2.0,
             rope_parameters=dict(YARN, mscale_all_dim=1.0, llama_4_scaling_beta=0.1),
         ),
     ),
@@ -108,14 +132,14 @@ FAMILIES = {
     ),
     "deepseek_v32": (
         "DeepseekV32ForCausalLM",
-        dict(LATENT, **EXPERTS, **dense_mlps(), index_topk=16, index_head_dim=8, index_n_heads=2, rope_parameters=YARN),
+        dict(LATENT, **GROUPS, **dense_mlps(1), index_topk=16, index_head_dim=8, index_n_heads=2, rope_parameters=YARN),
     ),
     "glm_moe_dsa": (
         "GlmMoeDsaForCausalLM",
         dict(
             LATENT,
-            **EXPERTS,
-            **dense_mlps(),
+            **GROUPS,
+            **dense_mlps(1),
             index_topk=16,
             index_head_dim=8,
             index_n_heads=2,
@@ -186,4 +210,11 @@ FAMILIES = {
             "topk_group": 1,
         },
     ),
+}
+
+# Rows and columns of a block, and how its factor is stored, of those whose weights are quantised after all. Blocks do not
+# divide the matrices, so transformers cannot read them (findings/fp8-blocks-from-the-grid.sh).
+FP8 = {
+    "deepseek_v3_fp8": ([16, 16], "float"),
+    "deepseek_v3_ue8m0": ([8, 24], "ue8m0"),
 }
