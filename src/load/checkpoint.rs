@@ -26,13 +26,14 @@ pub struct Checkpoint {
     /// The names of all tensors, sorted, to find those that nothing reads.
     names: Vec<String>,
     directory: PathBuf,
-    config: ModelConfig,
-    layout: AnyLayout,
+    pub(super) config: ModelConfig,
+    pub(super) layout: AnyLayout,
     json: Map<String, Value>,
     tokenizer: Option<Tokenizer>,
 }
 
-/// What a layer has besides attention: `x + down(silu(gate(norm(x))) * up(norm(x)))` and the attention's norm.
+/// What a layer has besides attention, where its MLP is no mixture of experts:
+/// `x + down(silu(gate(norm(x))) * up(norm(x)))` and the attention's norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Norm in front of the attention, over `hidden`.
@@ -215,19 +216,17 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`] (here for
-    /// the tensors beside the attention), [`Error::Unsupported`] if the layer's MLP is a mixture of experts.
+    /// the tensors beside the attention), [`Error::Unsupported`] if the layer's MLP is a mixture of experts, which
+    /// [`Checkpoint::mixture`] reads.
     pub fn block(&self, layer: usize) -> Result<Block> {
         self.check_layer(layer)?;
         let module = format!("model.layers.{layer}");
         let (hidden, intermediate) = (self.config.hidden, self.config.intermediate);
-        let has = |name: &str| self.source.shape(&format!("{module}.{name}")).is_some();
-        let refusal = self.layout.block_refusal().or_else(|| {
-            let experts = has("mlp.gate.weight") || has("block_sparse_moe.gate.weight");
-            experts.then_some("is a mixture of experts, of which only the attention can be read")
-        });
-        if let Some(why) = refusal {
-            let what = format!("MLP of layer {layer} in {}", self.source.path().display());
-            return Err(Error::Unsupported { what, why: why.into() });
+        if let Some(why) = self.layout.block_refusal() {
+            return Err(self.mlp_refusal(layer, why));
+        }
+        if self.has_experts(layer) {
+            return Err(self.mlp_refusal(layer, "is a mixture of experts, and no MLP that all tokens take"));
         }
         let source = &Recording::new(self.source());
         let norm = |name: &str| self.norm(source, &format!("{module}.{name}.weight"));
@@ -246,9 +245,7 @@ impl Checkpoint {
             up,
             down: scaled_outputs(mlp("down_proj", hidden, intermediate)?, self.config.factors.residual),
         };
-        let attention = format!("{module}.self_attn.");
-        let beside = self.names_below(&module).filter(|name| !name.starts_with(&attention));
-        source.refuse_unread(beside, &format!("a layer of {:?}", self.config.architecture))?;
+        self.refuse_unread_beside_attention(source, &module)?;
         Ok(block)
     }
 
@@ -277,7 +274,31 @@ impl Checkpoint {
         matrix(self.source(), name, self.config.vocab, self.config.hidden).map(Some)
     }
 
-    fn norm(&self, source: &dyn TensorSource, name: &str) -> Result<RmsNorm> {
+    /// Whether the MLP of a layer is a mixture of experts: only those have a router.
+    pub(super) fn has_experts(&self, layer: usize) -> bool {
+        let has = |name: &str| self.source.shape(&format!("model.layers.{layer}.{name}.weight")).is_some();
+        has("mlp.gate") || has("block_sparse_moe.gate")
+    }
+
+    pub(super) fn mlp_refusal(&self, layer: usize, why: &str) -> Error {
+        let what = format!("MLP of layer {layer} in {}", self.source.path().display());
+        Error::Unsupported { what, why: why.into() }
+    }
+
+    /// The configuration's keys, for what is read of them with a layer.
+    pub(super) fn fields(&self) -> Fields<'_> {
+        Fields { path: self.source.path(), map: &self.json }
+    }
+
+    /// Refuses tensors of a layer outside of its attention that were not read.
+    pub(super) fn refuse_unread_beside_attention(&self, source: &Recording, module: &str) -> Result<()> {
+        let skipped = ["self_attn"].iter().chain(self.layout.unneeded_beside());
+        let skipped: Vec<String> = skipped.map(|part| format!("{module}.{part}.")).collect();
+        let beside = self.names_below(module).filter(|name| !skipped.iter().any(|part| name.starts_with(part)));
+        source.refuse_unread(beside, &format!("a layer of {:?}", self.config.architecture))
+    }
+
+    pub(super) fn norm(&self, source: &dyn TensorSource, name: &str) -> Result<RmsNorm> {
         let gain = source.read(name, &[self.config.hidden])?;
         Ok(RmsNorm { gain, epsilon: self.config.norm_epsilon })
     }
@@ -289,7 +310,7 @@ impl Checkpoint {
         self.names[first..].iter().map(String::as_str).take_while(move |name| name.starts_with(&prefix))
     }
 
-    fn check_layer(&self, layer: usize) -> Result<()> {
+    pub(super) fn check_layer(&self, layer: usize) -> Result<()> {
         if layer < self.config.layers {
             return Ok(());
         }

@@ -7,6 +7,7 @@
 mod backtrace;
 mod damage;
 mod deepseek;
+mod experts;
 mod fixture;
 #[cfg(feature = "gguf")]
 mod gguf;

@@ -1,6 +1,6 @@
 //! DeepSeek's latent attention, which several families share: its sizes, and how its layers lie in the files.
 
-use super::{Attention, AttentionSizes, Frame, Layer, Layout, check_width};
+use super::{Attention, AttentionSizes, Frame, Layer, Layout, Routing, check_width};
 use crate::error::Result;
 use crate::geometry::Geometry;
 use crate::load::config::{DeepSeekDims, Factors};
@@ -26,6 +26,10 @@ pub(super) struct Mla {
     pub output_factor: f64,
     /// Modules that are not needed here.
     pub unneeded: &'static [&'static str],
+    /// How tokens choose among experts; `None` in families without any.
+    pub routing: Option<Routing>,
+    /// Modules of a layer beside its attention that are not needed here.
+    pub unneeded_beside: &'static [&'static str],
 }
 
 impl Mla {
@@ -44,7 +48,15 @@ impl Mla {
         )?;
         check_width(config, frame.query_heads, geometry.value_dim)?;
         let dims = DeepSeekDims { geometry, query_rank: config.optional_size("q_lora_rank")?, pairing };
-        Ok(Self { dims, query_factor: 1.0, latent_factor: 1.0, output_factor: 1.0, unneeded: &[] })
+        Ok(Self {
+            dims,
+            query_factor: 1.0,
+            latent_factor: 1.0,
+            output_factor: 1.0,
+            unneeded: &[],
+            routing: None,
+            unneeded_beside: &[],
+        })
     }
 
     /// What the configuration says about the attention, whose layers `layout` reads.
@@ -121,6 +133,14 @@ impl Layout for Mla {
 
     fn unneeded(&self) -> &'static [&'static str] {
         self.unneeded
+    }
+
+    fn routing(&self) -> Option<Routing> {
+        self.routing
+    }
+
+    fn unneeded_beside(&self) -> &'static [&'static str] {
+        self.unneeded_beside
     }
 }
 

@@ -24,6 +24,7 @@ mod mla;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod routing;
 mod sarvam_mla;
 mod shared_key;
 mod youtu;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) use self::mha2mla::FREQUENCY_INDEX;
 pub(super) use self::mla::{scale, scaled_matrix, scaled_outputs};
+pub(super) use self::routing::Routing;
 pub(super) use self::shared_key::SHARED_KEY_CLASS;
 use super::config::{DeepSeekDims, Factors, ModelConfig, OWN_KEYS, QueryScaling};
 use super::fields::Fields;
@@ -137,7 +139,7 @@ impl Family {
         gguf: None,
         rope: RopeRules::LATENT,
         biases: Biases::AsConfigured,
-        parse: deepseek::parse_interleaved,
+        parse: deepseek::parse_as_configured,
         conversions: &[],
         keys: Keys::USUAL,
         tied: false,
@@ -272,6 +274,16 @@ pub(super) trait Layout: Send + Sync {
         None
     }
 
+    /// How tokens choose among a layer's experts, in the families whose mixtures are known.
+    fn routing(&self) -> Option<Routing> {
+        None
+    }
+
+    /// Modules of a layer beside its attention that it can do without.
+    fn unneeded_beside(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// A file beside the weights that says more about the layers, if there should be one. `directory` is the model's.
     fn ranks_file(&self, _directory: &Path) -> Option<PathBuf> {
         None
@@ -355,6 +367,11 @@ pub(super) fn find_gguf(architecture: &str) -> std::result::Result<(&'static Fam
         let (last, others) = names.split_last().unwrap_or((&"none", &[]));
         format!("the architectures known in GGUF files are {} and {last}", others.join(", "))
     })
+}
+
+/// Refuses a model by what a key of its configuration says.
+fn refuse_key<T>(config: Fields, key: &str, value: &str, why: &str) -> Result<T> {
+    Err(Error::Unsupported { what: format!("{key} `{value}` in {}", config.path.display()), why: why.into() })
 }
 
 /// Refuses heads that are too wide: index tables are made from these two sizes before any tensor is seen.
