@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::fixture::*;
 
-const KV_RANK: usize = 12;
+pub const KV_RANK: usize = 12;
 pub const QUERY_RANK: usize = 10;
-const ROPE: usize = 4;
-const NOPE: usize = 6;
-const VALUE: usize = 5;
+pub const ROPE: usize = 4;
+pub const NOPE: usize = 6;
+pub const VALUE: usize = 5;
 
 pub fn config(query_rank: Value) -> Value {
     with(

@@ -13,6 +13,8 @@ mod fixture;
 mod gguf;
 #[cfg(feature = "gguf")]
 mod gguf_header;
+#[cfg(feature = "gguf")]
+mod gguf_latent;
 mod hugging_face;
 mod mha2mla;
 mod mistral;

@@ -1,7 +1,7 @@
 //! The attention of DeepSeek V2, V3 and R1.
 
 use super::mla::Mla;
-use super::{AttentionSizes, Family, Frame, Name, Routing};
+use super::{AttentionSizes, Family, Frame, GgufName, Name, Routing};
 use crate::error::Result;
 use crate::load::fields::Fields;
 use crate::rope::Pairing;
@@ -9,7 +9,12 @@ use crate::rope::Pairing;
 const V2: Name = Name { class: "DeepseekV2ForCausalLM", model_type: "deepseek_v2" };
 const V3: Name = Name { class: "DeepseekV3ForCausalLM", model_type: "deepseek_v3" };
 
-pub(super) const FAMILY: Family = Family { names: &[V2, V3], parse, ..Family::PLAIN };
+pub(super) const FAMILY: Family = Family {
+    names: &[V2, V3],
+    gguf: Some(GgufName { architecture: "deepseek2", reordered: false, divisors: false, latent: true }),
+    parse,
+    ..Family::PLAIN
+};
 
 fn parse(name: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
     // V2 has no say.

@@ -5,7 +5,7 @@ use crate::load::rope_object::RopeRules;
 
 pub(super) const FAMILY: Family = Family {
     names: &[Name { class: "LlamaForCausalLM", model_type: "llama" }],
-    gguf: Some(GgufName { architecture: "llama", reordered: true, divisors: true }),
+    gguf: Some(GgufName { architecture: "llama", reordered: true, divisors: true, latent: false }),
     rope: RopeRules::DENSE,
     biases: Biases::AsConfigured,
     parse: dense::parse,

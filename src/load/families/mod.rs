@@ -194,6 +194,8 @@ pub(super) struct GgufName {
     pub reordered: bool,
     /// Whether the file may scale the frequencies by a table of divisors.
     pub divisors: bool,
+    /// Whether its attention is latent.
+    pub latent: bool,
 }
 
 /// Whether queries, keys and values have biases.

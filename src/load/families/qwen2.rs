@@ -5,7 +5,7 @@ use crate::load::rope_object::RopeRules;
 
 pub(super) const FAMILY: Family = Family {
     names: &[Name { class: "Qwen2ForCausalLM", model_type: "qwen2" }],
-    gguf: Some(GgufName { architecture: "qwen2", reordered: false, divisors: false }),
+    gguf: Some(GgufName { architecture: "qwen2", reordered: false, divisors: false, latent: false }),
     rope: RopeRules::DENSE,
     biases: Biases::Always,
     parse: dense::parse,
