@@ -111,6 +111,9 @@ pub fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
     if config.query_scaling.is_some() {
         bail!("{}: queries that grow with their position (`query_scaling`) are not computed here", path.display());
     }
+    if config.gated_output {
+        bail!("{}: gates on the attention's output (`gated_output`) are not computed here", path.display());
+    }
     let tokenizer = match checkpoint.tokenizer() {
         Some(vocabulary) => Tokenizer::from_gguf(vocabulary)?,
         None if path.is_dir() => Tokenizer::from_directory(path, config.bos, &config.eos)?,

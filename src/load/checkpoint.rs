@@ -15,7 +15,6 @@ use super::unread::Recording;
 use crate::error::{Error, Result};
 use crate::weights::{Linear, Matrix, RmsNorm};
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
 const LM_HEAD: &str = "lm_head.weight";
 
 /// A model on disk. Opening reads headers only (and, where the configuration ties the head to the embedding and the files
@@ -46,6 +45,25 @@ pub struct Block {
     pub up: Linear,
     /// `[hidden, intermediate]`.
     pub down: Linear,
+}
+
+/// Factors on what the heads of an attention yield, one for each head and token, between the sum of their values and the
+/// output projection: head `h` of the layer's input `x` is multiplied by `sigmoid(map(x)[h])`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputGate {
+    /// `[H, hidden]`; it reads what the query projection reads.
+    pub map: Linear,
+}
+
+impl OutputGate {
+    /// The factors for every row of `x`, `[T, hidden]`; returns `[T, H]`. Meant for examples and checks, not for speed.
+    ///
+    /// # Errors
+    /// As [`Linear::apply`].
+    pub fn factors(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let logits = self.map.apply(x)?;
+        Ok(logits.into_iter().map(|x| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32).collect())
+    }
 }
 
 /// Everything of a model but its attention: what saving a converted model copies, from the original's files or from where
@@ -117,7 +135,7 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
     // As transformers has it: a head of its own in the files is kept, whatever the configuration says. Many files hold
     // a copy of the embedding, so the bytes decide.
     if config.head_is_embedding && source.shape(LM_HEAD).is_some() {
-        config.tie(source.same(LM_HEAD, EMBEDDING)?);
+        config.tie(source.same(LM_HEAD, config.architecture.family().keys.embedding)?);
     }
     let mut names = source.names();
     // Factors are read with what they are factors of.
@@ -200,16 +218,30 @@ impl Checkpoint {
     pub fn attention(&self, layer: usize) -> Result<Attention> {
         self.check_layer(layer)?;
         let module = self.layout.module(layer);
-        let (source, model) = (&Recording::new(self.source()), &self.config);
+        let (source, model, index) = (&Recording::new(self.source()), &self.config, layer);
         let layer = Layer { source, model, directory: &self.directory, index: layer, module: &module };
         let attention = self.layout.attention(&layer)?;
         let needed = |name: &&str| {
             let inside = name[module.len()..].trim_start_matches('.').split('.').next().unwrap_or_default();
-            !self.layout.unneeded().contains(&inside)
+            // Whoever projects the output reads the gate.
+            !self.layout.unneeded().contains(&inside) && self.layout.output_gate(index) != Some(inside)
         };
         let present = self.names_below(&module).filter(needed);
         source.refuse_unread(present, &format!("{:?}'s attention", model.architecture))?;
         Ok(attention)
+    }
+
+    /// The gates on the output of one layer's attention; `None` if it has none. [`ModelConfig::gated_output`] says whether
+    /// a model has layers with gates.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`].
+    pub fn output_gate(&self, layer: usize) -> Result<Option<OutputGate>> {
+        self.check_layer(layer)?;
+        let Some(name) = self.layout.output_gate(layer) else { return Ok(None) };
+        let module = format!("{}.{name}", self.layout.module(layer));
+        let map = linear(self.source(), &module, self.config.query_heads, self.config.hidden)?;
+        Ok(Some(OutputGate { map }))
     }
 
     /// The norms and the MLP of one layer.
@@ -245,7 +277,7 @@ impl Checkpoint {
             up,
             down: scaled_outputs(mlp("down_proj", hidden, intermediate)?, self.config.factors.residual),
         };
-        self.refuse_unread_beside_attention(source, &module)?;
+        self.refuse_unread_beside_attention(source, layer)?;
         Ok(block)
     }
 
@@ -254,7 +286,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Tensor`] as for [`Checkpoint::attention`]; the same holds for the methods below.
     pub fn embedding(&self) -> Result<Matrix> {
-        let embedding = matrix(self.source(), EMBEDDING, self.config.vocab, self.config.hidden)?;
+        let embedding = matrix(self.source(), self.embedding_name(), self.config.vocab, self.config.hidden)?;
         Ok(scaled_matrix(embedding, self.config.factors.embedding))
     }
 
@@ -270,7 +302,7 @@ impl Checkpoint {
         if self.config.tied_embeddings {
             return Ok(None);
         }
-        let name = if self.config.head_is_embedding { EMBEDDING } else { LM_HEAD };
+        let name = if self.config.head_is_embedding { self.embedding_name() } else { LM_HEAD };
         matrix(self.source(), name, self.config.vocab, self.config.hidden).map(Some)
     }
 
@@ -290,10 +322,15 @@ impl Checkpoint {
         Fields { path: self.source.path(), map: &self.json }
     }
 
+    fn embedding_name(&self) -> &'static str {
+        self.config.architecture.family().keys.embedding
+    }
+
     /// Refuses tensors of a layer outside of its attention that were not read.
-    pub(super) fn refuse_unread_beside_attention(&self, source: &Recording, module: &str) -> Result<()> {
-        let skipped = ["self_attn"].iter().chain(self.layout.unneeded_beside());
-        let skipped: Vec<String> = skipped.map(|part| format!("{module}.{part}.")).collect();
+    pub(super) fn refuse_unread_beside_attention(&self, source: &Recording, layer: usize) -> Result<()> {
+        let module = &format!("model.layers.{layer}");
+        let unneeded = self.layout.unneeded_beside().iter().map(|part| format!("{module}.{part}."));
+        let skipped: Vec<String> = unneeded.chain([format!("{}.", self.layout.module(layer))]).collect();
         let beside = self.names_below(module).filter(|name| !skipped.iter().any(|part| name.starts_with(part)));
         source.refuse_unread(beside, &format!("a layer of {:?}", self.config.architecture))
     }

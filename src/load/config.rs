@@ -1,6 +1,6 @@
 //! A model's configuration, from `config.json` or from what a GGUF file says.
 
-use super::families::{self, AnyLayout, Architecture, Frame, check_width};
+use super::families::{self, AnyLayout, Architecture, Frame, Keys, check_width};
 use super::fields::Fields;
 use super::frequencies::Rotation;
 use crate::error::{Error, Result};
@@ -102,6 +102,10 @@ pub struct ModelConfig {
     /// A factor on queries that depends on their position, so that no weight can carry it: whoever projects the queries
     /// multiplies them by it. `None` for most models.
     pub query_scaling: Option<QueryScaling>,
+    /// Whether what the heads yield is multiplied by gates before the output projection, so that no weight can carry them:
+    /// whoever projects it multiplies it by what [`Checkpoint::output_gate`](super::Checkpoint::output_gate) yields. False
+    /// for most models.
+    pub gated_output: bool,
     /// Whether the output head is the embedding. A head of its own in the files counts more than what the configuration
     /// says.
     pub tied_embeddings: bool,
@@ -140,7 +144,12 @@ impl ModelConfig {
         let eos = config.token_ids("eos_token_id")?;
         let own = config.optional_object(OWN_KEYS)?;
         let calibrated_positions = own.map(|own| own.optional_size("calibrated_positions")).transpose()?.flatten();
-        let positions = config.size(family.keys.positions)?;
+        // transformers takes either name where a family has one of its own.
+        let positions =
+            match config.optional_size(family.keys.positions)?.or(config.optional_size(Keys::USUAL.positions)?) {
+                Some(positions) => positions,
+                None => config.size(family.keys.positions)?,
+            };
         let mut model = Self {
             architecture,
             hidden,
@@ -159,6 +168,7 @@ impl ModelConfig {
             score_scale: rotation.score_factor / (sizes.head_dim as f64).sqrt(),
             rotation_gain: rotation.gain,
             query_scaling: sizes.query_scaling,
+            gated_output: sizes.gated_output,
             tied_embeddings: false,
             attention_bias: family.biases.parse(config)?,
             bos: config.token_ids("bos_token_id")?.first().copied(),

@@ -230,7 +230,7 @@ impl Checkpoint {
             },
             output_norm: if routing.normed() { Some(norm("post_mlp_layernorm")?) } else { None },
         };
-        self.refuse_unread_beside_attention(source, &module)?;
+        self.refuse_unread_beside_attention(source, layer)?;
         Ok(Some(mixture))
     }
 

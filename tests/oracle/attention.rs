@@ -1,7 +1,7 @@
 //! A latent layer's attention over one sequence: by its documentation, without a cache, and through the reference's.
 
 use latent_attention::cache::{CacheFormat, LatentFormat, PageTable, RopeFormat, Sequences};
-use latent_attention::load::ModelConfig;
+use latent_attention::load::{ModelConfig, OutputGate};
 use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::{RopeTables, rotate_head};
 use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
@@ -69,14 +69,30 @@ fn key_factor(layer: &LatentAttention, rope: &[f64], nope: &[f64]) -> f64 {
     })
 }
 
+/// A layer's attention and the gates on its output.
+pub struct Gated {
+    pub attention: LatentAttention,
+    pub gate: Option<OutputGate>,
+}
+
+impl Gated {
+    /// The output projection of what the heads yield for the input `x`, which its gates come before.
+    fn output(&self, mut heads: Vec<f64>, x: &[f64]) -> Vec<f64> {
+        if let Some(gate) = &self.gate {
+            let factors = linear(&gate.map, x).into_iter().map(|x| 1.0 / (1.0 + (-x).exp()));
+            let width = self.attention.geometry.value_dim;
+            heads
+                .chunks_exact_mut(width)
+                .zip(factors)
+                .for_each(|(head, factor)| head.iter_mut().for_each(|x| *x *= factor));
+        }
+        linear(&self.attention.output, &heads)
+    }
+}
+
 /// As the documentation of `LatentAttention` has it, in f64.
-pub fn direct(
-    layer: &LatentAttention,
-    config: &ModelConfig,
-    tables: &RopeTables,
-    x: &Tokens,
-    positions: &[usize],
-) -> Tokens {
+pub fn direct(gated: &Gated, config: &ModelConfig, tables: &RopeTables, x: &Tokens, positions: &[usize]) -> Tokens {
+    let layer = &gated.attention;
     let g = &layer.geometry;
     let (r, n, v) = (g.rope_dim, g.nope_dim, g.value_dim);
     let latents: Tokens = x
@@ -129,19 +145,14 @@ pub fn direct(
                 |d: usize| weights.iter().zip(&values).map(|(w, value)| w / total * value[kv_head * v + d]).sum();
             heads.extend((0..v).map(value).collect::<Vec<f64>>());
         }
-        linear(&layer.output, &heads)
+        gated.output(heads, &x[t])
     };
     (0..x.len()).map(token).collect()
 }
 
 /// By `ReferenceLayer`, through a cache of bf16.
-pub fn cached(
-    layer: &LatentAttention,
-    config: &ModelConfig,
-    tables: &RopeTables,
-    x: &Tokens,
-    positions: &[usize],
-) -> Tokens {
+pub fn cached(gated: &Gated, config: &ModelConfig, tables: &RopeTables, x: &Tokens, positions: &[usize]) -> Tokens {
+    let layer = &gated.attention;
     let reference = ReferenceLayer::new(layer.clone()).unwrap();
     let format = CacheFormat::new(LatentFormat::Bf16, RopeFormat::Bf16);
     let mut cache = reference.new_cache(format, 16, 1).unwrap();
@@ -172,5 +183,5 @@ pub fn cached(
         .unwrap();
     let width = layer.geometry.query_heads * layer.geometry.value_dim;
     let heads = output.out.chunks_exact(width).map(|token| token.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
-    heads.map(|heads| linear(&layer.output, &heads)).collect()
+    heads.zip(x).map(|(heads, x)| gated.output(heads, x)).collect()
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::folder;
 
 /// One for each way in which configurations are read.
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 14] = [
     "llama",
     "ministral",
     "phi3_longrope",
@@ -22,6 +22,7 @@ const FAMILIES: [&str; 13] = [
     "mistral4_groups",
     "longcat_flash",
     "kimi_linear",
+    "bailing_hybrid",
 ];
 
 /// One of each kind, and numbers at the ends of what they may be.

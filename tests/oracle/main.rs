@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use latent_attention::convert::{Basis, ConvertOptions, RopeChoice, convert};
 use latent_attention::load::{Attention, Checkpoint, ModelConfig, open};
 use latent_attention::rope::RopeTables;
-use latent_attention::weights::LatentAttention;
 
+use self::attention::Gated;
 use self::expected::Expected;
 
 /// Of the largest value. What is left is f32's rounding of weights, cosines and sines.
@@ -38,8 +38,8 @@ fn open_family(family: &str) -> (Checkpoint, Expected) {
 }
 
 /// A layer in latent terms, dense ones converted at full rank with all their rotations.
-fn latent(checkpoint: &Checkpoint, layer: usize) -> LatentAttention {
-    match checkpoint.attention(layer).unwrap() {
+fn latent(checkpoint: &Checkpoint, layer: usize) -> Gated {
+    let attention = match checkpoint.attention(layer).unwrap() {
         Attention::Latent(latent) => latent,
         Attention::Dense(dense) => {
             let options = ConvertOptions::new(dense.head_dim, dense.kv_heads * dense.head_dim)
@@ -47,7 +47,10 @@ fn latent(checkpoint: &Checkpoint, layer: usize) -> LatentAttention {
                 .with_basis(Basis::plain());
             convert(&dense, &options, None).unwrap()
         }
-    }
+    };
+    let gate = checkpoint.output_gate(layer).unwrap();
+    assert!(gate.is_none() || checkpoint.config().gated_output);
+    Gated { attention, gate }
 }
 
 fn tables(config: &ModelConfig, positions: &[usize]) -> RopeTables {
@@ -131,7 +134,7 @@ macro_rules! families {
 // All layers can be read whole.
 families!(check_model: llama, qwen2, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa, deepseek_v3_yarn, axk1, glm4_moe_lite, sarvam_mla, deepseek_v2_groups, deepseek_v3_groups, mistral4_groups, deepseek_v3_fp8, deepseek_v3_ue8m0, qwen3);
 // Some layers cannot be read whole, or are no attention.
-families!(check_attention_alone: glm4, longcat_flash, kimi_linear, qwen3_moe);
+families!(check_attention_alone: glm4, longcat_flash, kimi_linear, bailing_hybrid, qwen3_moe);
 
 fn check_attention_alone(family: &str) {
     check_attention(family);

@@ -191,6 +191,24 @@ FAMILIES = {
         ),
     ),
     "glm4": ("Glm4ForCausalLM", dict(DENSE)),
+    "bailing_hybrid": (
+        "BailingHybridForCausalLM",
+        {k: v for k, v in LATENT.items() if k != "num_hidden_layers"}
+        | {
+            "num_hidden_layers": 3,
+            "layer_group_size": 2,
+            "layer_types": ["full_attention", "linear_attention", "full_attention"],
+            "mlp_layer_types": ["dense"] * 3,
+            "head_dim": 4,
+            "moe_intermediate_size": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_shared_experts": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "rope_parameters": YARN,
+        },
+    ),
     "kimi_linear": (
         "KimiLinearForCausalLM",
         {k: v for k, v in LATENT.items() if k != "num_hidden_layers"}

@@ -24,6 +24,8 @@ pub(super) struct Mla {
     pub latent_factor: f64,
     /// On what the layer adds to the residual stream.
     pub output_factor: f64,
+    /// What the output projection is called.
+    pub output: &'static str,
     /// Modules that are not needed here.
     pub unneeded: &'static [&'static str],
     /// How tokens choose among experts; `None` in families without any.
@@ -53,6 +55,7 @@ impl Mla {
             query_factor: 1.0,
             latent_factor: 1.0,
             output_factor: 1.0,
+            output: "o_proj",
             unneeded: &[],
             routing: None,
             unneeded_beside: &[],
@@ -70,6 +73,7 @@ impl Mla {
             factors: Factors::NONE,
             query_scaling: None,
             sparse_beyond: None,
+            gated_output: false,
             layout: Box::new(layout),
         }
     }
@@ -102,7 +106,7 @@ impl Mla {
         let (down, key_rope) = split_heads(&kv, 1, g.latent_rank);
         let up = matrix(source, &named("kv_b_proj.weight"), g.kv_heads * (g.nope_dim + g.value_dim), g.latent_rank)?;
         let (up_key, up_value) = split_heads(&Linear::new(up), g.kv_heads, g.nope_dim);
-        let output = linear(source, &named("o_proj"), model.hidden, g.query_heads * g.value_dim)?;
+        let output = linear(source, &named(self.output), model.hidden, g.query_heads * g.value_dim)?;
         let attention = LatentAttention {
             geometry: g,
             query_down,

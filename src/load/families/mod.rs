@@ -4,6 +4,7 @@
 //! how a layer's tensors become the crate's own terms. `docs/adding-a-model.md` adds one, step by step.
 
 mod axk1;
+mod bailing_hybrid;
 mod deepseek;
 mod deepseek_v32;
 mod dense;
@@ -11,6 +12,7 @@ mod glm4;
 mod glm4_moe_lite;
 mod glm_moe_dsa;
 mod granite;
+mod hybrid;
 mod kept_pairs;
 mod kimi_linear;
 mod llama;
@@ -24,6 +26,7 @@ mod mla;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod refused;
 mod routing;
 mod sarvam_mla;
 mod shared_key;
@@ -102,6 +105,8 @@ families! {
     Qwen3 => qwen3,
     /// Granite: as Llama, with factors on scores and around the layers.
     Granite => granite,
+    /// Bailing's hybrid models (Ling 3): DeepSeek's layers, with gates on their output, among those of linear attention.
+    BailingHybrid => bailing_hybrid,
     /// GLM-4: as Llama, with a part of each head rotated, in neighbouring dimensions.
     Glm4 => glm4,
 }
@@ -164,14 +169,17 @@ pub(super) struct Keys {
     pub intermediate: &'static str,
     /// Longest context.
     pub positions: &'static str,
+    /// The tensor of the token embedding.
+    pub embedding: &'static str,
 }
 
 impl Keys {
-    const USUAL: Self = Self {
+    pub(super) const USUAL: Self = Self {
         layers: "num_hidden_layers",
         attentions_per_layer: 1,
         intermediate: "intermediate_size",
         positions: "max_position_embeddings",
+        embedding: "model.embed_tokens.weight",
     };
 }
 
@@ -247,6 +255,8 @@ pub(super) struct AttentionSizes {
     pub query_scaling: Option<QueryScaling>,
     /// Tokens up to which each token attends to all before it, if it attends to a choice of them beyond.
     pub sparse_beyond: Option<usize>,
+    /// Whether gates stand between the heads and the output projection.
+    pub gated_output: bool,
     /// Reads the layers, unless the model was converted.
     pub layout: AnyLayout,
 }
@@ -273,6 +283,11 @@ pub(super) trait Layout: Send + Sync {
 
     /// Why what lies around the attentions cannot be read, if so.
     fn block_refusal(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The module in a layer's attention that makes the gates on its output, in families that have them.
+    fn output_gate(&self, _layer: usize) -> Option<&'static str> {
         None
     }
 
@@ -353,9 +368,11 @@ pub(super) fn find(config: Fields) -> Result<(Architecture, &'static Name)> {
     });
     known.ok_or_else(|| {
         let known: Vec<_> = names().map(|(_, name)| name.class).collect();
+        let known = format!("known architectures are {}", known.join(", "));
         Error::Unsupported {
             what: format!("architecture `{}` in {}", class.or(model_type).unwrap_or("none"), config.path.display()),
-            why: format!("known architectures are {}", known.join(", ")),
+            why: refused::find(class, model_type)
+                .map_or_else(|| known.clone(), |family| format!("{}; {known}", family.why)),
         }
     })
 }

@@ -1,0 +1,56 @@
+//! Latent families that are known and cannot be read, each with its reason, as transformers 5.24.0 computes them.
+
+use super::Name;
+
+/// A family, by one of its names, and why it cannot be read.
+pub(super) struct Refused {
+    name: Name,
+    pub why: &'static str,
+}
+
+const fn refused(class: &'static str, model_type: &'static str, why: &'static str) -> Refused {
+    Refused { name: Name { class, model_type }, why }
+}
+
+const REFUSED: &[Refused] = &[
+    refused(
+        "HYV4ForCausalLM",
+        "hy_v4",
+        "each head has a sink in its softmax, which decoding has no place for, beside a gate for each value",
+    ),
+    refused(
+        "AXK2ForCausalLM",
+        "axk2",
+        "queries and gates read their latent with and without its norm at once, for which a layer has no place",
+    ),
+    refused(
+        "Dots3NoteForCausalLM",
+        "dots3_note_text",
+        "the shared rotated key has a norm, for which a layer has no place, and some layers attend over windows",
+    ),
+    refused(
+        "Dots3NoteForConditionalGeneration",
+        "dots3_note",
+        "the shared rotated key has a norm, for which a layer has no place, and some layers attend over windows",
+    ),
+    refused(
+        "Glm5NextForConditionalGeneration",
+        "glm5_next",
+        "models of language and images in one configuration cannot be read; their language model mixes several residual \
+         streams",
+    ),
+    refused(
+        "MistralLarge4ForConditionalGeneration",
+        "mistral_large4",
+        "layers read the latents of others, some rotate nothing, and models of language and images in one configuration \
+         cannot be read",
+    ),
+];
+
+/// The reason why models of that class, or without a class of that type, cannot be read, if it is known.
+pub(super) fn find(class: Option<&str>, model_type: Option<&str>) -> Option<&'static Refused> {
+    REFUSED.iter().find(|family| match class {
+        Some(class) => family.name.class == class,
+        None => Some(family.name.model_type) == model_type,
+    })
+}
