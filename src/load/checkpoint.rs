@@ -25,6 +25,8 @@ pub struct Checkpoint {
     /// The names of all tensors, sorted, to find those that nothing reads.
     names: Vec<String>,
     directory: PathBuf,
+    /// The file that the configuration is from, for messages.
+    config_path: PathBuf,
     pub(super) config: ModelConfig,
     pub(super) layout: AnyLayout,
     json: Map<String, Value>,
@@ -148,6 +150,7 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
         },
         names,
         directory: path.to_owned(),
+        config_path,
         config,
         layout,
         json,
@@ -161,7 +164,8 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let (config, layout) = parse(path, &json)?;
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let names = source.names();
-    Ok(Checkpoint { source: Box::new(source), names, directory, config, layout, json, tokenizer })
+    let config_path = path.to_owned();
+    Ok(Checkpoint { source: Box::new(source), names, directory, config_path, config, layout, json, tokenizer })
 }
 
 #[cfg(not(feature = "gguf"))]
@@ -319,7 +323,7 @@ impl Checkpoint {
 
     /// The configuration's keys, for what is read of them with a layer.
     pub(super) fn fields(&self) -> Fields<'_> {
-        Fields { path: self.source.path(), map: &self.json }
+        Fields { path: &self.config_path, map: &self.json }
     }
 
     fn embedding_name(&self) -> &'static str {

@@ -80,7 +80,7 @@ fn key(name: &str) -> String {
 }
 
 /// The model as a GGUF file, with a mixture in its second layer where `sigmoid` says which scores it has.
-fn gguf(tensors: &Tensors, query_rank: Option<usize>, sigmoid: Option<bool>) -> Gguf {
+pub fn gguf(tensors: &Tensors, query_rank: Option<usize>, sigmoid: Option<bool>) -> Gguf {
     let mut gguf = Gguf::of("llama", &llama());
     gguf.metadata.retain(|(key, _)| !key.starts_with("llama."));
     gguf.set("general.architecture", Value::String("deepseek2".into()));
@@ -238,17 +238,7 @@ fn files_that_are_no_latent_model_of_the_current_converter_are_refused_by_key_or
         let mut file = gguf(&tensors, Some(deepseek::QUERY_RANK), Some(true));
         change(&mut file);
         let (_dir, path) = write_file(&file);
-        let read = open(&path).and_then(|checkpoint| {
-            for layer in 0..LAYERS {
-                checkpoint.attention(layer)?;
-                match checkpoint.mixture(layer)? {
-                    None => checkpoint.block(layer).map(drop)?,
-                    Some(_) => checkpoint.expert(layer, 0).map(drop)?,
-                }
-            }
-            Ok(())
-        });
-        read.expect_err("refused").to_string()
+        read_everything(&path).expect_err("refused").to_string()
     };
     let set = |name: &'static str, value: Value| message(&move |file: &mut Gguf| file.set(&key(name), value.clone()));
     let without =
