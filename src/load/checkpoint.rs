@@ -49,21 +49,33 @@ pub struct Block {
     pub down: Linear,
 }
 
-/// Factors on what the heads of an attention yield, one for each head and token, between the sum of their values and the
-/// output projection: head `h` of the layer's input `x` is multiplied by `sigmoid(map(x)[h])`.
+/// Factors on what the heads of an attention yield for a token, between the sum of their values and the output projection:
+/// `sigmoid(map(y))`, where `y` is the layer's input for this token or what its query projections read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputGate {
-    /// `[H, hidden]`; it reads what the query projection reads.
+    /// `[H, inputs]`, one factor for each head; or `[H*Dv, inputs]`, one for each of its values.
     pub map: Linear,
+    /// What it reads.
+    pub input: GateInput,
+}
+
+/// What an [`OutputGate`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GateInput {
+    /// The layer's input, `[hidden]`.
+    Hidden,
+    /// What the query projections read: the outputs of the layer's [`QueryDown`](crate::weights::QueryDown).
+    Query,
 }
 
 impl OutputGate {
-    /// The factors for every row of `x`, `[T, hidden]`; returns `[T, H]`. Meant for examples and checks, not for speed.
+    /// The factors for every row of `y`, `[T, inputs]`; returns `[T, H]` or `[T, H*Dv]`. Meant for examples and checks, not for speed.
     ///
     /// # Errors
     /// As [`Linear::apply`].
-    pub fn factors(&self, x: &[f32]) -> Result<Vec<f32>> {
-        let logits = self.map.apply(x)?;
+    pub fn factors(&self, y: &[f32]) -> Result<Vec<f32>> {
+        let logits = self.map.apply(y)?;
         Ok(logits.into_iter().map(|x| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32).collect())
     }
 }
@@ -222,13 +234,12 @@ impl Checkpoint {
     pub fn attention(&self, layer: usize) -> Result<Attention> {
         self.check_layer(layer)?;
         let module = self.layout.module(layer);
-        let (source, model, index) = (&Recording::new(self.source()), &self.config, layer);
+        let (source, model) = (&Recording::new(self.source()), &self.config);
         let layer = Layer { source, model, directory: &self.directory, index: layer, module: &module };
         let attention = self.layout.attention(&layer)?;
         let needed = |name: &&str| {
             let inside = name[module.len()..].trim_start_matches('.').split('.').next().unwrap_or_default();
-            // Whoever projects the output reads the gate.
-            !self.layout.unneeded().contains(&inside) && self.layout.output_gate(index) != Some(inside)
+            !self.layout.unneeded().contains(&inside)
         };
         let present = self.names_below(&module).filter(needed);
         source.refuse_unread(present, &format!("{:?}'s attention", model.architecture))?;
@@ -242,10 +253,9 @@ impl Checkpoint {
     /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`].
     pub fn output_gate(&self, layer: usize) -> Result<Option<OutputGate>> {
         self.check_layer(layer)?;
-        let Some(name) = self.layout.output_gate(layer) else { return Ok(None) };
-        let module = format!("{}.{name}", self.layout.module(layer));
-        let map = linear(self.source(), &module, self.config.query_heads, self.config.hidden)?;
-        Ok(Some(OutputGate { map }))
+        let module = self.layout.module(layer);
+        let (source, model) = (self.source(), &self.config);
+        self.layout.output_gate(&Layer { source, model, directory: &self.directory, index: layer, module: &module })
     }
 
     /// The norms and the MLP of one layer.

@@ -6,7 +6,7 @@
 //! | layout | found by | read as |
 //! |---|---|---|
 //! | Llama, Qwen2, Qwen3, Mistral, Ministral, Phi3, Granite, Glm4: MHA, GQA | `architectures`, GGUF `general.architecture` | [`Attention::Dense`] |
-//! | DeepSeek V2, V3; Axk1, Youtu, Glm4MoeLite, SarvamMla, MiniCpm3, Mistral4, LongcatFlash, DeepSeekV32, GlmMoeDsa, KimiLinear and BailingHybrid (layers of full attention) | `architectures` | [`Attention::Latent`] |
+//! | DeepSeek V2, V3; Axk1, Youtu, Glm4MoeLite, SarvamMla, MiniCpm3, Mistral4, LongcatFlash, DeepSeekV32, GlmMoeDsa, Axk2, KimiLinear and BailingHybrid (layers of full attention) | `architectures` | [`Attention::Latent`] |
 //! | MHA2MLA, `kv_proj.*` | `mha2mla` in `config.json` | [`Attention::Latent`] |
 //! | a shared key, as [`save_shared_key`] writes it | `LatentAttentionForCausalLM` in `architectures` | [`Attention::Latent`] |
 //! | MHA2MLA's first release, `W_down_k` and so on | `RoPE` and `SVD` in `config.json` | [`Attention::Latent`] |
@@ -61,7 +61,7 @@ mod tokenizer;
 mod unread;
 
 pub use blocks::{BlockFormat, QuantizedMatrix};
-pub use checkpoint::{Block, Checkpoint, ModelParts, OutputGate, open};
+pub use checkpoint::{Block, Checkpoint, GateInput, ModelParts, OutputGate, open};
 pub use config::{DeepSeekDims, ModelConfig, QueryScaling};
 pub use experts::{Choice, GatedMlp, GroupRank, Mixture, Router, Scores};
 pub use families::{Architecture, Attention};

@@ -1,7 +1,7 @@
 //! A latent layer's attention over one sequence: by its documentation, without a cache, and through the reference's.
 
 use latent_attention::cache::{CacheFormat, LatentFormat, PageTable, RopeFormat, Sequences};
-use latent_attention::load::{ModelConfig, OutputGate};
+use latent_attention::load::{GateInput, ModelConfig, OutputGate};
 use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::{RopeTables, rotate_head};
 use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
@@ -34,12 +34,20 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
+/// What the query projections read.
+fn query_inputs(layer: &LatentAttention, x: &[f64]) -> Vec<f64> {
+    let Some(stage) = &layer.query_down else { return x.to_vec() };
+    let down = linear(&stage.down, x);
+    let mut inputs = norm(&stage.norm, &down);
+    if stage.with_unnormed {
+        inputs.extend(down);
+    }
+    inputs
+}
+
 /// The rotated and the unrotated query rows of one token.
 fn queries(layer: &LatentAttention, config: &ModelConfig, x: &[f64], position: usize) -> (Vec<f64>, Vec<f64>) {
-    let inputs = match &layer.query_down {
-        None => x.to_vec(),
-        Some(stage) => norm(&stage.norm, &linear(&stage.down, x)),
-    };
+    let inputs = query_inputs(layer, x);
     let factor = config.query_scaling.map_or(1.0, |scaling| scaling.factor(position));
     let query = |map: &Linear| linear(map, &inputs).into_iter().map(|x| x * factor).collect();
     (query(&layer.query_rope), query(&layer.query_nope))
@@ -79,12 +87,16 @@ impl Gated {
     /// The output projection of what the heads yield for the input `x`, which its gates come before.
     fn output(&self, mut heads: Vec<f64>, x: &[f64]) -> Vec<f64> {
         if let Some(gate) = &self.gate {
-            let factors = linear(&gate.map, x).into_iter().map(|x| 1.0 / (1.0 + (-x).exp()));
-            let width = self.attention.geometry.value_dim;
-            heads
-                .chunks_exact_mut(width)
-                .zip(factors)
-                .for_each(|(head, factor)| head.iter_mut().for_each(|x| *x *= factor));
+            let factors = match gate.input {
+                GateInput::Hidden => linear(&gate.map, x),
+                GateInput::Query => linear(&gate.map, &query_inputs(&self.attention, x)),
+                other => panic!("{other:?}"),
+            };
+            // One for each head, or for each value.
+            let width = heads.len() / factors.len();
+            for (values, factor) in heads.chunks_exact_mut(width).zip(factors) {
+                values.iter_mut().for_each(|value| *value /= 1.0 + (-factor).exp());
+            }
         }
         linear(&self.attention.output, &heads)
     }

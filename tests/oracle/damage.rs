@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::folder;
 
 /// One for each way in which configurations are read.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "llama",
     "ministral",
     "phi3_longrope",
@@ -23,6 +23,7 @@ const FAMILIES: [&str; 14] = [
     "longcat_flash",
     "kimi_linear",
     "bailing_hybrid",
+    "axk2",
 ];
 
 /// One of each kind, and numbers at the ends of what they may be.

@@ -134,7 +134,7 @@ macro_rules! families {
 // All layers can be read whole.
 families!(check_model: llama, qwen2, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa, deepseek_v3_yarn, axk1, glm4_moe_lite, sarvam_mla, deepseek_v2_groups, deepseek_v3_groups, mistral4_groups, deepseek_v3_fp8, deepseek_v3_ue8m0, qwen3);
 // Some layers cannot be read whole, or are no attention.
-families!(check_attention_alone: glm4, longcat_flash, kimi_linear, bailing_hybrid, qwen3_moe);
+families!(check_attention_alone: glm4, longcat_flash, kimi_linear, bailing_hybrid, qwen3_moe, axk2);
 
 fn check_attention_alone(family: &str) {
     check_attention(family);

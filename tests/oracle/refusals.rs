@@ -3,7 +3,7 @@
 use std::fs;
 
 use latent_attention::Result;
-use latent_attention::load::{Attention, Checkpoint, open, save_mha2mla};
+use latent_attention::load::{Attention, Checkpoint, GateInput, open, save_mha2mla};
 use latent_attention::rope::Pairing;
 use serde_json::{Value, json};
 
@@ -41,6 +41,7 @@ fn refused<T>(result: Result<T>, parts: &[&str]) {
 fn every_latent_family_is_found_by_model_type_alone_and_needs_its_sizes() {
     for family in [
         "axk1",
+        "axk2",
         "youtu",
         "glm4_moe_lite",
         "sarvam_mla",
@@ -69,7 +70,6 @@ fn every_latent_family_is_found_by_model_type_alone_and_needs_its_sizes() {
 fn families_that_compute_more_stay_refused_by_their_class() {
     for (class, model_type, why) in [
         ("HYV4ForCausalLM", "hy_v4", "a sink in its softmax"),
-        ("AXK2ForCausalLM", "axk2", "with and without its norm"),
         ("Dots3NoteForCausalLM", "dots3_note_text", "rotated key has a norm"),
         ("Dots3NoteForConditionalGeneration", "dots3_note", "rotated key has a norm"),
         ("Glm5NextForConditionalGeneration", "glm5_next", "language and images"),
@@ -222,7 +222,7 @@ fn longrope_holds_up_to_the_original_length_and_is_refused_beyond_by_name() {
 
 #[test]
 fn contexts_beyond_index_topk_are_refused_by_its_name() {
-    for family in ["deepseek_v32", "glm_moe_dsa"] {
+    for family in ["deepseek_v32", "glm_moe_dsa", "axk2"] {
         let (checkpoint, _) = open_family(family);
         let config = checkpoint.config();
         assert_eq!((config.sparse_beyond, config.max_positions), (Some(16), 16));
@@ -379,4 +379,22 @@ fn bailings_gates_are_read_of_its_layers_of_full_attention_and_no_others() {
         config["max_position_embeddings"] = positions;
     });
     assert_eq!(renamed.unwrap().config().max_positions, 131_072);
+}
+
+#[test]
+fn ax_k2s_gates_and_queries_are_rows_of_one_tensor_and_its_blocks_are_refused() {
+    let (checkpoint, _) = open_family("axk2");
+    let Attention::Latent(layer) = checkpoint.attention(0).unwrap() else { panic!("A.X K2 is latent") };
+    let stage = layer.query_down.unwrap();
+    assert!(stage.with_unnormed && checkpoint.config().gated_output);
+    assert_eq!((stage.outputs(), layer.query_nope.weight.cols()), (20, 20));
+    let gate = checkpoint.output_gate(0).unwrap().unwrap();
+    assert_eq!((gate.map.weight.rows(), gate.map.weight.cols(), gate.input), (4 * 6, 20, GateInput::Query));
+    let stored = checkpoint.source().read("model.layers.0.self_attn.q_b_proj.weight", &[80, 20]).unwrap();
+    // Each head has 14 rows of its query before 6 of its gates.
+    assert_eq!(gate.map.weight.row(6), &stored[(20 + 14) * 20..][..20]);
+    assert_eq!(layer.query_nope.weight.row(6), &stored[20 * 20..][..20]);
+    refused(checkpoint.block(0), &["MLP of layer 0", "norms with gates of their own"]);
+    refused(checkpoint.mixture(1), &["MLP of layer 1", "norms with gates of their own"]);
+    refused(checkpoint.expert(1, 0), &["MLP of layer 1", "norms with gates of their own"]);
 }

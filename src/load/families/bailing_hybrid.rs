@@ -27,6 +27,6 @@ fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
         Some(full) => full,
         None => FullLayers::LastOf(config.optional_size("layer_group_size")?.unwrap_or(GROUP)),
     };
-    let layout = Hybrid { mla, full, module: "attention", gate: Some("g_proj") };
+    let layout = Hybrid { mla, full, module: "attention", gate: &["g_proj"] };
     Ok(AttentionSizes { gated_output: true, ..mla.sizes(layout) })
 }

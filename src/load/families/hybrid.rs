@@ -3,7 +3,9 @@
 use super::mla::Mla;
 use super::{Attention, Layer, Layout};
 use crate::error::{Error, Result};
+use crate::load::checkpoint::{GateInput, OutputGate};
 use crate::load::fields::Fields;
+use crate::load::source::linear;
 
 /// What `layer_types` may hold in such a model.
 pub(super) const LAYER_TYPES: &[&str] = &["full_attention", "linear_attention"];
@@ -44,8 +46,8 @@ pub(super) struct Hybrid {
     pub full: FullLayers,
     /// What a layer calls its attention.
     pub module: &'static str,
-    /// The tensor of the layers' [`OutputGate`](crate::load::OutputGate), without its end, if they have one.
-    pub gate: Option<&'static str>,
+    /// The modules of the gates on the layers' heads: one or none.
+    pub gate: &'static [&'static str],
 }
 
 impl Layout for Hybrid {
@@ -63,7 +65,13 @@ impl Layout for Hybrid {
         format!("model.layers.{index}.{}", self.module)
     }
 
-    fn output_gate(&self, layer: usize) -> Option<&'static str> {
-        self.gate.filter(|_| self.full.contains(layer))
+    fn output_gate(&self, layer: &Layer) -> Result<Option<OutputGate>> {
+        let gate = self.gate.first().filter(|_| self.full.contains(layer.index));
+        let map = |name: &&str| linear(layer.source, &layer.name(name), layer.model.query_heads, layer.model.hidden);
+        Ok(gate.map(map).transpose()?.map(|map| OutputGate { map, input: GateInput::Hidden }))
+    }
+
+    fn unneeded(&self) -> &'static [&'static str] {
+        self.gate
     }
 }

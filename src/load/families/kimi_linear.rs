@@ -23,7 +23,7 @@ fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
     }
     let mla = Mla::parse(config, frame, Pairing::Interleaved, None)?;
     let full = full_layers(config)?;
-    Ok(mla.sizes(Hybrid { mla, full, module: "self_attn", gate: None }))
+    Ok(mla.sizes(Hybrid { mla, full, module: "self_attn", gate: &[] }))
 }
 
 /// Reads `layer_types`, or else the list in `linear_attn_config`, which counts layers from 1. Where nothing is said, it is

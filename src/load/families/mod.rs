@@ -4,6 +4,7 @@
 //! how a layer's tensors become the crate's own terms. `docs/adding-a-model.md` adds one, step by step.
 
 mod axk1;
+mod axk2;
 mod bailing_hybrid;
 mod deepseek;
 mod deepseek_v32;
@@ -38,6 +39,7 @@ pub(super) use self::mha2mla::FREQUENCY_INDEX;
 pub(super) use self::mla::{scale, scaled_matrix, scaled_outputs};
 pub(super) use self::routing::Routing;
 pub(super) use self::shared_key::SHARED_KEY_CLASS;
+use super::checkpoint::OutputGate;
 use super::config::{DeepSeekDims, Factors, ModelConfig, OWN_KEYS, QueryScaling};
 use super::fields::Fields;
 use super::rope_object::{RopeRules, RotatedPart};
@@ -105,6 +107,8 @@ families! {
     Qwen3 => qwen3,
     /// Granite: as Llama, with factors on scores and around the layers.
     Granite => granite,
+    /// A.X K2: as DeepSeek-V3.2, with gates on the output.
+    Axk2 => axk2,
     /// Bailing's hybrid models (Ling 3): DeepSeek's layers, with gates on their output, among those of linear attention.
     BailingHybrid => bailing_hybrid,
     /// GLM-4: as Llama, with a part of each head rotated, in neighbouring dimensions.
@@ -271,7 +275,7 @@ pub(super) trait Layout: Send + Sync {
         format!("model.layers.{index}.self_attn")
     }
 
-    /// Modules inside the attention that it can do without.
+    /// Modules inside the attention that it can do without, or that are read beside it.
     fn unneeded(&self) -> &'static [&'static str] {
         &[]
     }
@@ -286,9 +290,9 @@ pub(super) trait Layout: Send + Sync {
         None
     }
 
-    /// The module in a layer's attention that makes the gates on its output, in families that have them.
-    fn output_gate(&self, _layer: usize) -> Option<&'static str> {
-        None
+    /// Reads the gates on the output of a layer's attention, in families that have them.
+    fn output_gate(&self, _layer: &Layer) -> Result<Option<OutputGate>> {
+        Ok(None)
     }
 
     /// How tokens choose among a layer's experts, in the families whose mixtures are known.

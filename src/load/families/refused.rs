@@ -19,11 +19,6 @@ const REFUSED: &[Refused] = &[
         "each head has a sink in its softmax, which decoding has no place for, beside a gate for each value",
     ),
     refused(
-        "AXK2ForCausalLM",
-        "axk2",
-        "queries and gates read their latent with and without its norm at once, for which a layer has no place",
-    ),
-    refused(
         "Dots3NoteForCausalLM",
         "dots3_note_text",
         "the shared rotated key has a norm, for which a layer has no place, and some layers attend over windows",
