@@ -141,3 +141,29 @@ pub fn read_attention(checkpoint: &Checkpoint, done: impl Fn()) -> Result<Layers
         _ => bail!("the model must have layers, all of them dense or all of them latent"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_with_factors_that_no_weight_carries_are_refused_by_the_key_that_says_so() {
+        let checkpoints = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/oracle");
+        for (family, key) in
+            [("mistral4", "query_scaling"), ("bailing_hybrid", "gated_output"), ("axk2", "gated_output")]
+        {
+            let error = open_parts(&checkpoints.join(family)).err().unwrap().to_string();
+            assert!(error.contains(family) && error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mixture_of_experts_is_no_block_of_a_transformer() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/oracle/deepseek_v3_yarn");
+        let checkpoint = load::open(&folder).unwrap();
+        let blocks = (0..2).map(|layer| Ok(checkpoint.block(layer)?));
+        let (embedding, norm) = (checkpoint.embedding().unwrap(), checkpoint.final_norm().unwrap());
+        let error = format!("{:#}", Transformer::new(embedding, blocks, &norm, None).err().unwrap());
+        assert!(error.contains("block 1") && error.contains("mixture of experts"), "{error}");
+    }
+}

@@ -70,7 +70,8 @@ pub enum GateInput {
 }
 
 impl OutputGate {
-    /// The factors for every row of `y`, `[T, inputs]`; returns `[T, H]` or `[T, H*Dv]`. Meant for examples and checks, not for speed.
+    /// The factors for every row of `y`, `[T, inputs]`; returns `[T, H]` or `[T, H*Dv]`. Meant for examples and checks, not
+    /// for speed.
     ///
     /// # Errors
     /// As [`Linear::apply`].
