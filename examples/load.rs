@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use latent_attention::load::{self, Attention};
+use latent_attention::load::{self, Attention, Checkpoint, GatedMlp};
 use latent_attention::weights::{Linear, Matrix};
 use latent_attention::{Error, Result};
 
@@ -22,13 +22,13 @@ fn main() -> Result<()> {
     let head = checkpoint.lm_head()?;
     let final_norm = checkpoint.final_norm()?;
     let layers = 0..checkpoint.config().layers;
-    let layers = layers.map(|layer| Ok((checkpoint.attention(layer)?, checkpoint.block(layer)?)));
+    let layers = layers.map(|layer| Ok((checkpoint.attention(layer)?, Rest::read(&checkpoint, layer)?)));
     let layers: Vec<_> = layers.collect::<Result<_>>()?;
     let loaded = start.elapsed();
 
-    let of_layers = layers.iter().map(|(attention, block)| {
-        let norms = block.attention_norm.gain.len() + block.mlp_norm.gain.len();
-        norms + linears(&[&block.gate, &block.up, &block.down]) + of_attention(attention)
+    let of_layers = layers.iter().map(|(attention, rest)| {
+        let mlps = rest.mlps.iter().map(|mlp| linears(&[&mlp.gate, &mlp.up, &mlp.down]));
+        rest.norms_and_router + mlps.sum::<usize>() + of_attention(attention)
     });
     let outside = matrices(&[&embedding]) + head.as_ref().map_or(0, |head| matrices(&[head])) + final_norm.gain.len();
     let bytes = size_of::<f32>() * (outside + of_layers.sum::<usize>());
@@ -39,6 +39,32 @@ fn main() -> Result<()> {
         None => println!("peak memory: this system does not say"),
     }
     Ok(())
+}
+
+/// What a layer has besides attention.
+struct Rest {
+    /// One, or the shared one and all experts.
+    mlps: Vec<GatedMlp>,
+    /// Numbers of everything else.
+    norms_and_router: usize,
+}
+
+impl Rest {
+    fn read(checkpoint: &Checkpoint, layer: usize) -> Result<Self> {
+        let Some(mixture) = checkpoint.mixture(layer)? else {
+            let block = checkpoint.block(layer)?;
+            let norms_and_router = block.attention_norm.gain.len() + block.mlp_norm.gain.len();
+            let mlps = vec![GatedMlp { gate: block.gate, up: block.up, down: block.down }];
+            return Ok(Self { mlps, norms_and_router });
+        };
+        let experts = mixture.router.weight.rows();
+        let mut mlps = (0..experts).map(|expert| checkpoint.expert(layer, expert)).collect::<Result<Vec<_>>>()?;
+        mlps.extend(mixture.shared);
+        let correction = mixture.router.correction.map_or(0, |correction| correction.len());
+        let norms = [Some(mixture.attention_norm), Some(mixture.mlp_norm), mixture.output_norm];
+        let norms = norms.iter().flatten().map(|norm| norm.gain.len()).sum::<usize>();
+        Ok(Self { mlps, norms_and_router: norms + matrices(&[&mixture.router.weight]) + correction })
+    }
 }
 
 /// The number of weights in one layer's attention.

@@ -225,6 +225,17 @@ pub struct QueryDown {
     pub down: Linear,
     /// Norm over `q_rank`.
     pub norm: RmsNorm,
+    /// Whether the query projections read `W_a x` itself too, behind its normed self, so that their inputs are `2 q_rank`
+    /// (A.X K2). False for all others.
+    pub with_unnormed: bool,
+}
+
+impl QueryDown {
+    /// Inputs of the query projections.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.norm.gain.len() * if self.with_unnormed { 2 } else { 1 }
+    }
 }
 
 /// One latent-attention layer: MHA2MLA's or DeepSeek's.
@@ -305,7 +316,7 @@ impl LatentAttention {
                 let rank = stage.norm.gain.len();
                 stage.down.check("query down-projection", rank, hidden)?;
                 check_epsilon("query norm", stage.norm.epsilon)?;
-                rank
+                stage.outputs()
             }
         };
         let rope_rows = g.query_heads * g.rope_dim;

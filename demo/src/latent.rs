@@ -137,8 +137,10 @@ struct Stepped {
 impl Layer {
     fn new(weights: &LatentAttention, format: CacheFormat, pages: usize, beside: Beside) -> Result<Self> {
         let layer = ReferenceLayer::new(weights.clone())?;
-        let query_down =
-            |stage: &QueryDown| anyhow::Ok((Projection::rounded_for_one(stage.down.clone())?, Norm::new(&stage.norm)?));
+        let query_down = |stage: &QueryDown| {
+            ensure!(!stage.with_unnormed, "queries that read their latent without its norm too are not computed here");
+            anyhow::Ok((Projection::rounded_for_one(stage.down.clone())?, Norm::new(&stage.norm)?))
+        };
         Ok(Self {
             query_down: weights.query_down.as_ref().map(query_down).transpose()?,
             query_rope: Projection::rounded_for_one(weights.query_rope.clone())?,

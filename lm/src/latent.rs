@@ -86,6 +86,9 @@ impl LatentLayer {
         if let Some(&frequency) = weights.frequencies.as_slice().iter().find(|&&f| f as usize >= tables.frequencies()) {
             bail!("the layer reads frequency {frequency}, the tables have {}", tables.frequencies());
         }
+        if weights.query_down.as_ref().is_some_and(|stage| stage.with_unnormed) {
+            bail!("queries that read their latent without its norm too (`with_unnormed`) are not computed here");
+        }
         let value_bias = |bias: &Vec<f32>| Tensor::from_slice(bias, (g.kv_heads, 1, g.value_dim), &Device::Cpu);
         Ok(Self {
             query_down: match &weights.query_down {

@@ -114,6 +114,9 @@ pub fn open_parts(path: &Path) -> Result<(Checkpoint, Tokenizer)> {
     if !config.same_frequencies() {
         bail!("{}: layers that differ in their rotation (`no_rope_layers`) are not computed here", path.display());
     }
+    if config.gated_output {
+        bail!("{}: gates on the attention's output (`gated_output`) are not computed here", path.display());
+    }
     let tokenizer = match checkpoint.tokenizer() {
         Some(vocabulary) => Tokenizer::from_gguf(vocabulary)?,
         None if path.is_dir() => Tokenizer::from_directory(path, config.bos, &config.eos)?,
@@ -148,10 +151,25 @@ mod tests {
 
     #[test]
     fn models_that_attend_in_ways_not_computed_here_are_refused_before_their_weights_are_read() {
-        for (model, part) in [("smollm3", "`no_rope_layers`"), ("mistral4", "`query_scaling`")] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/oracle").join(model);
-            let error = open_parts(&path).err().expect("an error").to_string();
-            assert!(error.contains(part), "{error}");
+        let checkpoints = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/oracle");
+        for (family, key) in [
+            ("smollm3", "no_rope_layers"),
+            ("mistral4", "query_scaling"),
+            ("bailing_hybrid", "gated_output"),
+            ("axk2", "gated_output"),
+        ] {
+            let error = open_parts(&checkpoints.join(family)).err().unwrap().to_string();
+            assert!(error.contains(family) && error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn a_mixture_of_experts_is_no_block_of_a_transformer() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/oracle/deepseek_v3_yarn");
+        let checkpoint = load::open(&folder).unwrap();
+        let blocks = (0..2).map(|layer| Ok(checkpoint.block(layer)?));
+        let (embedding, norm) = (checkpoint.embedding().unwrap(), checkpoint.final_norm().unwrap());
+        let error = format!("{:#}", Transformer::new(embedding, blocks, &norm, None).err().unwrap());
+        assert!(error.contains("block 1") && error.contains("mixture of experts"), "{error}");
     }
 }

@@ -105,7 +105,7 @@ fn what_is_not_trained_is_refused_by_name() {
     let mut layers = tiny::shared_key(false);
     let hidden = layers[0].hidden();
     let down = Linear::new(Matrix::from_fn(hidden, hidden, |_, _| 0.1));
-    layers[0].query_down = Some(QueryDown { down, norm: norm(hidden) });
+    layers[0].query_down = Some(QueryDown { down, norm: norm(hidden), with_unnormed: false });
     let message = error(&layers);
     assert!(message.contains("layer 0") && message.contains("query_down"), "{message}");
     assert!(error(&layers[..1]).contains("1 attention layers in 2 blocks"));

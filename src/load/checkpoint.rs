@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::config::ModelConfig;
 use super::families::{AnyLayout, Attention, Layer, scale, scaled_matrix, scaled_outputs};
 use super::fields::Fields;
+use super::quantised::{self, Blocks, Fp8Source};
 use super::safetensors::SafetensorsSource;
 use super::source::{TensorSource, linear, matrix};
 use super::tokenizer::Tokenizer;
@@ -14,7 +15,6 @@ use super::unread::Recording;
 use crate::error::{Error, Result};
 use crate::weights::{Linear, Matrix, RmsNorm};
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
 const LM_HEAD: &str = "lm_head.weight";
 
 /// A model on disk. Opening reads headers only (and, where the configuration ties the head to the embedding and the files
@@ -25,13 +25,16 @@ pub struct Checkpoint {
     /// The names of all tensors, sorted, to find those that nothing reads.
     names: Vec<String>,
     directory: PathBuf,
-    config: ModelConfig,
-    layout: AnyLayout,
+    /// The file that the configuration is from, for messages.
+    config_path: PathBuf,
+    pub(super) config: ModelConfig,
+    pub(super) layout: AnyLayout,
     json: Map<String, Value>,
     tokenizer: Option<Tokenizer>,
 }
 
-/// What a layer has besides attention: `x + down(silu(gate(norm(x))) * up(norm(x)))` and the attention's norm.
+/// What a layer has besides attention, where its MLP is no mixture of experts:
+/// `x + down(silu(gate(norm(x))) * up(norm(x)))` and the attention's norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Norm in front of the attention, over `hidden`.
@@ -44,6 +47,38 @@ pub struct Block {
     pub up: Linear,
     /// `[hidden, intermediate]`.
     pub down: Linear,
+}
+
+/// Factors on what the heads of an attention yield for a token, between the sum of their values and the output projection:
+/// `sigmoid(map(y))`, where `y` is the layer's input for this token or what its query projections read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputGate {
+    /// `[H, inputs]`, one factor for each head; or `[H*Dv, inputs]`, one for each of its values.
+    pub map: Linear,
+    /// What it reads.
+    pub input: GateInput,
+}
+
+/// What an [`OutputGate`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GateInput {
+    /// The layer's input, `[hidden]`.
+    Hidden,
+    /// What the query projections read: the outputs of the layer's [`QueryDown`](crate::weights::QueryDown).
+    Query,
+}
+
+impl OutputGate {
+    /// The factors for every row of `y`, `[T, inputs]`; returns `[T, H]` or `[T, H*Dv]`. Meant for examples and checks, not
+    /// for speed.
+    ///
+    /// # Errors
+    /// As [`Linear::apply`].
+    pub fn factors(&self, y: &[f32]) -> Result<Vec<f32>> {
+        let logits = self.map.apply(y)?;
+        Ok(logits.into_iter().map(|x| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32).collect())
+    }
 }
 
 /// Everything of a model but its attention: what saving a converted model copies, from the original's files or from where
@@ -108,18 +143,27 @@ fn open_directory(path: &Path) -> Result<Checkpoint> {
     let text = std::fs::read(&config_path).map_err(|cause| Error::Io { path: config_path.clone(), cause })?;
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|e| Error::File { path: config_path.clone(), why: e.to_string() })?;
+    let blocks = Blocks::parse(Fields { path: &config_path, map: &json })?;
     let (mut config, layout) = parse(&config_path, &json)?;
     let source = SafetensorsSource::directory(path, layout.ranks_file(path).as_deref())?;
+    quantised::check_types(&source, blocks)?;
     // As transformers has it: a head of its own in the files is kept, whatever the configuration says. Many files hold
     // a copy of the embedding, so the bytes decide.
     if config.head_is_embedding && source.shape(LM_HEAD).is_some() {
-        config.tie(source.same(LM_HEAD, EMBEDDING)?);
+        config.tie(source.same(LM_HEAD, config.architecture.family().keys.embedding)?);
     }
-    let names = source.names().into_iter().map(str::to_owned).collect();
+    let mut names = source.names();
+    // Factors are read with what they are factors of.
+    names.retain(|name| blocks.is_none() || !Fp8Source::is_scales(&source, name));
+    let names = names.into_iter().map(str::to_owned).collect();
     Ok(Checkpoint {
-        source: Box::new(source),
+        source: match blocks {
+            None => Box::new(source),
+            Some(blocks) => Box::new(Fp8Source::new(source, blocks)),
+        },
         names,
         directory: path.to_owned(),
+        config_path,
         config,
         layout,
         json,
@@ -133,7 +177,8 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let (config, layout) = parse(path, &json)?;
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let names = source.names();
-    Ok(Checkpoint { source: Box::new(source), names, directory, config, layout, json, tokenizer })
+    let config_path = path.to_owned();
+    Ok(Checkpoint { source: Box::new(source), names, directory, config_path, config, layout, json, tokenizer })
 }
 
 #[cfg(not(feature = "gguf"))]
@@ -202,23 +247,33 @@ impl Checkpoint {
         Ok(attention)
     }
 
+    /// The gates on the output of one layer's attention; `None` if it has none. [`ModelConfig::gated_output`] says whether
+    /// a model has layers with gates.
+    ///
+    /// # Errors
+    /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`].
+    pub fn output_gate(&self, layer: usize) -> Result<Option<OutputGate>> {
+        self.check_layer(layer)?;
+        let module = self.layout.module(layer);
+        let (source, model) = (self.source(), &self.config);
+        self.layout.output_gate(&Layer { source, model, directory: &self.directory, index: layer, module: &module })
+    }
+
     /// The norms and the MLP of one layer.
     ///
     /// # Errors
     /// [`Error::Index`] if there is no such layer, [`Error::Tensor`] as for [`Checkpoint::attention`] (here for
-    /// the tensors beside the attention), [`Error::Unsupported`] if the layer's MLP is a mixture of experts.
+    /// the tensors beside the attention), [`Error::Unsupported`] if the layer's MLP is a mixture of experts, which
+    /// [`Checkpoint::mixture`] reads.
     pub fn block(&self, layer: usize) -> Result<Block> {
         self.check_layer(layer)?;
         let module = format!("model.layers.{layer}");
         let (hidden, intermediate) = (self.config.hidden, self.config.intermediate);
-        let has = |name: &str| self.source.shape(&format!("{module}.{name}")).is_some();
-        let refusal = self.layout.block_refusal().or_else(|| {
-            let experts = has("mlp.gate.weight") || has("block_sparse_moe.gate.weight");
-            experts.then_some("is a mixture of experts, of which only the attention can be read")
-        });
-        if let Some(why) = refusal {
-            let what = format!("MLP of layer {layer} in {}", self.source.path().display());
-            return Err(Error::Unsupported { what, why: why.into() });
+        if let Some(why) = self.layout.block_refusal() {
+            return Err(self.mlp_refusal(layer, why));
+        }
+        if self.has_experts(layer) {
+            return Err(self.mlp_refusal(layer, "is a mixture of experts, and no MLP that all tokens take"));
         }
         let source = &Recording::new(self.source());
         let norm = |name: &str| self.norm(source, &format!("{module}.{name}.weight"));
@@ -237,9 +292,7 @@ impl Checkpoint {
             up,
             down: scaled_outputs(mlp("down_proj", hidden, intermediate)?, self.config.factors.residual),
         };
-        let attention = format!("{module}.self_attn.");
-        let beside = self.names_below(&module).filter(|name| !name.starts_with(&attention));
-        source.refuse_unread(beside, &format!("a layer of {:?}", self.config.architecture))?;
+        self.refuse_unread_beside_attention(source, layer)?;
         Ok(block)
     }
 
@@ -248,7 +301,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Tensor`] as for [`Checkpoint::attention`]; the same holds for the methods below.
     pub fn embedding(&self) -> Result<Matrix> {
-        let embedding = matrix(self.source(), EMBEDDING, self.config.vocab, self.config.hidden)?;
+        let embedding = matrix(self.source(), self.embedding_name(), self.config.vocab, self.config.hidden)?;
         Ok(scaled_matrix(embedding, self.config.factors.embedding))
     }
 
@@ -264,11 +317,40 @@ impl Checkpoint {
         if self.config.tied_embeddings {
             return Ok(None);
         }
-        let name = if self.config.head_is_embedding { EMBEDDING } else { LM_HEAD };
+        let name = if self.config.head_is_embedding { self.embedding_name() } else { LM_HEAD };
         matrix(self.source(), name, self.config.vocab, self.config.hidden).map(Some)
     }
 
-    fn norm(&self, source: &dyn TensorSource, name: &str) -> Result<RmsNorm> {
+    /// Whether the MLP of a layer is a mixture of experts: only those have a router.
+    pub(super) fn has_experts(&self, layer: usize) -> bool {
+        let has = |name: &str| self.source.shape(&format!("model.layers.{layer}.{name}.weight")).is_some();
+        has("mlp.gate") || has("block_sparse_moe.gate")
+    }
+
+    pub(super) fn mlp_refusal(&self, layer: usize, why: &str) -> Error {
+        let what = format!("MLP of layer {layer} in {}", self.source.path().display());
+        Error::Unsupported { what, why: why.into() }
+    }
+
+    /// The configuration's keys, for what is read of them with a layer.
+    pub(super) fn fields(&self) -> Fields<'_> {
+        Fields { path: &self.config_path, map: &self.json }
+    }
+
+    fn embedding_name(&self) -> &'static str {
+        self.config.architecture.family().keys.embedding
+    }
+
+    /// Refuses tensors of a layer outside of its attention that were not read.
+    pub(super) fn refuse_unread_beside_attention(&self, source: &Recording, layer: usize) -> Result<()> {
+        let module = &format!("model.layers.{layer}");
+        let unneeded = self.layout.unneeded_beside().iter().map(|part| format!("{module}.{part}."));
+        let skipped: Vec<String> = unneeded.chain([format!("{}.", self.layout.module(layer))]).collect();
+        let beside = self.names_below(module).filter(|name| !skipped.iter().any(|part| name.starts_with(part)));
+        source.refuse_unread(beside, &format!("a layer of {:?}", self.config.architecture))
+    }
+
+    pub(super) fn norm(&self, source: &dyn TensorSource, name: &str) -> Result<RmsNorm> {
         let mut gain = source.read(name, &[self.config.hidden])?;
         if self.config.factors.norm_offset != 0.0 {
             gain.iter_mut().for_each(|gain| *gain += self.config.factors.norm_offset);
@@ -283,7 +365,7 @@ impl Checkpoint {
         self.names[first..].iter().map(String::as_str).take_while(move |name| name.starts_with(&prefix))
     }
 
-    fn check_layer(&self, layer: usize) -> Result<()> {
+    pub(super) fn check_layer(&self, layer: usize) -> Result<()> {
         if layer < self.config.layers {
             return Ok(());
         }

@@ -1,8 +1,6 @@
 //! A model's configuration, from `config.json` or from what a GGUF file says.
 
-use serde_json::Value;
-
-use super::families::{self, AnyLayout, Architecture, Family, Frame, check_width};
+use super::families::{self, AnyLayout, Architecture, Family, Frame, Keys, check_width};
 use super::fields::Fields;
 use super::frequencies::{Rescaling, Rotation};
 use crate::error::{Error, Result};
@@ -119,6 +117,10 @@ pub struct ModelConfig {
     /// A factor on queries that depends on their position, so that no weight can carry it: whoever projects the queries
     /// multiplies them by it. `None` for most models.
     pub query_scaling: Option<QueryScaling>,
+    /// Whether what the heads yield is multiplied by gates before the output projection, so that no weight can carry them:
+    /// whoever projects it multiplies it by what [`Checkpoint::output_gate`](super::Checkpoint::output_gate) yields. False
+    /// for most models.
+    pub gated_output: bool,
     /// Whether the output head is the embedding. A head of its own in the files counts more than what the configuration
     /// says.
     pub tied_embeddings: bool,
@@ -160,7 +162,12 @@ impl ModelConfig {
         let eos = config.token_ids("eos_token_id")?;
         let own = config.optional_object(OWN_KEYS)?;
         let calibrated_positions = own.map(|own| own.optional_size("calibrated_positions")).transpose()?.flatten();
-        let positions = config.size(family.keys.positions)?;
+        // transformers takes either name where a family has one of its own.
+        let positions =
+            match config.optional_size(family.keys.positions)?.or(config.optional_size(Keys::USUAL.positions)?) {
+                Some(positions) => positions,
+                None => config.size(family.keys.positions)?,
+            };
         let rescaled_beyond = rotation.rescaling.map(|rescaling| rescaling.beyond);
         let mut model = Self {
             architecture,
@@ -181,6 +188,7 @@ impl ModelConfig {
             score_scale: rotation.score_factor / (sizes.head_dim as f64).sqrt(),
             rotation_gain: rotation.gain,
             query_scaling: sizes.query_scaling,
+            gated_output: sizes.gated_output,
             tied_embeddings: false,
             attention_bias: family.biases.parse(config)?,
             bos: config.token_ids("bos_token_id")?.first().copied(),
@@ -272,11 +280,6 @@ fn refuse_what_is_not_computed(config: Fields, family: &Family) -> Result<()> {
     }
     if config.flag("use_sliding_window")? {
         return refuse("use_sliding_window".into(), "attention over a sliding window is not supported");
-    }
-    if let Some(quantised) = config.value("quantization_config") {
-        let method = quantised.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
-        let what = format!("quantization_config (quant_method `{method}`)");
-        return refuse(what, "quantised weights can be read from GGUF files only");
     }
     if config.value("per_layer_config").is_some() {
         return refuse("per_layer_config".into(), "layers that differ in their configuration cannot be read");

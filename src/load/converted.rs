@@ -55,13 +55,15 @@ pub(super) fn check_lost(layout: &str, layer: usize, lost: &[(bool, &str)]) -> R
     }
 }
 
-/// The original's configuration without keys of earlier conversions, with what is written instead: f32, and the head that
+/// The original's configuration without keys of earlier conversions, with what is written instead: f32, whatever the
+/// original's weights were quantised to, and the head that
 /// the original has, which need not be what its configuration says.
 pub(super) fn base_config(original: &Checkpoint) -> Map<String, Value> {
     let mut config = original.json().clone();
     for key in CONVERSIONS.iter().flat_map(|conversion| conversion.keys) {
         config.remove(*key);
     }
+    config.remove("quantization_config");
     for kind in ["torch_dtype", "dtype"] {
         if kind == "torch_dtype" || config.contains_key(kind) {
             config.insert(kind.into(), json!("float32"));

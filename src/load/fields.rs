@@ -101,6 +101,11 @@ impl<'a> Fields<'a> {
         if self.map.contains_key(key) { self.flag(key) } else { Ok(absent) }
     }
 
+    /// A switch that has to be there.
+    pub fn required_flag(&self, key: &str) -> Result<bool> {
+        self.required(key, self.typed(key, "true or false", Value::as_bool)?)
+    }
+
     pub fn optional_text(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a string", Value::as_str)
     }

@@ -116,6 +116,16 @@ impl SafetensorsSource {
         Err(unfit(self.files[located.file].path(), name, expected(), Some(located.describe())))
     }
 
+    /// The type of a tensor, if there is one.
+    pub(crate) fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.tensors.get(name).map(|located| located.dtype)
+    }
+
+    /// A tensor's bytes, if it has this shape and type.
+    pub(crate) fn bytes(&self, name: &str, shape: &[usize], dtype: Dtype) -> Result<Mmap> {
+        self.lend(self.find(name, shape, &[dtype])?)
+    }
+
     /// A tensor's bytes as they lie in its file.
     fn lend(&self, located: &Located) -> Result<Mmap> {
         self.files[located.file].lend(located.offset, located.bytes)
@@ -141,13 +151,21 @@ impl TensorSource for SafetensorsSource {
     }
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let located = self.find(name, shape, &[Dtype::F32, Dtype::F16, Dtype::BF16])?;
-        let bytes = self.lend(located)?;
-        Ok(match located.dtype {
-            Dtype::F16 => decode(&bytes, |raw| f16::from_le_bytes(raw).to_f32()),
-            Dtype::BF16 => decode(&bytes, |raw| bf16::from_le_bytes(raw).to_f32()),
-            _ => decode(&bytes, f32::from_le_bytes),
-        })
+        let located = self.find(name, shape, FLOATS)?;
+        Ok(floats(&self.lend(located)?, located.dtype))
+    }
+
+    fn read_one_of(&self, name: &str, shape: [usize; 3], index: usize) -> Result<Vec<f32>> {
+        let located = self.find(name, &shape, FLOATS)?;
+        let [matrices, ..] = shape;
+        if index >= matrices {
+            let expected = format!("{shape:?}, of which number {index}");
+            return Err(unfit(self.files[located.file].path(), name, expected, Some(located.describe())));
+        }
+        // The header says so many bytes for all of them, which are alike.
+        let bytes = located.bytes / matrices;
+        let part = self.files[located.file].lend(located.offset + (index * bytes) as u64, bytes)?;
+        Ok(floats(&part, located.dtype))
     }
 
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
@@ -158,6 +176,18 @@ impl TensorSource for SafetensorsSource {
             Dtype::I32 => decode(&bytes, |raw| i64::from(i32::from_le_bytes(raw))),
             _ => decode(&bytes, i64::from_le_bytes),
         })
+    }
+}
+
+/// The types whose numbers are read as they are.
+const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
+
+/// The numbers of one of [`FLOATS`].
+fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+    match dtype {
+        Dtype::F16 => decode(bytes, |raw| f16::from_le_bytes(raw).to_f32()),
+        Dtype::BF16 => decode(bytes, |raw| bf16::from_le_bytes(raw).to_f32()),
+        _ => decode(bytes, f32::from_le_bytes),
     }
 }
 

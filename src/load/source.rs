@@ -30,6 +30,15 @@ pub trait TensorSource: Send + Sync {
     /// As for [`TensorSource::read`]; a tensor of floating-point numbers is of a wrong type.
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>>;
 
+    /// Reads the matrix of number `index` of a tensor of matrices, `shape` long (`[matrices, rows, cols]`).
+    ///
+    /// # Errors
+    /// As for [`TensorSource::read`]; a source that knows no such tensors says that it is missing.
+    fn read_one_of(&self, name: &str, shape: [usize; 3], index: usize) -> Result<Vec<f32>> {
+        let _ = index;
+        Err(unfit(self.path(), name, format!("{shape:?} that can be read in parts"), None))
+    }
+
     /// Reads a matrix of `rows` and `cols` as the file quantises it: what [`TensorSource::read`] dequantises, in the same
     /// order of rows. `None` if the file holds no blocks of a [`BlockFormat`](super::BlockFormat).
     ///

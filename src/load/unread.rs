@@ -36,6 +36,11 @@ impl<'a> Recording<'a> {
         Err(unfit(self.source.path(), name, expected, shape))
     }
 
+    /// Counts a tensor as read that is read later.
+    pub fn leave_for_later(&self, name: &str) {
+        self.record(name);
+    }
+
     fn record(&self, name: &str) {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
@@ -58,6 +63,11 @@ impl TensorSource for Recording<'_> {
     fn read_integers(&self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
         self.record(name);
         self.source.read_integers(name, shape)
+    }
+
+    fn read_one_of(&self, name: &str, shape: [usize; 3], index: usize) -> Result<Vec<f32>> {
+        self.record(name);
+        self.source.read_one_of(name, shape, index)
     }
 
     fn read_blocks(&self, name: &str, rows: usize, cols: usize) -> Result<Option<QuantizedMatrix>> {

@@ -31,6 +31,7 @@ fn deepseek_layer(gain: Option<Vec<f32>>, latent_bias: bool) -> LatentAttention 
         query_down: Some(QueryDown {
             down: Linear::new(matrix(rng, query_rank, hidden)),
             norm: rms_norm(vector(rng, query_rank, 2.0)),
+            with_unnormed: false,
         }),
         query_rope: Linear::new(matrix(rng, 3 * 4, query_rank)),
         query_nope: Linear { weight: matrix(rng, 3 * 6, query_rank), bias: Some(vector(rng, 18, 1.0)) },

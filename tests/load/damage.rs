@@ -118,6 +118,7 @@ proptest! {
 #[cfg(feature = "gguf")]
 mod gguf {
     use super::super::gguf::{Gguf, write_file};
+    use super::super::{deepseek, experts, gguf_latent};
     use super::*;
 
     /// Bytes of tensors at the end of the file; everything before is header.
@@ -142,7 +143,44 @@ mod gguf {
         check_changes(&path, &path);
     }
 
+    /// Bytes of tensors that are read head by head and expert by expert.
+    fn latent() -> (Vec<u8>, usize) {
+        let file = gguf_latent::gguf(&experts::model(true), Some(deepseek::QUERY_RANK), Some(true));
+        let data =
+            file.tensors.iter().map(|(_, tensor)| tensor.storage_size_in_bytes().next_multiple_of(32)).sum::<usize>();
+        let (_dir, path) = write_file(&file);
+        let bytes = std::fs::read(&path).expect("read");
+        let header = bytes.len() - data;
+        (bytes, header)
+    }
+
+    #[test]
+    fn a_latent_gguf_file_cut_short_anywhere_is_an_error() {
+        let ((bytes, header), dir) = (latent(), tempfile::tempdir().expect("a directory"));
+        let path = dir.path().join("model.gguf");
+        overwrite(&path, &bytes);
+        read_everything(&path).expect("a valid model");
+        for length in cuts(header, bytes.len()) {
+            overwrite(&path, &bytes[..length]);
+            let error = latent_attention::load::open(&path).expect_err("cut short").to_string();
+            assert!(error.contains("model.gguf"), "{error}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn random_bytes_in_the_header_of_a_latent_gguf_file_never_panic(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
+        ) {
+            let ((mut bytes, header), dir) = (latent(), tempfile::tempdir().expect("a directory"));
+            for (index, value) in changes {
+                bytes[index.index(header)] = value;
+            }
+            let path = dir.path().join("model.gguf");
+            overwrite(&path, &bytes);
+            let _ = read_everything(&path);
+        }
+
         #[test]
         fn random_bytes_in_a_gguf_header_never_panic(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::fixture::*;
 
-const KV_RANK: usize = 12;
-const QUERY_RANK: usize = 10;
-const ROPE: usize = 4;
-const NOPE: usize = 6;
-const VALUE: usize = 5;
+pub const KV_RANK: usize = 12;
+pub const QUERY_RANK: usize = 10;
+pub const ROPE: usize = 4;
+pub const NOPE: usize = 6;
+pub const VALUE: usize = 5;
 
-fn config(query_rank: Value) -> Value {
+pub fn config(query_rank: Value) -> Value {
     with(
         llama_config(),
         json!({
@@ -23,7 +23,7 @@ fn config(query_rank: Value) -> Value {
     )
 }
 
-fn model(low_rank_query: bool, bias: bool) -> Tensors {
+pub fn model(low_rank_query: bool, bias: bool) -> Tensors {
     let mut tensors = Tensors::default();
     tensors.add_frame(true);
     for layer in 0..LAYERS {

@@ -162,7 +162,14 @@ pub fn read_everything(path: &Path) -> Result<()> {
     checkpoint.lm_head()?;
     for layer in 0..checkpoint.config().layers {
         checkpoint.attention(layer)?;
-        checkpoint.block(layer)?;
+        checkpoint.output_gate(layer)?;
+        match checkpoint.mixture(layer)? {
+            None => drop(checkpoint.block(layer)?),
+            Some(mixture) => {
+                mixture.router.choose(&vec![0.5; checkpoint.config().hidden])?;
+                checkpoint.expert(layer, 0)?;
+            }
+        }
     }
     Ok(())
 }

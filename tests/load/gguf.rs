@@ -102,6 +102,8 @@ fn gguf_name(name: &str) -> String {
         ("lm_head", "output"),
         ("input_layernorm", "attn_norm"),
         ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
         ("self_attn.q_proj", "attn_q"),
         ("self_attn.k_proj", "attn_k"),
         ("self_attn.v_proj", "attn_v"),
@@ -128,9 +130,17 @@ fn a_gguf_file_and_a_directory_of_one_model_are_the_same_model() {
     let mut biased = Tensors::default();
     biased.add_frame(false);
     (0..LAYERS).for_each(|layer| biased.add_dense(layer, true));
-    for (architecture, class, tensors, tied) in
-        [("llama", "LlamaForCausalLM", llama(), true), ("qwen2", "Qwen2ForCausalLM", biased.clone(), false)]
-    {
+    let mut normed = llama();
+    for layer in 0..LAYERS {
+        for name in ["q_norm.weight", "k_norm.weight"] {
+            normed.random(&attention(layer, name), &[HEAD_DIM]);
+        }
+    }
+    for (architecture, class, tensors, tied) in [
+        ("llama", "LlamaForCausalLM", llama(), true),
+        ("qwen2", "Qwen2ForCausalLM", biased.clone(), false),
+        ("qwen3", "Qwen3ForCausalLM", normed, true),
+    ] {
         let (_dir, path) = write_file(&Gguf::of(architecture, &tensors));
         let gguf = open(&path).expect("a valid file");
         let changes = serde_json::json!({"architectures": [class], "tie_word_embeddings": tied, "bos_token_id": 0,

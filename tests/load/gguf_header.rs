@@ -18,7 +18,7 @@ fn files_that_cannot_be_right_are_refused_by_key_or_tensor() {
     };
     let set = |key: &'static str, value: Value| message(&move |gguf: &mut Gguf| gguf.set(key, value.clone()));
     for (error, part) in [
-        (set("general.architecture", Value::String("mamba".into())), "llama and qwen2"),
+        (set("general.architecture", Value::String("mamba".into())), "llama, qwen2, deepseek2 and qwen3"),
         (set("general.alignment", Value::U32(0)), "alignment"),
         (set("general.alignment", Value::U8(0)), "alignment"),
         (

@@ -7,14 +7,18 @@
 mod backtrace;
 mod damage;
 mod deepseek;
+mod experts;
 mod fixture;
 #[cfg(feature = "gguf")]
 mod gguf;
 #[cfg(feature = "gguf")]
 mod gguf_header;
+#[cfg(feature = "gguf")]
+mod gguf_latent;
 mod hugging_face;
 mod mha2mla;
 mod mistral;
+mod quantised;
 mod rope;
 mod save;
 mod save_shared_key;

@@ -1,7 +1,7 @@
 //! A latent layer's attention over one sequence: by its documentation, without a cache, and through the reference's.
 
 use latent_attention::cache::{CacheFormat, LatentFormat, PageTable, RopeFormat, Sequences};
-use latent_attention::load::ModelConfig;
+use latent_attention::load::{GateInput, ModelConfig, OutputGate};
 use latent_attention::reference::{ReferenceInputs, ReferenceLayer};
 use latent_attention::rope::{RopeTables, rotate_head};
 use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
@@ -34,12 +34,20 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
+/// What the query projections read.
+fn query_inputs(layer: &LatentAttention, x: &[f64]) -> Vec<f64> {
+    let Some(stage) = &layer.query_down else { return x.to_vec() };
+    let down = linear(&stage.down, x);
+    let mut inputs = norm(&stage.norm, &down);
+    if stage.with_unnormed {
+        inputs.extend(down);
+    }
+    inputs
+}
+
 /// The rotated and the unrotated query rows of one token.
 fn queries(layer: &LatentAttention, config: &ModelConfig, x: &[f64], position: usize) -> (Vec<f64>, Vec<f64>) {
-    let inputs = match &layer.query_down {
-        None => x.to_vec(),
-        Some(stage) => norm(&stage.norm, &linear(&stage.down, x)),
-    };
+    let inputs = query_inputs(layer, x);
     let factor = config.query_scaling.map_or(1.0, |scaling| scaling.factor(position));
     let query = |map: &Linear| linear(map, &inputs).into_iter().map(|x| x * factor).collect();
     (query(&layer.query_rope), query(&layer.query_nope))
@@ -69,14 +77,34 @@ fn key_factor(layer: &LatentAttention, rope: &[f64], nope: &[f64]) -> f64 {
     })
 }
 
+/// A layer's attention and the gates on its output.
+pub struct Gated {
+    pub attention: LatentAttention,
+    pub gate: Option<OutputGate>,
+}
+
+impl Gated {
+    /// The output projection of what the heads yield for the input `x`, which its gates come before.
+    fn output(&self, mut heads: Vec<f64>, x: &[f64]) -> Vec<f64> {
+        if let Some(gate) = &self.gate {
+            let factors = match gate.input {
+                GateInput::Hidden => linear(&gate.map, x),
+                GateInput::Query => linear(&gate.map, &query_inputs(&self.attention, x)),
+                other => panic!("{other:?}"),
+            };
+            // One for each head, or for each value.
+            let width = heads.len() / factors.len();
+            for (values, factor) in heads.chunks_exact_mut(width).zip(factors) {
+                values.iter_mut().for_each(|value| *value /= 1.0 + (-factor).exp());
+            }
+        }
+        linear(&self.attention.output, &heads)
+    }
+}
+
 /// As the documentation of `LatentAttention` has it, in f64.
-pub fn direct(
-    layer: &LatentAttention,
-    config: &ModelConfig,
-    tables: &RopeTables,
-    x: &Tokens,
-    positions: &[usize],
-) -> Tokens {
+pub fn direct(gated: &Gated, config: &ModelConfig, tables: &RopeTables, x: &Tokens, positions: &[usize]) -> Tokens {
+    let layer = &gated.attention;
     let g = &layer.geometry;
     let (r, n, v) = (g.rope_dim, g.nope_dim, g.value_dim);
     let latents: Tokens = x
@@ -129,19 +157,14 @@ pub fn direct(
                 |d: usize| weights.iter().zip(&values).map(|(w, value)| w / total * value[kv_head * v + d]).sum();
             heads.extend((0..v).map(value).collect::<Vec<f64>>());
         }
-        linear(&layer.output, &heads)
+        gated.output(heads, &x[t])
     };
     (0..x.len()).map(token).collect()
 }
 
 /// By `ReferenceLayer`, through a cache of bf16.
-pub fn cached(
-    layer: &LatentAttention,
-    config: &ModelConfig,
-    tables: &RopeTables,
-    x: &Tokens,
-    positions: &[usize],
-) -> Tokens {
+pub fn cached(gated: &Gated, config: &ModelConfig, tables: &RopeTables, x: &Tokens, positions: &[usize]) -> Tokens {
+    let layer = &gated.attention;
     let reference = ReferenceLayer::new(layer.clone()).unwrap();
     let format = CacheFormat::new(LatentFormat::Bf16, RopeFormat::Bf16);
     let mut cache = reference.new_cache(format, 16, 1).unwrap();
@@ -172,5 +195,5 @@ pub fn cached(
         .unwrap();
     let width = layer.geometry.query_heads * layer.geometry.value_dim;
     let heads = output.out.chunks_exact(width).map(|token| token.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
-    heads.map(|heads| linear(&layer.output, &heads)).collect()
+    heads.zip(x).map(|(heads, x)| gated.output(heads, x)).collect()
 }

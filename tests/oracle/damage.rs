@@ -8,15 +8,18 @@ use serde_json::{Value, json};
 use crate::folder;
 
 /// One for each way in which configurations are read.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 20] = [
     "llama",
     "ministral",
     "phi3_longrope",
     "granite",
     "glm4",
     "deepseek_v3_yarn",
+    "deepseek_v2_groups",
+    "deepseek_v3_fp8",
     "minicpm3_longrope",
     "mistral4",
+    "mistral4_groups",
     "longcat_flash",
     "kimi_linear",
     "llama_yarn",
@@ -24,6 +27,8 @@ const FAMILIES: [&str; 15] = [
     "smollm3",
     "gemma2",
     "mha2mla_only_key",
+    "bailing_hybrid",
+    "axk2",
 ];
 
 /// One of each kind, and numbers at the ends of what they may be.
@@ -64,7 +69,12 @@ fn a_damaged_configuration_is_an_error_or_a_model() {
                 // Only these can be there.
                 for layer in 0..checkpoint.config().layers.min(3) {
                     checkpoint.attention(layer)?;
-                    checkpoint.block(layer)?;
+                    let Some(mixture) = checkpoint.mixture(layer)? else {
+                        checkpoint.block(layer)?;
+                        continue;
+                    };
+                    checkpoint.expert(layer, 0)?;
+                    mixture.router.choose(&vec![0.0; checkpoint.config().hidden])?;
                 }
                 checkpoint.final_norm()?;
                 checkpoint.embedding()?;

@@ -137,7 +137,7 @@ fn families_whose_layers_have_no_place_for_something_say_for_what() {
 
 #[test]
 fn what_mha2mla_leaves_without_a_latent_takes_the_fewer_of_its_inputs_and_outputs() {
-    let rank = |family: &str| latent(&open_family(family).0, 0).geometry.latent_rank;
+    let rank = |family: &str| latent(&open_family(family).0, 0).attention.geometry.latent_rank;
     // Of 2 KV heads 4 unrotated dimensions and 8 of values; 3 latent ones for each KV head that has a latent.
     assert_eq!(rank("mha2mla_none"), 2 * 4 + 2 * 8);
     assert_eq!(rank("mha2mla_only_key"), 2 * 3 + 2 * 8);

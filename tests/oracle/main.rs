@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use latent_attention::convert::{Basis, ConvertOptions, RopeChoice, convert};
 use latent_attention::load::{Attention, Checkpoint, ModelConfig, open};
 use latent_attention::rope::RopeTables;
-use latent_attention::weights::LatentAttention;
 
+use self::attention::Gated;
 use self::expected::Expected;
 
 /// Of the largest value. What is left is f32's rounding of weights, cosines and sines.
@@ -40,8 +40,8 @@ fn open_family(family: &str) -> (Checkpoint, Expected) {
 }
 
 /// A layer in latent terms, dense ones converted at full rank with all their rotations.
-fn latent(checkpoint: &Checkpoint, layer: usize) -> LatentAttention {
-    match checkpoint.attention(layer).unwrap() {
+fn latent(checkpoint: &Checkpoint, layer: usize) -> Gated {
+    let attention = match checkpoint.attention(layer).unwrap() {
         Attention::Latent(latent) => latent,
         Attention::Dense(dense) => {
             let options = ConvertOptions::new(dense.head_dim, dense.kv_heads * dense.head_dim)
@@ -49,7 +49,10 @@ fn latent(checkpoint: &Checkpoint, layer: usize) -> LatentAttention {
                 .with_basis(Basis::plain());
             convert(&dense, &options, None).unwrap()
         }
-    }
+    };
+    let gate = checkpoint.output_gate(layer).unwrap();
+    assert!(gate.is_none() || checkpoint.config().gated_output);
+    Gated { attention, gate }
 }
 
 fn tables(config: &ModelConfig, layer: usize, positions: &[usize]) -> RopeTables {
@@ -132,9 +135,9 @@ macro_rules! families {
 
 // All layers can be read whole.
 families!(check_model: mha2mla_none, mha2mla_none_of_mha, mha2mla_only_key, mha2mla_only_value, mha2mla_gqa);
-families!(check_model: llama, llama_yarn, llama_longrope, qwen2, qwen2_yarn, qwen2_dynamic, qwen3, qwen3_yarn, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, smollm3, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa);
-// Some layers have a mixture of experts, or are no attention.
-families!(check_attention_alone: deepseek_v3_yarn, qwen3_moe, glm4, glm4_yarn, gemma, gemma2, axk1, glm4_moe_lite, sarvam_mla, longcat_flash, kimi_linear);
+families!(check_model: llama, llama_yarn, llama_longrope, qwen2, qwen2_yarn, qwen2_dynamic, qwen3, qwen3_yarn, mistral, deepseek_v2, deepseek_v3, ministral, phi3, phi3_longrope, minicpm3_longrope, granite, smollm3, youtu, minicpm3, mistral4, deepseek_v32, glm_moe_dsa, deepseek_v3_yarn, axk1, glm4_moe_lite, sarvam_mla, deepseek_v2_groups, deepseek_v3_groups, mistral4_groups, deepseek_v3_fp8, deepseek_v3_ue8m0);
+// Some layers cannot be read whole, or are no attention.
+families!(check_attention_alone: qwen3_moe, glm4, glm4_yarn, gemma, gemma2, longcat_flash, kimi_linear, bailing_hybrid, axk2);
 
 fn check_attention_alone(family: &str) {
     check_attention(family);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use latent_attention::Result;
-use latent_attention::load::{Attention, Checkpoint, open, save_mha2mla};
+use latent_attention::load::{Attention, Checkpoint, GateInput, open, save_mha2mla};
 use latent_attention::rope::Pairing;
 use serde_json::{Value, json};
 
@@ -41,6 +41,7 @@ pub fn refused<T>(result: Result<T>, parts: &[&str]) {
 fn every_latent_family_is_found_by_model_type_alone_and_needs_its_sizes() {
     for family in [
         "axk1",
+        "axk2",
         "youtu",
         "glm4_moe_lite",
         "sarvam_mla",
@@ -50,6 +51,7 @@ fn every_latent_family_is_found_by_model_type_alone_and_needs_its_sizes() {
         "deepseek_v32",
         "glm_moe_dsa",
         "kimi_linear",
+        "bailing_hybrid",
     ] {
         let named = open_family(family).0.config().architecture;
         let found = without(family, "architectures").unwrap().config().architecture;
@@ -66,8 +68,20 @@ fn every_latent_family_is_found_by_model_type_alone_and_needs_its_sizes() {
 
 #[test]
 fn families_that_compute_more_stay_refused_by_their_class() {
-    for class in ["HYV4ForCausalLM", "AXK2ForCausalLM", "BailingHybridForCausalLM"] {
-        refused(with("axk1", "architectures", json!([class])), &[class, "known architectures are", "AXK1ForCausalLM"]);
+    for (class, model_type, why) in [
+        ("HYV4ForCausalLM", "hy_v4", "a sink in its softmax"),
+        ("Dots3NoteForCausalLM", "dots3_note_text", "rotated key has a norm"),
+        ("Dots3NoteForConditionalGeneration", "dots3_note", "rotated key has a norm"),
+        ("Glm5NextForConditionalGeneration", "glm5_next", "language and images"),
+        ("MistralLarge4ForConditionalGeneration", "mistral_large4", "latents of others"),
+    ] {
+        let parts = [class, why, "known architectures are", "AXK1ForCausalLM"];
+        refused(with("axk1", "architectures", json!([class])), &parts);
+        let by_type = changed("axk1", |config| {
+            config["architectures"] = Value::Null;
+            config["model_type"] = json!(model_type);
+        });
+        refused(by_type, &[model_type, why, "known architectures are"]);
     }
 }
 
@@ -218,7 +232,7 @@ fn longrope_holds_up_to_the_original_length_and_is_refused_beyond_by_name() {
 
 #[test]
 fn contexts_beyond_index_topk_are_refused_by_its_name() {
-    for family in ["deepseek_v32", "glm_moe_dsa"] {
+    for family in ["deepseek_v32", "glm_moe_dsa", "axk2"] {
         let (checkpoint, _) = open_family(family);
         let config = checkpoint.config();
         assert_eq!((config.sparse_beyond, config.max_positions), (Some(16), 16));
@@ -332,8 +346,65 @@ fn kimis_linear_layers_are_refused_one_by_one() {
     refused(listed(json!([0])), &["full_attn_layers", "1..=3", "got 0"]);
     refused(listed(json!([4])), &["got 4"]);
     refused(with("kimi_linear", "layer_types", json!(["full_attention"])), &["1 entries", "3 layers"]);
-    refused(with("kimi_linear", "mla_use_nope", json!(false)), &["mla_use_nope false"]);
+    refused(with("kimi_linear", "mla_use_nope", json!(false)), &["mla_use_nope `false`"]);
     // Every fourth layer, but not the first, where nothing is said.
     let unsaid = without("kimi_linear", "layer_types").unwrap();
     refused(unsaid.attention(0), &["attention of layer 0"]);
+}
+
+#[test]
+fn bailings_gates_are_read_of_its_layers_of_full_attention_and_no_others() {
+    let (checkpoint, expected) = open_family("bailing_hybrid");
+    assert!(checkpoint.config().gated_output && !open_family("kimi_linear").0.config().gated_output);
+    refused(checkpoint.attention(1), &["attention of layer 1", "linear attention"]);
+    assert_eq!(checkpoint.output_gate(1).unwrap(), None);
+    refused(checkpoint.output_gate(3), &["layer", "0..3"]);
+    let gate = checkpoint.output_gate(2).unwrap().unwrap();
+    let factors = gate.factors(&[0.25; 32]).unwrap();
+    let logits = gate.map.apply(&[0.25; 32]).unwrap();
+    for (factor, logit) in factors.iter().zip(logits) {
+        assert!((factor - 1.0 / (1.0 + (-logit).exp())).abs() < 1e-6);
+    }
+    // What they are is no detail: attention without them is another.
+    assert!(attention_error(&checkpoint, &expected) < 1e-5);
+    let weights = crate::Gated { gate: None, ..crate::latent(&checkpoint, 0) };
+    let (input, output) = expected.layer("near", 0);
+    let positions = expected.positions("near");
+    let tables = crate::tables(checkpoint.config(), 0, &positions);
+    let ungated = crate::attention::direct(&weights, checkpoint.config(), &tables, &input, &positions);
+    assert!(crate::error(&ungated, &output) > 0.1);
+    // The rest of the model is read where it is plain.
+    checkpoint.block(0).unwrap();
+    checkpoint.embedding().unwrap();
+    // Without types, the last of every group has full attention.
+    let unsaid = without("bailing_hybrid", "layer_types").unwrap();
+    unsaid.output_gate(1).unwrap_err();
+    assert_eq!(unsaid.output_gate(0).unwrap(), None);
+    refused(with("bailing_hybrid", "layer_types", json!(["full_attention"])), &["1 entries", "3 layers"]);
+    let theta =
+        changed("bailing_hybrid", |config| config["rope_parameters"] = Value::Null).unwrap().config().rope_theta;
+    assert_eq!(theta, 6_000_000.0);
+    let renamed = changed("bailing_hybrid", |config| {
+        let positions = config.as_object_mut().unwrap().remove("model_max_length").unwrap();
+        config["max_position_embeddings"] = positions;
+    });
+    assert_eq!(renamed.unwrap().config().max_positions, 131_072);
+}
+
+#[test]
+fn ax_k2s_gates_and_queries_are_rows_of_one_tensor_and_its_blocks_are_refused() {
+    let (checkpoint, _) = open_family("axk2");
+    let Attention::Latent(layer) = checkpoint.attention(0).unwrap() else { panic!("A.X K2 is latent") };
+    let stage = layer.query_down.unwrap();
+    assert!(stage.with_unnormed && checkpoint.config().gated_output);
+    assert_eq!((stage.outputs(), layer.query_nope.weight.cols()), (20, 20));
+    let gate = checkpoint.output_gate(0).unwrap().unwrap();
+    assert_eq!((gate.map.weight.rows(), gate.map.weight.cols(), gate.input), (4 * 6, 20, GateInput::Query));
+    let stored = checkpoint.source().read("model.layers.0.self_attn.q_b_proj.weight", &[80, 20]).unwrap();
+    // Each head has 14 rows of its query before 6 of its gates.
+    assert_eq!(gate.map.weight.row(6), &stored[(20 + 14) * 20..][..20]);
+    assert_eq!(layer.query_nope.weight.row(6), &stored[20 * 20..][..20]);
+    refused(checkpoint.block(0), &["MLP of layer 0", "norms with gates of their own"]);
+    refused(checkpoint.mixture(1), &["MLP of layer 1", "norms with gates of their own"]);
+    refused(checkpoint.expert(1, 0), &["MLP of layer 1", "norms with gates of their own"]);
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{TOLERANCE, attention_error, error, expected, hold, latent, model, open_family};
 
 fn layers(checkpoint: &Checkpoint) -> Vec<LatentAttention> {
-    (0..checkpoint.config().layers).map(|layer| latent(checkpoint, layer)).collect()
+    (0..checkpoint.config().layers).map(|layer| latent(checkpoint, layer).attention).collect()
 }
 
 /// Reads `config.json` again after `change`.

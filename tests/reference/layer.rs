@@ -138,8 +138,8 @@ fn weights_that_do_not_fit_are_named() {
     assert_eq!(
         refused(|w| {
             let norm = RmsNorm { gain: vec![1.0; w.hidden()], epsilon: -1.0 };
-            w.query_down =
-                Some(QueryDown { down: Linear::new(Matrix::from_fn(w.hidden(), w.hidden(), |_, _| 0.0)), norm });
+            let down = Linear::new(Matrix::from_fn(w.hidden(), w.hidden(), |_, _| 0.0));
+            w.query_down = Some(QueryDown { down, norm, with_unnormed: false });
         }),
         "epsilon -1 of the query norm: must be finite and not negative"
     );

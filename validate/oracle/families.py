@@ -30,6 +30,8 @@ EXPERTS = {
     "n_group": 1,
     "topk_group": 1,
 }
+# Eight experts in four groups, of which two take part in the choice of three.
+GROUPS = dict(EXPERTS, n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2)
 DENSE = dict(FRAME, num_key_value_heads=2, head_dim=8)
 # For the ways of scaling a rotation, which all layers have alike.
 ONE_LAYER = dict(DENSE, num_hidden_layers=1)
@@ -111,7 +113,32 @@ FAMILIES = {
         "DeepseekV3ForCausalLM",
         dict(LATENT, **EXPERTS, **dense_mlps(1), q_lora_rank=None, rope_interleave=False, rope_parameters=YARN),
     ),
+    "deepseek_v2_groups": (
+        "DeepseekV2ForCausalLM",
+        dict(
+            LATENT, **GROUPS, **dense_mlps(1), topk_method="group_limited_greedy", routed_scaling_factor=3.0, mlp_bias=True
+        ),
+    ),
+    "deepseek_v3_groups": (
+        "DeepseekV3ForCausalLM",
+        dict(LATENT, **dict(GROUPS, n_shared_experts=2), **dense_mlps(0), routed_scaling_factor=1.5),
+    ),
+    "deepseek_v3_fp8": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps())),
+    "deepseek_v3_ue8m0": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps())),
     "axk1": ("AXK1ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(1), rope_parameters=YARN)),
+    "axk2": (
+        "AXK2ForCausalLM",
+        dict(
+            LATENT,
+            **EXPERTS,
+            mlp_layer_types=["dense", "sparse"],
+            index_topk=16,
+            index_head_dim=8,
+            index_n_heads=2,
+            gated_norm_rank=4,
+            rope_parameters=YARN,
+        ),
+    ),
     "youtu": ("YoutuForCausalLM", dict(LATENT, tie_word_embeddings=True)),
     "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", dict(LATENT, **EXPERTS)),
     "sarvam_mla": ("DeepseekV3ForCausalLM", dict(LATENT, **EXPERTS, **dense_mlps(1), rope_parameters=YARN)),
@@ -125,6 +152,16 @@ FAMILIES = {
             LATENT,
             **EXPERTS,
             **dense_mlps(),
+            rope_parameters=dict(YARN, mscale_all_dim=1.0, llama_4_scaling_beta=0.1),
+        ),
+    ),
+    "mistral4_groups": (
+        "Mistral4ForCausalLM",
+        dict(
+            LATENT,
+            **GROUPS,
+            **dense_mlps(1),
+            routed_scaling_factor=2.0,
             rope_parameters=dict(YARN, mscale_all_dim=1.0, llama_4_scaling_beta=0.1),
         ),
     ),
@@ -143,14 +180,14 @@ FAMILIES = {
     ),
     "deepseek_v32": (
         "DeepseekV32ForCausalLM",
-        dict(LATENT, **EXPERTS, **dense_mlps(), index_topk=16, index_head_dim=8, index_n_heads=2, rope_parameters=YARN),
+        dict(LATENT, **GROUPS, **dense_mlps(1), index_topk=16, index_head_dim=8, index_n_heads=2, rope_parameters=YARN),
     ),
     "glm_moe_dsa": (
         "GlmMoeDsaForCausalLM",
         dict(
             LATENT,
-            **EXPERTS,
-            **dense_mlps(),
+            **GROUPS,
+            **dense_mlps(1),
             index_topk=16,
             index_head_dim=8,
             index_n_heads=2,
@@ -219,6 +256,24 @@ FAMILIES = {
         ),
     ),
     "glm4": ("Glm4ForCausalLM", dict(DENSE)),
+    "bailing_hybrid": (
+        "BailingHybridForCausalLM",
+        {k: v for k, v in LATENT.items() if k != "num_hidden_layers"}
+        | {
+            "num_hidden_layers": 3,
+            "layer_group_size": 2,
+            "layer_types": ["full_attention", "linear_attention", "full_attention"],
+            "mlp_layer_types": ["dense"] * 3,
+            "head_dim": 4,
+            "moe_intermediate_size": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_shared_experts": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "rope_parameters": YARN,
+        },
+    ),
     "kimi_linear": (
         "KimiLinearForCausalLM",
         {k: v for k, v in LATENT.items() if k != "num_hidden_layers"}
@@ -238,4 +293,11 @@ FAMILIES = {
             "topk_group": 1,
         },
     ),
+}
+
+# Rows and columns of a block, and how its factor is stored, of those whose weights are quantised after all. Blocks do not
+# divide the matrices, so transformers cannot read them (findings/fp8-blocks-from-the-grid.sh).
+FP8 = {
+    "deepseek_v3_fp8": ([16, 16], "float"),
+    "deepseek_v3_ue8m0": ([8, 24], "ue8m0"),
 }

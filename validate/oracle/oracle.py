@@ -21,8 +21,8 @@ import sys
 
 import torch
 import transformers
-from families import FAMILIES
-from safetensors.torch import save_file
+from families import FAMILIES, FP8
+from safetensors.torch import load_file, save_file
 
 # Tokens at positions that follow each other, far out, and with a gap that no table of near positions covers.
 RUNS = {
@@ -56,6 +56,40 @@ def randomize(model, seed):
             values = noise * 1.6 / tensor.shape[-1] ** 0.5
         with torch.no_grad():
             tensor.copy_(values.to(torch.bfloat16))
+
+
+def quantise(folder, model, block, scale_fmt):
+    """Makes e4m3 numbers in blocks of the projections in the folder, and gives the model what these stand for."""
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "activation_scheme": "dynamic",
+        "fmt": "e4m3",
+        "quant_method": "fp8",
+        "scale_fmt": scale_fmt,
+        "weight_block_size": block,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tensors = load_file(folder / "model.safetensors")
+    parameters = dict(model.named_parameters())
+    for name in [name for name in tensors if name.endswith("_proj.weight") or "kv_a_proj" in name]:
+        weight = tensors[name].float()
+        codes, scales = torch.empty(weight.shape, dtype=torch.float8_e4m3fn), []
+        for top in range(0, weight.shape[0], block[0]):
+            scales.append([])
+            for left in range(0, weight.shape[1], block[1]):
+                part = weight[top : top + block[0], left : left + block[1]]
+                scale = part.abs().max() / 448
+                scale = scale.log2().ceil().exp2() if scale_fmt == "ue8m0" else scale
+                stored = (part / scale).to(torch.float8_e4m3fn)
+                codes[top : top + block[0], left : left + block[1]] = stored
+                scales[-1].append(scale)
+                with torch.no_grad():
+                    whole = parameters[name]
+                    whole[top : top + block[0], left : left + block[1]] = (stored.float() * scale).to(whole.dtype)
+        tensors[name] = codes
+        kind = torch.float8_e8m0fnu if scale_fmt == "ue8m0" else torch.float32
+        tensors[name + "_scale_inv"] = torch.tensor(scales).to(kind)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def exact_angles(rotary):
@@ -128,6 +162,8 @@ def write(folder, family):
     model = model_class.from_pretrained(
         folder, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager", local_files_only=True
     ).eval()
+    if family in FP8:
+        quantise(folder, model, *FP8[family])
     metadata = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]}
     save_file(record(model, seed), folder / "expected.safetensors", metadata=metadata)
     size = sum(file.stat().st_size for file in folder.iterdir())

@@ -2,7 +2,7 @@
 //! up to that length.
 
 use super::mla::Mla;
-use super::{AttentionSizes, Family, Frame, Name};
+use super::{AttentionSizes, Family, Frame, Name, Routing};
 use crate::error::Result;
 use crate::load::fields::Fields;
 use crate::rope::Pairing;
@@ -17,8 +17,9 @@ pub(super) const FAMILY: Family = Family {
 /// As the families have it whose layers have an indexer.
 pub(super) fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
     let mla = Mla::parse(config, frame, Pairing::Interleaved, None)?;
+    let mla = Mla { unneeded: &["indexer"], routing: Some(Routing::DeepSeekV3), ..mla };
     // The indexer reads the queries' latent too.
     config.size("q_lora_rank")?;
     let sparse_beyond = Some(config.size("index_topk")?);
-    Ok(AttentionSizes { sparse_beyond, ..mla.sizes(Mla { unneeded: &["indexer"], ..mla }) })
+    Ok(AttentionSizes { sparse_beyond, ..mla.sizes(mla) })
 }

@@ -97,6 +97,7 @@ impl Dense {
             factors: self.factors,
             query_scaling: None,
             sparse_beyond: None,
+            gated_output: false,
             layout: Box::new(self),
         })
     }

@@ -1,7 +1,7 @@
 //! Mistral 4: DeepSeek-V3's attention, YaRN always, and queries that grow with their position.
 
 use super::mla::Mla;
-use super::{AttentionSizes, Family, Frame, Name};
+use super::{AttentionSizes, Family, Frame, Name, Routing};
 use crate::error::{Error, Result};
 use crate::load::config::QueryScaling;
 use crate::load::fields::Fields;
@@ -20,7 +20,7 @@ const ROPE: RopeRules = RopeRules { types: &[RopeType::YARN_BESIDE_QUERY_SCALING
 fn parse(_: &Name, config: Fields, frame: Frame) -> Result<AttentionSizes> {
     let interleaved = config.switch("rope_interleave", true)?;
     let pairing = if interleaved { Pairing::Interleaved } else { Pairing::Half };
-    let mla = Mla::parse(config, frame, pairing, None)?;
+    let mla = Mla { routing: Some(Routing::Mistral4), ..Mla::parse(config, frame, pairing, None)? };
     let geometry = mla.dims.geometry;
     // Unlike in the other families, `partial_rotary_factor` is a part of the whole head.
     let rotated = RotatedPart { dim: geometry.rope_dim, of: geometry.rope_dim + geometry.nope_dim };

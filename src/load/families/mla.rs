@@ -1,6 +1,6 @@
 //! DeepSeek's latent attention, which several families share: its sizes, and how its layers lie in the files.
 
-use super::{Attention, AttentionSizes, Frame, Layer, Layout, check_width};
+use super::{Attention, AttentionSizes, Frame, Layer, Layout, Routing, check_width};
 use crate::error::Result;
 use crate::geometry::Geometry;
 use crate::load::config::{DeepSeekDims, Factors, RotatedLayers};
@@ -24,8 +24,14 @@ pub(super) struct Mla {
     pub latent_factor: f64,
     /// On what the layer adds to the residual stream.
     pub output_factor: f64,
+    /// What the output projection is called.
+    pub output: &'static str,
     /// Modules that are not needed here.
     pub unneeded: &'static [&'static str],
+    /// How tokens choose among experts; `None` in families without any.
+    pub routing: Option<Routing>,
+    /// Modules of a layer beside its attention that are not needed here.
+    pub unneeded_beside: &'static [&'static str],
 }
 
 impl Mla {
@@ -44,7 +50,16 @@ impl Mla {
         )?;
         check_width(config, frame.query_heads, geometry.value_dim)?;
         let dims = DeepSeekDims { geometry, query_rank: config.optional_size("q_lora_rank")?, pairing };
-        Ok(Self { dims, query_factor: 1.0, latent_factor: 1.0, output_factor: 1.0, unneeded: &[] })
+        Ok(Self {
+            dims,
+            query_factor: 1.0,
+            latent_factor: 1.0,
+            output_factor: 1.0,
+            output: "o_proj",
+            unneeded: &[],
+            routing: None,
+            unneeded_beside: &[],
+        })
     }
 
     /// What the configuration says about the attention, whose layers `layout` reads.
@@ -59,30 +74,41 @@ impl Mla {
             factors: Factors::NONE,
             query_scaling: None,
             sparse_beyond: None,
+            gated_output: false,
             layout: Box::new(layout),
         }
     }
 
+    /// A layer whose queries are projected from the hidden state, or from a latent of their own.
+    pub fn latent_attention(&self, layer: &Layer) -> Result<LatentAttention> {
+        let g = self.dims.geometry;
+        let rows = g.query_heads * (g.nope_dim + g.rope_dim);
+        match self.dims.query_rank {
+            None => {
+                let query = linear(layer.source, &layer.name("q_proj"), rows, layer.model.hidden)?;
+                self.with_query(layer, None, &query)
+            }
+            Some(rank) => {
+                let stage = self.query_down(layer, rank)?;
+                let query = linear(layer.source, &layer.name("q_b_proj"), rows, rank)?;
+                self.with_query(layer, Some(stage), &query)
+            }
+        }
+    }
+
+    /// The stage in front of the query projection.
+    pub fn query_down(&self, layer: &Layer, rank: usize) -> Result<QueryDown> {
+        let down = linear(layer.source, &layer.name("q_a_proj"), rank, layer.model.hidden)?;
+        let norm = latent_norm(layer, "q_a_layernorm.weight", rank, self.query_factor)?;
+        Ok(QueryDown { down, norm, with_unnormed: false })
+    }
+
     /// A query head's rows are its unrotated ones, then its rotated ones; a head's rows of `kv_b_proj` are those of
     /// the key, then those of the value; `kv_a_proj_with_mqa` yields the latent, then the shared rotated key.
-    pub fn latent_attention(&self, layer: &Layer) -> Result<LatentAttention> {
+    pub fn with_query(&self, layer: &Layer, query_down: Option<QueryDown>, query: &Linear) -> Result<LatentAttention> {
         let (g, source, model) = (self.dims.geometry, layer.source, layer.model);
         let named = |name: &str| layer.name(name);
-        let norm = |name: &str, len, factor| {
-            let mut gain = source.read(&named(name), &[len])?;
-            scale(&mut gain, factor);
-            Ok::<_, crate::Error>(RmsNorm { gain, epsilon: LATENT_NORM_EPSILON })
-        };
-        let (query_down, query_name, query_inputs) = match self.dims.query_rank {
-            None => (None, "q_proj", model.hidden),
-            Some(rank) => {
-                let down = linear(source, &named("q_a_proj"), rank, model.hidden)?;
-                let norm = norm("q_a_layernorm.weight", rank, self.query_factor)?;
-                (Some(QueryDown { down, norm }), "q_b_proj", rank)
-            }
-        };
-        let query = linear(source, &named(query_name), g.query_heads * (g.nope_dim + g.rope_dim), query_inputs)?;
-        let (query_nope, query_rope) = split_heads(&query, g.query_heads, g.nope_dim);
+        let (query_nope, query_rope) = split_heads(query, g.query_heads, g.nope_dim);
         // Scores are products of a rotated query and a rotated key. A factor on every cosine and sine multiplies both,
         // so its square on the query does the same and leaves the tables plain.
         let query_rope = scaled_outputs(query_rope, model.query_gain(layer.index));
@@ -91,7 +117,7 @@ impl Mla {
         let (down, key_rope) = split_heads(&kv, 1, g.latent_rank);
         let up = matrix(source, &named("kv_b_proj.weight"), g.kv_heads * (g.nope_dim + g.value_dim), g.latent_rank)?;
         let (up_key, up_value) = split_heads(&Linear::new(up), g.kv_heads, g.nope_dim);
-        let output = linear(source, &named("o_proj"), model.hidden, g.query_heads * g.value_dim)?;
+        let output = linear(source, &named(self.output), model.hidden, g.query_heads * g.value_dim)?;
         let attention = LatentAttention {
             geometry: g,
             query_down,
@@ -99,7 +125,7 @@ impl Mla {
             query_nope,
             key_rope,
             down,
-            latent_norm: Some(norm("kv_a_layernorm.weight", g.latent_rank, self.latent_factor)?),
+            latent_norm: Some(latent_norm(layer, "kv_a_layernorm.weight", g.latent_rank, self.latent_factor)?),
             latent_bias: None,
             up_key: up_key.weight,
             up_value: up_value.weight,
@@ -123,6 +149,21 @@ impl Layout for Mla {
     fn unneeded(&self) -> &'static [&'static str] {
         self.unneeded
     }
+
+    fn routing(&self) -> Option<Routing> {
+        self.routing
+    }
+
+    fn unneeded_beside(&self) -> &'static [&'static str] {
+        self.unneeded_beside
+    }
+}
+
+/// The norm over a latent, with a factor on what it yields.
+fn latent_norm(layer: &Layer, name: &str, len: usize, factor: f64) -> Result<RmsNorm> {
+    let mut gain = layer.source.read(&layer.name(name), &[len])?;
+    scale(&mut gain, factor);
+    Ok(RmsNorm { gain, epsilon: LATENT_NORM_EPSILON })
 }
 
 /// Splits the rows of each head after its first `first` ones.

@@ -4,6 +4,8 @@
 //! how a layer's tensors become the crate's own terms. `docs/adding-a-model.md` adds one, step by step.
 
 mod axk1;
+mod axk2;
+mod bailing_hybrid;
 mod deepseek;
 mod deepseek_v32;
 mod dense;
@@ -13,6 +15,7 @@ mod glm4;
 mod glm4_moe_lite;
 mod glm_moe_dsa;
 mod granite;
+mod hybrid;
 mod kept_pairs;
 mod kimi_linear;
 mod llama;
@@ -27,6 +30,7 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod refused;
+mod routing;
 mod sarvam_mla;
 mod shared_key;
 mod smollm3;
@@ -38,7 +42,9 @@ use serde_json::{Map, Value};
 
 pub(super) use self::mha2mla::FREQUENCY_INDEX;
 pub(super) use self::mla::{scale, scaled_matrix, scaled_outputs};
+pub(super) use self::routing::Routing;
 pub(super) use self::shared_key::SHARED_KEY_CLASS;
+use super::checkpoint::OutputGate;
 use super::config::{DeepSeekDims, Factors, ModelConfig, OWN_KEYS, QueryScaling, RotatedLayers};
 use super::fields::Fields;
 use super::rope_object::{RopeRules, RotatedPart};
@@ -106,6 +112,10 @@ families! {
     Qwen3 => qwen3,
     /// Granite: as Llama, with factors on scores and around the layers.
     Granite => granite,
+    /// A.X K2: as DeepSeek-V3.2, with gates on the output.
+    Axk2 => axk2,
+    /// Bailing's hybrid models (Ling 3): DeepSeek's layers, with gates on their output, among those of linear attention.
+    BailingHybrid => bailing_hybrid,
     /// GLM-4: as Llama, with a part of each head rotated, in neighbouring dimensions.
     Glm4 => glm4,
     /// SmolLM3: as Llama, with layers among the others that rotate nothing.
@@ -153,7 +163,7 @@ impl Family {
         gguf: None,
         rope: RopeRules::LATENT,
         biases: Biases::AsConfigured,
-        parse: deepseek::parse_interleaved,
+        parse: deepseek::parse_as_configured,
         conversions: &[],
         keys: Keys::USUAL,
         tied: false,
@@ -180,14 +190,17 @@ pub(super) struct Keys {
     pub intermediate: &'static str,
     /// Longest context.
     pub positions: &'static str,
+    /// The tensor of the token embedding.
+    pub embedding: &'static str,
 }
 
 impl Keys {
-    const USUAL: Self = Self {
+    pub(super) const USUAL: Self = Self {
         layers: "num_hidden_layers",
         attentions_per_layer: 1,
         intermediate: "intermediate_size",
         positions: "max_position_embeddings",
+        embedding: "model.embed_tokens.weight",
     };
 }
 
@@ -210,6 +223,20 @@ pub(super) struct GgufName {
     pub reordered: bool,
     /// Whether the file may scale the frequencies by a table of divisors.
     pub divisors: bool,
+    /// Which tensors its layers have.
+    pub layers: GgufLayers,
+}
+
+/// Which tensors the layers of a family have in GGUF files.
+#[cfg_attr(not(feature = "gguf"), allow(dead_code))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GgufLayers {
+    /// Those of Llama and Qwen2.
+    Dense,
+    /// The same, and norms over heads of queries and keys.
+    HeadNorms,
+    /// Those of DeepSeek.
+    Latent,
 }
 
 /// Whether queries, keys and values have biases.
@@ -263,6 +290,8 @@ pub(super) struct AttentionSizes {
     pub query_scaling: Option<QueryScaling>,
     /// Tokens up to which each token attends to all before it, if it attends to a choice of them beyond.
     pub sparse_beyond: Option<usize>,
+    /// Whether gates stand between the heads and the output projection.
+    pub gated_output: bool,
     /// Reads the layers, unless the model was converted.
     pub layout: AnyLayout,
 }
@@ -277,7 +306,7 @@ pub(super) trait Layout: Send + Sync {
         format!("model.layers.{index}.self_attn")
     }
 
-    /// Modules inside the attention that it can do without.
+    /// Modules inside the attention that it can do without, or that are read beside it.
     fn unneeded(&self) -> &'static [&'static str] {
         &[]
     }
@@ -290,6 +319,21 @@ pub(super) trait Layout: Send + Sync {
     /// Why what lies around the attentions cannot be read, if so.
     fn block_refusal(&self) -> Option<&'static str> {
         None
+    }
+
+    /// Reads the gates on the output of a layer's attention, in families that have them.
+    fn output_gate(&self, _layer: &Layer) -> Result<Option<OutputGate>> {
+        Ok(None)
+    }
+
+    /// How tokens choose among a layer's experts, in the families whose mixtures are known.
+    fn routing(&self) -> Option<Routing> {
+        None
+    }
+
+    /// Modules of a layer beside its attention that it can do without.
+    fn unneeded_beside(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// A file beside the weights that says more about the layers, if there should be one. `directory` is the model's.
@@ -377,6 +421,11 @@ pub(super) fn find_gguf(architecture: &str) -> std::result::Result<(&'static Fam
         let (last, others) = names.split_last().unwrap_or((&"none", &[]));
         format!("the architectures known in GGUF files are {} and {last}", others.join(", "))
     })
+}
+
+/// Refuses a model by what a key of its configuration says.
+fn refuse_key<T>(config: Fields, key: &str, value: &str, why: &str) -> Result<T> {
+    Err(Error::Unsupported { what: format!("{key} `{value}` in {}", config.path.display()), why: why.into() })
 }
 
 /// Refuses heads that are too wide: index tables are made from these two sizes before any tensor is seen.

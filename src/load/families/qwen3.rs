@@ -1,12 +1,13 @@
 //! Qwen3, with one MLP or with experts: Llama's layout, with norms over heads of queries and keys.
 
-use super::{AttentionSizes, CONVERSIONS, Family, Frame, Name, dense};
+use super::{AttentionSizes, CONVERSIONS, Family, Frame, GgufLayers, GgufName, Name, dense};
 use crate::error::Result;
 use crate::load::fields::Fields;
 use crate::load::rope_object::RopeRules;
 
 pub(super) const FAMILY: Family = Family {
     names: &[Name { class: "Qwen3ForCausalLM", model_type: "qwen3" }, EXPERTS],
+    gguf: Some(GgufName { architecture: "qwen3", reordered: false, divisors: false, layers: GgufLayers::HeadNorms }),
     rope: RopeRules::DENSE,
     parse,
     conversions: CONVERSIONS,

@@ -20,6 +20,33 @@ const REFUSED: &[Refused] = &[
     refused("Gemma3ForCausalLM", "gemma3_text", WINDOWS),
     refused("Gemma3ForConditionalGeneration", "gemma3", WINDOWS),
     refused("Olmo2ForCausalLM", "olmo2", NORMS_OF_PROJECTIONS),
+    refused(
+        "HYV4ForCausalLM",
+        "hy_v4",
+        "each head has a sink in its softmax, which decoding has no place for, beside a gate for each value",
+    ),
+    refused(
+        "Dots3NoteForCausalLM",
+        "dots3_note_text",
+        "the shared rotated key has a norm, for which a layer has no place, and some layers attend over windows",
+    ),
+    refused(
+        "Dots3NoteForConditionalGeneration",
+        "dots3_note",
+        "the shared rotated key has a norm, for which a layer has no place, and some layers attend over windows",
+    ),
+    refused(
+        "Glm5NextForConditionalGeneration",
+        "glm5_next",
+        "models of language and images in one configuration cannot be read; their language model mixes several residual \
+         streams",
+    ),
+    refused(
+        "MistralLarge4ForConditionalGeneration",
+        "mistral_large4",
+        "layers read the latents of others, some rotate nothing, and models of language and images in one configuration \
+         cannot be read",
+    ),
 ];
 
 /// The reason why models of that class, or without a class of that type, cannot be read, if it is known.

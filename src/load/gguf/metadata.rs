@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use super::GgufSource;
 use super::names::ROPE_DIVISORS;
 use crate::error::{Error, Result};
-use crate::load::families::{Family, GgufName, find_gguf};
+use crate::load::families::{Family, GgufLayers, GgufName, find_gguf};
 use crate::load::source::{TensorSource, missing, unfit};
 use crate::load::tokenizer::Tokenizer;
 use crate::rope::theta_frequencies;
@@ -37,19 +37,19 @@ impl<'a> Metadata<'a> {
         value.ok_or_else(|| self.error(format!("`{key}` is missing")))
     }
 
-    fn text(&self, key: &str) -> Result<Option<String>> {
+    pub fn text(&self, key: &str) -> Result<Option<String>> {
         self.typed(key, "a string", text)
     }
 
-    fn integer(&self, key: &str) -> Result<Option<u64>> {
+    pub fn integer(&self, key: &str) -> Result<Option<u64>> {
         self.typed(key, "a whole number", |value| integer(value).and_then(|n| u64::try_from(n).ok()))
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a finite number", number)
     }
 
-    fn flag(&self, key: &str) -> Result<Option<bool>> {
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "true or false", |value| value.to_bool().ok())
     }
 
@@ -80,22 +80,65 @@ impl<'a> Metadata<'a> {
         })
     }
 
+    /// A whole number that has to be there and be at least 1.
+    pub fn size(&self, key: &str) -> Result<u64> {
+        match self.required(key, self.integer(key)?)? {
+            0 => Err(self.error(format!("`{key}` must be at least 1, got 0"))),
+            size => Ok(size),
+        }
+    }
+
     /// The configuration as Hugging Face would write it, so that one parser checks both formats.
     pub fn config(&self, source: &GgufSource) -> Result<Map<String, serde_json::Value>> {
-        let (family, GgufName { architecture, .. }) = self.family()?;
+        let (family, GgufName { architecture, layers, .. }) = self.family()?;
         let key = |name: &str| format!("{architecture}.{name}");
-        let size = |name: &str| match self.required(&key(name), self.integer(&key(name))?)? {
-            0 => Err(self.error(format!("`{}` must be at least 1, got 0", key(name)))),
-            size => Ok(size),
-        };
+        let embedding = "model.embed_tokens.weight";
+        let vocab = source.shape(embedding).and_then(|shape| shape.first().copied());
+        let vocab = vocab.ok_or_else(|| missing(source, embedding, "[vocabulary, hidden]"))?;
+        self.refuse_what_is_not_computed(architecture)?;
+        let mut config = Map::new();
+        for (name, value) in [
+            ("architectures", json!([family.class()])),
+            ("model_type", json!(architecture)),
+            ("hidden_act", json!("silu")),
+            ("hidden_size", json!(self.size(&key("embedding_length"))?)),
+            ("intermediate_size", json!(self.size(&key("feed_forward_length"))?)),
+            ("num_hidden_layers", json!(self.size(&key("block_count"))?)),
+            ("num_attention_heads", json!(self.size(&key("attention.head_count"))?)),
+            ("vocab_size", json!(vocab)),
+            ("max_position_embeddings", json!(self.size(&key("context_length"))?)),
+            ("rms_norm_eps", json!(self.number(&key("attention.layer_norm_rms_epsilon"))?)),
+            ("rope_theta", json!(self.number(&key("rope.freq_base"))?.unwrap_or(10_000.0))),
+            ("tie_word_embeddings", json!(source.shape("lm_head.weight").is_none())),
+            ("bos_token_id", json!(self.token("bos")?)),
+            ("eos_token_id", json!(self.token("eos")?)),
+        ] {
+            config.insert(name.into(), value);
+        }
+        if *layers == GgufLayers::Latent {
+            self.add_latent(architecture, &mut config)?;
+        } else {
+            self.add_dense(architecture, source, &mut config)?;
+        }
+        Ok(config)
+    }
+
+    /// Adds what Llama's configuration has beside the keys of all models.
+    fn add_dense(
+        &self,
+        architecture: &str,
+        source: &GgufSource,
+        config: &mut Map<String, serde_json::Value>,
+    ) -> Result<()> {
+        let key = |name: &str| format!("{architecture}.{name}");
         if self.integer(&key("expert_count"))?.unwrap_or(0) > 0 {
             return Err(Error::Unsupported {
                 what: format!("`{}` in {}", key("expert_count"), self.path.display()),
                 why: "a mixture of experts cannot be read".into(),
             });
         }
-        let hidden = size("embedding_length")?;
-        let heads = size("attention.head_count")?;
+        let hidden = self.size(&key("embedding_length"))?;
+        let heads = self.size(&key("attention.head_count"))?;
         let kv_heads = self.integer(&key("attention.head_count_kv"))?.unwrap_or(heads);
         let head_dim = match self.integer(&key("attention.key_length"))? {
             Some(length) => length,
@@ -109,10 +152,6 @@ impl<'a> Metadata<'a> {
                 });
             }
         }
-        let embedding = "model.embed_tokens.weight";
-        let vocab = source.shape(embedding).and_then(|shape| shape.first().copied());
-        let vocab = vocab.ok_or_else(|| missing(source, embedding, "[vocabulary, hidden]"))?;
-        self.refuse_what_is_not_computed(architecture)?;
         let theta = self.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
         let scaling = self.rope_scaling(architecture)?;
         let divided = self.divided_frequencies(source, theta, head_dim, &scaling)?;
@@ -123,33 +162,18 @@ impl<'a> Metadata<'a> {
                 why: "the types known in GGUF files are none and linear".into(),
             });
         }
-        let mut config = Map::new();
         for (name, value) in [
-            ("architectures", json!([family.class()])),
-            ("model_type", json!(architecture)),
-            ("hidden_act", json!("silu")),
-            ("hidden_size", json!(hidden)),
-            ("intermediate_size", json!(size("feed_forward_length")?)),
-            ("num_hidden_layers", json!(size("block_count")?)),
-            ("num_attention_heads", json!(heads)),
             ("num_key_value_heads", json!(kv_heads)),
             ("head_dim", json!(head_dim)),
-            ("vocab_size", json!(vocab)),
-            ("max_position_embeddings", json!(size("context_length")?)),
-            ("rms_norm_eps", json!(self.number(&key("attention.layer_norm_rms_epsilon"))?)),
-            ("rope_theta", json!(theta)),
             ("rope_scaling", if divided.is_some() { serde_json::Value::Null } else { scaling }),
             ("attention_bias", json!(source.shape("model.layers.0.self_attn.q_proj.bias").is_some())),
-            ("tie_word_embeddings", json!(source.shape("lm_head.weight").is_none())),
-            ("bos_token_id", json!(self.token("bos")?)),
-            ("eos_token_id", json!(self.token("eos")?)),
         ] {
             config.insert(name.into(), value);
         }
         if let Some(frequencies) = divided {
             config.insert("latent_attention".into(), json!({ "inverse_frequencies": frequencies }));
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Switches by which llama.cpp would compute something else than this crate.
@@ -175,7 +199,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// A scaling without a name is linear, and its factor may have the name that older files give it, as in llama.cpp.
-    fn rope_scaling(&self, architecture: &str) -> Result<serde_json::Value> {
+    pub fn rope_scaling(&self, architecture: &str) -> Result<serde_json::Value> {
         let factor = |key: &str| self.number(&format!("{architecture}.rope.{key}"));
         let kind = self.text(&format!("{architecture}.rope.scaling.type"))?;
         let factor = match factor("scaling.factor")? {

@@ -2,6 +2,7 @@
 
 mod dequantize;
 mod guard;
+mod latent;
 mod metadata;
 mod names;
 
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 
 use self::dequantize::{Reordered, dequantize};
 use self::guard::HeaderGuard;
+use self::latent::Place;
 use self::metadata::Metadata;
 use super::blocks::{BlockFormat, QuantizedMatrix};
 use super::families::GgufName;
@@ -62,8 +64,9 @@ pub(crate) fn open(path: &Path) -> Result<Gguf> {
         check_extent(&file, name, info, content.tensor_data_offset)?;
         check_alignment(path, name, info, alignment)?;
     }
-    let names = content.tensor_infos.keys().filter_map(|name| Some((names::hugging_face(name)?, name.clone())));
-    let names = names.collect();
+    let (_, family) = metadata.family()?;
+    let named = |name: &String| Some((names::hugging_face(name, family.layers)?, name.clone()));
+    let names = content.tensor_infos.keys().filter_map(named).collect();
 
     let tokenizer = metadata.tokenizer()?;
     let mut source = GgufSource { file, content, names, permuted: None };
@@ -120,8 +123,9 @@ fn describe(own: &str, info: &TensorInfo) -> String {
 impl GgufSource {
     /// Hugging Face's names of all tensors, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.names.keys().cloned().collect();
+        let mut names: Vec<String> = self.names.keys().map(|name| latent::listed(name)).collect();
         names.sort_unstable();
+        names.dedup();
         names
     }
 
@@ -130,22 +134,21 @@ impl GgufSource {
         Some((own, self.content.tensor_infos.get(own)?))
     }
 
-    /// A tensor's name in the file and what the file says of it, if it has this shape.
-    fn info_of(&self, name: &str, shape: &[usize]) -> Result<(&str, &TensorInfo)> {
-        let expected = || format!("{shape:?}");
-        let (own, info) = self.info(name).ok_or_else(|| unfit(self.path(), name, expected(), None))?;
-        if info.shape.dims() != shape {
-            return Err(unfit(self.path(), name, expected(), Some(describe(own, info))));
+    /// Where a tensor lies, if it has this shape.
+    fn place_of(&self, name: &str, shape: &[usize]) -> Result<Place<'_>> {
+        let place = self.place(name);
+        match place.filter(|place| place.shape() == shape) {
+            Some(place) => Ok(place),
+            None => Err(unfit(self.path(), name, format!("{shape:?}"), place.map(|place| place.describe()))),
         }
-        Ok((own, info))
     }
 
     /// Refuses a file with tensors that this crate makes no use of: the model computes something else than what would
     /// be read of it. (llama.cpp does not load such files either.)
     fn refuse_unread(&self, name: &GgufName, layers: usize) -> Result<()> {
         let is_read = |own: &str| match names::layer(own) {
-            Some(layer) => layer < layers && names::hugging_face(own).is_some(),
-            None => names::hugging_face(own).is_some() || (own == names::ROPE_DIVISORS && name.divisors),
+            Some(layer) => layer < layers && names::hugging_face(own, name.layers).is_some(),
+            None => names::hugging_face(own, name.layers).is_some() || (own == names::ROPE_DIVISORS && name.divisors),
         };
         // The first by name, so that the same file gives the same message.
         let Some((own, info)) =
@@ -159,10 +162,23 @@ impl GgufSource {
 
     /// Reads a tensor by the file's own name.
     fn read_own(&self, name: &str, info: &TensorInfo, reordered: Option<Reordered>) -> Result<Vec<f32>> {
-        // `open` has checked that neither of the two overflows.
-        let (dtype, elements) = (info.ggml_dtype, info.shape.elem_count());
+        self.read_part(name, info, 0, info.shape.elem_count(), reordered)
+    }
+
+    /// Reads `elements` numbers of a tensor behind as many times `part`, whole rows.
+    fn read_part(
+        &self,
+        name: &str,
+        info: &TensorInfo,
+        part: usize,
+        elements: usize,
+        reordered: Option<Reordered>,
+    ) -> Result<Vec<f32>> {
+        // `open` has checked that none of these overflows, and that rows are whole blocks.
+        let dtype = info.ggml_dtype;
         let bytes = elements / dtype.block_size() * dtype.type_size();
-        let blocks = self.file.lend(self.content.tensor_data_offset + info.offset, bytes)?;
+        let offset = self.content.tensor_data_offset + info.offset + (part * bytes) as u64;
+        let blocks = self.file.lend(offset, bytes)?;
         dequantize(dtype, &blocks, elements, reordered).map_err(|why| {
             let got = format!("{:?} {dtype:?} ({why})", info.shape.dims());
             unfit(self.path(), name, "a type that candle can dequantise".into(), Some(got))
@@ -190,17 +206,25 @@ impl TensorSource for GgufSource {
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.info(name).map(|(_, info)| info.shape.dims().to_vec())
+        self.place(name).map(|place| place.shape())
     }
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let (own, info) = self.info_of(name, shape)?;
-        self.read_own(own, info, self.reordered(name, shape))
+        match self.place_of(name, shape)? {
+            Place::Whole((own, info)) => self.read_own(own, info, self.reordered(name, shape)),
+            Place::Stacked((own, info), number) => self.read_part(own, info, number, shape.iter().product(), None),
+            Place::Split { key, value } => self.read_split(key, value),
+        }
     }
 
     fn read_blocks(&self, name: &str, rows: usize, cols: usize) -> Result<Option<QuantizedMatrix>> {
         let shape = [rows, cols];
-        let (_, info) = self.info_of(name, &shape)?;
+        let (info, number) = match self.place_of(name, &shape)? {
+            Place::Whole((_, info)) => (info, 0),
+            Place::Stacked((_, info), number) => (info, number),
+            // Its parts are blocks, but not of these rows.
+            Place::Split { .. } => return Ok(None),
+        };
         let format = match info.ggml_dtype {
             GgmlDType::Q4_0 => BlockFormat::Q4_0,
             GgmlDType::Q4_1 => BlockFormat::Q4_1,
@@ -209,7 +233,8 @@ impl TensorSource for GgufSource {
         };
         // `open` has checked that rows are whole blocks, and that the product does not overflow.
         let row = cols / BlockFormat::NUMBERS * format.bytes();
-        let file = self.file.lend(self.content.tensor_data_offset + info.offset, rows * row)?;
+        let offset = self.content.tensor_data_offset + info.offset + (number * rows * row) as u64;
+        let file = self.file.lend(offset, rows * row)?;
         let bytes = match self.reordered(name, &shape) {
             Some(heads) => heads.undone(&file, row),
             None => file.to_vec(),
