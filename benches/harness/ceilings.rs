@@ -52,7 +52,7 @@ pub struct Rates {
     pub mma_tflop_per_s: f64,
     /// Of products by `wgmma`, on Hopper.
     pub wgmma_tflop_per_s: Option<f64>,
-    /// Of products of 8-bit integers, on CPUs with AVX-512 VNNI or AMX.
+    /// Of products of 8-bit integers, on CPUs with AVX-512 VNNI, AMX or NEON's dotprod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub int8_tflop_per_s: Option<f64>,
     /// Microseconds of a launch in a graph that has nothing to do.

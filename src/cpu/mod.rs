@@ -87,7 +87,7 @@ pub(crate) fn operation(kernel: &str) -> Option<Operation> {
         "ceiling_copy" => operation!(sys::CeilingCopyParams, |params, _level| ceiling::ceiling_copy(params)),
         "ceiling_read" => operation!(sys::CeilingCopyParams, |params, level| ceiling::ceiling_read(params, level)),
         "ceiling_mma" => operation!(sys::CeilingMmaParams, |params, level| ceiling::ceiling_mma(params, level)),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         "ceiling_int8" => operation!(sys::CeilingMmaParams, |params, level| ceiling::ceiling_int8(params, level)),
         "copy_pages" => operation!(sys::CopyPagesParams, |params, _level| copy_pages::copy_pages(params)),
         _ => return None,

@@ -14,7 +14,10 @@ fn every_operation_is_timed_on_the_cpu_against_rates_of_the_same_run() {
     run(&[&filter[..], &device].concat()).unwrap();
     let report = Report::read(&file).unwrap();
     assert_eq!((report.kind, report.left_out.len(), report.ceilings.len()), (Kind::Timed, 0, 2));
-    let has_int8 = matches!(Device::cpu().unwrap().cpu_level(), Some(CpuLevel::Avx512Vnni | CpuLevel::Amx));
+    let has_int8 = matches!(
+        Device::cpu().unwrap().cpu_level(),
+        Some(CpuLevel::Avx512Vnni | CpuLevel::Amx | CpuLevel::NeonDotprod)
+    );
     let products = if has_int8 { "int8 products" } else { "f32 products" };
     for ceilings in &report.ceilings {
         assert!(ceilings.is_cpu() && ceilings.tb_per_s > 0.0 && ceilings.tflop_per_s > 0.0);

@@ -70,7 +70,7 @@ fn products_of_8_bit_integers_are_those_of_levels_that_have_them() {
         let ceiling = Ceiling::new(&device).unwrap();
         let mut out = device.zeros(ceiling.mma_elements()).unwrap();
         let flops = ceiling.int8(&device.stream().unwrap(), 2, &mut out.view_mut()).unwrap();
-        let has_int8 = matches!(level, CpuLevel::Avx512Vnni | CpuLevel::Amx);
+        let has_int8 = matches!(level, CpuLevel::Avx512Vnni | CpuLevel::Amx | CpuLevel::NeonDotprod);
         assert_eq!(flops.is_some(), has_int8, "{level}");
         let sum = if has_int8 { 16384.0 * 2.0 } else { 0.0 };
         assert!(out.to_vec().unwrap().iter().all(|&got| got == sum), "{level}");

@@ -43,9 +43,16 @@ use proptest::prelude::*;
 properties::hold!(properties_hold: on_device::OnDevice(device(), KernelFamily::Measured));
 properties::hold!(decode properties_hold_on_hopper: on_device::OnDevice(hopper(), KernelFamily::Sm90));
 properties::hold!(properties_hold_on_cpu_portable: cpu::at(CpuLevel::Portable));
+#[cfg(target_arch = "x86_64")]
 properties::hold!(properties_hold_on_cpu_avx2: cpu::at(CpuLevel::Avx2));
+#[cfg(target_arch = "x86_64")]
 properties::hold!(properties_hold_on_cpu_avx512vnni: cpu::at(CpuLevel::Avx512Vnni));
+#[cfg(target_arch = "x86_64")]
 properties::hold!(properties_hold_on_cpu_amx: cpu::at(CpuLevel::Amx));
+#[cfg(target_arch = "aarch64")]
+properties::hold!(properties_hold_on_cpu_neon: cpu::at(CpuLevel::Neon));
+#[cfg(target_arch = "aarch64")]
+properties::hold!(properties_hold_on_cpu_neon_dotprod: cpu::at(CpuLevel::NeonDotprod));
 
 /// The device that the tests run on. Simulated ones are new each time, so that nothing else counts on them.
 pub fn device() -> Device {

@@ -38,6 +38,8 @@ pub fn everything() -> Result<()> {
     for package in ["latent-attention-c", "latent-attention-candle", "validate"] {
         lints_alone(package, &[])?;
     }
+    step("lints of the library on 64-bit Arm");
+    arm_lints()?;
     #[cfg(unix)]
     {
         step("builds with other compilers in PATH");
@@ -65,6 +67,19 @@ fn lints_alone(package: &str, features: &[&str]) -> Result<()> {
     let mut command = process::cargo(["clippy", "--package", package]);
     // Each set has a build of its own, but kernels do not depend on features: these go without, as docs.rs does.
     run(command.args(features).args(["--", "-D", "warnings"]).env("DOCS_RS", "1"))
+}
+
+/// The lints of what the library has for another architecture, where Rust can compile for it: its standard library is a
+/// download of rustup's, which checks do without.
+fn arm_lints() -> Result<()> {
+    const TARGET: &str = "aarch64-unknown-linux-gnu";
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let library = output(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]))?;
+    if !std::path::Path::new(library.trim()).is_dir() {
+        println!("left out: Rust has no {TARGET} here (rustup target add {TARGET})");
+        return Ok(());
+    }
+    lints_alone("latent-attention", &["--lib", "--target", TARGET])
 }
 
 /// A test that was renamed would silently not be sanitized.

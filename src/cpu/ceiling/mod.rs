@@ -1,7 +1,7 @@
 //! `ceiling`: what the machine can do at most, as `csrc/ceiling.cu` has it: bytes that are copied, bytes that are only read,
 //! and products in registers: of f32, and of 8-bit integers on levels that have them.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod int8;
 
 use std::hint::black_box;
@@ -52,7 +52,7 @@ pub(super) unsafe fn ceiling_mma(params: &sys::CeilingMmaParams, level: Level) {
 
 /// # Safety
 /// As [`cpu`](super); the level has products of 8-bit integers.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) unsafe fn ceiling_int8(params: &sys::CeilingMmaParams, level: Level) {
     // SAFETY: promised by the caller.
     let out = unsafe { numbers_mut::<f32>(params.out, MULTIPLIERS * WARP) };

@@ -4,19 +4,19 @@
 //! time: scores of all heads, an online softmax, and the outputs, of which each head has sums in f32 of its own.
 
 mod float;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod integers;
 mod softmax;
 
 use std::ops::Range;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::bf16;
 use rayon::prelude::*;
 
 use self::float::Float;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use self::integers::Attention;
 use self::softmax::Softmax;
 use super::cache::{Cache, Place};
@@ -38,8 +38,8 @@ pub(super) unsafe fn decode(params: &sys::DecodeParams, level: Level) {
         numbers::<sys::DecodeSplit>(params.splits, count as usize)
     };
     match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Amx if integers::serves(params) => {
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        level if level.has_int8() && integers::serves(params) => {
             for_each_with_memory(splits, |attention, split| {
                 let split = Split { params, split };
                 // SAFETY: a device is made of a level that the machine has.
@@ -53,7 +53,7 @@ pub(super) unsafe fn decode(params: &sys::DecodeParams, level: Level) {
 /// Runs tasks with memory that serves all those which a thread takes, one after the other. Rayon's `for_each_init` makes it
 /// anew for each part into which it cuts the tasks, which are several even for one thread, and making it costs as much as
 /// some hundreds of tokens.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn for_each_with_memory<T: Sync, M>(tasks: &[T], run: impl Fn(&mut Option<M>, &T) + Sync) {
     let next = AtomicUsize::new(0);
     let threads = rayon::current_num_threads().min(tasks.len());
@@ -121,7 +121,7 @@ impl Split<'_> {
     }
 
     /// The token behind its last one.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     fn end(&self) -> usize {
         self.split.end as usize
     }

@@ -4,6 +4,10 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use std::fmt::{self, Display, Formatter};
@@ -11,7 +15,13 @@ use std::fmt::{self, Display, Formatter};
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
-pub(super) use self::avx2::Avx2;
+use self::avx2::Avx2;
+#[cfg(target_arch = "aarch64")]
+pub(super) use self::dotprod::{add_signed_dots, add_unsigned_dots};
+#[cfg(target_arch = "aarch64")]
+use self::neon::Neon;
+#[cfg(target_arch = "aarch64")]
+pub(super) use self::neon::floats_of_halves;
 use self::portable::Portable;
 use crate::cache::AFFINE_BYTES;
 use crate::error::{Error, Result};
@@ -31,14 +41,18 @@ pub enum Level {
     Avx512Vnni,
     /// That, and AMX's tiles of 8-bit integers and of bf16 (Linux only).
     Amx,
+    /// NEON, which every CPU of 64-bit Arm has.
+    Neon,
+    /// That, and its sums of four products of 8-bit integers (`dotprod`).
+    NeonDotprod,
 }
 
 /// The environment variable that names the level, instead of the best one there is.
 const VARIABLE: &str = "LATENT_ATTENTION_CPU";
 
 impl Level {
-    /// All of them, the best last.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512Vnni, Self::Amx];
+    /// All of them, the best of an architecture last.
+    pub const ALL: [Self; 6] = [Self::Portable, Self::Avx2, Self::Avx512Vnni, Self::Amx, Self::Neon, Self::NeonDotprod];
 
     /// Its name, as the environment variable `LATENT_ATTENTION_CPU` has it.
     #[must_use]
@@ -48,6 +62,8 @@ impl Level {
             Self::Avx2 => "avx2",
             Self::Avx512Vnni => "avx512vnni",
             Self::Amx => "amx",
+            Self::Neon => "neon",
+            Self::NeonDotprod => "neon-dotprod",
         }
     }
 
@@ -73,12 +89,18 @@ impl Level {
             Self::Amx => Self::Avx512Vnni.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512Vnni | Self::Amx => false,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon | Self::NeonDotprod => false,
         }
     }
 
     /// Whether it has products of 8-bit integers that sum to 32 bits.
     pub(crate) fn has_int8(self) -> bool {
-        matches!(self, Self::Avx512Vnni | Self::Amx)
+        matches!(self, Self::Avx512Vnni | Self::Amx | Self::NeonDotprod)
     }
 
     /// Those that this machine has.
@@ -123,10 +145,16 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni | Self::Amx => unsafe { run_avx512(task) },
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512Vnni | Self::Amx => {
-                unreachable!("a device is made of a level that the machine has")
-            }
+            Self::Avx2 | Self::Avx512Vnni | Self::Amx => Self::is_not_there(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon | Self::NeonDotprod => task.run::<Neon>(),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon | Self::NeonDotprod => Self::is_not_there(),
         }
+    }
+
+    fn is_not_there() -> ! {
+        unreachable!("a device is made of a level that the machine has")
     }
 }
 
@@ -175,6 +203,12 @@ pub(super) trait Arithmetic {
     fn affine(bytes: [u8; AFFINE_BYTES]) -> [Self::Eight; 2];
 }
 
+/// That of levels which have products of 8-bit integers.
+#[cfg(target_arch = "x86_64")]
+pub(super) type WithInt8 = Avx2;
+#[cfg(target_arch = "aarch64")]
+pub(super) type WithInt8 = Neon;
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2(task: impl Task) {
@@ -197,7 +231,10 @@ mod tests {
             assert_eq!(Level::named(level.name()).unwrap(), level);
         }
         let message = Level::named("sse9").unwrap_err().to_string();
-        assert_eq!(message, "LATENT_ATTENTION_CPU=sse9: known levels are portable, avx2, avx512vnni, amx");
+        assert_eq!(
+            message,
+            "LATENT_ATTENTION_CPU=sse9: known levels are portable, avx2, avx512vnni, amx, neon, neon-dotprod"
+        );
     }
 
     #[test]

@@ -2,16 +2,17 @@
 //!
 //! A product has 16 rows, which stand in memory as far from each other as `stride` says, 16 columns, and 64 numbers to sum;
 //! of the second operand, a row of a tile has four numbers of each column. That is how [`vnni`](super::vnni) has queries and
-//! woven codes, and all sums are exact, so that both give the same bits.
+//! woven codes.
 //!
 //! Rust has no stable intrinsics of AMX yet.
 
 use std::arch::asm;
 use std::arch::x86_64::{_mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_setzero_si512};
 
+use super::avx512::{joined, load, store};
 use super::codes::TILES;
-use super::lanes::{LANES, Line, load, store};
-use super::vnni::{QueryLines, joined_outputs, scores_of_parts, store_transposed};
+use super::lanes::{LANES, Line};
+use super::products::{QueryLines, Weights, joined_scores, store_transposed};
 use crate::cpu::level::Tiles;
 
 /// Numbers that a product of two tiles sums.
@@ -27,7 +28,7 @@ type Tile = [Line<u32>; LANES];
 pub(super) const OUTPUT_HEADS: usize = LANES;
 
 impl Tiles {
-    /// [`vnni::scores`](super::vnni::scores).
+    /// As [`Products::scores`](super::products::Products::scores).
     #[target_feature(enable = "avx512f")]
     pub(super) fn scores(
         &self,
@@ -77,15 +78,19 @@ impl Tiles {
                 );
             }
         }
-        scores_of_parts(&sums, scores);
+        let mut rows = [_mm512_setzero_si512(); LANES];
+        for (token, row) in rows.iter_mut().enumerate() {
+            *row = joined_scores([load(&sums[0][token]), load(&sums[1][token]), load(&sums[2][token])]);
+        }
+        store_transposed(&mut rows, scores);
     }
 
-    /// [`vnni::outputs`](super::vnni::outputs) of 16 heads, whose weights are of a multiple of 64 tokens.
+    /// As [`Products::outputs`](super::products::Products::outputs), of 16 heads, whose weights are of a multiple of 64 tokens.
     #[target_feature(enable = "avx512f")]
     pub(super) fn outputs<const N: usize>(
         &self,
         woven: &[Line<u32>],
-        weights: &[[[u32; N]; 2]; OUTPUT_HEADS],
+        weights: &[Weights<N>; OUTPUT_HEADS],
         outputs: &mut [[Line<i32>; 2]; OUTPUT_HEADS],
     ) {
         let fours = woven.len().div_ceil(TILES);
@@ -124,7 +129,7 @@ impl Tiles {
                     "tilestored [{sums} + {line} + 3072], tmm3",
                     high = inout(reg) weights[0][0].as_ptr() => _,
                     low = inout(reg) weights[0][1].as_ptr() => _,
-                    weights_stride = in(reg) size_of::<[[u32; N]; 2]>(),
+                    weights_stride = in(reg) size_of::<Weights<N>>(),
                     woven = inout(reg) woven.as_ptr() => _,
                     woven_stride = in(reg) size_of::<[Line<u32>; TILES]>(),
                     line = in(reg) size_of::<Line<u32>>(),
@@ -139,7 +144,7 @@ impl Tiles {
         for (head, outputs) in outputs.iter_mut().enumerate() {
             for tile in 0..2 {
                 let parts = [load(&sums[2 * tile][head]), load(&sums[2 * tile + 1][head])];
-                store(&mut outputs[tile], joined_outputs(parts));
+                store(&mut outputs[tile], joined(parts));
             }
         }
     }
@@ -200,60 +205,16 @@ impl Tiles {
 
 #[cfg(test)]
 mod tests {
-    use super::super::vnni;
     use super::*;
     use crate::cpu::level::Level;
 
-    /// Bytes that look random.
-    fn bytes(seed: u32) -> impl Iterator<Item = u32> {
-        (0..).map(move |i: u32| {
-            (i.wrapping_mul(0x9E37_79B9) ^ seed.wrapping_mul(0x85EB_CA6B)).wrapping_mul(0xC2B2_AE35) >> 11
-        })
-    }
-
+    /// Lines of numbers that look random.
     fn lines(count: usize, seed: u32, mask: u32) -> Vec<Line<u32>> {
-        let mut numbers = bytes(seed).map(|number| number.wrapping_mul(0x0101_4701) & mask);
+        let mut numbers = (0..).map(|i: u32| {
+            let number = (i.wrapping_mul(0x9E37_79B9) ^ seed.wrapping_mul(0x85EB_CA6B)).wrapping_mul(0xC2B2_AE35) >> 11;
+            number.wrapping_mul(0x0101_4701) & mask
+        });
         (0..count).map(|_| Line(std::array::from_fn(|_| numbers.next().unwrap_or_default()))).collect()
-    }
-
-    const CODES: u32 = 0x0F0F_0F0F;
-
-    #[test]
-    fn tiles_give_the_products_of_vectors_to_the_bit() {
-        if !Level::Amx.is_available() {
-            return;
-        }
-        // SAFETY: there are tiles.
-        let tiles = unsafe { Tiles::new() };
-        for steps in [0, 1, 2, 8] {
-            let stride = steps + 3;
-            let rows = lines(LANES * stride, 1, CODES);
-            let query: Vec<QueryLines> = lines(3 * FOURS * steps, 2, u32::MAX).as_chunks().0.to_vec();
-            let [mut by_tiles, mut by_vectors] = [[Line([f32::NAN; LANES]); LANES]; 2];
-            // SAFETY: there is AVX-512.
-            unsafe {
-                tiles.scores(&query, &rows, stride, &mut by_tiles);
-                vnni::scores(&query, &rows, stride, &mut by_vectors);
-            }
-            assert_eq!(by_tiles.map(|line| line.0), by_vectors.map(|line| line.0), "scores of {steps} steps");
-
-            let woven = lines((FOURS * steps * TILES).saturating_sub(TILES - 2), 3, CODES);
-            let mut numbers = bytes(5).map(|number| number.wrapping_mul(0x0101_4701));
-            let weights: [[[u32; 128]; 2]; OUTPUT_HEADS] = std::array::from_fn(|_| {
-                std::array::from_fn(|_| std::array::from_fn(|_| numbers.next().unwrap_or_default()))
-            });
-            let mut by_tiles = [[Line([-1; LANES]); 2]; OUTPUT_HEADS];
-            let mut by_vectors = by_tiles;
-            // SAFETY: as above.
-            unsafe {
-                tiles.outputs(&woven, &weights, &mut by_tiles);
-                for (weights, outputs) in weights.as_chunks().0.iter().zip(by_vectors.as_chunks_mut().0) {
-                    vnni::outputs(&woven, weights, outputs);
-                }
-            }
-            let numbers = |outputs: [[Line<i32>; 2]; OUTPUT_HEADS]| outputs.map(|tiles| tiles.map(|line| line.0));
-            assert_eq!(numbers(by_tiles), numbers(by_vectors), "outputs of {steps} steps");
-        }
     }
 
     #[test]

@@ -3,12 +3,8 @@
 //! Latents stand in the order in which a mask unpacks them, in chunks of [`CHUNK`] positions: the lower nibbles of 16
 //! words, then the upper ones.
 
-use std::arch::x86_64::{
-    __m512i, _mm512_and_si512, _mm512_maskz_loadu_epi8, _mm512_permutex2var_ps, _mm512_set1_epi8, _mm512_setzero_si512,
-    _mm512_srli_epi16, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
-};
-
-use super::lanes::{LANES, Line, load, load_floats, store, store_floats, zeros};
+use super::lanes::{LANES, Line, zeros};
+use super::vectors::{load_bytes, load_floats, nibbles, no_words, picked, store, store_floats, woven};
 
 /// Positions that 64 bytes of codes are unpacked to.
 pub(super) const CHUNK: usize = 128;
@@ -42,7 +38,8 @@ impl Codes {
     }
 
     /// Unpacks the codes of four tokens, the `four`th of the block. What is past their end is zeros.
-    #[target_feature(enable = "avx512f,avx512bw")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f,avx512bw"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
     pub fn unpack(&mut self, four: usize, packed: [&[u8]; 4]) {
         let row_lines = self.width / 64;
         for chunk in 0..self.width / CHUNK {
@@ -53,41 +50,28 @@ impl Codes {
     }
 }
 
-/// Up to 64 bytes, and zeros.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn load_bytes(bytes: &[u8]) -> __m512i {
-    let mask = u64::MAX.checked_shr(64 - bytes.len().min(64) as u32).unwrap_or(0);
-    // SAFETY: what is beyond the bytes is masked.
-    unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
-}
-
 /// Unpacks a chunk of four tokens' codes: to two lines of each token's row, which are `row_lines` apart, and to a line of each
 /// of its tiles, which have the codes of the four tokens side by side, as [`in_order`] has them.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f,avx512bw"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 fn unpack_chunk(
     packed: [&[u8]; 4],
     chunk: usize,
     (rows, row_lines): (&mut [Line<u32>], usize),
-    woven: &mut [Line<u32>; TILES],
+    tiles: &mut [Line<u32>; TILES],
 ) {
-    let mask = _mm512_set1_epi8(15);
-    let mut halves = [[_mm512_setzero_si512(); 4]; 2];
+    let mut halves = [[no_words(); 4]; 2];
     for (token, packed) in packed.into_iter().enumerate() {
-        let packed = load_bytes(packed.get(chunk * CHUNK / 2..).unwrap_or_default());
-        let (low, high) = (_mm512_and_si512(packed, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask));
+        let [low, high] = nibbles(load_bytes(packed.get(chunk * CHUNK / 2..).unwrap_or_default()));
         (halves[0][token], halves[1][token]) = (low, high);
         store(&mut rows[token * row_lines], low);
         store(&mut rows[token * row_lines + 1], high);
     }
-    for (half, [a, b, c, d]) in halves.into_iter().enumerate() {
-        let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
-        let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
-        store(&mut woven[4 * half], _mm512_unpacklo_epi16(ab, cd));
-        store(&mut woven[4 * half + 1], _mm512_unpackhi_epi16(ab, cd));
-        store(&mut woven[4 * half + 2], _mm512_unpacklo_epi16(ab_high, cd_high));
-        store(&mut woven[4 * half + 3], _mm512_unpackhi_epi16(ab_high, cd_high));
+    for (half, tiles) in halves.into_iter().zip(tiles.as_chunks_mut::<4>().0) {
+        for (tile, codes) in tiles.iter_mut().zip(woven(half)) {
+            store(tile, codes);
+        }
     }
 }
 
@@ -97,7 +81,8 @@ pub(super) const LATENTS_OF_WORD: [[usize; 4]; 2] = [[0, 4, 1, 5], [2, 6, 3, 7]]
 /// The numbers of a chunk's eight tiles, in the order of their latents. Lanes 4 i to 4 i + 3 of tiles k and k + 4 are of the
 /// eight latents of word 4 i + k.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 pub(super) fn in_order(tiles: &[Line<f32>; TILES], latents: &mut [f32; CHUNK]) {
     /// Of a word's latents, the lane of both tiles' four: the second tile's from 16 on.
     const LANE_OF_LATENT: [u32; 8] = [0, 2, 16, 18, 1, 3, 17, 19];
@@ -115,7 +100,7 @@ pub(super) fn in_order(tiles: &[Line<f32>; TILES], latents: &mut [f32; CHUNK]) {
         let (low, high) = (load_floats(&tiles[k]), load_floats(&tiles[k + 4]));
         for pair in 0..2 {
             let mut two = Line::default();
-            store_floats(&mut two, _mm512_permutex2var_ps(low, load(&LANES_OF_WORDS[pair]), high));
+            store_floats(&mut two, picked(low, &LANES_OF_WORDS[pair], high));
             for (i, word) in two.0.as_chunks::<8>().0.iter().enumerate() {
                 words[4 * (2 * pair + i) + k] = *word;
             }
@@ -138,7 +123,7 @@ mod tests {
     #[test]
     fn codes_come_back_in_the_order_of_their_latents() {
         const TOKENS: usize = 8;
-        if !Level::Avx512Vnni.is_available() {
+        if !Level::available().any(Level::has_int8) {
             return;
         }
         for rank in [8, 120, 128, 200, 520] {
@@ -146,7 +131,7 @@ mod tests {
             let rows: [Vec<u8>; TOKENS] =
                 std::array::from_fn(|token| (0..rank / 2).map(|i| (i * 37 + token * 91 + i * i) as u8).collect());
             for (four, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
-                // SAFETY: there is AVX-512.
+                // SAFETY: there are the vectors.
                 unsafe { codes.unpack(four, rows.each_ref().map(|row| &row[..])) };
             }
             for (token, packed) in rows.iter().enumerate() {

@@ -1,13 +1,4 @@
-//! Vectors of AVX-512: 16 numbers of 32 bits.
-
-use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps,
-    _mm512_load_si512, _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_store_si512, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
-};
-
-use crate::cpu::decode::softmax::{LEAST, LN_2_HIGH, LN_2_LOW, TERMS};
+//! Lines: 16 numbers of 32 bits in memory, which a vector holds.
 
 /// Numbers of a vector.
 pub(super) const LANES: usize = 16;
@@ -34,89 +25,30 @@ pub(super) fn zeros<T: Number>(lines: usize) -> Vec<Line<T>> {
     vec![Line::default(); lines]
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load<T: Number>(line: &Line<T>) -> __m512i {
-    // SAFETY: a line has 64 bytes, and is aligned to as many.
-    unsafe { _mm512_load_si512((&raw const *line).cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store<T: Number>(line: &mut Line<T>, vector: __m512i) {
-    // SAFETY: a line has 64 bytes, and is aligned to as many; every pattern is a number.
-    unsafe { _mm512_store_si512((&raw mut *line).cast(), vector) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load_floats(line: &Line<f32>) -> __m512 {
-    _mm512_castsi512_ps(load(line))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store_floats(line: &mut Line<f32>, vector: __m512) {
-    store(line, _mm512_castps_si512(vector));
-}
-
-/// [`exp`](crate::cpu::decode::softmax::exp) of 16 numbers.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn exp(x: __m512) -> __m512 {
-    const NEAREST: i32 = 0;
-    // What is no number stays: the second operand is taken then.
-    let x = _mm512_max_ps(_mm512_set1_ps(LEAST), x);
-    let n = _mm512_roundscale_ps::<NEAREST>(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
-    let rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(LN_2_HIGH), x);
-    let rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(LN_2_LOW), rest);
-    let mut polynomial = _mm512_setzero_ps();
-    for term in TERMS {
-        polynomial = _mm512_fmadd_ps(polynomial, rest, _mm512_set1_ps(term));
-    }
-    let one = _mm512_add_ps(rest, _mm512_set1_ps(1.0));
-    _mm512_scalef_ps(_mm512_fmadd_ps(polynomial, _mm512_mul_ps(rest, rest), one), n)
-}
-
-/// 16 vectors of 16 numbers, transposed.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn transpose(rows: &mut [__m512i; LANES]) {
-    let (a, mut b) = (rows, [_mm512_setzero_si512(); LANES]);
-    for i in 0..8 {
-        b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
-        b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
-    }
-    for i in 0..4 {
-        a[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
-        a[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
-        a[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
-        a[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
-    }
-    for i in 0..4 {
-        b[i] = _mm512_shuffle_i32x4::<0x88>(a[i], a[i + 4]);
-        b[i + 4] = _mm512_shuffle_i32x4::<0xDD>(a[i], a[i + 4]);
-        b[i + 8] = _mm512_shuffle_i32x4::<0x88>(a[i + 8], a[i + 12]);
-        b[i + 12] = _mm512_shuffle_i32x4::<0xDD>(a[i + 8], a[i + 12]);
-    }
-    for i in 0..8 {
-        a[i] = _mm512_shuffle_i32x4::<0x88>(b[i], b[i + 8]);
-        a[i + 8] = _mm512_shuffle_i32x4::<0xDD>(b[i], b[i + 8]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::vectors::{
+        exp, integers, load, load_floats, no_words, pairs_of_halves, store, store_floats, store_parts, sum, transpose,
+    };
     use super::*;
     use crate::cpu::decode::softmax;
     use crate::cpu::level::Level;
 
+    /// What vectors of every architecture compute, to the bit.
+    fn exp_of_one(x: f32) -> f32 {
+        let x = x.max(softmax::LEAST);
+        let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+        let rest = (-n).mul_add(softmax::LN_2_LOW, (-n).mul_add(softmax::LN_2_HIGH, x));
+        let polynomial = softmax::TERMS.iter().fold(0.0f32, |sum, term| sum.mul_add(rest, *term));
+        polynomial.mul_add(rest * rest, rest + 1.0) * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    }
+
     #[test]
     fn exponentials_are_close_and_those_of_no_number_are_none() {
-        if !Level::Avx512Vnni.is_available() {
+        if !Level::available().any(Level::has_int8) {
             return;
         }
-        // SAFETY: there is AVX-512.
+        // SAFETY: there are the vectors.
         let exp = |x: [f32; LANES]| unsafe {
             let mut results = Line::default();
             store_floats(&mut results, exp(load_floats(&Line(x))));
@@ -127,6 +59,7 @@ mod tests {
             for (x, got) in x.into_iter().zip(exp(x)) {
                 let want = f64::from(x.max(-87.0)).exp();
                 assert!((f64::from(got) / want - 1.0).abs() < 4e-7, "exp({x}) is not {got}");
+                assert_eq!(got, exp_of_one(x), "{x}");
             }
         }
         let got = exp(std::array::from_fn(|lane| [f32::NAN, f32::NEG_INFINITY, 0.0, -87.0][lane % 4]));
@@ -138,15 +71,15 @@ mod tests {
 
     #[test]
     fn a_transposed_square_has_columns_for_rows() {
-        if !Level::Avx512Vnni.is_available() {
+        if !Level::available().any(Level::has_int8) {
             return;
         }
         let square: [Line<u32>; LANES] =
             std::array::from_fn(|row| Line(std::array::from_fn(|i| (100 * row + i) as u32)));
         let mut transposed = square;
-        // SAFETY: there is AVX-512.
+        // SAFETY: there are the vectors.
         unsafe {
-            let mut rows = [_mm512_setzero_si512(); LANES];
+            let mut rows = [no_words(); LANES];
             for (row, line) in rows.iter_mut().zip(&square) {
                 *row = load(line);
             }
@@ -157,6 +90,57 @@ mod tests {
         }
         for (row, line) in transposed.iter().enumerate() {
             assert_eq!(line.0, square.each_ref().map(|line| line.0[row]));
+        }
+    }
+
+    #[test]
+    fn halves_are_their_numbers_and_sums_are_taken_in_one_order() {
+        if !Level::available().any(Level::has_int8) {
+            return;
+        }
+        for first in (0..=u16::MAX).step_by(LANES) {
+            let pairs = Line(std::array::from_fn(|lane| {
+                let half = first + lane as u16;
+                u32::from(half) | u32::from(!half) << 16
+            }));
+            let mut halves = [Line::default(); 2];
+            // SAFETY: there are the vectors.
+            unsafe {
+                for (line, half) in halves.iter_mut().zip(pairs_of_halves(load(&pairs))) {
+                    store_floats(line, half);
+                }
+            }
+            for (lane, pair) in pairs.0.into_iter().enumerate() {
+                for (half, bits) in halves.iter().zip([pair as u16, (pair >> 16) as u16]) {
+                    let (got, want) = (half.0[lane], half::f16::from_bits(bits).to_f32());
+                    assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{bits:#06x}: {got}");
+                }
+            }
+        }
+        let numbers: [f32; LANES] = std::array::from_fn(|lane| 0.1 + (lane * lane) as f32 * 0.37);
+        let (mut halves, mut count) = (numbers, LANES);
+        while count > 1 {
+            count /= 2;
+            for lane in 0..count {
+                halves[lane] += halves[lane + count];
+            }
+        }
+        // SAFETY: as above.
+        assert_eq!(unsafe { sum(load_floats(&Line(numbers))) }, halves[0]);
+    }
+
+    #[test]
+    fn integers_are_the_closest_ones_and_their_bytes_are_stored_apart() {
+        if !Level::available().any(Level::has_int8) {
+            return;
+        }
+        let numbers = Line(std::array::from_fn(|lane| [0.5, 1.5, 255.49, 256.5, 4711.7, 65535.0][lane % 6]));
+        let [mut high, mut low] = [[0; 4]; 2];
+        // SAFETY: there are the vectors.
+        unsafe { store_parts([&mut high, &mut low], integers(load_floats(&numbers))) };
+        for (lane, number) in numbers.0.into_iter().enumerate() {
+            let byte = |bytes: [u32; 4]| u32::from(bytes[lane / 4].to_le_bytes()[lane % 4]);
+            assert_eq!(256 * byte(high) + byte(low), number.round_ties_even() as u32);
         }
     }
 }

@@ -11,29 +11,45 @@
 //! multiples of a power of two: of its numbers in bf16, those of at least 2^-15 of the largest are exact, and others are
 //! rounded to 2^-23 of it. Weights are rounded to 2^-17 of the largest of a head and [`TOKENS`] tokens. All else is f32. What
 //! is 0 past the ends, of latents, heads and tokens, adds nothing.
+//!
+//! All is written once, over the `vectors` of an architecture and over [`Products`].
 
+#[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod codes;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
 mod keys;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod products;
+#[cfg(target_arch = "x86_64")]
+mod tiled_keys;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
 mod weights;
 
-use std::arch::x86_64::{
-    _MM_HINT_T1, _mm_prefetch, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_fmadd_ps,
-    _mm512_mul_ps, _mm512_set1_ps, _mm512_srli_epi32,
-};
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use self::avx512 as vectors;
 use self::codes::{CHUNK, Codes, LATENTS_OF_WORD, in_order};
 use self::keys::Keys;
-use self::lanes::{LANES, Line, load, load_floats, store_floats, zeros};
-use self::vnni::QueryLines;
+use self::lanes::{LANES, Line, zeros};
+#[cfg(target_arch = "aarch64")]
+use self::neon as vectors;
+use self::products::{OUTPUT_HEADS, Products, QueryLines, Weights};
+use self::vectors::{
+    floats, load, load_floats, multiply, multiply_add, pairs_of_halves, prefetch, splat, store_floats,
+};
 use super::Split;
 use super::softmax::Softmax;
 use crate::cache::{AFFINE_BYTES, Group};
 use crate::cpu::cache::Part;
-use crate::cpu::level::{Avx2, Level, Tiles};
+use crate::cpu::level::{Level, WithInt8};
 use crate::sys;
 
 /// Tokens of a block. Products of a weight's part and 4-bit codes, summed over them, are far from overflow.
@@ -62,7 +78,7 @@ pub(super) fn serves(params: &sys::DecodeParams) -> bool {
 
 /// The state of a split, and a block of its tokens. It serves one split after the other.
 pub(super) struct Attention {
-    tiles: Option<Tiles>,
+    products: Products,
     heads: usize,
     rank: usize,
     scale: f32,
@@ -92,7 +108,7 @@ pub(super) struct Attention {
     /// Of each head: the factor of what was summed before.
     factors: Vec<f32>,
     /// Of each head, rounded up to whole tiles: the parts of weights times scales.
-    weights: Vec<[[u32; TOKENS / 4]; 2]>,
+    weights: Vec<Weights<{ TOKENS / 4 }>>,
     /// Of each head: what one of its weights is.
     weight_steps: Vec<f32>,
     /// `[heads][width / 16]`: sums of weights times codes, by tile of positions.
@@ -107,14 +123,14 @@ impl Attention {
     /// For splits of the parameter block of this one.
     ///
     /// # Safety
-    /// The machine has the level, which is one with AVX-512.
+    /// The machine has the level, which has products of 8-bit integers.
     pub unsafe fn new(split: &Split, level: Level) -> Self {
         let g = &split.params.geometry;
         let [heads, rank] = [g.query_heads, g.latent_rank].map(|size| size as usize);
         let (codes, runs) = (Codes::new(rank, TOKENS), rank.div_ceil(RUN));
         Self {
             // SAFETY: promised by the caller.
-            tiles: (level == Level::Amx).then(|| unsafe { Tiles::new() }),
+            products: unsafe { Products::new(level) },
             heads,
             rank,
             scale: split.params.scale,
@@ -130,7 +146,7 @@ impl Attention {
             scores: vec![Default::default(); heads],
             softmax: vec![Softmax::NOTHING; heads],
             factors: vec![0.0; heads],
-            weights: vec![[[0; TOKENS / 4]; 2]; heads.next_multiple_of(amx::OUTPUT_HEADS)],
+            weights: vec![[[0; TOKENS / 4]; 2]; heads.next_multiple_of(OUTPUT_HEADS)],
             weight_steps: vec![0.0; heads],
             sums: zeros(heads * codes.width / LANES),
             min_sums: vec![0.0; runs * heads],
@@ -140,14 +156,15 @@ impl Attention {
     }
 
     /// Attends to a split's tokens.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon,dotprod"))]
     pub fn attend(&mut self, split: &Split) {
         self.begin(split);
         for tokens in split.blocks(TOKENS) {
             self.read(split, tokens.clone());
             for vector in 0..self.vectors() {
-                prefetch(split, tokens.end + vector * LANES);
-                self.keys.score(vector, self.tiles.as_ref(), self.scale, &mut self.scores);
+                prefetch_rows(split, tokens.end + vector * LANES);
+                self.score_keys(vector);
             }
             for run in 0..self.runs() {
                 self.score_latents(run);
@@ -177,7 +194,8 @@ impl Attention {
         self.count.div_ceil(LANES)
     }
 
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
     fn begin(&mut self, split: &Split) {
         self.softmax.fill(Softmax::NOTHING);
         self.sums.fill(Line::default());
@@ -194,7 +212,8 @@ impl Attention {
     }
 
     /// Takes the query of a head as integers.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
     fn round_query(&mut self, head: usize, query: &[f32]) {
         let mut most = [0.0f32; LANES];
         for query in query.chunks(LANES) {
@@ -228,7 +247,8 @@ impl Attention {
     }
 
     /// Reads and unpacks a block of tokens.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
     fn read(&mut self, split: &Split, tokens: Range<usize>) {
         let (cache, rope_width) = (split.cache(), split.rope_width());
         self.count = tokens.len();
@@ -245,22 +265,36 @@ impl Attention {
                 self.affines[run][i / LANES].0[i % LANES] = u32::from_le_bytes(*affine);
             }
             // SAFETY: as above.
-            unsafe { cache.read::<Avx2>(place, Part::Rope, self.keys.row(i, rope_width)) };
+            unsafe { cache.read::<WithInt8>(place, Part::Rope, self.keys.row(i, rope_width)) };
         }
         for (four, rows) in rows.as_chunks::<4>().0[..self.vectors() * 4].iter().enumerate() {
             self.codes.unpack(four, *rows);
         }
         for ((affines, scales), mins) in self.affines.iter().zip(&mut self.scales).zip(&mut self.mins) {
             for ((affines, scales), mins) in affines.iter().zip(scales).zip(mins) {
-                let pairs = load(affines);
-                store_floats(scales, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)));
-                store_floats(mins, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(pairs))));
+                let [of_scales, of_mins] = pairs_of_halves(load(affines));
+                store_floats(scales, of_scales);
+                store_floats(mins, of_mins);
             }
         }
     }
 
+    /// Leaves the scores of the rotated keys of a vector's tokens.
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
+    fn score_keys(&mut self, vector: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(tiles) = &self.products.tiles
+            && self.keys.score_by_tiles(tiles, vector, self.scale, &mut self.scores)
+        {
+            return;
+        }
+        self.keys.score(vector, self.scale, &mut self.scores);
+    }
+
     /// Adds the scores of a run of latents.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon,dotprod"))]
     fn score_latents(&mut self, run: usize) {
         let (row_lines, fours) = (self.codes.width / 64, self.codes.width / 4);
         let positions = self.positions(run);
@@ -270,25 +304,23 @@ impl Attention {
             let query = &self.query[tile * fours..][positions.start / 4..positions.end / 4];
             for vector in 0..self.vectors() {
                 let rows = &self.codes.rows[vector * LANES * row_lines + positions.start / 64..];
-                match &self.tiles {
-                    Some(tiles) => tiles.scores(query, rows, row_lines, &mut products),
-                    None => vnni::scores(query, rows, row_lines, &mut products),
-                }
+                self.products.scores(query, rows, row_lines, &mut products);
                 let (scales, mins) = (load_floats(&self.scales[run][vector]), load_floats(&self.mins[run][vector]));
                 for (head, products) in heads.clone().zip(&products) {
-                    let step = _mm512_set1_ps(self.query_steps[head]);
-                    let query_sum = _mm512_set1_ps(self.query_sums[run * self.heads + head]);
+                    let step = splat(self.query_steps[head]);
+                    let query_sum = splat(self.query_sums[run * self.heads + head]);
                     let scores = &mut self.scores[head][vector];
-                    let of_codes = _mm512_mul_ps(load_floats(products), step);
-                    let of_mins = _mm512_fmadd_ps(mins, query_sum, load_floats(scores));
-                    store_floats(scores, _mm512_fmadd_ps(of_codes, scales, of_mins));
+                    let of_codes = multiply(load_floats(products), step);
+                    let of_mins = multiply_add(mins, query_sum, load_floats(scores));
+                    store_floats(scores, multiply_add(of_codes, scales, of_mins));
                 }
             }
         }
     }
 
     /// Takes the weights times the scales of a run as integers, and sums weights times mins.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
     fn round_weights(&mut self, run: usize) {
         let affines = [&self.scales[run], &self.mins[run]];
         for head in 0..self.heads {
@@ -301,42 +333,30 @@ impl Attention {
     }
 
     /// Adds the weighted codes of a run to what was summed before.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon,dotprod"))]
     fn sum_outputs(&mut self, run: usize) {
         let fours = self.count.next_multiple_of(TOKENS_OF_TILE) / 4;
         let positions = self.positions(run);
         for tile in (positions.start / LANES..positions.end / LANES).step_by(2) {
             let woven = self.codes.woven_tiles(tile, fours);
             // Adds the products of the tile and the next one, of the heads from one on, to what was summed before.
-            let mut add = |first: usize, outputs: &[[Line<i32>; 2]]| {
+            self.products.outputs(woven, &self.weights, |first, outputs| {
                 for (head, outputs) in (first..self.heads).zip(outputs) {
-                    let step = _mm512_set1_ps(self.weight_steps[head]);
-                    let factor = _mm512_set1_ps(self.factors[head]);
+                    let (step, factor) = (splat(self.weight_steps[head]), splat(self.factors[head]));
                     let sums = &mut self.sums[head * self.codes.width / LANES + tile..];
                     for (output, sum) in outputs.iter().zip(sums) {
-                        let before = _mm512_mul_ps(load_floats(sum), factor);
-                        store_floats(sum, _mm512_fmadd_ps(_mm512_cvtepi32_ps(load(output)), step, before));
+                        let before = multiply(load_floats(sum), factor);
+                        store_floats(sum, multiply_add(floats(load(output)), step, before));
                     }
                 }
-            };
-            if let Some(tiles) = &self.tiles {
-                let mut outputs = [Default::default(); amx::OUTPUT_HEADS];
-                for (group, weights) in self.weights.as_chunks().0.iter().enumerate() {
-                    tiles.outputs(woven, weights, &mut outputs);
-                    add(group * amx::OUTPUT_HEADS, &outputs);
-                }
-            } else {
-                let mut outputs = [Default::default(); vnni::OUTPUT_HEADS];
-                for (group, weights) in self.weights.as_chunks().0.iter().enumerate() {
-                    vnni::outputs(woven, weights, &mut outputs);
-                    add(group * vnni::OUTPUT_HEADS, &outputs);
-                }
-            }
+            });
         }
     }
 
     /// Writes the results, latents in their own order.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
     fn store(&mut self, split: &Split) {
         for head in 0..self.heads {
             let sums = &self.sums[head * self.codes.width / LANES..][..self.codes.width / LANES];
@@ -353,14 +373,12 @@ impl Attention {
 }
 
 /// Asks for the rows of a vector's tokens that are read next, from memory to the second cache.
-fn prefetch(split: &Split, first: usize) {
+fn prefetch_rows(split: &Split, first: usize) {
     for place in split.places(first..split.end().min(first + LANES)) {
         for part in [Part::Latent, Part::Rope] {
             // SAFETY: promised to `decode`.
-            for line in unsafe { split.cache().bytes(place, part) }.into_iter().flat_map(|bytes| bytes.chunks(64)) {
-                // SAFETY: a prefetch reads nothing that the program could see.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-            }
+            let bytes = unsafe { split.cache().bytes(place, part) };
+            bytes.into_iter().flat_map(|bytes| bytes.chunks(64)).for_each(prefetch);
         }
     }
 }

@@ -1,12 +1,11 @@
 //! The weights of a head and a block of tokens: of its scores, and as integers.
 
-use std::arch::x86_64::{
-    __m128i, _mm_storeu_si128, _mm512_add_ps, _mm512_cvtepi32_epi8, _mm512_cvtps_epi32, _mm512_fmadd_ps,
-    _mm512_mask_mov_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_sub_ps,
+use super::lanes::{LANES, Line};
+use super::products::Weights;
+use super::vectors::{
+    add, exp, first_of, integers, larger, largest, load_floats, multiply, multiply_add, splat, store_floats,
+    store_parts, subtract, sum,
 };
-
-use super::lanes::{LANES, Line, exp, load_floats, store_floats};
 use crate::cpu::decode::softmax::Softmax;
 
 /// The largest weight.
@@ -17,68 +16,59 @@ const SMALLEST: f32 = 1e-30;
 
 /// Makes weights of the scores of `count` tokens, and zeros of what is behind them in the last vector. Returns the factor of
 /// what was summed before.
-#[target_feature(enable = "avx512f")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 pub(super) fn weigh<const N: usize>(scores: &mut [Line<f32>; N], count: usize, softmax: &mut Softmax) -> f32 {
     let scores = &mut scores[..count.div_ceil(LANES)];
-    let mut most = _mm512_set1_ps(f32::NEG_INFINITY);
+    let mut most = splat(f32::NEG_INFINITY);
     for (vector, scores) in scores.iter().enumerate() {
-        let there = tokens_of(vector, count);
-        most = _mm512_mask_mov_ps(most, there, _mm512_max_ps(load_floats(scores), most));
+        most = first_of(tokens_of(vector, count), larger(load_floats(scores), most), most);
     }
-    let factor = softmax.raise(_mm512_reduce_max_ps(most));
-    let mut sums = _mm512_setzero_ps();
-    let most = _mm512_set1_ps(softmax.largest());
+    let factor = softmax.raise(largest(most));
+    let mut sums = splat(0.0);
+    let most = splat(softmax.largest());
     for (vector, scores) in scores.iter_mut().enumerate() {
-        let weights = exp(_mm512_sub_ps(load_floats(scores), most));
-        let weights = _mm512_maskz_mov_ps(tokens_of(vector, count), weights);
-        sums = _mm512_add_ps(sums, weights);
+        let weights = exp(subtract(load_floats(scores), most));
+        let weights = first_of(tokens_of(vector, count), weights, splat(0.0));
+        sums = add(sums, weights);
         store_floats(scores, weights);
     }
-    softmax.add_weights(_mm512_reduce_add_ps(sums));
+    softmax.add_weights(sum(sums));
     factor
 }
 
-/// The lanes of a vector that have a token.
-fn tokens_of(vector: usize, count: usize) -> u16 {
-    let tokens = (count - vector * LANES).min(LANES);
-    (u32::MAX >> (32 - tokens)) as u16
+/// The tokens of a vector.
+fn tokens_of(vector: usize, count: usize) -> usize {
+    (count - vector * LANES).min(LANES)
 }
 
 /// Takes weights times scales as integers, in an upper and a lower part of 8 bits. Returns what one of them is, and the sum of
 /// weights times mins.
-#[target_feature(enable = "avx512f")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 pub(super) fn round<const N: usize, const FOURS: usize>(
     weights: &[Line<f32>; N],
     [scales, mins]: [&[Line<f32>; N]; 2],
-    parts: &mut [[u32; FOURS]; 2],
+    parts: &mut Weights<FOURS>,
     vectors: usize,
 ) -> [f32; 2] {
-    let (mut most, mut sums) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+    let (mut most, mut sums) = (splat(0.0), splat(0.0));
     for vector in 0..vectors {
         let weights = load_floats(&weights[vector]);
-        most = _mm512_max_ps(_mm512_mul_ps(weights, load_floats(&scales[vector])), most);
-        sums = _mm512_fmadd_ps(weights, load_floats(&mins[vector]), sums);
+        most = larger(multiply(weights, load_floats(&scales[vector])), most);
+        sums = multiply_add(weights, load_floats(&mins[vector]), sums);
     }
-    let largest = _mm512_reduce_max_ps(most);
-    let inverse = _mm512_set1_ps(if largest > SMALLEST { LARGEST_WEIGHT / largest } else { 0.0 });
+    let largest = largest(most);
+    let inverse = splat(if largest > SMALLEST { LARGEST_WEIGHT / largest } else { 0.0 });
     let [high, low] = parts;
     let (high, low) = (high.as_chunks_mut::<4>().0, low.as_chunks_mut::<4>().0);
     for vector in 0..vectors {
-        let scaled = _mm512_mul_ps(load_floats(&weights[vector]), load_floats(&scales[vector]));
-        let numbers = _mm512_cvtps_epi32(_mm512_mul_ps(scaled, inverse));
-        store_bytes(&mut high[vector], _mm512_cvtepi32_epi8(_mm512_srli_epi32::<8>(numbers)));
-        store_bytes(&mut low[vector], _mm512_cvtepi32_epi8(numbers));
+        let scaled = multiply(load_floats(&weights[vector]), load_floats(&scales[vector]));
+        store_parts([&mut high[vector], &mut low[vector]], integers(multiply(scaled, inverse)));
     }
     high[vectors..].as_flattened_mut().fill(0);
     low[vectors..].as_flattened_mut().fill(0);
-    [largest / LARGEST_WEIGHT, _mm512_reduce_add_ps(sums)]
-}
-
-#[inline]
-#[target_feature(enable = "sse2")]
-fn store_bytes(to: &mut [u32; 4], bytes: __m128i) {
-    // SAFETY: both have 16 bytes.
-    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) }
+    [largest / LARGEST_WEIGHT, sum(sums)]
 }
 
 #[cfg(test)]
@@ -94,7 +84,7 @@ mod tests {
 
     #[test]
     fn weights_are_those_of_a_running_softmax_and_integers_are_close_to_them() {
-        if !Level::Avx512Vnni.is_available() {
+        if !Level::available().any(Level::has_int8) {
             return;
         }
         for count in [1, 15, 16, 17, 63, 64] {
@@ -104,7 +94,7 @@ mod tests {
                 // What is behind the last token is large, and not seen.
                 let mut scores = floats(|token| if token < count { score(token) } else { 100.0 });
                 let mut want: Vec<f32> = (0..count).map(score).collect();
-                // SAFETY: there is AVX-512.
+                // SAFETY: there are the vectors.
                 let factor = unsafe { weigh(&mut scores, count, &mut by_vectors) };
                 assert!((factor - one_by_one.add(&mut want)).abs() < 1e-6);
                 want.resize(count.next_multiple_of(LANES), 0.0);
@@ -132,12 +122,12 @@ mod tests {
 
     #[test]
     fn a_score_that_is_no_number_makes_the_sum_none() {
-        if !Level::Avx512Vnni.is_available() {
+        if !Level::available().any(Level::has_int8) {
             return;
         }
         let mut softmax = Softmax::NOTHING;
         let mut scores = floats(|token| if token == 20 { f32::NAN } else { 1.0 });
-        // SAFETY: there is AVX-512.
+        // SAFETY: there are the vectors.
         unsafe { weigh(&mut scores, 60, &mut softmax) };
         assert!(softmax.lse().is_nan() && softmax.normaliser().is_nan());
     }

@@ -1,17 +1,13 @@
-//! Products of 8-bit integers in registers: by AMX's tiles, or by vectors of AVX-512 VNNI.
+//! By AMX's tiles, or by vectors of AVX-512 VNNI.
 
 use std::arch::asm;
 use std::arch::x86_64::{_mm512_dpbusd_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_setzero_si512};
 use std::hint::black_box;
 
-use super::PRODUCTS;
+use super::OF_NUMBERS;
 use crate::cpu::level::{Level, Tiles};
 
-/// So many rounds of products in f32 are a round of these.
-const ROUNDS: usize = 32;
-
-/// Products of a round: of numbers, of two vectors, and of two tiles.
-const OF_NUMBERS: usize = ROUNDS * PRODUCTS * super::LANES;
+/// Products of a round: of two vectors, and of two tiles.
 const OF_VECTORS: usize = OF_NUMBERS / 64;
 const OF_TILES: usize = OF_NUMBERS / (16 * 16 * 64);
 
@@ -19,10 +15,10 @@ const OF_TILES: usize = OF_NUMBERS / (16 * 16 * 64);
 const CHAINS: usize = 16;
 const TILES: usize = 4;
 
-/// The sum of as many products of ones as there are in so many rounds.
+/// As [`int8::multiply`](super::multiply).
 ///
 /// # Safety
-/// The machine has the level, which has such products.
+/// As there.
 pub(super) unsafe fn multiply(level: Level, rounds: u32) -> f64 {
     // SAFETY: promised by the caller.
     unsafe { if level == Level::Amx { by_tiles(rounds) } else { by_vectors(rounds) } }
