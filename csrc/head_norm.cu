@@ -117,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(HEAD_NORM_THREADS)
     head_norm(const __grid_constant__ HeadNormParams params) {
     wait_for_kernel_in_front();
     const GeometryParams &g = params.geometry;
-    const unsigned keys = params.tokens * g.kv_heads, queries = params.q_rope_out != 0 ? params.tokens * g.query_heads : 0;
+    const unsigned keys = params.tokens * g.kv_heads, queries = params.query_gain != 0 ? params.tokens * g.query_heads : 0;
     const unsigned index = blockIdx.x * (HEAD_NORM_THREADS / WARP) + threadIdx.x / WARP;
     if (index < keys) {
         const Heads all{params.k_rope, params.k_nope, params.k_rope_token_stride, params.k_rope_head_stride,

@@ -214,9 +214,9 @@ struct HeadNormParams {
     struct GeometryParams geometry;
     uint64_t q_rope;      /* bf16 [tokens, H, R] */
     uint64_t q_nope;      /* bf16 [tokens, H, Dn] */
-    uint64_t q_rope_out;  /* out, bf16 [tokens, H, R]; may be q_rope with the same strides; 0: no queries */
-    uint64_t q_nope_out;  /* out, bf16 [tokens, H, Dn]; may be q_nope with the same strides; 0: no queries */
-    uint64_t query_gain;  /* f32 [G, R + Dn], dense */
+    uint64_t q_rope_out;  /* out, bf16 [tokens, H, R]; may be q_rope with the same strides */
+    uint64_t q_nope_out;  /* out, bf16 [tokens, H, Dn]; may be q_nope with the same strides */
+    uint64_t query_gain;  /* f32 [G, R + Dn], dense; 0: no queries */
     uint64_t k_rope;      /* bf16 [tokens, G, R] */
     uint64_t k_nope;      /* bf16 [tokens, G, Dn] */
     uint64_t key_factors; /* out, f32 [tokens, G], dense */

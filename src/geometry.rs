@@ -154,7 +154,7 @@ impl Geometry {
         if !self.rope_dim.is_multiple_of(2) {
             return bad("rope_dim", "even".into(), self.rope_dim);
         }
-        if self.key_norm && self.rope_dim > 0 && self.rope_heads != self.kv_heads {
+        if self.key_norm && self.rope_heads != self.kv_heads {
             return bad(
                 "rope_heads",
                 format!("kv_heads = {} where keys are normalised", self.kv_heads),

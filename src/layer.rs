@@ -249,7 +249,11 @@ impl LatentAttentionLayer {
         let up_key = Tensor::dense(self.up_key.view(), [g.kv_heads, g.nope_dim, g.latent_rank])?;
         let mut q_rotated = TensorMut::dense(workspace.q_rotated.view_mut(), rope_shape)?;
         let (mut q_rope, mut q_nope, mut key_norm) = (Some(args.q_rope), args.q_nope, None);
-        if let Some((heads, workspace)) = self.heads.as_ref().zip(workspace.heads.as_mut()) {
+        if let Some(heads) = &self.heads {
+            let workspace = workspace.heads.as_mut().ok_or_else(|| Error::Config {
+                what: "workspace".into(),
+                why: "is of a layer without norms over heads".into(),
+            })?;
             let tokens =
                 NewTokens { q_rope: q_rope.take(), q_nope, k_rope: args.k_rope.clone(), c_kv: args.c_kv.clone() };
             heads.normalise(stream, g, tokens, up_key.clone(), workspace, q_rotated.reborrow())?;

@@ -24,8 +24,8 @@ __device__ inline bool barrier_any(unsigned number, unsigned threads, bool condi
 // (cuda_occupancy.h of the CUDA runtime), but some others 16 or 24, where the number is chosen by a branch.
 __device__ inline void sync_group(unsigned group, unsigned threads) {
 #if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1100
-    return barrier_sync(1 + group, threads);
-#endif
+    barrier_sync(1 + group, threads);
+#else
     switch (group) {
         case 0:
             return barrier_sync(1, threads);
@@ -36,4 +36,5 @@ __device__ inline void sync_group(unsigned group, unsigned threads) {
         default:
             return barrier_sync(4, threads);
     }
+#endif
 }

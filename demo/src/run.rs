@@ -9,7 +9,7 @@ use latent_attention::convert::{Basis, ConvertOptions};
 use latent_attention::load::{save_mha2mla, save_shared_key};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
-use latent_attention_lm::conversion::{ModelOptions, convert_model};
+use latent_attention_lm::conversion::{ModelOptions, check_convertible, convert_model};
 use latent_attention_lm::dense::DenseSteps;
 use latent_attention_lm::evaluate::{Original, measure};
 use latent_attention_lm::model::{Layers, Model};
@@ -95,6 +95,7 @@ impl Bench<'_> {
     /// A model whose attention is dense: the original against its conversions.
     fn convert_and_compare(&self, layers: &[DenseAttention], llama: Option<Llama>, phases: &mut Phases) -> Result<()> {
         // What can be refused is refused before the long work begins.
+        check_convertible(layers)?;
         let config = self.model.checkpoint.config();
         let sizes = sizes(config);
         let theirs = mha2mla_sizes(config, &sizes, self.arguments.rope_dim)?;
@@ -212,6 +213,7 @@ impl Bench<'_> {
 
     /// The same comparison of speed as behind everything else, of a conversion that nobody should judge.
     fn compare_speed_alone(&self, layers: &[DenseAttention], llama: Option<Llama>, phases: &mut Phases) -> Result<()> {
+        check_convertible(layers)?;
         phases.begin(CONVERSION);
         let sizes = *sizes(self.model.checkpoint.config()).get(MAIN).context("there is no such size")?;
         let tokens = &self.text.calibration[..SPEED_TOKENS.min(self.text.calibration.len())];

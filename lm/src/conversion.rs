@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use latent_attention::convert::shared_key::{OutputFit, Sampling, Survey};
 use latent_attention::load::ModelConfig;
@@ -54,6 +54,19 @@ impl Sizes {
     #[must_use]
     pub fn everywhere(self, layers: usize) -> Vec<Self> {
         vec![self; layers]
+    }
+}
+
+/// Refuses layers that a conversion to a shared key has no place for, before its long work.
+///
+/// # Errors
+/// If a layer has norms over heads.
+pub fn check_convertible(layers: &[DenseAttention]) -> Result<()> {
+    match layers.iter().position(|layer| layer.head_norms.is_some()) {
+        Some(index) => bail!(
+            "layer {index} has norms over heads of queries and keys (`head_norms`), which a shared key cannot keep"
+        ),
+        None => Ok(()),
     }
 }
 

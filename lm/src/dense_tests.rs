@@ -1,6 +1,8 @@
 use super::*;
-use latent_attention::weights::{Linear, Matrix};
+use latent_attention::convert::{Basis, ConvertOptions, RopeChoice, convert};
+use latent_attention::weights::{HeadNorms, Linear, Matrix};
 
+use crate::latent::LatentProducts;
 use crate::noise::noise;
 
 const HIDDEN: usize = 12;
@@ -138,4 +140,30 @@ fn gaps_and_the_end_of_the_tables_are_errors() {
     assert!(steps.forward(1, &input(1), 0..1).is_err());
     let short = RopeTables::from_theta(100.0, DIM - 2, 4);
     assert!(DenseSteps::new(&[layer(false)], &short).is_err());
+}
+
+/// Without rotation a conversion at full rank is the original, however many dimensions it would rotate.
+#[test]
+fn norms_over_heads_are_the_same_before_and_after_a_conversion() {
+    let gain = |seed| (0..DIM).scan(noise(seed), |next, _| Some(1.0 + 0.5 * next())).collect();
+    let norms = HeadNorms { query: gain(5), key: gain(6), epsilon: 1e-6 };
+    let dense = DenseAttention { head_norms: Some(norms), ..layer(false) };
+    let tables = RopeTables::from_frequencies(&[0.0; DIM / 2], 8);
+    let (x, keep): (_, Rounding) = (input(7), |_| {});
+    let steps = |attention: &mut dyn AttentionStep| {
+        let first = attention.forward(0, &x[..5 * HIDDEN], 0..5).unwrap();
+        [first, attention.forward(0, &x[5 * HIDDEN..], 5..7).unwrap()].concat()
+    };
+    let mut original = DenseSteps::with_rounding(std::slice::from_ref(&dense), &tables, keep).unwrap();
+    let expected = steps(&mut original);
+    let plain = steps(&mut DenseSteps::with_rounding(&[layer(false)], &tables, keep).unwrap());
+    assert!(expected.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 0.01), "the norms change what is attended to");
+    for rope_dim in [0, 2, DIM] {
+        let options = ConvertOptions::new(rope_dim, HIDDEN).with_rope(RopeChoice::High).with_basis(Basis::rotated(7));
+        let converted = convert(&dense, &options, None).unwrap();
+        let got = steps(&mut LatentProducts::new(&[converted], &tables, None).unwrap());
+        for (got, expected) in got.iter().zip(&expected) {
+            assert!((got - expected).abs() < 1e-4, "{rope_dim} rotated: {got}, expected {expected}");
+        }
+    }
 }

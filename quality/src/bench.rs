@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use latent_attention::cache::{CacheFormat, RangeSetting};
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
-use latent_attention_lm::conversion::{ModelOptions, Sizes, convert_model};
+use latent_attention_lm::conversion::{ModelOptions, Sizes, check_convertible, convert_model};
 use latent_attention_lm::dense::DenseSteps;
 use latent_attention_lm::evaluate::{Original, measure};
 use latent_attention_lm::latent::LatentProducts;
@@ -68,6 +68,7 @@ impl Bench {
     pub fn new(arguments: &Arguments) -> Result<Self> {
         let mut model = Model::open(&arguments.model)?;
         let layers = model.take_dense().with_context(|| arguments.model.display().to_string())?;
+        check_convertible(&layers).with_context(|| arguments.model.display().to_string())?;
         let config = model.checkpoint.config();
         let tokens = arguments.tokens as usize;
         let length = arguments

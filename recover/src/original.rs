@@ -26,6 +26,7 @@ struct Layer {
 impl Layer {
     fn new(weights: &DenseAttention, tables: &Arc<RopeTables>, device: &Device) -> Result<Self> {
         weights.validate()?;
+        ensure!(weights.head_norms.is_none(), "norms over heads (`head_norms`) are not computed here");
         let (query_heads, kv_heads, head_dim) = (weights.query_heads, weights.kv_heads, weights.head_dim);
         let pairs = head_dim / 2;
         ensure!(

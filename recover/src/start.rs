@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use latent_attention::load::Checkpoint;
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::{DenseAttention, LatentAttention};
-use latent_attention_lm::conversion::{ModelOptions, Sizes, convert_model};
+use latent_attention_lm::conversion::{ModelOptions, Sizes, check_convertible, convert_model};
 use latent_attention_lm::model::{Layers, Model, open_parts, read_attention};
 use latent_attention_lm::progress::bar;
 use latent_attention_lm::text::{SEQUENCE, built_in, length_warning, sequences, without_beginnings};
@@ -116,7 +116,9 @@ impl Start {
 
 /// The original's attention; an error says what --model is for.
 fn original(dense: Result<Vec<DenseAttention>>, path: &Path) -> Result<Vec<DenseAttention>> {
-    dense.with_context(|| format!("{}: --model names the original, to learn from", path.display()))
+    let dense = dense.with_context(|| format!("{}: --model names the original, to learn from", path.display()))?;
+    check_convertible(&dense).with_context(|| path.display().to_string())?;
+    Ok(dense)
 }
 
 /// Tokens to judge by: as many as the arguments say with the one that begins them.

@@ -20,7 +20,7 @@ pub(super) unsafe fn head_norm(params: &sys::HeadNormParams) {
             // SAFETY: promised by the caller; a token is one task's.
             unsafe {
                 write_factors(params, token, &mut head);
-                if params.q_rope_out != 0 {
+                if params.query_gain != 0 {
                     normalise_queries(params, token, &mut head);
                 }
             }

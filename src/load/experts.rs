@@ -309,18 +309,17 @@ impl Sizes {
     }
 
     /// Names and shapes of the tensors of all experts.
-    fn expert_tensors(&self, module: &str, hidden: usize) -> Vec<(String, Vec<usize>)> {
-        if self.stacked {
-            let names = STACKED.map(|name| format!("{module}.{name}"));
-            return names.into_iter().zip(self.stacked_shapes(hidden).map(Vec::from)).collect();
-        }
+    // One after the other: a damaged file may name any number of experts, of which the first is missing.
+    fn expert_tensors(&self, module: &str, hidden: usize) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let stacked = STACKED.map(|name| format!("{module}.{name}")).into_iter();
+        let stacked = stacked.zip(self.stacked_shapes(hidden).map(Vec::from)).filter(|_| self.stacked);
         let shapes = [[self.width, hidden], [self.width, hidden], [hidden, self.width]];
-        let maps = MAPS.iter().zip(shapes);
-        let of_expert = |expert: usize| {
+        let of_expert = move |expert: usize| {
             let name = move |map: &str| format!("{module}.mlp.experts.{expert}.{map}.weight");
-            maps.clone().map(move |(map, shape)| (name(map), shape.to_vec()))
+            MAPS.iter().zip(shapes).map(move |(map, shape)| (name(map), shape.to_vec()))
         };
-        (0..self.experts).flat_map(of_expert).collect()
+        let alone = if self.stacked { 0 } else { self.experts };
+        stacked.chain((0..alone).flat_map(of_expert))
     }
 
     /// The shapes of [`STACKED`].

@@ -147,7 +147,7 @@ impl HeadNorm {
     /// configuration's.
     pub unsafe fn launch(&self, stream: &Stream, params: &sys::HeadNormParams) -> Result<()> {
         let g = &params.geometry;
-        let of_token = u64::from(g.kv_heads) + if params.q_rope_out != 0 { u64::from(g.query_heads) } else { 0 };
+        let of_token = u64::from(g.kv_heads) + if params.query_gain != 0 { u64::from(g.query_heads) } else { 0 };
         let heads = u64::from(params.tokens) * of_token;
         if heads == 0 {
             return Ok(());

@@ -197,6 +197,9 @@ fn what_does_not_fit_is_refused_by_name() {
     let mut weights = layer.clone();
     weights.key.weight = Matrix::from_fn(16, 24, |_, _| f32::INFINITY);
     assert!(matches!(shared_key(&weights, &inputs, 8, 8), Err(Error::NotFinite { .. })));
+    let normed = Survey::new(&dense_layer(GQA.normed(), 1), &frequencies(&layer), &inputs, &Sampling::default());
+    let message = normed.err().expect("refused").to_string();
+    assert!(message.starts_with("a shared key of keys with norms over heads"), "{message}");
     let few = Survey::new(&layer, &[1.0], &inputs, &Sampling::default());
     assert!(matches!(few.map(|_| ()), Err(Error::Shape { .. })));
     for option in [0, 1, 2] {

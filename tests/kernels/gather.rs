@@ -320,6 +320,11 @@ fn wrong_arguments_are_named() {
     let foreign = BatchBuffers::upload(&elsewhere, &case.batch.sequences(), &layout, case.cache.pages()).unwrap();
     refused(&cache, &foreign, "batch: is on device `ptx-sim`");
 
+    let normed = Geometry::mha2mla(4, 2, 16, 8, 8).unwrap().with_key_norm(true);
+    let layout = CacheLayout::new(&normed, CacheFormat::INT4, 8).unwrap();
+    let message = Gather::new(&device, GatherConfig::new(layout)).unwrap_err().to_string();
+    assert!(message.starts_with("gather of normalised keys is not supported"), "{message}");
+
     let params = GatherParams { token_capacity: 5, ..Default::default() };
     // SAFETY: without sequences there is nothing to launch.
     unsafe { operation.launch(&stream, &params) }.unwrap();

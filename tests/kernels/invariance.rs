@@ -18,7 +18,7 @@ use crate::common::layers::{Sequence, weights};
 use crate::common::{geometry, page_size, prefix_sums, rng};
 use crate::decode::{as_hopper, hopper_like};
 use crate::layer::step;
-use crate::{device, simulate};
+use crate::{device, simulate, with_key_norm};
 
 /// A layer, and a cache in which every sequence has room of its own.
 struct Served {
@@ -133,7 +133,7 @@ proptest! {
 
     #[test]
     fn a_token_has_the_same_bits_in_any_batch_and_chunk(
-        g in geometry(),
+        g in with_key_norm(geometry()),
         page_size in page_size(),
         lens in prop::collection::vec(1usize..48, 1..8),
         format in prop_oneof![Just(CacheFormat::INT4), Just(CacheFormat::BF16)],
@@ -149,7 +149,7 @@ proptest! {
         let largest: usize = steps.iter().map(tokens).max().unwrap();
         let config = LayerConfig::new(layout, largest.max(alone), 48).with_policy(SplitPolicy::Fixed { tokens: fixed });
         let device = device();
-        let (device, kernels) = match hopper_like(&device).filter(|_| hopper) {
+        let (device, kernels) = match hopper_like(&device).filter(|_| hopper && !g.key_norm) {
             Some(hopper) => (hopper, KernelFamily::Sm90),
             None => (device, KernelFamily::Measured),
         };

@@ -5,8 +5,8 @@ use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout, RangeSetting};
 use latent_attention::device::{Buffer, Device, Simulation, Stream, Tensor, TensorMut};
 use latent_attention::ops::{
-    AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, DeviceCache, DeviceNorm, Prepare, RopeAppend, RopeAppendArgs,
-    RopeAppendConfig, RotationBuffers,
+    AbsorbConfig, AbsorbQuery, AbsorbQueryArgs, DeviceCache, DeviceKeyNorm, DeviceNorm, Prepare, RopeAppend,
+    RopeAppendArgs, RopeAppendConfig, RotationBuffers,
 };
 use latent_attention::rope::RopeTables;
 use latent_attention::weights::LatentAttention;
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use crate::common::layers::{Sequence, weights};
 use crate::common::{formats, geometry, page_size, rng};
-use crate::{PTX, device, is_simulated, rounded, simulate};
+use crate::{PTX, device, is_simulated, rounded, simulate, with_key_norm};
 
 /// What the two operations leave: absorbed and rotated queries, the cache, and counters.
 type Outputs = (Vec<u16>, Vec<u16>, Vec<u8>, Vec<u64>);
@@ -35,6 +35,8 @@ struct Inputs<'a> {
     slots: Buffer<i64>,
     norm: Option<(Buffer<f32>, f32)>,
     bias: Option<Buffer<f32>>,
+    /// Of normalised keys: the gain, and the tokens' factors.
+    key_norm: Option<[Buffer<f32>; 2]>,
 }
 
 impl<'a> Inputs<'a> {
@@ -60,6 +62,10 @@ impl<'a> Inputs<'a> {
             slots: device.upload(&slots).unwrap(),
             norm: weights.latent_norm.as_ref().map(|norm| (device.upload(&norm.gain).unwrap(), norm.epsilon)),
             bias: weights.latent_bias.as_ref().map(|bias| device.upload(bias).unwrap()),
+            key_norm: weights.head_norms.as_ref().map(|norms| {
+                let factors = (0..sequence.positions.len() * weights.geometry.kv_heads).map(|i| 0.5 + i as f32 / 7.0);
+                [device.upload(&norms.key).unwrap(), device.upload(&factors.collect::<Vec<f32>>()).unwrap()]
+            }),
         }
     }
 
@@ -90,7 +96,10 @@ impl<'a> Inputs<'a> {
                 bias: self.bias.as_ref().map(Buffer::view),
                 cache: cache.view_mut(),
                 counters: Some(counters.view_mut()),
-                key_norm: None,
+                key_norm: self
+                    .key_norm
+                    .as_ref()
+                    .map(|[gain, factors]| DeviceKeyNorm { gain: gain.view(), factors: factors.view() }),
             },
         );
         let bits = |values: &Buffer<bf16>| values.to_vec().unwrap().iter().map(|x| x.to_bits()).collect();
@@ -134,7 +143,7 @@ proptest! {
 
     #[test]
     fn has_the_bits_of_two_launches(
-        g in geometry(),
+        g in with_key_norm(geometry()),
         format in prop::sample::select(formats()),
         mse: bool,
         page_size in page_size(),

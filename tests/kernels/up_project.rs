@@ -341,6 +341,11 @@ fn wrong_sizes_are_named() {
     odd.kv_heads = 3;
     let message = refused(odd, layout);
     assert!(message.starts_with("geometry: kv_heads must be"), "{message}");
+    let normed = geometry.with_key_norm(true);
+    let layout = CacheLayout::new(&normed, CacheFormat::INT4, 8).unwrap();
+    let config = UpProjectConfig::new(normed, layout).with_kernels(KernelFamily::Sm90);
+    let message = UpProject::new(&device, config).unwrap_err().to_string();
+    assert!(message.starts_with("up_project_sm90 of normalised keys"), "{message}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use latent_attention::load::{Checkpoint, ModelParts, open, save_mha2mla};
 use latent_attention::rope::{FrequencyIndex, Pairing};
-use latent_attention::weights::{LatentAttention, Linear, Matrix, RmsNorm};
+use latent_attention::weights::{HeadNorms, LatentAttention, Linear, Matrix, RmsNorm};
 use latent_attention::{Error, Geometry};
 use serde_json::{Value, json};
 
@@ -133,6 +133,13 @@ fn what_the_layout_cannot_hold_is_refused_and_nothing_is_written() {
         assert!(!target.exists());
     };
     refused(&|layers| layers[1].latent_norm = Some(RmsNorm { gain: vec![1.0; 6], epsilon: 1e-6 }), "norm");
+    let normalise = |layer: &mut LatentAttention| {
+        let g = layer.geometry;
+        layer.geometry = g.with_key_norm(true);
+        let query = vec![1.0; g.kv_heads * (g.rope_dim + g.nope_dim)];
+        layer.head_norms = Some(HeadNorms { query, key: vec![1.0; g.rope_width()], epsilon: 1e-6 });
+    };
+    refused(&|layers| normalise(&mut layers[1]), "norms over heads");
     refused(&|layers| layers[1].down.bias = Some(vec![0.0; 6]), "latent_bias");
     refused(&|layers| layers[0].pairing = Pairing::Interleaved, "interleaved");
     refused(&|layers| layers[0].scale *= 2.0, "scale");

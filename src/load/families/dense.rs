@@ -184,6 +184,7 @@ impl Layout for Dense {
             query.iter_mut().enumerate().filter(|(row, _)| self.is_rotated(*row)).for_each(|(_, x)| {
                 scale(std::slice::from_mut(x), norm_gain);
             });
+            scale(&mut query, self.score_factor);
             Some(HeadNorms { query, key, epsilon: model.norm_epsilon })
         } else {
             None
@@ -192,7 +193,7 @@ impl Layout for Dense {
             query_heads: model.query_heads,
             kv_heads: model.kv_heads,
             head_dim: model.head_dim,
-            query: scaled_outputs(query, self.score_factor),
+            query: if self.head_norms { query } else { scaled_outputs(query, self.score_factor) },
             key: self.ordered(key),
             value,
             output: scaled_outputs(output, self.factors.residual),

@@ -5,7 +5,7 @@ use latent_attention::Geometry;
 use latent_attention::cache::{CacheFormat, CacheLayout};
 use latent_attention::device::{Buffer, Device, Tensor, TensorMut};
 use latent_attention::ops::{
-    DeviceCache, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation, RotationBuffers,
+    DeviceCache, DeviceKeyNorm, DeviceNorm, RopeAppend, RopeAppendArgs, RopeAppendConfig, Rotation, RotationBuffers,
 };
 use latent_attention::rope::{FrequencyIndex, Pairing, RopeTables};
 use latent_attention::sys::RopeAppendParams;
@@ -143,6 +143,46 @@ fn arguments_without_those_that_they_need_are_refused() {
     for left_out in [&["q_rope"][..], &["q_rope", "q_rotated"], &["q_rope", "q_rotated", "rotation", "positions"]] {
         assert_eq!(run(left_out), Ok(()));
     }
+}
+
+/// Factors of keys are given where the geometry says that keys are normalised, and only there.
+#[test]
+fn a_norm_over_keys_is_refused_where_it_does_not_belong() {
+    let device = Device::simulated();
+    let run = |geometry: Geometry, gain: usize, factors: usize, is_given: bool| {
+        let layout = CacheLayout::new(&geometry, CacheFormat::INT4, 8).unwrap();
+        let append = RopeAppend::new(&device, RopeAppendConfig::new(geometry, layout, Pairing::Half)).unwrap();
+        let (k_rope, c_kv) = (device.zeros(2 * 3 * 8).unwrap(), device.zeros(2 * 96).unwrap());
+        let slots = device.upload(&[-1i64; 2]).unwrap();
+        let (gain, factors) = (device.zeros(gain).unwrap(), device.zeros(factors).unwrap());
+        let mut cache = DeviceCache::new(&device, layout, 1).unwrap();
+        let args = RopeAppendArgs {
+            q_rope: None,
+            q_rotated: None,
+            k_rope: Tensor::dense(k_rope.view(), [2, 3, 8]).unwrap(),
+            c_kv: Tensor::dense(c_kv.view(), [2, 1, 96]).unwrap(),
+            positions: None,
+            slots: slots.view(),
+            rotation: None,
+            norm: None,
+            bias: None,
+            key_norm: is_given.then(|| DeviceKeyNorm { gain: gain.view(), factors: factors.view() }),
+            cache: cache.view_mut(),
+            counters: None,
+        };
+        append.run(&device.stream().unwrap(), args).map_err(|error| error.to_string())
+    };
+    let plain = Geometry::smollm_135m(32).unwrap();
+    let normed = plain.with_key_norm(true);
+    let refused = |result: Result<(), String>, expected: &str| {
+        let message = result.unwrap_err();
+        assert!(message.starts_with(expected), "{message}");
+    };
+    run(normed, 24, 6, true).unwrap();
+    refused(run(normed, 24, 6, false), "key norm: is missing");
+    refused(run(plain, 24, 6, true), "key norm: is given, but");
+    refused(run(normed, 23, 6, true), "gain of keys: expected [kv heads 3, rope 8]");
+    refused(run(normed, 24, 5, true), "factors of keys: expected [tokens 2, kv heads 3]");
 }
 
 #[test]

@@ -115,6 +115,10 @@ fn read(path: &Path) -> latent_attention::Result<Weights> {
         return Err(latent_attention::Error::Unsupported { what, why: "all layers share one table here".into() });
     }
     let attention = |layer| match checkpoint.attention(layer)? {
+        Attention::Dense(dense) if dense.head_norms.is_some() => {
+            let what = format!("norms over heads in {}", path.display());
+            Err(latent_attention::Error::Unsupported { what, why: "they are not computed here".into() })
+        }
         Attention::Dense(dense) => Ok(dense),
         Attention::Latent(_) => {
             let why = "its attention is latent already".into();
