@@ -47,6 +47,7 @@ fn instructions_per_token() {
         let per_token = |count: fn(&Meter) -> u64| (count(&long) - count(&short)) as f64 / (512 * RUNS) as f64;
         let warp = per_token(|m| m.total().warp);
         let mma = per_token(Meter::tensor_operations) / OPERATIONS;
+        println!("{name}: {warp} instructions per token");
         assert!(warp <= f64::from(most), "{name}: {warp} instructions per token, of {most}");
         assert!(mma <= products, "{name}: {mma} products per token, of {products}");
 
