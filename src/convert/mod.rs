@@ -12,8 +12,8 @@
 //! a query, which softmax ignores, so it is dropped. The value bias is added after the up-projection.
 //!
 //! Norms over heads (Qwen3) stay: the gain of unrotated keys moves to the queries that meet them, and what no weight can
-//! take in, each key's root mean square, is the layer's [`HeadNorms`]. Whatever shifts a key's unrotated part would change
-//! it: [`Basis::centre`] and biases on keys are refused beside them.
+//! take in, each key's root mean square, is the layer's [`HeadNorms`](crate::weights::HeadNorms). Whatever shifts a key's
+//! unrotated part would change it: [`Basis::centre`] and biases on keys are refused beside them.
 //!
 //! ```
 //! use latent_attention::convert::{Calibration, ConvertOptions, convert};
