@@ -88,7 +88,7 @@ __device__ void scale_by_key_factors(const DecodeParams &params, const RowPair &
 // single run, which the softmax needs too; of several it reads them again, as registers are short.
 template <typename S>
 __device__ PairWords own_scores(const DecodeParams &params, const Stage &stage, const SharedMemory<S> &memory,
-                           const BlockState<S> &block, FragmentC (&scores)[S::OWN]) {
+                                const BlockState<S> &block, FragmentC (&scores)[S::OWN]) {
     const unsigned lane = thread_index() % WARP;
     const OwnPlaces place = block.own[thread_index() / WARP];
     const RowPair affine = own_affine_rows<S>(stage, block);
