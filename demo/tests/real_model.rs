@@ -97,7 +97,8 @@ fn products_over_the_caches_numbers_are_what_the_reference_computes() {
             let mut products = LatentProducts::new(layer, &sample.tables, Some(format)).unwrap();
             let mut reference = LatentSteps::new(layer, &sample.tables, format, POSITIONS, &Engine::Reference).unwrap();
             let (mut got, mut expected) = (Vec::new(), Vec::new());
-            for part in [0..40, 40..41, 41..96] {
+            // Never one token, which the demo's steps multiply by weights of 8 bits (`Projection::rounded_for_one`).
+            for part in [0..40, 40..42, 42..96] {
                 let tokens = &inputs[part.start * 576..part.end * 576];
                 got.extend(products.forward(0, tokens, part.clone()).unwrap());
                 expected.extend(reference.forward(0, tokens, part).unwrap());
@@ -105,7 +106,7 @@ fn products_over_the_caches_numbers_are_what_the_reference_computes() {
             let largest = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
             for (a, b) in got.iter().zip(&expected) {
                 // One sums in f32, the other in f64.
-                assert!((a - b).abs() < 1e-4 * largest, "{a} {b} of {largest}");
+                assert!((a - b).abs() < 1e-4 * largest, "{format:?}: {a} {b} of {largest}");
             }
         }
     }
