@@ -46,12 +46,18 @@ impl Cache<'_> {
         }
     }
 
+    /// Address of a token's row of the tile that begins `tile` bytes behind the start of a page.
+    #[inline(always)]
+    fn tile_row(&self, place: Place, tile: u32, row_bytes: u32) -> u64 {
+        let page = self.0.pages + place.page as u64 * self.0.page_bytes;
+        page + u64::from(tile) + place.offset as u64 * u64::from(row_bytes)
+    }
+
     /// Address and bytes of a token's row, and of its `(scale, min)` pairs.
     #[inline(always)]
     fn row(&self, place: Place, part: Part) -> [(u64, usize); 2] {
         let params = self.0;
-        let page = params.pages + place.page as u64 * params.page_bytes;
-        let row = |tile: u32, row_bytes: u32| page + u64::from(tile) + place.offset as u64 * u64::from(row_bytes);
+        let row = |tile: u32, row_bytes: u32| self.tile_row(place, tile, row_bytes);
         let affines = row(params.affine_offset, params.affine_row_bytes);
         let latent_affines = AFFINE_BYTES * params.latent_groups as usize;
         match part {
@@ -74,10 +80,8 @@ impl Cache<'_> {
 
     /// Address and bytes of a token's factors.
     fn factor_row(&self, place: Place) -> (u64, usize) {
-        let params = self.0;
-        let page = params.pages + place.page as u64 * params.page_bytes;
-        let row = page + u64::from(params.affine_offset) + place.offset as u64 * u64::from(params.affine_row_bytes);
-        (row + self.factor_offset() as u64, params.affine_row_bytes as usize - self.factor_offset())
+        let row = self.tile_row(place, self.0.affine_offset, self.0.affine_row_bytes);
+        (row + self.factor_offset() as u64, self.0.affine_row_bytes as usize - self.factor_offset())
     }
 
     /// Reads a token's factors, one for each KV head; none where keys are not normalised.

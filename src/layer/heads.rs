@@ -10,7 +10,7 @@ use crate::ops::{
     AbsorbConfig, DeviceKeyNorm, ExpandOutput, ExpandOutputArgs, HeadNorm, HeadNormArgs, HeadNormConfig,
     HeadNormQueryArgs,
 };
-use crate::weights::{HeadNorms, LatentAttention, Matrix};
+use crate::weights::{HeadNorms, LatentAttention, Linear};
 
 /// A layer's norms on the device.
 #[derive(Debug)]
@@ -56,11 +56,11 @@ impl Heads {
         }
         let keys = Geometry::unchecked(g.kv_heads, g.kv_heads, g.latent_rank, 1, g.rope_dim, g.nope_dim, g.nope_dim);
         let up = (g.nope_dim > 0).then(|| ExpandOutput::new(device, AbsorbConfig { geometry: keys, ..absorb }));
-        let up_bias = weights.latent_bias.as_ref().map(|bias| device.upload(&product(&weights.up_key, bias)));
+        let up_bias = |bias: &Vec<f32>| device.upload(&Linear::new(weights.up_key.clone()).apply(bias)?);
         Ok(Self {
             norm: HeadNorm::new(device, HeadNormConfig::new(*g))?,
             up: up.transpose()?,
-            up_bias: up_bias.transpose()?,
+            up_bias: weights.latent_bias.as_ref().map(up_bias).transpose()?,
             query_gain: device.upload(&norms.query)?,
             key_gain: device.upload(&norms.key)?,
             epsilon: norms.epsilon,
@@ -139,10 +139,4 @@ impl HeadsWorkspace {
     pub fn q_nope(&self, g: &Geometry, tokens: usize) -> Result<Tensor<'_, bf16>> {
         Tensor::dense(self.q_nope.view(), [tokens, g.query_heads, g.nope_dim])
     }
-}
-
-/// `M x`, summed in f64.
-fn product(matrix: &Matrix, x: &[f32]) -> Vec<f32> {
-    let dot = |row: &[f32]| row.iter().zip(x).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32;
-    (0..matrix.rows()).map(|row| dot(matrix.row(row))).collect()
 }

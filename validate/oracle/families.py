@@ -57,6 +57,12 @@ LLAMA3 = {
 
 # All positions that are computed lie within the original context, where the short factors hold.
 LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0}
+LONGROPE_OF_FOUR_PAIRS = dict(
+    LONGROPE,
+    original_max_position_embeddings=100010,
+    short_factor=[1.1, 1.2, 1.5, 3.0],
+    long_factor=[2.0, 2.5, 3.0, 4.0],
+)
 # Nothing is scaled up to `max_position_embeddings`, before which all positions lie.
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 
@@ -81,12 +87,7 @@ FAMILIES = {
         "LlamaForCausalLM",
         dict(
             ONE_LAYER,
-            rope_parameters=dict(
-                LONGROPE,
-                original_max_position_embeddings=100010,
-                short_factor=[1.1, 1.2, 1.5, 3.0],
-                long_factor=[2.0, 2.5, 3.0, 4.0],
-            ),
+            rope_parameters=LONGROPE_OF_FOUR_PAIRS,
         ),
     ),
     "qwen2_yarn": (
@@ -217,12 +218,7 @@ FAMILIES = {
         dict(
             LATENT,
             dim_model_base=8,
-            rope_parameters=dict(
-                LONGROPE,
-                original_max_position_embeddings=100010,
-                short_factor=[1.1, 1.2, 1.5, 3.0],
-                long_factor=[2.0, 2.5, 3.0, 4.0],
-            ),
+            rope_parameters=LONGROPE_OF_FOUR_PAIRS,
         ),
     ),
     "granite": (
